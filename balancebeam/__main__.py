@@ -1,0 +1,5 @@
+"""`python -m balancebeam`."""
+
+from balancebeam.script import main
+
+main()

@@ -1,0 +1,1 @@
+"""What the balancer is told: text from people, made into checked settings."""

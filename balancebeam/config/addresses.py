@@ -1,0 +1,124 @@
+"""Addresses as people write them."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address
+from typing import Dict, Tuple
+
+from balancebeam.model import (
+    EndpointAddress,
+    ListenAddress,
+    ServerAddress,
+    ServerSettings,
+    TcpAddress,
+    UnixAddress,
+)
+
+_HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/@,\s]+)):(?P<port>[0-9]{1,5})")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.\-]*[A-Za-z0-9.])?")
+# A name with a port looks like the description of an endpoint; these are such
+# descriptions, as is whatever does not look like a name with a port.
+_ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd|haproxy|stdio):.+|[a-z][a-z0-9]*:.*[:=].*")
+
+# sockaddr_un has 108 octets, the last of which is the terminating NUL.
+_LONGEST_PATH = 107
+
+
+def read_tcp(text: str) -> TcpAddress:
+    """`host:port` or `[v6]:port`. Raises `ValueError`, saying what would be right."""
+    match = _HOST_PORT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no address; give host:port, [v6]:port or unix:/path")
+    port = int(match["port"])
+    if port > 65535:
+        raise ValueError(f"{text!r} has no such port; ports go from 0 to 65535")
+    if match["v6"] is not None:
+        try:
+            IPv6Address(match["v6"])
+        except ValueError:
+            raise ValueError(f"{text!r} has no IPv6 address in its brackets") from None
+        return TcpAddress(match["v6"], port)
+    host = match["host"]
+    if _NAME.fullmatch(host) is None or _is_broken_ipv4(host):
+        raise ValueError(f"{text!r} has no valid host; give a name or an IP address")
+    return TcpAddress(host, port)
+
+
+def _is_broken_ipv4(host: str) -> bool:
+    """Whether this can only have been meant as an IPv4 address, and is none."""
+    parts = host.split(".")
+    if not parts[-1].isdigit():
+        return False
+    return len(parts) != 4 or not all(p.isdigit() and len(p) <= 3 and int(p) <= 255 for p in parts)
+
+
+def _read_unix(text: str) -> UnixAddress:
+    path = text[len("unix:") :]
+    if not path.startswith("/") or len(path.encode()) > _LONGEST_PATH:
+        raise ValueError(f"{text!r} has no valid path; give unix:/path, at most {_LONGEST_PATH} bytes")
+    return UnixAddress(path)
+
+
+def read_listen_address(text: str) -> ListenAddress:
+    """
+    Where to listen: `host:port`, `[v6]:port`, `unix:/path` or a Twisted server
+    endpoint description. Raises `ValueError`.
+    """
+    if text.startswith("unix:/") and ":" not in text[len("unix:") :]:
+        return _read_unix(text)
+    if text.startswith(("ssl:", "tls:", "txacme:")):
+        raise ValueError(f"{text!r}: TLS is not supported yet; give a plain address")
+    if _ENDPOINT.fullmatch(text):
+        return EndpointAddress(text)
+    return read_tcp(text)
+
+
+def read_server_address(text: str) -> ServerAddress:
+    """
+    Where a server is: `host:port`, `[v6]:port`, `unix:/path` or `http://…`.
+    Raises `ValueError`.
+    """
+    if text.startswith("https://"):
+        raise ValueError(f"{text!r}: TLS to servers is not supported yet; give http://host:port")
+    if text.startswith("unix:"):
+        return _read_unix(text)
+    if text.startswith("http://"):
+        authority = text[len("http://") :].rstrip("/")
+        if "/" in authority:
+            raise ValueError(f"{text!r} has a path; give http://host:port")
+        if not re.search(r":[0-9]+$", authority):
+            authority += ":80"
+        address = read_tcp(authority)
+    else:
+        address = read_tcp(text)
+    if address.port == 0:
+        raise ValueError(f"{text!r} has no such port; a server's ports go from 1 to 65535")
+    return address
+
+
+def read_server(text: str) -> ServerSettings:
+    """`ADDR[,weight=N][,backup]`. Raises `ValueError`."""
+    address, _, rest = text.partition(",")
+    found: Dict[str, str] = {}
+    for item in rest.split(",") if rest else []:
+        name, value = _read_item(text, item)
+        if name in found:
+            raise ValueError(f"{text!r} says {name} twice")
+        found[name] = value
+    return ServerSettings(
+        read_server_address(address), _read_weight(text, found.get("weight", "1")), "backup" in found
+    )
+
+
+def _read_item(text: str, item: str) -> Tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if (name == "weight" and value) or (name == "backup" and not equals):
+        return name, value
+    raise ValueError(f"{text!r}: {item!r} is not known; give weight=N or backup")
+
+
+def _read_weight(text: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and int(value) <= 256):
+        raise ValueError(f"{text!r}: a weight is a whole number from 0 to 256")
+    return int(value)

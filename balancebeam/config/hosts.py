@@ -1,0 +1,35 @@
+"""S2's hosts file: one server a line."""
+
+from __future__ import annotations
+
+from typing import List, Tuple
+
+from balancebeam.config.addresses import read_server_address
+from balancebeam.model import ServerSettings
+
+
+def read_hosts(path: str) -> Tuple[List[ServerSettings], List[str]]:
+    """
+    The servers in the file at `path`, and what is wrong with it, a line each.
+
+    Blank lines, and what follows a `#`, mean nothing.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        return [], [f"{path}: cannot be read: {reason}"]
+    servers: List[ServerSettings] = []
+    problems: List[str] = []
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        try:
+            servers.append(ServerSettings(read_server_address(text)))
+        except ValueError as error:
+            problems.append(f"{path}:{number}: {error}")
+    if not servers and not problems:
+        problems.append(f"{path}: names no server; give one host:port a line")
+    return servers, problems

@@ -1,0 +1,1 @@
+"""Clients: how requests come in, and the one spine that they all take."""

@@ -1,0 +1,160 @@
+"""
+An exchange: one request on its way, and what became of it.
+
+A door makes one for each request and adapts it to its client; the spine, the
+pool and a connection to a server do the rest through it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
+
+from balancebeam.http1.requests import RequestHead
+from balancebeam.http1.responses import ResponseHead
+from balancebeam.model import UpstreamFailure
+from balancebeam.upstream.connection import UpstreamConnection
+from balancebeam.upstream.directory import Server
+from balancebeam.upstream.pool import Attempt
+
+if TYPE_CHECKING:
+    from balancebeam.doors.resource import BalancerResource
+
+# Bytes of a body that are kept: until a server is connected, and in order to
+# send them again should it fail.
+BUFFER = 64 * 1024
+
+Fields = Tuple[Tuple[bytes, bytes], ...]
+
+
+class Exchange:
+    """
+    What all doors have in common.
+
+    `wire` is the head as it goes to a server. `pending` is what of the body
+    waits for a connection, in wire form. `responded` means that a response
+    has begun, `ended` that nothing more will happen. `upload_paused` tells
+    that the client must not send for now, because a server does not take it.
+    """
+
+    connection: Optional[UpstreamConnection] = None
+    attempt: Optional[Attempt] = None
+    server: Optional[Server] = None
+    candidates: Iterator[Server] = iter(())
+    attempts = 0
+    failure: Optional[UpstreamFailure] = None
+    body_complete = True
+    responded = False
+    ended = False
+    upload_paused = False
+    status = 0
+    _sent: Optional[List[bytes]] = None
+    _sent_octets = 0
+
+    def __init__(
+        self, spine: BalancerResource, head: RequestHead, wire: bytes, client: str
+    ) -> None:
+        self.spine = spine
+        self.head = head
+        self.method = head.method
+        self.upgrade = head.extras.upgrade
+        self.wire = wire
+        self.client = client
+        self.pending: List[bytes] = []
+
+    # For doors to call.
+
+    def expect_body(self) -> None:
+        """There is a body, and it will come in by `upload`."""
+        self.body_complete = False
+        self._sent = []
+
+    def upload(self, data: bytes, last: bool) -> None:
+        """More of the request's body, in wire form; `last` when it is complete."""
+        if last:
+            self.body_complete = True
+        if not data:
+            return
+        if self._sent is not None:
+            self._sent_octets += len(data)
+            if self._sent_octets > BUFFER:
+                self._sent = None
+            else:
+                self._sent.append(data)
+        if self.connection is not None:
+            self.connection.send_body(data)
+            return
+        self.pending.append(data)
+        if not last and sum(map(len, self.pending)) > BUFFER:
+            self.pause_upload()
+
+    def client_gone(self) -> None:
+        """The client has left: nobody waits for the answer."""
+        if self.ended:
+            return
+        self.ended = True
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abandon()
+        attempt, self.attempt = self.attempt, None
+        if attempt is not None:
+            attempt.abandon()
+        self.spine.finished(self)
+
+    # For the spine to call.
+
+    def rewind(self) -> bool:
+        """Make ready to be sent once more; false if the body is no longer here."""
+        if self.body_complete and not self.head.length:
+            return True
+        if self._sent is None:
+            return False
+        self.pending = list(self._sent)
+        return True
+
+    def answer(self, status: int, text: str, fields: Fields = ()) -> None:
+        """Answer with an error of the proxy's own. The response has not begun."""
+        raise NotImplementedError
+
+    # For the pool and a connection to call; a door says how.
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the server cannot answer because the client has yet to send."""
+        return not self.body_complete and not self.upload_paused
+
+    def upstream_failed(self, failure: UpstreamFailure) -> None:
+        self.connection = None
+        self.spine.failed(self, failure)
+
+    def informational(self, head: ResponseHead) -> None:
+        raise NotImplementedError
+
+    def respond_whole(self, head: ResponseHead, body: bytes) -> None:
+        raise NotImplementedError
+
+    def respond(self, head: ResponseHead, length: int) -> None:
+        raise NotImplementedError
+
+    def relay(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def finish(self, trailers: bytes) -> None:
+        raise NotImplementedError
+
+    def cut(self, why: UpstreamFailure) -> None:
+        raise NotImplementedError
+
+    def switch(self, head: ResponseHead) -> None:
+        raise NotImplementedError
+
+    def tunnel_data(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def tunnel_ended(self, clean: bool) -> None:
+        raise NotImplementedError
+
+    def pause_upload(self) -> None:
+        raise NotImplementedError
+
+    def resume_upload(self) -> None:
+        raise NotImplementedError

@@ -1,0 +1,159 @@
+"""One request of the http door, and its response on the way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, List
+
+from balancebeam.doors.exchange import Exchange, Fields
+from balancebeam.http1.answers import http_date
+from balancebeam.http1.bodies import chunk, last_chunk
+from balancebeam.http1.requests import RequestHead
+from balancebeam.http1.responses import CHUNKED, UNTIL_CLOSE, ResponseHead
+from balancebeam.model import UpstreamFailure
+
+if TYPE_CHECKING:
+    from balancebeam.doors.http import HttpChannel
+
+# The end of nearly every response head.
+_VIA = b"Via: 1.1 balancebeam\r\n"
+_PLAIN_END = _VIA + b"\r\n"
+
+
+class HttpExchange(Exchange):
+    """
+    Writes a response to an `HttpChannel`, framed as the client can read it.
+
+    `persistent`: the client's connection goes on after this. `chunking`: the
+    body goes to the client in chunked transfer coding. `framed`: the client
+    can tell a cut body from a whole one.
+    """
+
+    chunking = False
+    framed = True
+
+    def __init__(self, channel: HttpChannel, head: RequestHead, wire: bytes) -> None:
+        super().__init__(channel.spine, head, wire, channel.client)
+        self.channel = channel
+        self.persistent = head.persistent
+
+    def respond_whole(self, head: ResponseHead, body: bytes) -> None:
+        self.responded = True
+        self.status = head.status
+        if self.persistent and head.dated and self.head.minor and not head.upgrade:
+            self.channel.transport.write(b"".join((head.wire, _PLAIN_END, body)))
+        else:
+            self.channel.transport.write(head.wire + self._end_of_head(head) + body)
+        self._done()
+
+    def respond(self, head: ResponseHead, length: int) -> None:
+        self.responded = True
+        self.status = head.status
+        if length < 0:
+            if self.head.minor:
+                self.chunking = True
+            else:
+                # RFC 9112, 6.1: no transfer coding to a client that may not
+                # know it; the end of the connection ends the body.
+                self.framed = False
+                self.persistent = False
+        if not self.body_complete:
+            # The server answers before it has heard all. Where the rest of
+            # the body ends may never be known.
+            self.persistent = False
+        self.channel.transport.write(head.wire + self._end_of_head(head))
+        if self.channel.backlogged and self.connection is not None:
+            self.connection.pause_reading()
+
+    def _end_of_head(self, head: ResponseHead) -> bytes:
+        lines: List[bytes] = []
+        if not head.dated:
+            # RFC 9110, 6.6.1: a recipient with a clock "MUST record the time
+            # it was received and append a corresponding Date header field".
+            lines.append(b"Date: %b\r\n" % http_date(self.spine.pool.reactor.seconds()))
+        lines.append(_VIA)
+        if self.chunking:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        options = []
+        if head.upgrade and head.status in (101, 426):
+            # RFC 9110, 15.5.22: "The server MUST send an Upgrade header field
+            # in a 426 response".
+            lines.append(b"Upgrade: %b\r\n" % head.upgrade)
+            options.append(b"upgrade")
+        if head.status != 101:
+            if not self.persistent:
+                options.append(b"close")
+            elif not self.head.minor:
+                options.append(b"keep-alive")
+        if options:
+            lines.append(b"Connection: %b\r\n" % b", ".join(options))
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def relay(self, data: bytes) -> None:
+        self.channel.transport.write(chunk(data) if self.chunking else data)
+
+    def finish(self, trailers: bytes) -> None:
+        if self.chunking:
+            self.channel.transport.write(last_chunk(trailers))
+        self._done()
+
+    def informational(self, head: ResponseHead) -> None:
+        # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an
+        # HTTP/1.0 client."
+        if self.head.minor:
+            self.channel.transport.write(head.wire + b"\r\n")
+
+    def cut(self, why: UpstreamFailure) -> None:
+        self.failure = why
+        self.ended = True
+        self.spine.finished(self)
+        channel = self.channel
+        channel.exchange = None
+        if self.framed:
+            # What was relayed reaches the client, and then its connection
+            # ends before the body does.
+            channel.lose()
+        else:
+            # Only a reset tells this client that there should have been more.
+            channel.abort()
+
+    def answer(self, status: int, text: str, fields: Fields = ()) -> None:
+        self.responded = True
+        self.status = status
+        if not self.body_complete or not self.head.minor:
+            self.persistent = False
+        self.channel.refuse(status, text, fields, self.method == b"HEAD", self.persistent)
+        self._done()
+
+    def _done(self) -> None:
+        self.ended = True
+        self.spine.finished(self)
+        self.channel.exchange_done(self.persistent and self.body_complete)
+
+    # Tunnels.
+
+    def switch(self, head: ResponseHead) -> None:
+        self.responded = True
+        self.status = 101
+        self.channel.transport.write(head.wire + self._end_of_head(head))
+        self.channel.open_tunnel()
+
+    def tunnel_data(self, data: bytes) -> None:
+        self.channel.transport.write(data)
+
+    def tunnel_ended(self, clean: bool) -> None:
+        if clean:
+            self.channel.end_tunnel()
+        else:
+            self.channel.abort()
+
+    # Backpressure.
+
+    def pause_upload(self) -> None:
+        self.upload_paused = True
+        self.channel.pause_reading()
+
+    def resume_upload(self) -> None:
+        if self.upload_paused:
+            self.upload_paused = False
+            self.channel.resume_reading()

@@ -1,0 +1,153 @@
+"""
+The spine: the one way that every request takes, whatever door it came through.
+
+`BalancerResource` is a `twisted.web` resource like any other. Mounted in a
+tree, or made the root of a `BalancerSite`, it admits a request, chooses a
+server, sends the request there, tries another one where that is safe, and
+accounts for what happened.
+"""
+
+from __future__ import annotations
+
+from typing import Optional, Protocol as Interface, Union
+
+from twisted.web.proxy import ReverseProxyResource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from balancebeam.doors.exchange import Exchange
+from balancebeam.http1.answers import ALLOWED
+from balancebeam.model import FailureKind, UpstreamFailure
+from balancebeam.policy.limiters import Refusal
+from balancebeam.policy.retries import RetryPolicy
+from balancebeam.upstream.directory import Server
+from balancebeam.upstream.health import HealthService
+from balancebeam.upstream.pool import ConnectionPool
+from balancebeam.upstream.selector import SelectorService
+
+
+class LimiterSeam(Interface):
+    """Who admits requests."""
+
+    def admit(self, client: str) -> Optional[Refusal]:
+        """Why `client` may make no request now, if it may not."""
+
+
+class Observer(Interface):
+    """Who is told of every request that has ended."""
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """`exchange` is over, one way or another."""
+
+
+class BalancerResource(ReverseProxyResource):
+    """
+    Balances requests over servers.
+
+    `path` is put before the target of what comes in by the web door. The
+    other arguments are the services that decide, connect and watch.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        selector: SelectorService,
+        health: HealthService,
+        limiter: LimiterSeam,
+        pool: ConnectionPool,
+        retries: RetryPolicy = RetryPolicy(),
+        observer: Optional[Observer] = None,
+        path: bytes = b"",
+    ) -> None:
+        super().__init__("", 0, path, pool.reactor)
+        self.selector = selector
+        self.health = health
+        self.limiter = limiter
+        self.pool = pool
+        self.retries = retries
+        self.observer = observer
+
+    # The web door.
+
+    def render(self, request: Request) -> Union[int, bytes]:
+        """Forward a request that came through an ordinary `twisted.web` tree."""
+        # Imported here because the web door's exchange needs this class.
+        from balancebeam.doors.web import forward_web_request
+
+        forward_web_request(self, request)
+        return NOT_DONE_YET
+
+    # The way of a request.
+
+    def forward(self, exchange: Exchange) -> None:
+        """Take a request that a door has read, and see it through to its end."""
+        refusal = self.limiter.admit(exchange.client)
+        if refusal is not None:
+            retry = (b"Retry-After", b"%d" % refusal.retry_after)
+            exchange.answer(429, refusal.reason, (retry,))
+        elif exchange.head.extras.max_forwards == 0 and exchange.method in (b"OPTIONS", b"TRACE"):
+            # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
+            # instead, the intermediary MUST respond as the final recipient".
+            status = 200 if exchange.method == b"OPTIONS" else 405
+            exchange.answer(status, "TRACE ends here", ((b"Allow", ALLOWED),))
+        else:
+            exchange.candidates = self.selector.candidates(exchange.client)
+            self._try_next(exchange)
+
+    def _try_next(self, exchange: Exchange) -> None:
+        if exchange.attempts < self.retries.attempts:
+            for server in exchange.candidates:
+                exchange.attempts += 1
+                connection = self.pool.take(server)
+                exchange.server = server
+                server.in_flight += 1
+                if connection is None:
+                    self.pool.connect(server, exchange)
+                else:
+                    connection.send(exchange)
+                return
+        self._give_up(exchange)
+
+    def failed(self, exchange: Exchange, failure: UpstreamFailure) -> None:
+        """An attempt ended without a response; try elsewhere if that is safe."""
+        server = self._end_lease(exchange)
+        if server is None or exchange.ended:
+            return
+        self.health.failed(server, failure)
+        exchange.failure = failure
+        if not self.retries.allows(exchange.method, failure, exchange.rewind()):
+            self._give_up(exchange)
+        elif failure.kind is FailureKind.STALE:
+            # The server is well: it closed an idle connection just when the
+            # request was sent. A new connection to it cannot be stale.
+            exchange.server = server
+            server.in_flight += 1
+            self.pool.connect(server, exchange)
+        else:
+            self._try_next(exchange)
+
+    def finished(self, exchange: Exchange) -> None:
+        """The last phase of every request: it was answered, cut, or left."""
+        server = self._end_lease(exchange)
+        if server is not None and server.failures and exchange.responded:
+            self.health.succeeded(server)
+        if self.observer is not None:
+            self.observer.exchange_ended(exchange)
+
+    def _end_lease(self, exchange: Exchange) -> Optional[Server]:
+        server, exchange.server = exchange.server, None
+        if server is not None:
+            server.in_flight -= 1
+        return server
+
+    def _give_up(self, exchange: Exchange) -> None:
+        failure = exchange.failure
+        if failure is None:
+            exchange.answer(503, "error no available server")
+        else:
+            exchange.answer(failure.status, f"the server {failure.kind.value}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self.selector.directory.servers!r}>"
+
+

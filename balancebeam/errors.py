@@ -1,0 +1,33 @@
+"""What can go wrong, in the words that every room shares."""
+
+from __future__ import annotations
+
+
+class StartError(SystemExit, Exception):
+    """
+    The program cannot start; the text says why, one line a mistake.
+
+    It is a `SystemExit`, so that a person sees the lines alone and the status
+    is 1, and an `Exception`, so that `twistd` removes its pid file and tells
+    the process that waits for the daemon.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class RequestRefused(Exception):
+    """A request that is not passed on; `status` and `reason` are the answer."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+
+class ResponseRefused(Exception):
+    """Bytes from a server that cannot be read as exactly one response."""

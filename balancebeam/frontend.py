@@ -1,0 +1,109 @@
+"""The listening sockets of one frontend, as a service."""
+
+from __future__ import annotations
+
+from typing import Any, List, Sequence
+
+from twisted.application import service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+
+from balancebeam import transport
+from balancebeam.doors.http import BalancerSite
+from balancebeam.errors import StartError
+from balancebeam.model import EndpointAddress, ListenAddress
+
+
+class FrontendService(service.Service):
+    """
+    Listens at `addresses` for the clients of `site`.
+
+    It does so in `privilegedStartService`, so that `twistd --uid` may use low
+    ports. Raises `StartError` if an address cannot be had; then none is kept.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        addresses: Sequence[ListenAddress],
+        site: BalancerSite,
+        reactor: Any,
+        data_reactor: Any,
+    ) -> None:
+        self.name = f"frontend:{name}"
+        self.site = site
+        self.ports: List[IListeningPort] = []
+        self._addresses = addresses
+        self._endpoints = {a: _endpoint(a, reactor) for a in addresses if isinstance(a, EndpointAddress)}
+        self._data_reactor = data_reactor
+        self._listening = False
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        super().startService()
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._listening:
+            return
+        self._listening = True
+        problems = []
+        for address in self._addresses:
+            try:
+                self._listen_at(address)
+            except (CannotListenError, OSError, ValueError) as error:
+                problems.append(f"--bind {address}: {_why(error)}")
+        if problems:
+            self._stop_listening().addErrback(
+                lambda failure: self._log.failure("while closing listeners", failure)
+            )
+            raise StartError("\n".join(f"balancebeam: {problem}" for problem in problems))
+
+    def _listen_at(self, address: ListenAddress) -> None:
+        if not isinstance(address, EndpointAddress):
+            self.ports.append(transport.listen(address, self.site, self._data_reactor))
+            return
+        failures: List[BaseException] = []
+        self._endpoints[address].listen(self.site).addCallbacks(
+            self.ports.append, lambda failure: failures.append(failure.value)
+        )
+        # Endpoints that listen say so at once; a failure is raised from here
+        # so that it ends the start like that of any other address.
+        if failures:
+            raise OSError(str(failures[0])) from failures[0]
+
+    def _stop_listening(self) -> Deferred[Any]:
+        self._listening = False
+        ports, self.ports = self.ports, []
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=False)
+
+    def stopService(self) -> Deferred[Any]:
+        super().stopService()
+        stopped = self._stop_listening()
+        self.site.close_all()
+        return stopped
+
+
+def _endpoint(address: EndpointAddress, reactor: Any) -> IStreamServerEndpoint:
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, address.description)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise StartError(
+            f"balancebeam: --bind: {address} is no endpoint description: {error}"
+        ) from error
+    return endpoint
+
+
+def _why(error: Exception) -> str:
+    """The reason in the operating system's words, with what would help."""
+    reason = error.socketError if isinstance(error, CannotListenError) else error
+    text = getattr(reason, "strerror", None) or str(reason)
+    return f"{text[:1].lower()}{text[1:]}; give another address or stop what uses it"

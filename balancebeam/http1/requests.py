@@ -1,0 +1,394 @@
+"""
+Request heads: read in exactly one way, or refused.
+
+`RequestHeads.read` is a pure function of the bytes, apart from what it
+remembers in order to be faster the next time.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+from attrs import evolve, frozen
+
+from balancebeam.errors import RequestRefused
+from balancebeam.http1 import fields as f
+from balancebeam.http1.syntax import (
+    ABSOLUTE_TARGET,
+    CONTENT_LENGTH,
+    HOST,
+    MAX_CONTENT_LENGTH,
+    REQUEST_LINE,
+    TOKEN,
+    list_items,
+)
+
+# nginx has 8 KiB for a line and 32 KiB for all of them; RFC 9112, 3 asks for
+# at least 8,000 octets for the request line.
+MAX_REQUEST_LINE = 8 * 1024
+MAX_HEAD = 32 * 1024
+MAX_FIELDS = 128
+
+# RFC 9110, 7.6.1: fields that Connection names are removed. These, however,
+# are meant for all recipients, and removing them would change what the
+# message is; RFC 9110, 7.6.1 forbids to name such fields.
+_NEVER_HOP_BY_HOP = frozenset((b"host", b"content-length", b"transfer-encoding"))
+
+
+@frozen
+class RequestExtras:
+    """What only some requests have; absent from most."""
+
+    forwarded_for: bytes = b""
+    forwarded_proto: bytes = b""
+    forwarded_host: bytes = b""
+    upgrade: bytes = b""
+    expects_continue: bool = False
+    wants_trailers: bool = False
+    max_forwards: Optional[int] = None
+
+
+NO_EXTRAS = RequestExtras()
+
+
+class RequestFields(NamedTuple):
+    """
+    A block of field lines, understood.
+
+    `passed` is the block to send on, `None` when that is the block as it came.
+    `length` is the Content-Length, `None` without one. `keep` and `close` are
+    the connection options of these names.
+    """
+
+    host: Optional[bytes]
+    passed: Optional[bytes]
+    length: Optional[int]
+    chunked: bool
+    keep: bool
+    close: bool
+    extras: RequestExtras
+
+
+class RequestHead(NamedTuple):
+    """
+    One request, before its body.
+
+    `wire` is what goes to a server: the request line and the fields that are
+    passed on, each ended by CRLF; the end of the head is still to come.
+    `host` is whom the client addressed; `None` if it did not say, which only
+    HTTP/1.0 allows. `length` is that of the body: 0 for none, -1 for a
+    chunked one.
+    """
+
+    method: bytes
+    target: bytes
+    minor: int
+    host: Optional[bytes]
+    wire: bytes
+    length: int
+    persistent: bool
+    extras: RequestExtras
+
+
+class RequestHeads:
+    """Reads request heads and remembers what repeats itself."""
+
+    REMEMBERED_BLOCKS = 512
+    LONGEST_BLOCK = 2048
+
+    def __init__(self) -> None:
+        self._lines = f.FieldMemory(f.REQUEST_KINDS)
+        self._blocks: Dict[bytes, RequestFields] = {}
+        self._older_blocks: Dict[bytes, RequestFields] = {}
+
+    def read(self, head: bytes) -> RequestHead:
+        """
+        Read `head`: the request line and the field lines, each with its CRLF.
+
+        Raises `RequestRefused`.
+        """
+        match = REQUEST_LINE.match(head)
+        if match is None:
+            raise _bad_request_line(head)
+        method, target, minor = match.groups()
+        start = match.end()
+        block = head[start:]
+        fields = self._blocks.get(block)
+        if fields is None:
+            fields = self._read_block(block)
+        if start > MAX_REQUEST_LINE:
+            raise RequestRefused(414, "the request target is too long")
+        host, passed, length, chunked, keep, close, extras = fields
+        if minor == b"1" and target[0] == 0x2F and passed is None and host is not None:
+            # What nearly all requests are; everything else takes the long way.
+            return RequestHead(
+                method, target, 1, host, head, length or 0, not close, extras
+            )
+        return _read_unusual(method, target, int(minor), block, fields)
+
+    def _read_block(self, block: bytes) -> RequestFields:
+        fields = self._older_blocks.get(block)
+        if fields is not None:
+            self._remember(block, fields)
+            return fields
+        lines = block.split(b"\r\n")
+        lines.pop()
+        if len(lines) > MAX_FIELDS:
+            raise RequestRefused(431, "too many header fields")
+        try:
+            specials = self._lines.specials(lines)
+        except f.FieldError as error:
+            raise RequestRefused(400, str(error)) from None
+        fields = _understand(block, lines, specials)
+        # Remembered are blocks that say nothing but who is addressed.
+        if len(block) <= self.LONGEST_BLOCK and len(specials) <= 1 and fields.passed is None:
+            if not specials or specials[0].kind == f.HOST:
+                self._remember(block, fields)
+        return fields
+
+    def _remember(self, block: bytes, fields: RequestFields) -> None:
+        if len(self._blocks) >= self.REMEMBERED_BLOCKS:
+            self._older_blocks, self._blocks = self._blocks, {}
+        self._blocks[block] = fields
+
+
+def _understand(block: bytes, lines: List[bytes], specials: List[f.Field]) -> RequestFields:
+    """Combine the special fields of one head, or refuse them."""
+    hosts: List[bytes] = []
+    lengths: List[bytes] = []
+    codings: List[bytes] = []
+    options: List[bytes] = []
+    dropped: List[bytes] = []
+    rare: List[f.Field] = []
+    for field in specials:
+        kind = field.kind
+        if kind == f.HOST:
+            hosts.append(field.value)
+        elif kind == f.CONNECTION:
+            options += list_items(field.value)
+            dropped.append(field.line)
+        elif kind == f.CONTENT_LENGTH:
+            lengths.append(field.value)
+        elif kind == f.TRANSFER_ENCODING:
+            codings.append(field.value)
+            dropped.append(field.line)
+        elif kind != f.CREDENTIAL:
+            rare.append(field)
+    host = _check_host(hosts)
+    length = _check_length(lengths)
+    chunked = _check_codings(codings, length)
+    extras = NO_EXTRAS
+    if rare:
+        extras = _understand_rare(rare, options, dropped)
+        if extras.upgrade and (chunked or length):
+            # A protocol switch in the middle of a body has no meaning that
+            # all servers share.
+            extras = evolve(extras, upgrade=b"")
+    if options:
+        dropped += _named_lines(lines, options, dropped)
+    passed = f.without(block, dropped) if dropped else None
+    return RequestFields(
+        host, passed, length, chunked, b"keep-alive" in options, b"close" in options, extras
+    )
+
+
+def _check_host(hosts: List[bytes]) -> Optional[bytes]:
+    if not hosts:
+        return None
+    # RFC 9112, 3.2: "A server MUST respond with a 400 (Bad Request) status
+    # code to any HTTP/1.1 request message that lacks a Host header field and
+    # to any request message that contains more than one Host header field
+    # line or a Host header field with an invalid field value."
+    if len(hosts) > 1:
+        raise RequestRefused(400, "more than one Host field")
+    if HOST.fullmatch(hosts[0]) is None:
+        raise RequestRefused(400, "a malformed Host field")
+    return hosts[0]
+
+
+def _check_length(lengths: List[bytes]) -> Optional[int]:
+    if not lengths:
+        return None
+    # RFC 9110, 8.6 allows to accept repeated equal values; a reader that
+    # takes the list for something else exists, so one value it must be.
+    if len(lengths) > 1 or CONTENT_LENGTH.fullmatch(lengths[0]) is None:
+        raise RequestRefused(400, "a malformed Content-Length")
+    length = int(lengths[0])
+    if length > MAX_CONTENT_LENGTH:
+        raise RequestRefused(400, "a Content-Length beyond 2^63")
+    return length
+
+
+def _check_codings(codings: List[bytes], length: Optional[int]) -> bool:
+    if not codings:
+        return False
+    # RFC 9112, 6.1: a request with both fields "might indicate an attempt to
+    # perform request smuggling"; it is refused rather than repaired.
+    if length is not None:
+        raise RequestRefused(400, "Content-Length beside Transfer-Encoding")
+    if len(codings) > 1 or codings[0].lower() != b"chunked":
+        names = list_items(b",".join(codings))
+        if names.count(b"chunked") <= 1 and names[-1:] == [b"chunked"] and all(
+            TOKEN.fullmatch(name) for name in names
+        ):
+            # RFC 9112, 6.1: "A server that receives a request message with a
+            # transfer coding it does not understand SHOULD respond with 501".
+            raise RequestRefused(501, "a transfer coding other than chunked")
+        raise RequestRefused(400, "a malformed Transfer-Encoding")
+    return True
+
+
+def _named_lines(lines: List[bytes], options: List[bytes], dropped: List[bytes]) -> List[bytes]:
+    """The lines whose fields Connection names, and that are not dropped yet."""
+    names = set(options) - _NEVER_HOP_BY_HOP - {b"keep-alive", b"close"}
+    if not names:
+        return []
+    left = list(dropped)
+    named = []
+    for line in lines:
+        if line in left:
+            left.remove(line)
+        elif line.partition(b":")[0].lower() in names:
+            named.append(line)
+    return named
+
+
+def _understand_rare(
+    rare: List[f.Field], options: List[bytes], dropped: List[bytes]
+) -> RequestExtras:
+    values: Dict[int, List[bytes]] = {}
+    for field in rare:
+        values.setdefault(field.kind, []).append(field.value)
+        if field.kind not in (f.EXPECT, f.TRAILER):
+            dropped.append(field.line)
+    expectation = b", ".join(values.get(f.EXPECT, [])).lower()
+    if expectation not in (b"", b"100-continue"):
+        raise RequestRefused(417, "an expectation other than 100-continue")
+    upgrade = b""
+    if f.UPGRADE in values and b"upgrade" in options:
+        offers = [o for o in list_items(b",".join(values[f.UPGRADE])) if o != b"h2c"]
+        upgrade = b", ".join(offers)
+    forwarded_for = [value for value in values.get(f.FORWARDED_FOR, []) if value]
+    return RequestExtras(
+        forwarded_for=b", ".join(forwarded_for),
+        forwarded_proto=b", ".join(values.get(f.FORWARDED_PROTO, [])),
+        forwarded_host=b", ".join(values.get(f.FORWARDED_HOST, [])),
+        upgrade=upgrade,
+        expects_continue=expectation != b"",
+        wants_trailers=b"trailers" in list_items(b",".join(values.get(f.TE, []))),
+        max_forwards=_read_max_forwards(values.get(f.MAX_FORWARDS, [])),
+    )
+
+
+def _read_max_forwards(values: List[bytes]) -> Optional[int]:
+    if not values:
+        return None
+    if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 9:
+        raise RequestRefused(400, "a malformed Max-Forwards")
+    return int(values[0])
+
+
+def _read_unusual(
+    method: bytes, target: bytes, minor: int, block: bytes, fields: RequestFields
+) -> RequestHead:
+    """Everything that is not a plain HTTP/1.1 request in origin form."""
+    host, passed, length, chunked, keep, close, extras = fields
+    if minor >= 1 and host is None:
+        raise RequestRefused(400, "no Host field")
+    if minor == 0 and chunked:
+        # RFC 9112, 6.1: "A server or client that receives an HTTP/1.0 message
+        # containing a Transfer-Encoding header field MUST treat the message as
+        # if the framing is faulty".
+        raise RequestRefused(400, "Transfer-Encoding in HTTP/1.0")
+    target, host = _read_target(method, target, host)
+    block = block if passed is None else passed
+    if minor == 0 and extras.expects_continue:
+        # RFC 9110, 10.1.1: "A server that receives a 100-continue expectation
+        # in an HTTP/1.0 request MUST ignore that expectation."
+        block = _without_field(block, b"expect")
+    if minor == 0 and extras.upgrade:
+        # RFC 9110, 7.8: "A server MUST ignore an Upgrade header field that is
+        # received in an HTTP/1.0 request."
+        extras = evolve(extras, upgrade=b"")
+    if extras.max_forwards is not None:
+        block += b"Max-Forwards: %d\r\n" % _count_down(method, extras.max_forwards)
+    wire = b"%b %b HTTP/1.1\r\n%b" % (method, target, block)
+    persistent = not close and (minor >= 1 or keep)
+    return RequestHead(
+        method,
+        target,
+        min(minor, 1),
+        host,
+        wire,
+        -1 if chunked else length or 0,
+        persistent,
+        extras,
+    )
+
+
+def _count_down(method: bytes, max_forwards: int) -> int:
+    # RFC 9110, 7.6.2: a recipient MUST decrement it for TRACE and OPTIONS and
+    # may ignore it elsewhere. A zero is answered by the resource.
+    return max_forwards - 1 if method in (b"TRACE", b"OPTIONS") and max_forwards else max_forwards
+
+
+def _without_field(block: bytes, name: bytes) -> bytes:
+    lines = block.split(b"\r\n")
+    return b"\r\n".join(
+        line for line in lines if line.partition(b":")[0].lower() != name
+    )
+
+
+def _read_target(
+    method: bytes, target: bytes, host: Optional[bytes]
+) -> Tuple[bytes, Optional[bytes]]:
+    """The target in the form that goes to a server, and whom it addresses."""
+    if method == b"CONNECT":
+        raise RequestRefused(501, "CONNECT is not supported")
+    if target.startswith(b"/"):
+        return target, host
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise RequestRefused(400, "the target * belongs to OPTIONS")
+        return target, host
+    match = ABSOLUTE_TARGET.fullmatch(target)
+    if match is None or match.group(1).lower() != b"http" or not match.group(2):
+        raise RequestRefused(400, "a malformed request target")
+    authority, path = match.group(2), match.group(3)
+    if HOST.fullmatch(authority) is None:
+        raise RequestRefused(400, "a malformed request target")
+    if host is not None and _without_port(host) != _without_port(authority):
+        # RFC 9112, 3.2.2 has a proxy replace Host by the target's; a server
+        # that prefers the other one exists, so the two must agree.
+        raise RequestRefused(400, "a Host field that contradicts the target")
+    if not path:
+        # RFC 9112, 3.2.4: "the last proxy on the request chain MUST send a
+        # request-target of "*"" for an OPTIONS request with an empty path.
+        path = b"*" if method == b"OPTIONS" else b"/"
+    elif path.startswith(b"?"):
+        path = b"/" + path
+    return path, authority
+
+
+def _without_port(authority: bytes) -> bytes:
+    authority = authority.lower()
+    return authority[:-3] if authority.endswith(b":80") else authority.rstrip(b":")
+
+
+def _bad_request_line(head: bytes) -> RequestRefused:
+    line = head.partition(b"\r\n")[0]
+    if len(line) > MAX_REQUEST_LINE:
+        return RequestRefused(414, "the request target is too long")
+    parts = line.split(b" ")
+    version = parts[-1]
+    if (
+        len(parts) == 3
+        and TOKEN.fullmatch(parts[0])
+        and len(version) == 8
+        and version.startswith(b"HTTP/")
+        and version[6:7] == b"."
+        and (version[5:6] + version[7:8]).isdigit()
+        and version[5:6] != b"1"
+    ):
+        return RequestRefused(505, "an HTTP version other than 1.0 and 1.1")
+    return RequestRefused(400, "a malformed request line")

@@ -1,0 +1,189 @@
+"""
+Response heads from servers: read in exactly one way, or not passed on.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List, NamedTuple, Optional
+
+from balancebeam.errors import ResponseRefused
+from balancebeam.http1 import fields as f
+from balancebeam.http1.syntax import (
+    CONTENT_LENGTH,
+    CRLF,
+    MAX_CONTENT_LENGTH,
+    STATUS_LINE,
+    list_items,
+)
+
+MAX_HEAD = 64 * 1024
+MAX_FIELDS = 256
+
+CHUNKED = -1
+UNTIL_CLOSE = -2
+
+# RFC 9110, 8.6: "A server MUST NOT send a Content-Length header field in any
+# response with a status code of 1xx (Informational) or 204 (No Content)."
+_BARE = frozenset((*range(100, 200), 204))
+
+
+class StatusLine(NamedTuple):
+    """A status line, understood; `wire` is what a client gets, without CRLF."""
+
+    minor: int
+    status: int
+    wire: bytes
+
+
+class ResponseHead(NamedTuple):
+    """
+    One response, before its body.
+
+    `wire` is the status line and the fields to pass on, each ended by CRLF.
+    `length` is the body's, or `CHUNKED`, or `UNTIL_CLOSE`. It is what the
+    fields say: whether a body may be there at all depends on the request
+    (`has_body`). `persistent` tells whether the server keeps the connection.
+    """
+
+    status: int
+    wire: bytes
+    length: int
+    persistent: bool
+    dated: bool
+    upgrade: bytes
+
+
+class ResponseHeads:
+    """Reads response heads and remembers what repeats itself."""
+
+    REMEMBERED_STATUS_LINES = 64
+
+    def __init__(self) -> None:
+        self._lines = f.FieldMemory(f.RESPONSE_KINDS)
+        self._status_lines: Dict[bytes, StatusLine] = {}
+
+    def read(self, head: bytes) -> ResponseHead:
+        """
+        Read `head`: the status line and the field lines, each with its CRLF.
+
+        Raises `ResponseRefused`.
+        """
+        lines = head.split(CRLF)
+        lines.pop()
+        line = lines.pop(0)
+        minor, status, wire_line = self._status_lines.get(line) or self._read_status_line(line)
+        if len(lines) > MAX_FIELDS:
+            raise ResponseRefused("too many header fields")
+        try:
+            specials = self._lines.specials(lines)
+        except f.FieldError as error:
+            raise ResponseRefused(str(error)) from None
+        length = UNTIL_CLOSE
+        dated = False
+        persistent = minor == 1
+        passed = head if wire_line is line else wire_line + head[len(line) :]
+        for field in specials:
+            kind = field.kind
+            if kind == f.DATE:
+                dated = True
+            elif kind == f.CONTENT_LENGTH and length == UNTIL_CLOSE and status not in _BARE:
+                length = _read_length(field.value)
+            elif field.line == b"Connection: keep-alive" and minor == 1:
+                passed = passed.replace(b"\r\nConnection: keep-alive\r\n", CRLF, 1)
+            elif kind != f.CREDENTIAL:
+                return _read_unusual(minor, status, lines, specials, wire_line)
+        return ResponseHead(status, passed, length, persistent, dated, b"")
+
+    def _read_status_line(self, line: bytes) -> StatusLine:
+        match = STATUS_LINE.fullmatch(line)
+        if match is None:
+            raise ResponseRefused("a malformed status line")
+        minor, status, reason = match.groups()
+        # RFC 9112, 4: the blank before an absent reason is part of the line.
+        wire = b"HTTP/1.1 %b %b" % (status, reason or b"")
+        understood = StatusLine(
+            min(int(minor), 1), int(status), line if wire == line else wire
+        )
+        if len(self._status_lines) >= self.REMEMBERED_STATUS_LINES:
+            self._status_lines.clear()
+        if len(line) < 128:
+            self._status_lines[line] = understood
+        return understood
+
+
+def has_body(method: bytes, status: int) -> bool:
+    """Whether RFC 9112, 6.3 gives such a response a body at all."""
+    return method != b"HEAD" and status >= 200 and status not in (204, 304)
+
+
+def _read_length(value: bytes) -> int:
+    if CONTENT_LENGTH.fullmatch(value) is None or int(value) > MAX_CONTENT_LENGTH:
+        raise ResponseRefused("a malformed Content-Length")
+    return int(value)
+
+
+def _read_unusual(
+    minor: int, status: int, lines: List[bytes], specials: List[f.Field], wire_line: bytes
+) -> ResponseHead:
+    """The whole of the rules, for heads that are not of the plainest form."""
+    length: Optional[int] = None
+    options: List[bytes] = []
+    codings: List[bytes] = []
+    upgrades: List[bytes] = []
+    dated = False
+    dropped: List[bytes] = []
+    for field in specials:
+        kind = field.kind
+        if kind == f.DATE:
+            dated = True
+        elif kind == f.CONTENT_LENGTH:
+            if length is not None:
+                raise ResponseRefused("more than one Content-Length")
+            length = _read_length(field.value)
+        elif kind == f.TRANSFER_ENCODING:
+            codings.append(field.value.lower())
+            dropped.append(field.line)
+        elif kind == f.CONNECTION:
+            options += list_items(field.value)
+            dropped.append(field.line)
+        elif kind == f.UPGRADE:
+            upgrades.append(field.value)
+            dropped.append(field.line)
+        elif kind not in (f.CREDENTIAL, f.TRAILER):
+            dropped.append(field.line)
+    framing = _check_framing(minor, status, length, codings)
+    if framing is None:
+        dropped += [s.line for s in specials if s.kind == f.CONTENT_LENGTH]
+    names = set(options) - {b"keep-alive", b"close", b"content-length"}
+    passed = [wire_line]
+    for line in lines:
+        if line in dropped:
+            dropped.remove(line)
+        elif line.partition(b":")[0].lower() not in names:
+            passed.append(line)
+    passed.append(b"")
+    persistent = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    return ResponseHead(
+        status,
+        CRLF.join(passed),
+        0 if framing is None else framing,
+        persistent,
+        dated,
+        b", ".join(upgrades),
+    )
+
+
+def _check_framing(
+    minor: int, status: int, length: Optional[int], codings: List[bytes]
+) -> Optional[int]:
+    """
+    RFC 9112, 6.3, read strictly. `None`: such a status has no body, and
+    framing fields in it mean nothing and go no further.
+    """
+    if codings and (length is not None or minor == 0 or codings != [b"chunked"]):
+        raise ResponseRefused("a Transfer-Encoding that cannot be trusted")
+    if status in _BARE:
+        return None
+    if codings:
+        return CHUNKED
+    return UNTIL_CLOSE if length is None else length

@@ -1,0 +1,56 @@
+"""
+The grammar of RFC 9110 and RFC 9112, as far as a proxy has to know it.
+
+Patterns are written to run in linear time: a hostile line costs no more than
+its length.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import FrozenSet, List
+
+CRLF = b"\r\n"
+HEAD_END = b"\r\n\r\n"
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+
+TOKEN = re.compile(_TOKEN)
+
+# RFC 9112, 5: field-line = field-name ":" OWS field-value OWS. Blanks around
+# the value are stripped afterwards; within it everything but control
+# characters may stand. Bare CR, bare LF and NUL fail to match.
+FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
+
+# RFC 9112, 3: method SP request-target SP HTTP-version. A "#" never belongs
+# into a request target (RFC 9112, 3.2), and neither does what is not ASCII.
+REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!\"$-~]+) HTTP/1\.([0-9])\r\n")
+
+STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+
+# RFC 3986, 3.2.2, without sub-delims: no name in use has them, and a comma
+# or a semicolon is read in several ways.
+_HOST = rb"(?:[A-Za-z0-9\-._~%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
+HOST = re.compile(_HOST)
+
+ABSOLUTE_TARGET = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?]*)(.*)")
+
+CONTENT_LENGTH = re.compile(rb"[0-9]{1,19}")
+# RFC 9112, 6.2: any Content-Length value >= 0 is valid; we stop where a
+# signed 64 bit integer does, because servers do.
+MAX_CONTENT_LENGTH = 2**63 - 1
+
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+)
+
+IDEMPOTENT_METHODS: FrozenSet[bytes] = frozenset(
+    # RFC 9110, 9.2.2: "PUT, DELETE, and safe request methods are idempotent".
+    (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE")
+)
+
+
+def list_items(value: bytes) -> List[bytes]:
+    """The members of a comma separated field value, in lower case."""
+    return [item for item in (part.strip(b" \t").lower() for part in value.split(b",")) if item]

@@ -1,0 +1,49 @@
+"""
+The seams between the rooms, as protocols.
+
+What is on the other side of one of these may be replaced: by a later part of
+the product, by a test, by a user.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterator, Protocol, Sequence, TypeVar
+
+
+class Clock(Protocol):
+    """What knows the time: a reactor or a `twisted.internet.task.Clock`."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, call: Callable[..., object], *args: Any, **kw: Any) -> Any: ...
+
+
+class Random(Protocol):
+    """A source of randomness: `random.Random`."""
+
+    def random(self) -> float: ...
+
+
+class Candidate(Protocol):
+    """A server, as far as policies have to know it."""
+
+    weight: int
+    backup: bool
+    in_flight: int
+    failures: int
+    cooldown: float
+    avoided_until: float
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+class Algorithm(Protocol):
+    """
+    Puts servers in the order in which they are to be tried for one request.
+
+    `order` yields each of `servers` at most once, lazily: usually only the
+    first is asked for. Servers of weight 0 are not given to it.
+    """
+
+    def order(self, servers: Sequence[C]) -> Iterator[C]: ...

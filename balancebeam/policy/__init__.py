@@ -1,0 +1,1 @@
+"""Decisions: pure, given time and randomness, without I/O and without Twisted."""

@@ -1,0 +1,92 @@
+"""
+The balancer as a tree of services.
+
+Starting the tree listens; stopping it closes everything. The children have
+names, so that whoever embeds the balancer finds them:
+
+    balancer.getServiceNamed("selector")     which server is tried first
+    balancer.getServiceNamed("health")       which are avoided
+    balancer.getServiceNamed("limiter")      who is admitted
+    balancer.getServiceNamed("pool")         connections to servers
+    balancer.getServiceNamed("frontend:web") the listening sockets
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from twisted.application import service
+
+from balancebeam.demo import DemoService
+from balancebeam.doors.http import BalancerSite
+from balancebeam.doors.resource import BalancerResource
+from balancebeam.doors.trust import TrustedProxies
+from balancebeam.frontend import FrontendService
+from balancebeam.interfaces import Random
+from balancebeam.model import Settings
+from balancebeam.policy.health import PassiveHealth
+from balancebeam.policy.limiters import Unlimited
+from balancebeam.policy.selectors import ALGORITHMS
+from balancebeam.poller import batching_reactor
+from balancebeam.ticker import Ticker, sweep_interval
+from balancebeam.upstream.directory import Directory
+from balancebeam.upstream.health import HealthService
+from balancebeam.upstream.limiter import LimiterService
+from balancebeam.upstream.names import Names
+from balancebeam.upstream.pool import ConnectionPool
+from balancebeam.upstream.selector import SelectorService
+
+
+class BalancerService(service.MultiService):
+    """
+    Everything one balancer consists of.
+
+    `resource` is its spine, for mounting in a `twisted.web` tree; with an
+    empty `settings.bind` that is the only way in.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any, random: Random) -> None:
+        super().__init__()
+        timeouts = settings.timeouts
+        ticker = Ticker(
+            reactor, sweep_interval(timeouts.upstream, timeouts.header, timeouts.idle)
+        )
+        data_reactor = batching_reactor(reactor)
+        self.directory = Directory(settings.servers)
+        algorithm = ALGORITHMS[settings.algorithm](random)
+        selector = SelectorService(algorithm, self.directory, ticker)
+        health = HealthService(PassiveHealth(settings.cooldown), self.directory, ticker)
+        limiter = LimiterService(Unlimited(), ticker)
+        pool = ConnectionPool(data_reactor, Names(reactor, ticker), timeouts, ticker)
+        self.resource = BalancerResource(selector, health, limiter, pool)
+        site = BalancerSite(
+            self.resource,
+            ticker,
+            timeouts,
+            TrustedProxies(settings.trusted_proxies),
+            settings.max_body,
+        )
+        self.frontend = FrontendService("web", settings.bind, site, reactor, data_reactor)
+        # Twisted starts children in this order, and what is listened to comes last.
+        children = [ticker, selector, health, limiter, pool]
+        if settings.demo:
+            children.append(DemoService(settings.demo, self.directory, reactor))
+        for child in (*children, self.frontend):
+            child.setServiceParent(self)
+
+
+def make_balancer(
+    settings: Settings, reactor: Any = None, random: Optional[Random] = None
+) -> BalancerService:
+    """
+    The service tree for `settings`; touches no socket before it is started.
+
+    The reactor defaults to the global one, `random` to the system's.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    if random is None:
+        from random import SystemRandom
+
+        random = SystemRandom()
+    return BalancerService(settings, reactor, random)

@@ -1,0 +1,179 @@
+"""
+`twistd balancebeam`: the command line, checked and made into a service.
+
+Nothing here or imported from here touches a socket or installs a reactor.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, Callable, List, Optional, Sequence, TypeVar
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from balancebeam import __version__
+from balancebeam.config.addresses import read_listen_address, read_server
+from balancebeam.config.hosts import read_hosts
+from balancebeam.config.numbers import read_count, read_seconds
+from balancebeam.errors import StartError
+from balancebeam.model import ServerSettings, Settings, Timeouts
+from balancebeam.policy.selectors import ALGORITHMS, algorithm_name
+
+T = TypeVar("T")
+
+
+class Options(usage.Options):
+    """
+    The options of the command line.
+
+    `settings` is what they say, once they are parsed. Mistakes end the
+    program with a `StartError` that names all of them.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Balances HTTP requests over servers. For a first look: "
+        "twistd -n balancebeam --demo 3, then curl http://localhost:1100/"
+    )
+
+    optParameters = [
+        ["mode", "m", "http", "What to balance: http."],
+        ["algorithm", "a", "round-robin", f"How to choose: {', '.join(sorted(ALGORITHMS))}."],
+        ["cooldown", None, "10", "How long a server that failed is avoided, in seconds."],
+        ["connect-timeout", None, "5", "Time limit for connecting to a server, in seconds."],
+        ["upstream-timeout", None, "60", "Time limit for a server's silence, in seconds."],
+        ["header-timeout", None, "10", "Time limit for a client's request head, in seconds."],
+        ["idle-timeout", None, "60", "Time limit for an idle client, in seconds."],
+        ["hosts", None, None, "A file with one server, host:port, a line."],
+        ["demo", None, "0", "Start so many tiny servers and balance over them too."],
+    ]
+
+    compData = usage.Completions(optActions={"hosts": usage.CompleteFiles()})
+
+    settings: Settings
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bind: List[str] = []
+        self._upstreams: List[str] = []
+        self._trusted: List[str] = []
+        self._arguments: Sequence[str] = ()
+        self._problems: List[str] = []
+
+    def opt_bind(self, address: str) -> None:
+        """
+        Where to listen; repeatable. host:port, [v6]:port, unix:/path or a
+        Twisted server endpoint description. [default: 0.0.0.0:1100]
+        """
+        self._bind.append(address)
+
+    opt_b = opt_bind
+
+    def opt_upstream(self, address: str) -> None:
+        """
+        A server to balance over; repeatable. host:port, [v6]:port,
+        unix:/path or http://..., with ,weight=N or ,backup behind it.
+        """
+        self._upstreams.append(address)
+
+    opt_u = opt_upstream
+
+    def opt_algo(self, name: str) -> None:
+        """The same as --algorithm."""
+        self["algorithm"] = name
+
+    def opt_trusted_proxy(self, network: str) -> None:
+        """
+        A network (CIDR) of proxies whose X-Forwarded-Proto and -Host are
+        believed; repeatable.
+        """
+        self._trusted.append(network)
+
+    def opt_version(self) -> None:
+        """Show the version and exit."""
+        print(f"balancebeam {__version__}")
+        raise SystemExit(0)
+
+    def parseArgs(self, *arguments: str) -> None:
+        self._arguments = arguments
+
+    def parseOptions(self, options: Optional[List[str]] = None) -> None:
+        # twistd would print all of the help in front of the one line that
+        # matters.
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise StartError(f"balancebeam: {error}; see twistd balancebeam --help") from None
+
+    def postOptions(self) -> None:
+        problems = self._problems
+        for argument in self._arguments:
+            problems.append(f"{argument!r} is no option; servers are given by --upstream")
+        if self["mode"] != "http":
+            hint = "is not supported yet" if self["mode"] == "tcp" else "is no mode"
+            problems.append(f"--mode: {self['mode']!r} {hint}; give http")
+        settings = Settings(
+            servers=tuple(self._read_servers()),
+            bind=tuple(self._read_each("bind", self._bind, read_listen_address))
+            or Settings(servers=()).bind,
+            algorithm=self._read("algorithm", algorithm_name) or "",
+            cooldown=self._read("cooldown", lambda text: read_seconds(text, zero=True)) or 0.0,
+            timeouts=Timeouts(
+                *(
+                    self._read(f"{name}-timeout", read_seconds) or 1.0
+                    for name in ("connect", "upstream", "header", "idle")
+                )
+            ),
+            trusted_proxies=tuple(self._read_each("trusted-proxy", self._trusted, _read_network)),
+            demo=self._read("demo", lambda text: read_count(text, 0, 100)) or 0,
+        )
+        if not settings.servers and not settings.demo and not problems:
+            problems.append("no server to balance over; give --upstream host:port (or --demo 3)")
+        if problems:
+            raise StartError("\n".join(f"balancebeam: {problem}" for problem in problems))
+        self.settings = settings
+
+    def _read_servers(self) -> List[ServerSettings]:
+        servers = self._read_each("upstream", self._upstreams, read_server)
+        if self["hosts"] is not None:
+            found, problems = read_hosts(self["hosts"])
+            servers += found
+            self._problems += [f"--hosts: {problem}" for problem in problems]
+        seen = set()
+        for server in servers:
+            if server.address in seen:
+                self._problems.append(f"--upstream: {server.address} is given twice")
+            seen.add(server.address)
+        return servers
+
+    def _read_each(self, name: str, texts: Sequence[str], read: Callable[[str], T]) -> List[T]:
+        values: List[T] = []
+        for text in texts:
+            try:
+                values.append(read(text))
+            except ValueError as error:
+                self._problems.append(f"--{name}: {error}")
+        if name == "bind" and len(set(values)) < len(values):
+            self._problems.append("--bind: an address is given twice")
+        return values
+
+    def _read(self, name: str, read: Callable[[str], T]) -> Optional[T]:
+        return next(iter(self._read_each(name, [self[name]], read)), None)
+
+
+def _read_network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError(f"{text!r} is no network; give a CIDR such as 10.0.0.0/8") from None
+
+
+def makeService(options: Options) -> IService:
+    """What `twistd balancebeam` runs."""
+    # Imported here, because twisted.web.proxy imports the reactor, and twistd
+    # may only just have chosen one.
+    from balancebeam.service import make_balancer
+
+    service: Any = make_balancer(options.settings)
+    return IService(service)

@@ -1,0 +1,72 @@
+"""
+Time limits by sweeping.
+
+A timer for every request would cost more than the rest of its accounting, so
+connections note when they last did something, and a few times a second
+somebody looks at all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List
+
+from twisted.application import service
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+# One sweep never counts for more than this many intervals: a process that was
+# stopped, or a clock that was set, must not cost every client its connection.
+LONGEST_STEP = 4
+
+
+class Ticker(service.Service):
+    """
+    Keeps `now`, a count of seconds that is cheap to read, and sweeps.
+
+    `now` begins at 0, never runs backwards, and is exact to `interval`
+    seconds. Sweeps are called with it.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Any, interval: float = 1.0) -> None:
+        self.now = 0.0
+        self.interval = interval
+        self._clock = clock
+        self._last = 0.0
+        self._sweeps: List[Callable[[float], object]] = []
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = clock
+
+    def add(self, sweep: Callable[[float], object]) -> None:
+        """Have `sweep(now)` called once per interval."""
+        self._sweeps.append(sweep)
+
+    def startService(self) -> None:
+        super().startService()
+        self._last = self._clock.seconds()
+        self._loop.start(self.interval, now=False).addErrback(
+            lambda failure: self._log.failure("the sweeps have stopped", failure)
+        )
+
+    def stopService(self) -> Any:
+        if self._loop.running:
+            self._loop.stop()
+        return super().stopService()
+
+    def _tick(self) -> None:
+        seconds = self._clock.seconds()
+        elapsed = seconds - self._last
+        self._last = seconds
+        self.now += min(max(elapsed, 0.0), self.interval * LONGEST_STEP)
+        for sweep in self._sweeps:
+            try:
+                sweep(self.now)
+            except Exception:
+                # A LoopingCall ends for ever with its first exception.
+                self._log.failure("while sweeping")
+
+
+def sweep_interval(*limits: float) -> float:
+    """How often to look, so that each of `limits` is kept to about a quarter."""
+    return min(1.0, max(0.05, min(limits) / 4))

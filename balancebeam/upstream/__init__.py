@@ -1,0 +1,1 @@
+"""Servers: which there are, how they are, and connections to them."""

@@ -1,0 +1,24 @@
+"""The service that admits requests, or does not."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from twisted.application import service
+
+from balancebeam.policy.limiters import Refusal, Unlimited
+from balancebeam.ticker import Ticker
+
+
+class LimiterService(service.Service):
+    """Holds the limiter and gives it the time."""
+
+    name = "limiter"
+
+    def __init__(self, limiter: Unlimited, ticker: Ticker) -> None:
+        self._limiter = limiter
+        self._ticker = ticker
+
+    def admit(self, client: str) -> Optional[Refusal]:
+        """Why `client` may make no request now, if it may not."""
+        return self._limiter.admit(client, self._ticker.now)

@@ -1,0 +1,82 @@
+"""Host names of servers, turned into addresses."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Tuple, Union
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from zope.interface import implementer
+
+from balancebeam.model import ServerAddress, TcpAddress
+from balancebeam.ticker import Ticker
+
+# For how long an answer is used (seconds). Connections are reused, so names
+# are asked for seldom; addresses of a service may change under its name.
+KEPT = 5.0
+
+
+@implementer(IResolutionReceiver)
+class _Receiver:
+    """Collects the addresses of one name."""
+
+    def __init__(self, done: Deferred[List[str]], name: str) -> None:
+        self._done = done
+        self._name = name
+        self._hosts: List[str] = []
+
+    def resolutionBegan(self, resolution: IHostResolution) -> None:
+        """The question is on its way."""
+
+    def addressResolved(self, address: IAddress) -> None:
+        if isinstance(address, (IPv4Address, IPv6Address)):
+            self._hosts.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        if self._hosts:
+            self._done.callback(self._hosts)
+        else:
+            self._done.errback(DNSLookupError(f"no address is known for {self._name}"))
+
+
+class Names:
+    """Finds addresses through the reactor's resolver, and keeps them a while."""
+
+    def __init__(self, reactor: Any, ticker: Ticker) -> None:
+        self._reactor = reactor
+        self._ticker = ticker
+        self._known: Dict[str, Tuple[float, List[str]]] = {}
+
+    def find(
+        self, address: ServerAddress
+    ) -> Union[List[ServerAddress], Deferred[List[ServerAddress]]]:
+        """
+        Where `address` is: at once if no question has to be asked, otherwise
+        a Deferred that fails with `DNSLookupError`.
+        """
+        if not isinstance(address, TcpAddress) or _is_literal(address.host):
+            return [address]
+        port = address.port
+        known = self._known.get(address.host)
+        if known is not None and self._ticker.now - known[0] < KEPT:
+            return [TcpAddress(host, port) for host in known[1]]
+        return self._ask(address.host).addCallback(
+            lambda hosts: [TcpAddress(host, port) for host in hosts]
+        )
+
+    def _ask(self, name: str) -> Deferred[List[str]]:
+        done: Deferred[List[str]] = Deferred()
+        self._reactor.nameResolver.resolveHostName(_Receiver(done, name), name)
+
+        def remember(hosts: List[str]) -> List[str]:
+            self._known[name] = (self._ticker.now, hosts)
+            return hosts
+
+        return done.addCallback(remember)
+
+
+def _is_literal(host: str) -> bool:
+    return isIPAddress(host) or isIPv6Address(host)

@@ -1,0 +1,218 @@
+"""The service that connects to servers and keeps idle connections for reuse."""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional, Protocol as Interface, Set
+
+from twisted.application import service
+from twisted.internet import error
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from balancebeam import transport
+from balancebeam.http1.responses import ResponseHeads
+from balancebeam.model import FailureKind, ServerAddress, Timeouts, UpstreamFailure
+from balancebeam.ticker import Ticker
+from balancebeam.upstream.connection import IDLE, TUNNEL, Asker, UpstreamConnection
+from balancebeam.upstream.directory import Server
+from balancebeam.upstream.names import Names
+
+# Idle connections kept for one server, and for how long (seconds). nginx and
+# HAProxy close them after 60 and 5 s; servers close theirs after 5 to 75.
+MAX_IDLE = 512
+LONGEST_IDLE = 60.0
+
+
+class WaitingAsker(Asker, Interface):
+    """A request on its way that waits for a connection."""
+
+    attempt: Optional[Attempt]
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether it is the client's turn to send."""
+
+
+class Attempt(ClientFactory):
+    """One attempt to connect to a server, at one address of it after the other."""
+
+    noisy = False
+
+    def __init__(self, pool: ConnectionPool, server: Server, exchange: WaitingAsker) -> None:
+        self._pool = pool
+        self._server = server
+        self._exchange: Optional[WaitingAsker] = exchange
+        self._addresses: List[ServerAddress] = []
+        self._connector: Any = None
+
+    def begin(self) -> None:
+        """Find out where the server is, and connect."""
+        found = self._pool.names.find(self._server.address)
+        if isinstance(found, list):
+            self.try_addresses(found)
+        else:
+            found.addCallbacks(self.try_addresses, self._no_name)
+            found.addErrback(lambda failure: self._pool.log.failure("while connecting", failure))
+
+    def try_addresses(self, addresses: List[ServerAddress]) -> None:
+        """Connect to the first of `addresses` that accepts."""
+        self._addresses = list(addresses)
+        self._try_next()
+
+    def _try_next(self) -> None:
+        pool = self._pool
+        if not pool.open:
+            self._failed(FailureKind.UNREACHABLE, "the balancer is shutting down")
+            return
+        self._connector = transport.connect(
+            self._addresses.pop(0), self, pool.timeouts.connect, pool.reactor
+        )
+
+    def abandon(self) -> None:
+        """Nobody waits any more; a connection that still comes is kept as idle."""
+        self._exchange = None
+
+    def cancel(self) -> None:
+        """Stop connecting."""
+        if self._connector is not None and self._connector.state == "connecting":
+            self._connector.stopConnecting()
+
+    def buildProtocol(self, addr: IAddress) -> UpstreamConnection:
+        pool = self._pool
+        connection = _Fresh(self._server, pool, pool.heads, pool.ticker)
+        connection.attempt = self
+        return connection
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """Hand the connection to who waits for it."""
+        self._pool.begun(self, connection)
+        exchange = self._exchange
+        self._exchange = None
+        if exchange is None:
+            self._pool.keep(connection)
+            return
+        exchange.attempt = None
+        connection.send(exchange)
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        if self._addresses:
+            self._try_next()
+            return
+        late = reason.check(error.TimeoutError, error.TCPTimedOutError) is not None
+        kind = FailureKind.CONNECT_TIMEOUT if late else FailureKind.UNREACHABLE
+        self._failed(kind, reason.getErrorMessage())
+
+    def _no_name(self, reason: Failure) -> None:
+        self._failed(FailureKind.UNREACHABLE, reason.getErrorMessage())
+
+    def _failed(self, kind: FailureKind, detail: str) -> None:
+        self._pool.attempts.discard(self)
+        exchange = self._exchange
+        self._exchange = None
+        if exchange is not None:
+            exchange.attempt = None
+            text = f"{self._server.name} {kind.value}: {detail}"
+            exchange.upstream_failed(UpstreamFailure(kind, text, nothing_sent=True))
+
+
+class _Fresh(UpstreamConnection):
+    """A connection that reports to its attempt when it stands."""
+
+    attempt: Attempt
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        attempt = self.attempt
+        del self.attempt
+        attempt.connected(self)
+
+
+class ConnectionPool(service.Service):
+    """
+    All connections to servers.
+
+    `take` and `keep` are what nearly all requests need: the connection that
+    was used last is used next, in the same call, without a Deferred.
+    """
+
+    name = "pool"
+    log = Logger()
+
+    def __init__(self, reactor: Any, names: Names, timeouts: Timeouts, ticker: Ticker) -> None:
+        self.reactor = reactor
+        self.names = names
+        self.timeouts = timeouts
+        self.ticker = ticker
+        self.heads = ResponseHeads()
+        self.open = True
+        self.attempts: Set[Attempt] = set()
+        self.connections: Set[UpstreamConnection] = set()
+        ticker.add(self.sweep)
+
+    def take(self, server: Server) -> Optional[UpstreamConnection]:
+        """An idle connection to `server`, if there is one."""
+        if server.idle:
+            return server.idle.popitem()[0]
+        return None
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        """`connection` is idle."""
+        idle = connection.server.idle
+        if not self.open:
+            connection.close()
+            return
+        if len(idle) >= MAX_IDLE:
+            oldest = next(iter(idle))
+            del idle[oldest]
+            oldest.close()
+        idle[connection] = None
+
+    def connect(self, server: Server, exchange: WaitingAsker) -> None:
+        """Connect to `server`; the exchange is sent, or hears that it failed."""
+        attempt = exchange.attempt = Attempt(self, server, exchange)
+        self.attempts.add(attempt)
+        attempt.begin()
+
+    def begun(self, attempt: Attempt, connection: UpstreamConnection) -> None:
+        """`attempt` has become `connection`."""
+        self.attempts.discard(attempt)
+        self.connections.add(connection)
+
+    def gone(self, connection: UpstreamConnection) -> None:
+        """`connection` is no more."""
+        self.connections.discard(connection)
+        connection.server.idle.pop(connection, None)
+
+    def sweep(self, now: float) -> None:
+        """End what has been silent for too long."""
+        limit = self.timeouts.upstream
+        for connection in list(self.connections):
+            quiet = now - connection.quiet_since
+            if connection.state == IDLE:
+                if quiet >= LONGEST_IDLE:
+                    connection.server.idle.pop(connection, None)
+                    connection.close()
+            elif quiet >= limit and not connection.paused:
+                self._end_silent(connection)
+
+    def _end_silent(self, connection: UpstreamConnection) -> None:
+        exchange: Any = connection.exchange
+        if exchange is None:
+            # A tunnel whose client has left, and whose server does not read.
+            connection.close()
+        elif connection.state != TUNNEL and not exchange.waits_for_client:
+            connection.time_out()
+
+    def startService(self) -> None:
+        super().startService()
+        self.open = True
+
+    def stopService(self) -> Any:
+        self.open = False
+        for attempt in list(self.attempts):
+            attempt.cancel()
+        for connection in list(self.connections):
+            connection.shut_down()
+        return super().stopService()

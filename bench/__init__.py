@@ -1,0 +1,1 @@
+"""Measures the balancer beside its peers: `python -m bench`."""

@@ -1,0 +1,225 @@
+"""Servers and proxies as processes, each on a core of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Sequence
+
+from attrs import frozen
+
+# One core for the proxy, the other for the load and the servers behind it.
+PROXY_CORE, OTHER_CORE = 0, 1
+
+BACKEND_PORT = 18080
+
+
+class Process:
+    """A program that runs on one core until `stop`."""
+
+    def __init__(self, command: Sequence[str], core: int, folder: Path) -> None:
+        self._log = open(folder / "log.txt", "ab")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            ["taskset", "-c", str(core), *command],
+            cwd=folder,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+
+    def cpu_seconds(self) -> float:
+        """CPU time, in seconds, of all threads of it and its children so far."""
+        return sum(_cpu_nanoseconds(pid) for pid in self.pids()) / 1e9
+
+    def pids(self) -> List[int]:
+        """The process and its descendants."""
+        found = [self._process.pid]
+        for pid in found:
+            children = Path(f"/proc/{pid}/task/{pid}/children")
+            if children.exists():
+                found += [int(child) for child in children.read_text().split()]
+        return found
+
+    def resident_octets(self) -> int:
+        """Resident memory of it and its children."""
+        page = os.sysconf("SC_PAGE_SIZE")
+        return sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) * page for p in self.pids())
+
+    def descriptors(self) -> int:
+        """Open file descriptors of it and its children."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
+
+    def stop(self) -> None:
+        """End the process and its children."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        self._log.close()
+
+
+def _cpu_nanoseconds(pid: int) -> int:
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total
+
+
+def wait_for_port(port: int, seconds: float = 10.0) -> None:
+    """Wait until somebody listens at `port`. Raises `TimeoutError`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nothing listens at {port}") from None
+            time.sleep(0.05)
+
+
+@frozen
+class Peer:
+    """A proxy that can be measured: the program it needs, and how to start it."""
+
+    name: str
+    program: str
+    port: int
+    command: Callable[[Path, int], List[str]]
+
+    @property
+    def installed(self) -> bool:
+        return bool(shutil.which(self.program) or Path("/usr/sbin", self.program).exists())
+
+
+_NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 9000; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; default_type text/plain;
+  {body}
+}}
+"""
+
+_NGINX_BACKEND = """
+  open_file_cache max=10; sendfile on; tcp_nopush off;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location /1m {{ alias {folder}/1m; }}
+    location / {{ return 200 "hello world\\n"; }}
+  }}
+"""
+
+_NGINX_PROXY = """
+  upstream app {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{
+      proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;
+      proxy_set_header Via "1.1 nginx";
+    }}
+  }}
+"""
+
+_HAPROXY = """
+global
+  nbthread 1
+  maxconn 9000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 600s
+  timeout server 60s
+frontend web
+  bind 127.0.0.1:{port} backlog 4096
+  option forwardfor
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  http-request set-header Via "1.1 haproxy"
+  default_backend app
+backend app
+  http-reuse always
+  server one 127.0.0.1:{backend}
+"""
+
+_TWISTED = """
+import sys
+from twisted.internet import reactor
+from twisted.web import proxy, server, http
+site = server.Site(proxy.ReverseProxyResource("127.0.0.1", {backend}, b""))
+site.log = lambda request: None
+reactor.listenTCP({port}, site, interface="127.0.0.1")
+reactor.run()
+"""
+
+
+def _nginx(folder: Path, body: str) -> List[str]:
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, body=body))
+    return [_path("nginx"), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+
+
+def _path(program: str) -> str:
+    return shutil.which(program) or f"/usr/sbin/{program}"
+
+
+def backend(folder: Path) -> Process:
+    """nginx as the server behind all proxies."""
+    (folder / "1m").write_bytes(os.urandom(1 << 20))
+    body = _NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
+    process = Process(_nginx(folder, body), OTHER_CORE, folder)
+    wait_for_port(BACKEND_PORT)
+    return process
+
+
+def _nginx_proxy(folder: Path, port: int) -> List[str]:
+    return _nginx(folder, _NGINX_PROXY.format(port=port, backend=BACKEND_PORT))
+
+
+def _haproxy(folder: Path, port: int) -> List[str]:
+    config = folder / "haproxy.cfg"
+    config.write_text(_HAPROXY.format(port=port, backend=BACKEND_PORT))
+    return [_path("haproxy"), "-db", "-f", str(config)]
+
+
+def _twisted(folder: Path, port: int) -> List[str]:
+    script = folder / "proxy.py"
+    script.write_text(_TWISTED.format(port=port, backend=BACKEND_PORT))
+    return [sys.executable, str(script)]
+
+
+def _balancebeam(python: str) -> Callable[[Path, int], List[str]]:
+    def command(folder: Path, port: int) -> List[str]:
+        return [
+            *(python, "-m", "balancebeam", "--bind", f"127.0.0.1:{port}"),
+            *("--upstream", f"127.0.0.1:{BACKEND_PORT}", "--idle-timeout", "600"),
+        ]
+
+    return command
+
+
+def peers() -> Dict[str, Peer]:
+    """All proxies that are measured, by name."""
+    found = [
+        Peer("balancebeam", sys.executable, 18101, _balancebeam(sys.executable)),
+        Peer("nginx", "nginx", 18102, _nginx_proxy),
+        Peer("haproxy", "haproxy", 18103, _haproxy),
+        Peer("ReverseProxyResource", sys.executable, 18104, _twisted),
+    ]
+    pypy = os.environ.get("BENCH_PYPY")
+    if pypy:
+        found.append(Peer("balancebeam-pypy", pypy, 18105, _balancebeam(pypy)))
+    return {peer.name: peer for peer in found}
