@@ -25,7 +25,6 @@ from balancebeam.frontend import FrontendService
 from balancebeam.interfaces import Random
 from balancebeam.model import Settings
 from balancebeam.policy.health import PassiveHealth
-from balancebeam.policy.limiters import Unlimited
 from balancebeam.policy.selectors import ALGORITHMS
 from balancebeam.poller import batching_reactor
 from balancebeam.ticker import Ticker, sweep_interval
@@ -56,7 +55,7 @@ class BalancerService(service.MultiService):
         algorithm = ALGORITHMS[settings.algorithm](random)
         selector = SelectorService(algorithm, self.directory, ticker)
         health = HealthService(PassiveHealth(settings.cooldown), self.directory, ticker)
-        limiter = LimiterService(Unlimited(), ticker)
+        limiter = LimiterService(None, ticker)
         pool = ConnectionPool(data_reactor, Names(reactor, ticker), timeouts, ticker)
         self.resource = BalancerResource(selector, health, limiter, pool)
         site = BalancerSite(

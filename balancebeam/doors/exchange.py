@@ -7,7 +7,7 @@ pool and a connection to a server do the rest through it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Iterator, List, Optional, Sequence, Tuple
 
 from balancebeam.http1.requests import RequestHead
 from balancebeam.http1.responses import ResponseHead
@@ -47,6 +47,8 @@ class Exchange:
     ended = False
     upload_paused = False
     status = 0
+    upgrade = b""
+    pending: Sequence[bytes] = ()
     _sent: Optional[List[bytes]] = None
     _sent_octets = 0
 
@@ -56,10 +58,10 @@ class Exchange:
         self.spine = spine
         self.head = head
         self.method = head.method
-        self.upgrade = head.extras.upgrade
+        if head.extras.upgrade:
+            self.upgrade = head.extras.upgrade
         self.wire = wire
         self.client = client
-        self.pending: List[bytes] = []
 
     # For doors to call.
 
@@ -83,7 +85,7 @@ class Exchange:
         if self.connection is not None:
             self.connection.send_body(data)
             return
-        self.pending.append(data)
+        self.pending = [*self.pending, data]
         if not last and sum(map(len, self.pending)) > BUFFER:
             self.pause_upload()
 
@@ -108,7 +110,7 @@ class Exchange:
             return True
         if self._sent is None:
             return False
-        self.pending = list(self._sent)
+        self.pending = self._sent.copy()
         return True
 
     def answer(self, status: int, text: str, fields: Fields = ()) -> None:

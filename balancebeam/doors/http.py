@@ -172,54 +172,50 @@ class HttpChannel(Protocol):
                 self.pause_reading()
             return
         self._advancing = True
-        while self._read_request(data):
+        while True:
+            end = data.find(HEAD_END)
+            if end < 0 or end > MAX_HEAD:
+                self._read_part_of_head(data)
+                break
+            try:
+                head = self._heads.read(data[: end + 2])
+            except RequestRefused as refused:
+                if data.startswith(CRLF) and data[2:4] != CRLF:
+                    # RFC 9112, 2.2: "a server that is expecting to receive and
+                    # parse a request-line SHOULD ignore at least one empty line".
+                    data = data[2:]
+                    continue
+                self._refuse(refused, bodyless=data.startswith(b"HEAD "))
+                break
+            self._head_since = None
+            if head.extras is NO_EXTRAS and head.length >= 0 and head.minor:
+                if head.host is not self._forwarding_host:
+                    self._address(head.host)
+                exchange = HttpExchange(self, head, head.wire + self._forwarding)
+            else:
+                exchange = HttpExchange(self, head, head.wire + self._unusual_forwarding(head))
+            self.exchange = exchange
+            if head.length == 0:
+                self.state = ANSWERING
+                self._buffer = data[end + 4 :]
+            elif not self._begin_body(exchange, head, data[end + 4 :]):
+                break
+            self.spine.forward(exchange)
+            if self.state != HEADS or self.backlogged:
+                break
             data, self._buffer = self._buffer, b""
             if not data:
                 self._await_request()
                 break
         self._advancing = False
 
-    def _read_request(self, data: bytes) -> bool:
-        """Forward the request at the start of `data`; true if it is already answered."""
-        end = data.find(HEAD_END)
-        if end < 0 or end > MAX_HEAD:
-            self._read_part_of_head(data)
-            return False
-        try:
-            head = self._heads.read(data[: end + 2])
-        except RequestRefused as refused:
-            if data.startswith(CRLF) and not data.startswith(HEAD_END):
-                # RFC 9112, 2.2: "a server that is expecting to receive and
-                # parse a request-line SHOULD ignore at least one empty line".
-                return self._read_request_after_blank(data[2:])
-            self._refuse(refused, bodyless=data.startswith(b"HEAD "))
-            return False
-        self._head_since = None
-        exchange = HttpExchange(self, head, self._wire(head))
-        self.exchange = exchange
-        if head.length == 0:
-            self.state = ANSWERING
-            self._buffer = data[end + 4 :]
-        elif not self._begin_body(exchange, head, data[end + 4 :]):
-            return False
-        self.spine.forward(exchange)
-        return self.state == HEADS and not self.backlogged
+    def _address(self, host: Optional[bytes]) -> None:
+        """Requests go to `host` from here on; make ready what is added to them."""
+        self._forwarding_host = host
+        self._forwarding = plain_forwarding(self.client.encode("ascii"), b"http", host or b"")
 
-    def _read_request_after_blank(self, data: bytes) -> bool:
-        if data.startswith(CRLF):
-            self._refuse(RequestRefused(400, "a malformed request line"))
-            return False
-        return self._read_request(data)
-
-    def _wire(self, head: RequestHead) -> bytes:
-        """The whole head of the request that goes to a server."""
-        host = head.host
-        if head.extras is NO_EXTRAS and head.length >= 0 and head.minor and host is not None:
-            if host is not self._forwarding_host:
-                self._forwarding_host = host
-                self._forwarding = plain_forwarding(self.client.encode("ascii"), b"http", host)
-            return head.wire + self._forwarding
-        return head.wire + forwarding(
+    def _unusual_forwarding(self, head: RequestHead) -> bytes:
+        return forwarding(
             head, self.client.encode("ascii"), b"http", self._local_host(), self._trusted
         )
 
@@ -328,8 +324,7 @@ class HttpChannel(Protocol):
                 self._linger()
             return
         self.state = HEADS
-        self.quiet_since = self._ticker.now
-        if not self._advancing:
+        if not self._advancing and (self._buffer or self.half_closed or not self.reading):
             self._continue()
 
     def _continue(self) -> None:

@@ -32,18 +32,29 @@ class HttpExchange(Exchange):
     framed = True
 
     def __init__(self, channel: HttpChannel, head: RequestHead, wire: bytes) -> None:
-        super().__init__(channel.spine, head, wire, channel.client)
+        # What `super().__init__` does, without the call: this runs for every
+        # request.
+        self.spine = channel.spine
+        self.head = head
+        self.method = head.method
+        self.wire = wire
+        self.client = channel.client
         self.channel = channel
         self.persistent = head.persistent
+        if head.extras.upgrade:
+            self.upgrade = head.extras.upgrade
 
     def respond_whole(self, head: ResponseHead, body: bytes) -> None:
         self.responded = True
         self.status = head.status
         if self.persistent and head.dated and self.head.minor and not head.upgrade:
+            # What nearly all responses are: one join, one write.
             self.channel.transport.write(b"".join((head.wire, _PLAIN_END, body)))
         else:
             self.channel.transport.write(head.wire + self._end_of_head(head) + body)
-        self._done()
+        self.ended = True
+        self.spine.finished(self)
+        self.channel.exchange_done(self.persistent)
 
     def respond(self, head: ResponseHead, length: int) -> None:
         self.responded = True

@@ -19,7 +19,6 @@ from balancebeam.http1.answers import ALLOWED
 from balancebeam.model import FailureKind, UpstreamFailure
 from balancebeam.policy.limiters import Refusal
 from balancebeam.policy.retries import RetryPolicy
-from balancebeam.upstream.directory import Server
 from balancebeam.upstream.health import HealthService
 from balancebeam.upstream.pool import ConnectionPool
 from balancebeam.upstream.selector import SelectorService
@@ -85,7 +84,7 @@ class BalancerResource(ReverseProxyResource):
         if refusal is not None:
             retry = (b"Retry-After", b"%d" % refusal.retry_after)
             exchange.answer(429, refusal.reason, (retry,))
-        elif exchange.head.extras.max_forwards == 0 and exchange.method in (b"OPTIONS", b"TRACE"):
+        elif exchange.head.last_hop:
             # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
             # instead, the intermediary MUST respond as the final recipient".
             status = 200 if exchange.method == b"OPTIONS" else 405
@@ -98,21 +97,23 @@ class BalancerResource(ReverseProxyResource):
         if exchange.attempts < self.retries.attempts:
             for server in exchange.candidates:
                 exchange.attempts += 1
-                connection = self.pool.take(server)
                 exchange.server = server
                 server.in_flight += 1
-                if connection is None:
-                    self.pool.connect(server, exchange)
+                if server.idle:
+                    self.pool.take(server).send(exchange)
                 else:
-                    connection.send(exchange)
+                    self.pool.connect(server, exchange)
                 return
         self._give_up(exchange)
 
     def failed(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         """An attempt ended without a response; try elsewhere if that is safe."""
-        server = self._end_lease(exchange)
-        if server is None or exchange.ended:
+        server = exchange.server
+        if server is None:
+            # The client has left, and `finished` was told.
             return
+        exchange.server = None
+        server.in_flight -= 1
         self.health.failed(server, failure)
         exchange.failure = failure
         if not self.retries.allows(exchange.method, failure, exchange.rewind()):
@@ -128,17 +129,14 @@ class BalancerResource(ReverseProxyResource):
 
     def finished(self, exchange: Exchange) -> None:
         """The last phase of every request: it was answered, cut, or left."""
-        server = self._end_lease(exchange)
-        if server is not None and server.failures and exchange.responded:
-            self.health.succeeded(server)
+        server = exchange.server
+        if server is not None:
+            exchange.server = None
+            server.in_flight -= 1
+            if server.failures and exchange.responded:
+                self.health.succeeded(server)
         if self.observer is not None:
             self.observer.exchange_ended(exchange)
-
-    def _end_lease(self, exchange: Exchange) -> Optional[Server]:
-        server, exchange.server = exchange.server, None
-        if server is not None:
-            server.in_flight -= 1
-        return server
 
     def _give_up(self, exchange: Exchange) -> None:
         failure = exchange.failure

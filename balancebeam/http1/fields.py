@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Set
 
-from balancebeam.http1.syntax import FIELD_LINE
+from balancebeam.http1.syntax import FIELD_LINE, HOST_VALUE, VALUE_OCTETS
 
 PLAIN = 0
 HOST = 1
@@ -65,8 +65,6 @@ RESPONSE_KINDS: Mapping[bytes, int] = {
     b"authentication-info": CREDENTIAL,
 }
 
-_REMEMBERED_KINDS = frozenset((HOST, DATE))
-
 
 class Field(NamedTuple):
     """
@@ -82,12 +80,10 @@ class Field(NamedTuple):
     line: bytes
 
 
-# The two lines that nearly every client or server sends: told apart without a
-# pattern. A fixed table, not a memory.
-_COMMON: Mapping[bytes, Field] = {
-    line: Field(CONNECTION, b"connection", line[12:], line)
-    for line in (b"Connection: keep-alive", b"Connection: close", b"Connection: Keep-Alive")
-}
+# Longer lines and names are not remembered.
+LONGEST_LINE = 1024
+LONGEST_NAME = 64
+MOST_NAMES = 1024
 
 
 class FieldError(Exception):
@@ -103,22 +99,24 @@ class FieldMemory:
     never repeats itself costs others one more check per generation, no more.
 
     `kinds` maps lower-case names to kinds; `entries` and `octets` bound one
-    generation.
+    generation. `plain` and `special` are for readers in a hurry: the lines of
+    the younger generation, to look into and not to change.
     """
 
-    LONGEST_LINE = 1024
 
     def __init__(
         self, kinds: Mapping[bytes, int], entries: int = 4096, octets: int = 512 * 1024
     ) -> None:
+        self.plain: Set[bytes] = set()
+        self.special: Dict[bytes, Field] = {}
         self._kinds = kinds
         self._entries = entries
         self._octets = octets
-        self._plain: Set[bytes] = set()
         self._older_plain: Set[bytes] = set()
-        self._special: Dict[bytes, Field] = {}
         self._older_special: Dict[bytes, Field] = {}
         self._held = 0
+        # Names of plain fields as they are spelled: values change, names do not.
+        self._plain_names: Set[bytes] = set()
 
     def specials(self, lines: Iterable[bytes]) -> List[Field]:
         """
@@ -126,45 +124,54 @@ class FieldMemory:
 
         Raises `FieldError` for a line that is none.
         """
-        plain = self._plain
-        special = self._special
         found: List[Field] = []
         for line in lines:
-            if line in plain:
-                continue
-            field = special.get(line) or _COMMON.get(line) or self._learn(line)
-            if field is not None:
-                found.append(field)
+            if line not in self.plain:
+                field = self.special.get(line) or self.learn(line)
+                if field is not None:
+                    found.append(field)
         return found
 
-    def _learn(self, line: bytes) -> Optional[Field]:
+    def knows(self, lines: Iterable[bytes]) -> bool:
+        """Whether all of `lines` are remembered."""
+        return all(line in self.plain or line in self.special for line in lines)
+
+    def learn(self, line: bytes) -> Optional[Field]:
+        """
+        The field in a line that is in neither `plain` nor `special`; `None`
+        if it is plain. Raises `FieldError` if it is no field line.
+        """
         if line in self._older_plain:
             self._remember(line, None)
             return None
-        field = self._older_special.get(line)
-        if field is None:
-            field = read_field(line, self._kinds)
-        if field.kind == PLAIN:
+        name, _, value = line.partition(b":")
+        if name in self._plain_names and not value.translate(None, VALUE_OCTETS):
             self._remember(line, None)
             return None
-        if field.kind in _REMEMBERED_KINDS:
+        field = self._older_special.get(line) or read_field(line, self._kinds)
+        if field.kind == PLAIN:
+            self._remember(line, None)
+            if len(self._plain_names) < MOST_NAMES and len(name) <= LONGEST_NAME:
+                self._plain_names.add(name)
+            return None
+        if field.kind == HOST:
             self._remember(line, field)
         return field
 
     def _remember(self, line: bytes, field: Optional[Field]) -> None:
-        if len(line) > self.LONGEST_LINE:
+        if len(line) > LONGEST_LINE:
             return
         if self._held + len(line) > self._octets or (
-            len(self._plain) + len(self._special) >= self._entries
+            len(self.plain) + len(self.special) >= self._entries
         ):
-            self._older_plain, self._plain = self._plain, set()
-            self._older_special, self._special = self._special, {}
+            self._older_plain, self.plain = self.plain, set()
+            self._older_special, self.special = self.special, {}
             self._held = 0
         self._held += len(line)
         if field is None:
-            self._plain.add(line)
+            self.plain.add(line)
         else:
-            self._special[line] = field
+            self.special[line] = field
 
 
 def read_field(line: bytes, kinds: Mapping[bytes, int]) -> Field:
@@ -182,22 +189,33 @@ def read_field(line: bytes, kinds: Mapping[bytes, int]) -> Field:
     if match is None:
         raise FieldError("a malformed field line")
     name = match.group(1).lower()
+    value = match.group(2).strip(b" \t")
     kind = kinds.get(name, PLAIN)
-    if kind == PLAIN and b"_" in name:
-        kind = kinds.get(name.replace(b"_", b"-"), PLAIN)
-        if kind in (CONTENT_LENGTH, TRANSFER_ENCODING, HOST):
-            raise FieldError("a field name that looks like a framing field")
-        if kind != PLAIN:
-            kind = HOP_BY_HOP
-    return Field(kind, name, match.group(2).strip(b" \t"), line)
+    if kind == HOST:
+        # RFC 9112, 3.2: a server MUST answer 400 to "a Host header field with
+        # an invalid field value".
+        if HOST_VALUE.fullmatch(value) is None:
+            raise FieldError("a malformed Host field")
+    elif kind == DATE and line.startswith(b"Date:"):
+        # Spelled like this it is found by looking for it; see `responses`.
+        kind = PLAIN
+    elif kind == PLAIN and b"_" in name:
+        kind = _kind_of_twin(name, kinds)
+    return Field(kind, name, value, line)
 
 
-def without(block: bytes, lines: Iterable[bytes]) -> bytes:
+def _kind_of_twin(name: bytes, kinds: Mapping[bytes, int]) -> int:
+    kind = kinds.get(name.replace(b"_", b"-"), PLAIN)
+    if kind in (CONTENT_LENGTH, TRANSFER_ENCODING, HOST):
+        raise FieldError("a field name that looks like a framing field")
+    return kind if kind == PLAIN else HOP_BY_HOP
+
+
+def without(head: bytes, lines: Iterable[bytes]) -> bytes:
     """
-    `block`, field lines that each end with CRLF, without some of its lines.
+    `head`, a first line and field lines that each end with CRLF, without some
+    of its field lines.
     """
-    # The line end before the first line makes every line start with one.
-    block = b"\r\n" + block
     for line in lines:
-        block = block.replace(b"\r\n" + line + b"\r\n", b"\r\n", 1)
-    return block[2:]
+        head = head.replace(b"\r\n" + line + b"\r\n", b"\r\n", 1)
+    return head

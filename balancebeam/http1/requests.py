@@ -7,16 +7,16 @@ remembers in order to be faster the next time.
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import fields as f
 from balancebeam.http1.syntax import (
     ABSOLUTE_TARGET,
-    CONTENT_LENGTH,
-    HOST,
+    HOST_VALUE,
+    LONGEST_LENGTH,
     MAX_CONTENT_LENGTH,
     REQUEST_LINE,
     TOKEN,
@@ -33,6 +33,9 @@ MAX_FIELDS = 128
 # are meant for all recipients, and removing them would change what the
 # message is; RFC 9110, 7.6.1 forbids to name such fields.
 _NEVER_HOP_BY_HOP = frozenset((b"host", b"content-length", b"transfer-encoding"))
+
+_SLASH = ord("/")
+_KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 
 
 @frozen
@@ -55,13 +58,13 @@ class RequestFields(NamedTuple):
     """
     A block of field lines, understood.
 
-    `passed` is the block to send on, `None` when that is the block as it came.
-    `length` is the Content-Length, `None` without one. `keep` and `close` are
-    the connection options of these names.
+    `dropped` are the lines that go no further. `length` is the
+    Content-Length, `None` without one. `keep` and `close` are the connection
+    options of these names.
     """
 
     host: Optional[bytes]
-    passed: Optional[bytes]
+    dropped: Sequence[bytes]
     length: Optional[int]
     chunked: bool
     keep: bool
@@ -69,15 +72,16 @@ class RequestFields(NamedTuple):
     extras: RequestExtras
 
 
-class RequestHead(NamedTuple):
+@define
+class RequestHead:
     """
-    One request, before its body.
+    One request, before its body. Not frozen, because that costs half a microsecond.
 
     `wire` is what goes to a server: the request line and the fields that are
     passed on, each ended by CRLF; the end of the head is still to come.
     `host` is whom the client addressed; `None` if it did not say, which only
     HTTP/1.0 allows. `length` is that of the body: 0 for none, -1 for a
-    chunked one.
+    chunked one. `last_hop`: Max-Forwards does not let the request go on.
     """
 
     method: bytes
@@ -88,18 +92,24 @@ class RequestHead(NamedTuple):
     length: int
     persistent: bool
     extras: RequestExtras
+    last_hop: bool = False
 
 
 class RequestHeads:
-    """Reads request heads and remembers what repeats itself."""
+    """
+    Reads request heads and remembers what repeats itself.
+
+    Beside field lines, whole blocks of them are remembered: those in which
+    only Host is special, so that the host is all there is to know.
+    """
 
     REMEMBERED_BLOCKS = 512
     LONGEST_BLOCK = 2048
 
     def __init__(self) -> None:
         self._lines = f.FieldMemory(f.REQUEST_KINDS)
-        self._blocks: Dict[bytes, RequestFields] = {}
-        self._older_blocks: Dict[bytes, RequestFields] = {}
+        self._blocks: Dict[bytes, bytes] = {}
+        self._older_blocks: Dict[bytes, bytes] = {}
 
     def read(self, head: bytes) -> RequestHead:
         """
@@ -112,47 +122,69 @@ class RequestHeads:
             raise _bad_request_line(head)
         method, target, minor = match.groups()
         start = match.end()
-        block = head[start:]
-        fields = self._blocks.get(block)
-        if fields is None:
-            fields = self._read_block(block)
         if start > MAX_REQUEST_LINE:
             raise RequestRefused(414, "the request target is too long")
-        host, passed, length, chunked, keep, close, extras = fields
-        if minor == b"1" and target[0] == 0x2F and passed is None and host is not None:
-            # What nearly all requests are; everything else takes the long way.
-            return RequestHead(
-                method, target, 1, host, head, length or 0, not close, extras
-            )
-        return _read_unusual(method, target, int(minor), block, fields)
-
-    def _read_block(self, block: bytes) -> RequestFields:
-        fields = self._older_blocks.get(block)
-        if fields is not None:
-            self._remember(block, fields)
-            return fields
-        lines = block.split(b"\r\n")
-        lines.pop()
-        if len(lines) > MAX_FIELDS:
-            raise RequestRefused(431, "too many header fields")
+        # What browsers send, and what changes nothing in HTTP/1.1.
+        wire = head.replace(_KEEP_ALIVE, b"\r\n", 1)
+        block = wire[start:]
         try:
-            specials = self._lines.specials(lines)
+            if len(wire) < len(head):
+                host = self._common_host(block.split(b"\r\n"))
+            else:
+                host = self._blocks.get(block)
+                if host is None:
+                    host = self._common_block(block)
+            if host is not None and minor == b"1" and target[0] == _SLASH:
+                return RequestHead(method, target, 1, host, wire, 0, True, NO_EXTRAS)
+            lines = head[start:].split(b"\r\n")
+            lines.pop()
+            if len(lines) > MAX_FIELDS:
+                raise RequestRefused(431, "too many header fields")
+            fields = _understand(lines, self._lines.specials(lines))
         except f.FieldError as error:
             raise RequestRefused(400, str(error)) from None
-        fields = _understand(block, lines, specials)
-        # Remembered are blocks that say nothing but who is addressed.
-        if len(block) <= self.LONGEST_BLOCK and len(specials) <= 1 and fields.passed is None:
-            if not specials or specials[0].kind == f.HOST:
-                self._remember(block, fields)
-        return fields
+        block = f.without(head, fields.dropped)[start:]
+        return _assemble(method, target, int(minor), block, fields)
 
-    def _remember(self, block: bytes, fields: RequestFields) -> None:
+    def _common_host(self, lines: List[bytes]) -> Optional[bytes]:
+        """
+        The value of Host, if beside it and credentials all fields are plain.
+        `lines` ends with an empty one.
+        """
+        memory = self._lines
+        plain = memory.plain
+        host: Optional[bytes] = None
+        lines.pop()
+        if len(lines) > MAX_FIELDS:
+            return None
+        for line in lines:
+            if line not in plain:
+                field = memory.special.get(line) or memory.learn(line)
+                if field is None or field.kind == f.CREDENTIAL:
+                    continue
+                if field.kind != f.HOST or host is not None:
+                    return None
+                host = field.value
+        return host
+
+    def _common_block(self, block: bytes) -> Optional[bytes]:
+        """As `_common_host` for a block of lines, which is remembered if it may be."""
+        host = self._older_blocks.get(block)
+        if host is None:
+            lines = block.split(b"\r\n")
+            # A block with a line that was never seen before will hardly be
+            # seen again, and one with credentials is not to be kept.
+            known = self._lines.knows(lines[:-1])
+            host = self._common_host(lines)
+            if host is None or not known or len(block) > self.LONGEST_BLOCK:
+                return host
         if len(self._blocks) >= self.REMEMBERED_BLOCKS:
             self._older_blocks, self._blocks = self._blocks, {}
-        self._blocks[block] = fields
+        self._blocks[block] = host
+        return host
 
 
-def _understand(block: bytes, lines: List[bytes], specials: List[f.Field]) -> RequestFields:
+def _understand(lines: List[bytes], specials: List[f.Field]) -> RequestFields:
     """Combine the special fields of one head, or refuse them."""
     hosts: List[bytes] = []
     lengths: List[bytes] = []
@@ -186,10 +218,8 @@ def _understand(block: bytes, lines: List[bytes], specials: List[f.Field]) -> Re
             extras = evolve(extras, upgrade=b"")
     if options:
         dropped += _named_lines(lines, options, dropped)
-    passed = f.without(block, dropped) if dropped else None
-    return RequestFields(
-        host, passed, length, chunked, b"keep-alive" in options, b"close" in options, extras
-    )
+    keep, close = b"keep-alive" in options, b"close" in options
+    return RequestFields(host, dropped, length, chunked, keep, close, extras)
 
 
 def _check_host(hosts: List[bytes]) -> Optional[bytes]:
@@ -198,11 +228,9 @@ def _check_host(hosts: List[bytes]) -> Optional[bytes]:
     # RFC 9112, 3.2: "A server MUST respond with a 400 (Bad Request) status
     # code to any HTTP/1.1 request message that lacks a Host header field and
     # to any request message that contains more than one Host header field
-    # line or a Host header field with an invalid field value."
+    # line [...]."
     if len(hosts) > 1:
         raise RequestRefused(400, "more than one Host field")
-    if HOST.fullmatch(hosts[0]) is None:
-        raise RequestRefused(400, "a malformed Host field")
     return hosts[0]
 
 
@@ -211,9 +239,10 @@ def _check_length(lengths: List[bytes]) -> Optional[int]:
         return None
     # RFC 9110, 8.6 allows to accept repeated equal values; a reader that
     # takes the list for something else exists, so one value it must be.
-    if len(lengths) > 1 or CONTENT_LENGTH.fullmatch(lengths[0]) is None:
+    text = lengths[0]
+    if len(lengths) > 1 or not text.isdigit():
         raise RequestRefused(400, "a malformed Content-Length")
-    length = int(lengths[0])
+    length = int(text) if len(text) <= LONGEST_LENGTH else MAX_CONTENT_LENGTH + 1
     if length > MAX_CONTENT_LENGTH:
         raise RequestRefused(400, "a Content-Length beyond 2^63")
     return length
@@ -288,11 +317,14 @@ def _read_max_forwards(values: List[bytes]) -> Optional[int]:
     return int(values[0])
 
 
-def _read_unusual(
+def _assemble(
     method: bytes, target: bytes, minor: int, block: bytes, fields: RequestFields
 ) -> RequestHead:
-    """Everything that is not a plain HTTP/1.1 request in origin form."""
-    host, passed, length, chunked, keep, close, extras = fields
+    """
+    The head of any request, from all that is known of it. `block` is what is
+    left of its fields.
+    """
+    host, _, length, chunked, keep, close, extras = fields
     if minor >= 1 and host is None:
         raise RequestRefused(400, "no Host field")
     if minor == 0 and chunked:
@@ -301,7 +333,6 @@ def _read_unusual(
         # if the framing is faulty".
         raise RequestRefused(400, "Transfer-Encoding in HTTP/1.0")
     target, host = _read_target(method, target, host)
-    block = block if passed is None else passed
     if minor == 0 and extras.expects_continue:
         # RFC 9110, 10.1.1: "A server that receives a 100-continue expectation
         # in an HTTP/1.0 request MUST ignore that expectation."
@@ -310,8 +341,14 @@ def _read_unusual(
         # RFC 9110, 7.8: "A server MUST ignore an Upgrade header field that is
         # received in an HTTP/1.0 request."
         extras = evolve(extras, upgrade=b"")
+    last_hop = False
     if extras.max_forwards is not None:
-        block += b"Max-Forwards: %d\r\n" % _count_down(method, extras.max_forwards)
+        counts = method in (b"TRACE", b"OPTIONS")
+        last_hop = counts and extras.max_forwards == 0
+        # RFC 9110, 7.6.2: for these methods a proxy MUST count down; for
+        # others it may ignore the field, and we pass it on.
+        left = max(extras.max_forwards - counts, 0)
+        block += b"Max-Forwards: %d\r\n" % left
     wire = b"%b %b HTTP/1.1\r\n%b" % (method, target, block)
     persistent = not close and (minor >= 1 or keep)
     return RequestHead(
@@ -323,13 +360,8 @@ def _read_unusual(
         -1 if chunked else length or 0,
         persistent,
         extras,
+        last_hop,
     )
-
-
-def _count_down(method: bytes, max_forwards: int) -> int:
-    # RFC 9110, 7.6.2: a recipient MUST decrement it for TRACE and OPTIONS and
-    # may ignore it elsewhere. A zero is answered by the resource.
-    return max_forwards - 1 if method in (b"TRACE", b"OPTIONS") and max_forwards else max_forwards
 
 
 def _without_field(block: bytes, name: bytes) -> bytes:
@@ -355,7 +387,7 @@ def _read_target(
     if match is None or match.group(1).lower() != b"http" or not match.group(2):
         raise RequestRefused(400, "a malformed request target")
     authority, path = match.group(2), match.group(3)
-    if HOST.fullmatch(authority) is None:
+    if HOST_VALUE.fullmatch(authority) is None:
         raise RequestRefused(400, "a malformed request target")
     if host is not None and _without_port(host) != _without_port(authority):
         # RFC 9112, 3.2.2 has a proxy replace Host by the target's; a server

@@ -22,6 +22,9 @@ TOKEN = re.compile(_TOKEN)
 # characters may stand. Bare CR, bare LF and NUL fail to match.
 FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
 
+# What `FIELD_LINE` allows behind the colon, for `bytes.translate`.
+VALUE_OCTETS = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+
 # RFC 9112, 3: method SP request-target SP HTTP-version. A "#" never belongs
 # into a request target (RFC 9112, 3.2), and neither does what is not ASCII.
 REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!\"$-~]+) HTTP/1\.([0-9])\r\n")
@@ -31,14 +34,14 @@ STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x
 # RFC 3986, 3.2.2, without sub-delims: no name in use has them, and a comma
 # or a semicolon is read in several ways.
 _HOST = rb"(?:[A-Za-z0-9\-._~%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
-HOST = re.compile(_HOST)
+HOST_VALUE = re.compile(_HOST)
 
 ABSOLUTE_TARGET = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?]*)(.*)")
 
-CONTENT_LENGTH = re.compile(rb"[0-9]{1,19}")
 # RFC 9112, 6.2: any Content-Length value >= 0 is valid; we stop where a
 # signed 64 bit integer does, because servers do.
 MAX_CONTENT_LENGTH = 2**63 - 1
+LONGEST_LENGTH = len(str(MAX_CONTENT_LENGTH))
 
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 CHUNK_LINE = re.compile(

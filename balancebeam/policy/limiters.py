@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Protocol
 
 from attrs import frozen
 
@@ -15,8 +15,8 @@ class Refusal:
     retry_after: int
 
 
-class Unlimited:
-    """Admits everybody."""
+class Limiter(Protocol):
+    """Counts requests of clients, and refuses those that make too many."""
 
     def admit(self, client: str, now: float) -> Optional[Refusal]:
-        return None
+        """Why `client` may make no request at `now`, if it may not."""

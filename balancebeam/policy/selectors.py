@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterator, List, Mapping, Sequence
+from itertools import chain
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from balancebeam.interfaces import Algorithm, C, Random
+
+
+MOST_TURNS = 64
 
 
 class RoundRobin:
@@ -18,20 +22,33 @@ class RoundRobin:
     def __init__(self) -> None:
         self._turn = 0
         self._credits: Dict[int, int] = {}
+        self._servers: Optional[Sequence[Any]] = None
+        self._even = True
+        self._turns: List[Tuple[Any, ...]] = []
 
     def order(self, servers: Sequence[C]) -> Iterator[C]:
-        if not servers:
-            return
-        weight = servers[0].weight
-        for server in servers:
-            if server.weight != weight:
-                yield from self._weighted(servers)
-                return
-        count = len(servers)
         turn = self._turn
         self._turn = turn + 1
-        for step in range(count):
-            yield servers[(turn + step) % count]
+        if servers is not self._servers:
+            self._meet(servers)
+        if not self._even:
+            return self._weighted(servers)
+        if self._turns:
+            return iter(self._turns[turn % len(servers)])
+        start = turn % (len(servers) or 1)
+        return chain(servers[start:], servers[:start])
+
+    def _meet(self, servers: Sequence[Any]) -> None:
+        """
+        Prepare for `servers`. The directory hands out the same tuple until
+        something changes; then all orders are written out, so that a turn
+        costs one look into a table, unless the table would be large.
+        """
+        self._servers = servers
+        self._even = len({server.weight for server in servers}) <= 1
+        self._turns = []
+        if self._even and isinstance(servers, tuple) and len(servers) <= MOST_TURNS:
+            self._turns = [servers[start:] + servers[:start] for start in range(len(servers))]
 
     def _weighted(self, servers: Sequence[C]) -> Iterator[C]:
         credit = {id(s): self._credits.get(id(s), 0) + s.weight for s in servers}

@@ -4,7 +4,8 @@ One HTTP/1.1 connection to a server, used by one request after the other.
 
 from __future__ import annotations
 
-from typing import List, Optional, Protocol as Interface, Union
+from typing import Optional, Sequence, Union
+from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -32,13 +33,15 @@ Body = Union[LengthReader, ChunkedReader, UntilCloseReader]
 # server that sends more than these is not answering.
 MAX_INFORMATIONAL = 16
 
+OK = 200
+
 
 class Asker(Interface):
     """A request on its way, as a connection to a server sees it."""
 
     method: bytes
     wire: bytes
-    pending: List[bytes]
+    pending: Sequence[bytes]
     body_complete: bool
     upgrade: bytes
     connection: Optional[UpstreamConnection]
@@ -133,7 +136,7 @@ class UpstreamConnection(Protocol):
         self.uses += 1
         self.quiet_since = self._ticker.now
         if exchange.pending:
-            pending, exchange.pending = exchange.pending, []
+            pending, exchange.pending = exchange.pending, ()
             # Before the write, because that may find the server slow.
             exchange.resume_upload()
             self.transport.write(exchange.wire + b"".join(pending))
@@ -250,7 +253,11 @@ class UpstreamConnection(Protocol):
         if head.status < 200:
             self._read_informational(head, data[end + 4 :])
             return
-        length = head.length if has_body(exchange.method, head.status) else 0
+        length = head.length
+        if (head.status != OK or exchange.method == b"HEAD") and not has_body(
+            exchange.method, head.status
+        ):
+            length = 0
         excess = len(data) - end - 4 - length
         if excess == 0 and length >= 0 and exchange.body_complete:
             # The whole of it at once, as most responses are.

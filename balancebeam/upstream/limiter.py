@@ -6,19 +6,21 @@ from typing import Optional
 
 from twisted.application import service
 
-from balancebeam.policy.limiters import Refusal, Unlimited
+from balancebeam.policy.limiters import Limiter, Refusal
 from balancebeam.ticker import Ticker
 
 
 class LimiterService(service.Service):
-    """Holds the limiter and gives it the time."""
+    """Holds the limiter, if there is one, and gives it the time."""
 
     name = "limiter"
 
-    def __init__(self, limiter: Unlimited, ticker: Ticker) -> None:
+    def __init__(self, limiter: Optional[Limiter], ticker: Ticker) -> None:
         self._limiter = limiter
         self._ticker = ticker
 
     def admit(self, client: str) -> Optional[Refusal]:
         """Why `client` may make no request now, if it may not."""
+        if self._limiter is None:
+            return None
         return self._limiter.admit(client, self._ticker.now)

@@ -151,11 +151,9 @@ class ConnectionPool(service.Service):
         self.connections: Set[UpstreamConnection] = set()
         ticker.add(self.sweep)
 
-    def take(self, server: Server) -> Optional[UpstreamConnection]:
-        """An idle connection to `server`, if there is one."""
-        if server.idle:
-            return server.idle.popitem()[0]
-        return None
+    def take(self, server: Server) -> UpstreamConnection:
+        """The connection to `server` that became idle last; there is one in `server.idle`."""
+        return server.idle.popitem()[0]
 
     def keep(self, connection: UpstreamConnection) -> None:
         """`connection` is idle."""
