@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any
 
 from twisted.application import service
 from twisted.internet.defer import DeferredList, maybeDeferred
@@ -26,7 +26,10 @@ class _Hello(Resource):
 
     def render(self, request: Request) -> bytes:
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        method, uri = request.method.decode("ascii", "replace"), request.uri.decode("ascii", "replace")
+        method, uri = (
+            request.method.decode("ascii", "replace"),
+            request.uri.decode("ascii", "replace"),
+        )
         return f"Hello from {self._name}. You asked for {method} {uri}\n".encode()
 
 
@@ -39,7 +42,7 @@ class DemoService(service.Service):
         self._count = count
         self._directory = directory
         self._reactor = reactor
-        self._ports: List[IListeningPort] = []
+        self._ports: list[IListeningPort] = []
 
     def startService(self) -> None:
         super().startService()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from twisted.application import service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -37,9 +38,11 @@ class FrontendService(service.Service):
     ) -> None:
         self.name = f"frontend:{name}"
         self.site = site
-        self.ports: List[IListeningPort] = []
+        self.ports: list[IListeningPort] = []
         self._addresses = addresses
-        self._endpoints = {a: _endpoint(a, reactor) for a in addresses if isinstance(a, EndpointAddress)}
+        self._endpoints = {
+            a: _endpoint(a, reactor) for a in addresses if isinstance(a, EndpointAddress)
+        }
         self._data_reactor = data_reactor
         self._listening = False
 
@@ -71,7 +74,7 @@ class FrontendService(service.Service):
         if not isinstance(address, EndpointAddress):
             self.ports.append(transport.listen(address, self.site, self._data_reactor))
             return
-        failures: List[BaseException] = []
+        failures: list[BaseException] = []
         self._endpoints[address].listen(self.site).addCallbacks(
             self.ports.append, lambda failure: failures.append(failure.value)
         )
@@ -83,7 +86,9 @@ class FrontendService(service.Service):
     def _stop_listening(self) -> Deferred[Any]:
         self._listening = False
         ports, self.ports = self.ports, []
-        return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=False)
+        return DeferredList(
+            [maybeDeferred(port.stopListening) for port in ports], consumeErrors=False
+        )
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()

@@ -7,15 +7,8 @@ the product, by a test, by a user.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, Protocol, Sequence, TypeVar
-
-
-class Clock(Protocol):
-    """What knows the time: a reactor or a `twisted.internet.task.Clock`."""
-
-    def seconds(self) -> float: ...
-
-    def callLater(self, delay: float, call: Callable[..., object], *args: Any, **kw: Any) -> Any: ...
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 
 class Random(Protocol):
@@ -47,3 +40,29 @@ class Algorithm(Protocol):
     """
 
     def order(self, servers: Sequence[C]) -> Iterator[C]: ...
+
+
+class StreamTransport(Protocol):
+    """What the doors and the connections to servers use of a transport."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def loseConnection(self) -> None: ...
+
+    def loseWriteConnection(self) -> None: ...
+
+    def abortConnection(self) -> None: ...
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None: ...
+
+    def unregisterProducer(self) -> None: ...
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def getHost(self) -> Any: ...
+
+    def setTcpNoDelay(self, enabled: bool) -> None: ...
+
+    def setTcpKeepAlive(self, enabled: bool) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Optional, Tuple, Union
+from typing import Union
 
 from attrs import frozen
 
@@ -74,13 +74,13 @@ class Timeouts:
 class Settings:
     """Everything one balancer was told, checked and complete."""
 
-    servers: Tuple[ServerSettings, ...]
-    bind: Tuple[ListenAddress, ...] = (TcpAddress("0.0.0.0", 1100),)
+    servers: tuple[ServerSettings, ...]
+    bind: tuple[ListenAddress, ...] = (TcpAddress("0.0.0.0", 1100),)
     algorithm: str = "round-robin"
     cooldown: float = 10.0
     timeouts: Timeouts = Timeouts()
-    trusted_proxies: Tuple[str, ...] = ()
-    max_body: Optional[int] = None
+    trusted_proxies: tuple[str, ...] = ()
+    max_body: int | None = None
     demo: int = 0
 
 

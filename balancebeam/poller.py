@@ -10,7 +10,7 @@ reader of the ordinary reactor: one log context serves a whole batch.
 from __future__ import annotations
 
 import select
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable
 
 from twisted.internet import error
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReadDescriptor
@@ -45,16 +45,18 @@ class BatchPoller:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._epoll: Optional[select.epoll] = None
-        self._selectables: Dict[int, Any] = {}
-        self._masks: Dict[int, int] = {}
+        self._epoll: select.epoll | None = None
+        self._selectables: dict[int, Any] = {}
+        self._masks: dict[int, int] = {}
         # Descriptors that were closed while a batch was being served: the
         # kernel may have given the number to somebody else in between.
-        self._stale: Set[int] = set()
+        self._stale: set[int] = set()
 
     # What transports use of a reactor.
 
-    def callLater(self, delay: float, call: Callable[..., object], *args: Any, **kw: Any) -> IDelayedCall:
+    def callLater(
+        self, delay: float, call: Callable[..., object], *args: Any, **kw: Any
+    ) -> IDelayedCall:
         delayed: IDelayedCall = self._reactor.callLater(delay, call, *args, **kw)
         return delayed
 
@@ -74,19 +76,19 @@ class BatchPoller:
     def removeWriter(self, selectable: Any) -> None:
         self._remove(selectable, select.EPOLLOUT)
 
-    def getReaders(self) -> List[Any]:
+    def getReaders(self) -> list[Any]:
         return self._registered(select.EPOLLIN)
 
-    def getWriters(self) -> List[Any]:
+    def getWriters(self) -> list[Any]:
         return self._registered(select.EPOLLOUT)
 
-    def removeAll(self) -> List[Any]:
+    def removeAll(self) -> list[Any]:
         selectables = list(self._selectables.values())
         for selectable in selectables:
             self._remove(selectable, select.EPOLLIN | select.EPOLLOUT)
         return selectables
 
-    def _registered(self, bit: int) -> List[Any]:
+    def _registered(self, bit: int) -> list[Any]:
         return [s for fd, s in self._selectables.items() if self._masks[fd] & bit]
 
     def _add(self, selectable: Any, bit: int) -> None:
@@ -185,7 +187,7 @@ class BatchPoller:
 _GONE = select.EPOLLHUP | select.EPOLLERR if hasattr(select, "epoll") else 0
 
 
-def _serve(selectable: Any, event: int) -> Tuple[Any, bool]:
+def _serve(selectable: Any, event: int) -> tuple[Any, bool]:
     """Serve any combination of events; returns why it ended, and while reading?"""
     if event & _GONE and not event & select.EPOLLIN:
         # Reading would have told of an orderly end; this is none.

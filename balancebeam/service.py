@@ -13,7 +13,7 @@ names, so that whoever embeds the balancer finds them:
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from twisted.application import service
 
@@ -47,9 +47,7 @@ class BalancerService(service.MultiService):
     def __init__(self, settings: Settings, reactor: Any, random: Random) -> None:
         super().__init__()
         timeouts = settings.timeouts
-        ticker = Ticker(
-            reactor, sweep_interval(timeouts.upstream, timeouts.header, timeouts.idle)
-        )
+        ticker = Ticker(reactor, sweep_interval(timeouts.upstream, timeouts.header, timeouts.idle))
         data_reactor = batching_reactor(reactor)
         self.directory = Directory(settings.servers)
         algorithm = ALGORITHMS[settings.algorithm](random)
@@ -57,14 +55,9 @@ class BalancerService(service.MultiService):
         health = HealthService(PassiveHealth(settings.cooldown), self.directory, ticker)
         limiter = LimiterService(None, ticker)
         pool = ConnectionPool(data_reactor, Names(reactor, ticker), timeouts, ticker)
-        self.resource = BalancerResource(selector, health, limiter, pool)
-        site = BalancerSite(
-            self.resource,
-            ticker,
-            timeouts,
-            TrustedProxies(settings.trusted_proxies),
-            settings.max_body,
-        )
+        trusted = TrustedProxies(settings.trusted_proxies)
+        self.resource = BalancerResource(selector, health, limiter, pool, trusted=trusted)
+        site = BalancerSite(self.resource, ticker, timeouts, settings.max_body)
         self.frontend = FrontendService("web", settings.bind, site, reactor, data_reactor)
         # Twisted starts children in this order, and what is listened to comes last.
         children = [ticker, selector, health, limiter, pool]
@@ -75,7 +68,7 @@ class BalancerService(service.MultiService):
 
 
 def make_balancer(
-    settings: Settings, reactor: Any = None, random: Optional[Random] = None
+    settings: Settings, reactor: Any = None, random: Random | None = None
 ) -> BalancerService:
     """
     The service tree for `settings`; touches no socket before it is started.

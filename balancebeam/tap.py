@@ -7,7 +7,8 @@ Nothing here or imported from here touches a socket or installs a reactor.
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Callable, List, Optional, Sequence, TypeVar
+from collections.abc import Sequence
+from typing import Any, Callable, ClassVar, TypeVar
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -37,7 +38,7 @@ class Options(usage.Options):
         "twistd -n balancebeam --demo 3, then curl http://localhost:1100/"
     )
 
-    optParameters = [
+    optParameters: ClassVar[list[list[str | None]]] = [
         ["mode", "m", "http", "What to balance: http."],
         ["algorithm", "a", "round-robin", f"How to choose: {', '.join(sorted(ALGORITHMS))}."],
         ["cooldown", None, "10", "How long a server that failed is avoided, in seconds."],
@@ -49,17 +50,15 @@ class Options(usage.Options):
         ["demo", None, "0", "Start so many tiny servers and balance over them too."],
     ]
 
-    compData = usage.Completions(optActions={"hosts": usage.CompleteFiles()})
-
     settings: Settings
 
     def __init__(self) -> None:
         super().__init__()
-        self._bind: List[str] = []
-        self._upstreams: List[str] = []
-        self._trusted: List[str] = []
+        self._bind: list[str] = []
+        self._upstreams: list[str] = []
+        self._trusted: list[str] = []
         self._arguments: Sequence[str] = ()
-        self._problems: List[str] = []
+        self._problems: list[str] = []
 
     def opt_bind(self, address: str) -> None:
         """
@@ -98,7 +97,7 @@ class Options(usage.Options):
     def parseArgs(self, *arguments: str) -> None:
         self._arguments = arguments
 
-    def parseOptions(self, options: Optional[List[str]] = None) -> None:
+    def parseOptions(self, options: list[str] | None = None) -> None:
         # twistd would print all of the help in front of the one line that
         # matters.
         try:
@@ -134,7 +133,7 @@ class Options(usage.Options):
             raise StartError("\n".join(f"balancebeam: {problem}" for problem in problems))
         self.settings = settings
 
-    def _read_servers(self) -> List[ServerSettings]:
+    def _read_servers(self) -> list[ServerSettings]:
         servers = self._read_each("upstream", self._upstreams, read_server)
         if self["hosts"] is not None:
             found, problems = read_hosts(self["hosts"])
@@ -147,8 +146,8 @@ class Options(usage.Options):
             seen.add(server.address)
         return servers
 
-    def _read_each(self, name: str, texts: Sequence[str], read: Callable[[str], T]) -> List[T]:
-        values: List[T] = []
+    def _read_each(self, name: str, texts: Sequence[str], read: Callable[[str], T]) -> list[T]:
+        values: list[T] = []
         for text in texts:
             try:
                 values.append(read(text))
@@ -158,7 +157,7 @@ class Options(usage.Options):
             self._problems.append("--bind: an address is given twice")
         return values
 
-    def _read(self, name: str, read: Callable[[str], T]) -> Optional[T]:
+    def _read(self, name: str, read: Callable[[str], T]) -> T | None:
         return next(iter(self._read_each(name, [self[name]], read)), None)
 
 

@@ -8,7 +8,7 @@ somebody looks at all of them.
 
 from __future__ import annotations
 
-from typing import Any, Callable, List
+from typing import Any, Callable
 
 from twisted.application import service
 from twisted.internet.task import LoopingCall
@@ -34,7 +34,7 @@ class Ticker(service.Service):
         self.interval = interval
         self._clock = clock
         self._last = 0.0
-        self._sweeps: List[Callable[[float], object]] = []
+        self._sweeps: list[Callable[[float], object]] = []
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
 

@@ -9,7 +9,7 @@ first and fall back to that path for what it does not take.
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any
 
 from twisted.internet import address, tcp, unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -127,12 +127,12 @@ class TcpConnector(tcp.Connector):
 
 
 class UnixConnector(unix.Connector):
-    def _makeTransport(self) -> UnixClientTransport:
+    def _makeTransport(self) -> Any:
         return UnixClientTransport(self.address, self, self.reactor, self.checkPID)
 
 
 def listen(
-    where: Union[TcpAddress, UnixAddress], factory: IProtocolFactory, reactor: Any
+    where: TcpAddress | UnixAddress, factory: IProtocolFactory, reactor: Any
 ) -> IListeningPort:
     """
     Listen at `where`.
@@ -142,7 +142,7 @@ def listen(
     """
     port: Any
     if isinstance(where, UnixAddress):
-        port = UnixPort(where.path, factory, BACKLOG, reactor=reactor, wantPID=1)
+        port = UnixPort(where.path.encode(), factory, BACKLOG, reactor=reactor, wantPID=1)
     else:
         interface = "" if where.host == "0.0.0.0" else where.host
         port = TcpPort(where.port, factory, BACKLOG, interface, reactor)

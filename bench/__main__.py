@@ -14,12 +14,12 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from bench import processes
 from bench.loads import LOADS, Load
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 
 
 def measure(peer: processes.Peer, load: Load, seconds: float, folder: Path) -> Row:
@@ -46,7 +46,7 @@ def measure(peer: processes.Peer, load: Load, seconds: float, folder: Path) -> R
         process.stop()
 
 
-def medians(rows: List[Row]) -> Row:
+def medians(rows: list[Row]) -> Row:
     """The median of each column; of `failed`, the sum."""
     result = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     result["failed"] = sum(row["failed"] for row in rows)
@@ -65,13 +65,14 @@ def main() -> None:
 
     wanted = [every[name] for name in options.peers.split(",")]
     loads = [load for load in LOADS if load.name in options.loads.split(",")]
-    for needed in (*wanted, *loads):
-        if not needed.installed:
-            print(f"skipped: {needed.name} (no {needed.program})")
+    missing = {p.name: p.program for p in wanted if not p.installed}
+    missing.update({load.name: load.program for load in loads if not load.installed})
+    for name, program in missing.items():
+        print(f"skipped: {name} (no {program})")
     if not processes.Peer("backend", "nginx", 0, processes.peers()["nginx"].command).installed:
         sys.exit("nginx is the server behind all others; install it first")
     wanted = [peer for peer in wanted if peer.installed]
-    rows: Dict[str, Dict[str, List[Row]]] = {}
+    rows: dict[str, dict[str, list[Row]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server_home = folder / "backend"
@@ -96,7 +97,7 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def report(figures: Dict[str, Dict[str, Row]]) -> None:
+def report(figures: dict[str, dict[str, Row]]) -> None:
     """Print a table for each load; the last column compares with nginx."""
     for load, by in figures.items():
         unit = "cpu_us_per_mb" if load == "large" else "cpu_us_per_request"

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import List, Optional
 
 from attrs import frozen
 
@@ -20,10 +19,13 @@ local fields = {
   ["sec-ch-ua"] = '"Chromium";v="126", "Not.A/Brand";v="24"',
   ["sec-ch-ua-mobile"] = "?0", ["sec-ch-ua-platform"] = '"Linux"',
   ["Upgrade-Insecure-Requests"] = "1",
-  ["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
-  ["Accept"] = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+  ["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 " ..
+    "(KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+  ["Accept"] = "text/html,application/xhtml+xml,application/xml;q=0.9," ..
+    "image/avif,image/webp,*/*;q=0.8",
   ["Sec-Fetch-Site"] = "same-origin", ["Sec-Fetch-Mode"] = "navigate",
-  ["Accept-Encoding"] = "gzip, deflate, br, zstd", ["Accept-Language"] = "en-GB,en;q=0.9,de;q=0.8",
+  ["Accept-Encoding"] = "gzip, deflate, br, zstd",
+  ["Accept-Language"] = "en-GB,en;q=0.9,de;q=0.8",
 }
 request = function()
   n = n + 1
@@ -59,7 +61,7 @@ class Load:
     program: str
     connections: int
     target: str = "/"
-    script: Optional[str] = None
+    script: str | None = None
     rate: int = 0
 
     @property
@@ -118,7 +120,7 @@ class Load:
         )
 
 
-def _run(command: List[str], limit: float) -> str:
+def _run(command: list[str], limit: float) -> str:
     try:
         done = subprocess.run(
             ["taskset", "-c", str(OTHER_CORE), *command],

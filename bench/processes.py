@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Callable
 
 from attrs import frozen
 
@@ -37,7 +38,7 @@ class Process:
         """CPU time, in seconds, of all threads of it and its children so far."""
         return sum(_cpu_nanoseconds(pid) for pid in self.pids()) / 1e9
 
-    def pids(self) -> List[int]:
+    def pids(self) -> list[int]:
         """The process and its descendants."""
         found = [self._process.pid]
         for pid in found:
@@ -94,7 +95,7 @@ class Peer:
     name: str
     program: str
     port: int
-    command: Callable[[Path, int], List[str]]
+    command: Callable[[Path, int], list[str]]
 
     @property
     def installed(self) -> bool:
@@ -167,7 +168,7 @@ reactor.run()
 """
 
 
-def _nginx(folder: Path, body: str) -> List[str]:
+def _nginx(folder: Path, body: str) -> list[str]:
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, body=body))
     return [_path("nginx"), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
 
@@ -185,24 +186,24 @@ def backend(folder: Path) -> Process:
     return process
 
 
-def _nginx_proxy(folder: Path, port: int) -> List[str]:
+def _nginx_proxy(folder: Path, port: int) -> list[str]:
     return _nginx(folder, _NGINX_PROXY.format(port=port, backend=BACKEND_PORT))
 
 
-def _haproxy(folder: Path, port: int) -> List[str]:
+def _haproxy(folder: Path, port: int) -> list[str]:
     config = folder / "haproxy.cfg"
     config.write_text(_HAPROXY.format(port=port, backend=BACKEND_PORT))
     return [_path("haproxy"), "-db", "-f", str(config)]
 
 
-def _twisted(folder: Path, port: int) -> List[str]:
+def _twisted(folder: Path, port: int) -> list[str]:
     script = folder / "proxy.py"
     script.write_text(_TWISTED.format(port=port, backend=BACKEND_PORT))
     return [sys.executable, str(script)]
 
 
-def _balancebeam(python: str) -> Callable[[Path, int], List[str]]:
-    def command(folder: Path, port: int) -> List[str]:
+def _balancebeam(python: str) -> Callable[[Path, int], list[str]]:
+    def command(folder: Path, port: int) -> list[str]:
         return [
             *(python, "-m", "balancebeam", "--bind", f"127.0.0.1:{port}"),
             *("--upstream", f"127.0.0.1:{BACKEND_PORT}", "--idle-timeout", "600"),
@@ -211,7 +212,7 @@ def _balancebeam(python: str) -> Callable[[Path, int], List[str]]:
     return command
 
 
-def peers() -> Dict[str, Peer]:
+def peers() -> dict[str, Peer]:
     """All proxies that are measured, by name."""
     found = [
         Peer("balancebeam", sys.executable, 18101, _balancebeam(sys.executable)),

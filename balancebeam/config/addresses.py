@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address
-from typing import Dict, Tuple
 
 from balancebeam.model import (
     EndpointAddress,
@@ -15,7 +14,9 @@ from balancebeam.model import (
     UnixAddress,
 )
 
-_HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/@,\s]+)):(?P<port>[0-9]{1,5})")
+_HOST_PORT = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/@,\s]+)):(?P<port>[0-9]{1,5})"
+)
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.\-]*[A-Za-z0-9.])?")
 # A name with a port looks like the description of an endpoint; these are such
 # descriptions, as is whatever does not look like a name with a port.
@@ -56,7 +57,9 @@ def _is_broken_ipv4(host: str) -> bool:
 def _read_unix(text: str) -> UnixAddress:
     path = text[len("unix:") :]
     if not path.startswith("/") or len(path.encode()) > _LONGEST_PATH:
-        raise ValueError(f"{text!r} has no valid path; give unix:/path, at most {_LONGEST_PATH} bytes")
+        raise ValueError(
+            f"{text!r} has no valid path; give unix:/path, at most {_LONGEST_PATH} bytes"
+        )
     return UnixAddress(path)
 
 
@@ -100,18 +103,20 @@ def read_server_address(text: str) -> ServerAddress:
 def read_server(text: str) -> ServerSettings:
     """`ADDR[,weight=N][,backup]`. Raises `ValueError`."""
     address, _, rest = text.partition(",")
-    found: Dict[str, str] = {}
+    found: dict[str, str] = {}
     for item in rest.split(",") if rest else []:
         name, value = _read_item(text, item)
         if name in found:
             raise ValueError(f"{text!r} says {name} twice")
         found[name] = value
     return ServerSettings(
-        read_server_address(address), _read_weight(text, found.get("weight", "1")), "backup" in found
+        read_server_address(address),
+        _read_weight(text, found.get("weight", "1")),
+        "backup" in found,
     )
 
 
-def _read_item(text: str, item: str) -> Tuple[str, str]:
+def _read_item(text: str, item: str) -> tuple[str, str]:
     name, equals, value = item.partition("=")
     if (name == "weight" and value) or (name == "backup" and not equals):
         return name, value

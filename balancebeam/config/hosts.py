@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import List, Tuple
-
 from balancebeam.config.addresses import read_server_address
 from balancebeam.model import ServerSettings
 
 
-def read_hosts(path: str) -> Tuple[List[ServerSettings], List[str]]:
+def read_hosts(path: str) -> tuple[list[ServerSettings], list[str]]:
     """
     The servers in the file at `path`, and what is wrong with it, a line each.
 
@@ -20,8 +18,8 @@ def read_hosts(path: str) -> Tuple[List[ServerSettings], List[str]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         return [], [f"{path}: cannot be read: {reason}"]
-    servers: List[ServerSettings] = []
-    problems: List[str] = []
+    servers: list[ServerSettings] = []
+    problems: list[str] = []
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if not text:

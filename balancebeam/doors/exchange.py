@@ -7,7 +7,8 @@ pool and a connection to a server do the rest through it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterator, List, Optional, Sequence, Tuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from balancebeam.http1.requests import RequestHead
 from balancebeam.http1.responses import ResponseHead
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # send them again should it fail.
 BUFFER = 64 * 1024
 
-Fields = Tuple[Tuple[bytes, bytes], ...]
+Fields = tuple[tuple[bytes, bytes], ...]
 
 
 class Exchange:
@@ -36,12 +37,12 @@ class Exchange:
     that the client must not send for now, because a server does not take it.
     """
 
-    connection: Optional[UpstreamConnection] = None
-    attempt: Optional[Attempt] = None
-    server: Optional[Server] = None
+    connection: UpstreamConnection | None = None
+    attempt: Attempt | None = None
+    server: Server | None = None
     candidates: Iterator[Server] = iter(())
     attempts = 0
-    failure: Optional[UpstreamFailure] = None
+    failure: UpstreamFailure | None = None
     body_complete = True
     responded = False
     ended = False
@@ -49,7 +50,7 @@ class Exchange:
     status = 0
     upgrade = b""
     pending: Sequence[bytes] = ()
-    _sent: Optional[List[bytes]] = None
+    _sent: list[bytes] | None = None
     _sent_octets = 0
 
     def __init__(

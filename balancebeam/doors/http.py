@@ -8,9 +8,14 @@ a request, and spool bodies before they show them.
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Set, Union
+from typing import Any
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.server import Site
@@ -19,7 +24,6 @@ from zope.interface import implementer
 from balancebeam.doors.exchange import BUFFER, Fields
 from balancebeam.doors.http_exchange import HttpExchange
 from balancebeam.doors.resource import BalancerResource
-from balancebeam.doors.trust import TrustedProxies
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import answers
 from balancebeam.http1.bodies import (
@@ -35,10 +39,10 @@ from balancebeam.http1.requests import (
     MAX_REQUEST_LINE,
     NO_EXTRAS,
     RequestHead,
-    RequestHeads,
 )
 from balancebeam.http1.syntax import CRLF, HEAD_END
-from balancebeam.model import Timeouts
+from balancebeam.interfaces import StreamTransport
+from balancebeam.model import TcpAddress, Timeouts
 from balancebeam.ticker import Ticker
 from balancebeam.transport import peer_name
 
@@ -69,22 +73,20 @@ class BalancerSite(Site):
         spine: BalancerResource,
         ticker: Ticker,
         timeouts: Timeouts = Timeouts(),
-        trusted: TrustedProxies = TrustedProxies(()),
-        max_body: Optional[int] = None,
+        max_body: int | None = None,
     ) -> None:
         super().__init__(spine, reactor=spine.reactor)
         self.spine = spine
         self.ticker = ticker
         self.timeouts = timeouts
-        self.trusted = trusted
         self.max_body = max_body
-        self.heads = RequestHeads()
-        self.channels: Set[HttpChannel] = set()
+        self.heads = spine.heads
+        self.channels: set[HttpChannel] = set()
         ticker.add(self.sweep)
 
-    def buildProtocol(self, addr: Optional[IAddress]) -> HttpChannel:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> HttpChannel:  # type: ignore[override]
         peer = peer_name(addr)
-        return HttpChannel(self, peer, self.trusted.includes(peer))
+        return HttpChannel(self, peer, self.spine.trusted.includes(peer))
 
     def startFactory(self) -> None:
         """`Site` would keep a clock for its log here; ours is elsewhere."""
@@ -114,11 +116,13 @@ class HttpChannel(Protocol):
     ticker; `head_since` is when the head that is being read began.
     """
 
+    transport: StreamTransport  # type: ignore[assignment]
+
     def __init__(self, site: BalancerSite, peer: str, trusted: bool) -> None:
         self.site = site
         self.spine = site.spine
         self.client = peer
-        self.exchange: Optional[HttpExchange] = None
+        self.exchange: HttpExchange | None = None
         self.state = HEADS
         self.half_closed = False
         self.backlogged = False
@@ -128,16 +132,16 @@ class HttpChannel(Protocol):
         self._heads = site.heads
         self._trusted = trusted
         self._buffer = b""
-        self._head_since: Optional[float] = site.ticker.now
+        self._head_since: float | None = site.ticker.now
         self._advancing = False
         self._write_ended = False
-        self._body: Union[LengthReader, ChunkedReader, None] = None
+        self._body: LengthReader | ChunkedReader | None = None
         self._received = 0
         self._forwarding = b""
-        self._forwarding_host: Optional[bytes] = None
+        self._forwarding_host: bytes | None = None
 
     def connectionMade(self) -> None:
-        if hasattr(self.transport, "setTcpNoDelay"):
+        if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self.site.channels.add(self)
@@ -209,7 +213,7 @@ class HttpChannel(Protocol):
                 break
         self._advancing = False
 
-    def _address(self, host: Optional[bytes]) -> None:
+    def _address(self, host: bytes | None) -> None:
         """Requests go to `host` from here on; make ready what is added to them."""
         self._forwarding_host = host
         self._forwarding = plain_forwarding(self.client.encode("ascii"), b"http", host or b"")
@@ -223,7 +227,7 @@ class HttpChannel(Protocol):
         """Whom a client addressed that did not say: the address it connected to."""
         here: Any = self.transport.getHost()
         host = getattr(here, "host", "localhost")
-        return (f"[{host}]:{here.port}" if ":" in host else f"{host}:{getattr(here, 'port', 80)}").encode()
+        return str(TcpAddress(host, getattr(here, "port", 80))).encode()
 
     def _read_part_of_head(self, data: bytes) -> None:
         """Keep the beginning of a head, unless it can no longer become one."""
@@ -232,7 +236,7 @@ class HttpChannel(Protocol):
             self._refuse(RequestRefused(414, "the request target is too long"))
         elif len(data) > MAX_HEAD:
             self._refuse(RequestRefused(431, "the request head is too large"))
-        elif b"\n" in data.replace(CRLF, b"") or data[0] < 0x21 and data[:2] not in (b"\r", CRLF):
+        elif b"\n" in data.replace(CRLF, b"") or (data[0] < 0x21 and data[:2] not in (b"\r", CRLF)):
             # What is no head now never becomes one; waiting would only hide it.
             self._refuse(RequestRefused(400, "a malformed request line"))
         elif self.half_closed:
@@ -296,10 +300,12 @@ class HttpChannel(Protocol):
 
     # Answers.
 
-    def refuse(self, status: int, text: str, fields: Fields, bodyless: bool, persistent: bool) -> None:
+    def refuse(
+        self, status: int, text: str, fields: Fields, bodyless: bool, persistent: bool
+    ) -> None:
         """Write an error answer of the proxy's own."""
         body = answers.error_body(text) if status >= 400 else b""
-        lines: List[bytes] = [b"HTTP/1.1 %d %b" % (status, answers.reason_phrase(status))]
+        lines: list[bytes] = [b"HTTP/1.1 %d %b" % (status, answers.reason_phrase(status))]
         date = (b"Date", answers.http_date(self.spine.pool.reactor.seconds()))
         for name, value in (date, *answers.error_fields(body, fields)):
             lines.append(b"%b: %b" % (name, value))
@@ -344,7 +350,7 @@ class HttpChannel(Protocol):
     def open_tunnel(self) -> None:
         """From here on bytes pass both ways as they are."""
         self.state = TUNNEL
-        if hasattr(self.transport, "setTcpKeepAlive"):
+        if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpKeepAlive(True)
         data, self._buffer = self._buffer, b""
         if not self.reading:
@@ -435,7 +441,7 @@ class HttpChannel(Protocol):
                 self.abort()
         elif self.backlogged or state == CLOSING:
             if getattr(self.transport, "progressed", False):
-                self.transport.progressed = False
+                self.transport.progressed = False  # type: ignore[attr-defined]
                 self.quiet_since = now
             elif quiet >= timeouts.idle:
                 self.abort()
@@ -443,8 +449,11 @@ class HttpChannel(Protocol):
             if quiet >= timeouts.idle and self.reading and self.exchange is not None:
                 self._break_off(self.exchange, RequestRefused(408, "the request body is too slow"))
         elif state == ANSWERING and self.half_closed and quiet >= HALF_CLOSED:
-            if self.exchange is not None and not self.exchange.responded:
-                self.abort()
+            self._take_for_gone()
+
+    def _take_for_gone(self) -> None:
+        if self.exchange is not None and not self.exchange.responded:
+            self.abort()
 
     def _head_too_slow(self) -> None:
         if self._buffer:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List
+from typing import TYPE_CHECKING
 
 from balancebeam.doors.exchange import Exchange, Fields
 from balancebeam.http1.answers import http_date
 from balancebeam.http1.bodies import chunk, last_chunk
 from balancebeam.http1.requests import RequestHead
-from balancebeam.http1.responses import CHUNKED, UNTIL_CLOSE, ResponseHead
+from balancebeam.http1.responses import ResponseHead
 from balancebeam.model import UpstreamFailure
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class HttpExchange(Exchange):
             self.connection.pause_reading()
 
     def _end_of_head(self, head: ResponseHead) -> bytes:
-        lines: List[bytes] = []
+        lines: list[bytes] = []
         if not head.dated:
             # RFC 9110, 6.6.1: a recipient with a clock "MUST record the time
             # it was received and append a corresponding Date header field".

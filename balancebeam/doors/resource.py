@@ -9,13 +9,15 @@ accounts for what happened.
 
 from __future__ import annotations
 
-from typing import Optional, Protocol as Interface, Union
+from typing import Protocol as Interface
 
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from balancebeam.doors.exchange import Exchange
+from balancebeam.doors.trust import TrustedProxies
 from balancebeam.http1.answers import ALLOWED
+from balancebeam.http1.requests import RequestHeads
 from balancebeam.model import FailureKind, UpstreamFailure
 from balancebeam.policy.limiters import Refusal
 from balancebeam.policy.retries import RetryPolicy
@@ -27,7 +29,7 @@ from balancebeam.upstream.selector import SelectorService
 class LimiterSeam(Interface):
     """Who admits requests."""
 
-    def admit(self, client: str) -> Optional[Refusal]:
+    def admit(self, client: str) -> Refusal | None:
         """Why `client` may make no request now, if it may not."""
 
 
@@ -42,8 +44,9 @@ class BalancerResource(ReverseProxyResource):
     """
     Balances requests over servers.
 
-    `path` is put before the target of what comes in by the web door. The
-    other arguments are the services that decide, connect and watch.
+    `trusted` are the proxies whose word about a client is taken. `path` is
+    put before the target of what comes in by the web door. The other
+    arguments are the services that decide, connect and watch.
     """
 
     isLeaf = True
@@ -55,7 +58,8 @@ class BalancerResource(ReverseProxyResource):
         limiter: LimiterSeam,
         pool: ConnectionPool,
         retries: RetryPolicy = RetryPolicy(),
-        observer: Optional[Observer] = None,
+        observer: Observer | None = None,
+        trusted: TrustedProxies = TrustedProxies(()),
         path: bytes = b"",
     ) -> None:
         super().__init__("", 0, path, pool.reactor)
@@ -65,10 +69,12 @@ class BalancerResource(ReverseProxyResource):
         self.pool = pool
         self.retries = retries
         self.observer = observer
+        self.trusted = trusted
+        self.heads = RequestHeads()
 
     # The web door.
 
-    def render(self, request: Request) -> Union[int, bytes]:
+    def render(self, request: Request) -> int | bytes:
         """Forward a request that came through an ordinary `twisted.web` tree."""
         # Imported here because the web door's exchange needs this class.
         from balancebeam.doors.web import forward_web_request
@@ -147,5 +153,3 @@ class BalancerResource(ReverseProxyResource):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self.selector.directory.servers!r}>"
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Dict, Sequence
+from collections.abc import Sequence
 
 
 class TrustedProxies:
@@ -11,7 +11,7 @@ class TrustedProxies:
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]
-        self._known: Dict[str, bool] = {}
+        self._known: dict[str, bool] = {}
 
     def includes(self, peer: str) -> bool:
         """Whether `peer`, an IP address as text, is in one of the networks."""

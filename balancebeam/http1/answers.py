@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import List, Tuple
 
 ALLOWED = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"
+
 
 def http_date(seconds: float) -> bytes:
     """`seconds` since the epoch as an IMF-fixdate (RFC 9110, 5.6.7)."""
@@ -24,7 +24,9 @@ def error_body(text: str) -> bytes:
     return json.dumps({"status": "error", "data": text}).encode("ascii")
 
 
-def error_fields(body: bytes, extra: Tuple[Tuple[bytes, bytes], ...] = ()) -> List[Tuple[bytes, bytes]]:
+def error_fields(
+    body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
+) -> list[tuple[bytes, bytes]]:
     """The fields of an error answer, beside those about the connection."""
     return [
         (b"Content-Type", b"application/json"),

@@ -8,8 +8,6 @@ and line ends are always ours.
 
 from __future__ import annotations
 
-from typing import List
-
 from balancebeam.http1 import fields as f
 from balancebeam.http1.syntax import CHUNK_LINE, CRLF
 
@@ -93,7 +91,7 @@ class ChunkedReader:
     the trailer fields that may go on, each line ended by CRLF.
     """
 
-    __slots__ = ("complete", "excess", "trailers", "_buffer", "_extensions", "_remaining", "_state")
+    __slots__ = ("_buffer", "_extensions", "_remaining", "_state", "complete", "excess", "trailers")
 
     def __init__(self) -> None:
         self.complete = False
@@ -111,7 +109,7 @@ class ChunkedReader:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        content: List[bytes] = []
+        content: list[bytes] = []
         position = 0
         while True:
             state = self._state
@@ -183,7 +181,7 @@ def _unfinished_line(data: bytes, limit: int) -> bytes:
     return data
 
 
-def check_trailers(lines: List[bytes]) -> bytes:
+def check_trailers(lines: list[bytes]) -> bytes:
     """
     The trailer fields that may be passed on, each ended by CRLF.
 

@@ -10,7 +10,8 @@ hop-by-hop fields and credentials are never remembered.
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Set
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from balancebeam.http1.syntax import FIELD_LINE, HOST_VALUE, VALUE_OCTETS
 
@@ -103,28 +104,27 @@ class FieldMemory:
     the younger generation, to look into and not to change.
     """
 
-
     def __init__(
         self, kinds: Mapping[bytes, int], entries: int = 4096, octets: int = 512 * 1024
     ) -> None:
-        self.plain: Set[bytes] = set()
-        self.special: Dict[bytes, Field] = {}
+        self.plain: set[bytes] = set()
+        self.special: dict[bytes, Field] = {}
         self._kinds = kinds
         self._entries = entries
         self._octets = octets
-        self._older_plain: Set[bytes] = set()
-        self._older_special: Dict[bytes, Field] = {}
+        self._older_plain: set[bytes] = set()
+        self._older_special: dict[bytes, Field] = {}
         self._held = 0
         # Names of plain fields as they are spelled: values change, names do not.
-        self._plain_names: Set[bytes] = set()
+        self._plain_names: set[bytes] = set()
 
-    def specials(self, lines: Iterable[bytes]) -> List[Field]:
+    def specials(self, lines: Iterable[bytes]) -> list[Field]:
         """
         The special fields among `lines`, in order; all others are plain.
 
         Raises `FieldError` for a line that is none.
         """
-        found: List[Field] = []
+        found: list[Field] = []
         for line in lines:
             if line not in self.plain:
                 field = self.special.get(line) or self.learn(line)
@@ -136,7 +136,7 @@ class FieldMemory:
         """Whether all of `lines` are remembered."""
         return all(line in self.plain or line in self.special for line in lines)
 
-    def learn(self, line: bytes) -> Optional[Field]:
+    def learn(self, line: bytes) -> Field | None:
         """
         The field in a line that is in neither `plain` nor `special`; `None`
         if it is plain. Raises `FieldError` if it is no field line.
@@ -158,7 +158,7 @@ class FieldMemory:
             self._remember(line, field)
         return field
 
-    def _remember(self, line: bytes, field: Optional[Field]) -> None:
+    def _remember(self, line: bytes, field: Field | None) -> None:
         if len(line) > LONGEST_LINE:
             return
         if self._held + len(line) > self._octets or (

@@ -7,7 +7,8 @@ remembers in order to be faster the next time.
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from attrs import define, evolve, frozen
 
@@ -48,7 +49,7 @@ class RequestExtras:
     upgrade: bytes = b""
     expects_continue: bool = False
     wants_trailers: bool = False
-    max_forwards: Optional[int] = None
+    max_forwards: int | None = None
 
 
 NO_EXTRAS = RequestExtras()
@@ -63,9 +64,9 @@ class RequestFields(NamedTuple):
     options of these names.
     """
 
-    host: Optional[bytes]
+    host: bytes | None
     dropped: Sequence[bytes]
-    length: Optional[int]
+    length: int | None
     chunked: bool
     keep: bool
     close: bool
@@ -87,7 +88,7 @@ class RequestHead:
     method: bytes
     target: bytes
     minor: int
-    host: Optional[bytes]
+    host: bytes | None
     wire: bytes
     length: int
     persistent: bool
@@ -108,8 +109,8 @@ class RequestHeads:
 
     def __init__(self) -> None:
         self._lines = f.FieldMemory(f.REQUEST_KINDS)
-        self._blocks: Dict[bytes, bytes] = {}
-        self._older_blocks: Dict[bytes, bytes] = {}
+        self._blocks: dict[bytes, bytes] = {}
+        self._older_blocks: dict[bytes, bytes] = {}
 
     def read(self, head: bytes) -> RequestHead:
         """
@@ -146,14 +147,14 @@ class RequestHeads:
         block = f.without(head, fields.dropped)[start:]
         return _assemble(method, target, int(minor), block, fields)
 
-    def _common_host(self, lines: List[bytes]) -> Optional[bytes]:
+    def _common_host(self, lines: list[bytes]) -> bytes | None:
         """
         The value of Host, if beside it and credentials all fields are plain.
         `lines` ends with an empty one.
         """
         memory = self._lines
         plain = memory.plain
-        host: Optional[bytes] = None
+        host: bytes | None = None
         lines.pop()
         if len(lines) > MAX_FIELDS:
             return None
@@ -167,7 +168,7 @@ class RequestHeads:
                 host = field.value
         return host
 
-    def _common_block(self, block: bytes) -> Optional[bytes]:
+    def _common_block(self, block: bytes) -> bytes | None:
         """As `_common_host` for a block of lines, which is remembered if it may be."""
         host = self._older_blocks.get(block)
         if host is None:
@@ -184,14 +185,14 @@ class RequestHeads:
         return host
 
 
-def _understand(lines: List[bytes], specials: List[f.Field]) -> RequestFields:
+def _understand(lines: list[bytes], specials: list[f.Field]) -> RequestFields:
     """Combine the special fields of one head, or refuse them."""
-    hosts: List[bytes] = []
-    lengths: List[bytes] = []
-    codings: List[bytes] = []
-    options: List[bytes] = []
-    dropped: List[bytes] = []
-    rare: List[f.Field] = []
+    hosts: list[bytes] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    options: list[bytes] = []
+    dropped: list[bytes] = []
+    rare: list[f.Field] = []
     for field in specials:
         kind = field.kind
         if kind == f.HOST:
@@ -222,7 +223,7 @@ def _understand(lines: List[bytes], specials: List[f.Field]) -> RequestFields:
     return RequestFields(host, dropped, length, chunked, keep, close, extras)
 
 
-def _check_host(hosts: List[bytes]) -> Optional[bytes]:
+def _check_host(hosts: list[bytes]) -> bytes | None:
     if not hosts:
         return None
     # RFC 9112, 3.2: "A server MUST respond with a 400 (Bad Request) status
@@ -234,7 +235,7 @@ def _check_host(hosts: List[bytes]) -> Optional[bytes]:
     return hosts[0]
 
 
-def _check_length(lengths: List[bytes]) -> Optional[int]:
+def _check_length(lengths: list[bytes]) -> int | None:
     if not lengths:
         return None
     # RFC 9110, 8.6 allows to accept repeated equal values; a reader that
@@ -248,7 +249,7 @@ def _check_length(lengths: List[bytes]) -> Optional[int]:
     return length
 
 
-def _check_codings(codings: List[bytes], length: Optional[int]) -> bool:
+def _check_codings(codings: list[bytes], length: int | None) -> bool:
     if not codings:
         return False
     # RFC 9112, 6.1: a request with both fields "might indicate an attempt to
@@ -257,8 +258,10 @@ def _check_codings(codings: List[bytes], length: Optional[int]) -> bool:
         raise RequestRefused(400, "Content-Length beside Transfer-Encoding")
     if len(codings) > 1 or codings[0].lower() != b"chunked":
         names = list_items(b",".join(codings))
-        if names.count(b"chunked") <= 1 and names[-1:] == [b"chunked"] and all(
-            TOKEN.fullmatch(name) for name in names
+        if (
+            names.count(b"chunked") <= 1
+            and names[-1:] == [b"chunked"]
+            and all(TOKEN.fullmatch(name) for name in names)
         ):
             # RFC 9112, 6.1: "A server that receives a request message with a
             # transfer coding it does not understand SHOULD respond with 501".
@@ -267,7 +270,7 @@ def _check_codings(codings: List[bytes], length: Optional[int]) -> bool:
     return True
 
 
-def _named_lines(lines: List[bytes], options: List[bytes], dropped: List[bytes]) -> List[bytes]:
+def _named_lines(lines: list[bytes], options: list[bytes], dropped: list[bytes]) -> list[bytes]:
     """The lines whose fields Connection names, and that are not dropped yet."""
     names = set(options) - _NEVER_HOP_BY_HOP - {b"keep-alive", b"close"}
     if not names:
@@ -283,9 +286,9 @@ def _named_lines(lines: List[bytes], options: List[bytes], dropped: List[bytes])
 
 
 def _understand_rare(
-    rare: List[f.Field], options: List[bytes], dropped: List[bytes]
+    rare: list[f.Field], options: list[bytes], dropped: list[bytes]
 ) -> RequestExtras:
-    values: Dict[int, List[bytes]] = {}
+    values: dict[int, list[bytes]] = {}
     for field in rare:
         values.setdefault(field.kind, []).append(field.value)
         if field.kind not in (f.EXPECT, f.TRAILER):
@@ -309,7 +312,7 @@ def _understand_rare(
     )
 
 
-def _read_max_forwards(values: List[bytes]) -> Optional[int]:
+def _read_max_forwards(values: list[bytes]) -> int | None:
     if not values:
         return None
     if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 9:
@@ -366,14 +369,10 @@ def _assemble(
 
 def _without_field(block: bytes, name: bytes) -> bytes:
     lines = block.split(b"\r\n")
-    return b"\r\n".join(
-        line for line in lines if line.partition(b":")[0].lower() != name
-    )
+    return b"\r\n".join(line for line in lines if line.partition(b":")[0].lower() != name)
 
 
-def _read_target(
-    method: bytes, target: bytes, host: Optional[bytes]
-) -> Tuple[bytes, Optional[bytes]]:
+def _read_target(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
     """The target in the form that goes to a server, and whom it addresses."""
     if method == b"CONNECT":
         raise RequestRefused(501, "CONNECT is not supported")

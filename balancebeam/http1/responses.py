@@ -4,7 +4,7 @@ Response heads from servers: read in exactly one way, or not passed on.
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
 
 from attrs import define
 
@@ -63,7 +63,7 @@ class ResponseHeads:
 
     def __init__(self) -> None:
         self._lines = f.FieldMemory(f.RESPONSE_KINDS)
-        self._status_lines: Dict[bytes, StatusLine] = {}
+        self._status_lines: dict[bytes, StatusLine] = {}
 
     def read(self, head: bytes) -> ResponseHead:
         """
@@ -95,7 +95,7 @@ class ResponseHeads:
             raise ResponseRefused("too many header fields")
         return ResponseHead(status, wire, length, persistent, dated, b"")
 
-    def _read_unusual(self, line: StatusLine, lines: List[bytes], dated: bool) -> ResponseHead:
+    def _read_unusual(self, line: StatusLine, lines: list[bytes], dated: bool) -> ResponseHead:
         if len(lines) > MAX_FIELDS:
             raise ResponseRefused("too many header fields")
         try:
@@ -111,9 +111,7 @@ class ResponseHeads:
         minor, status, reason = match.groups()
         # RFC 9112, 4: the blank before an absent reason is part of the line.
         wire = b"HTTP/1.1 %b %b" % (status, reason or b"")
-        understood = StatusLine(
-            min(int(minor), 1), int(status), line if wire == line else wire
-        )
+        understood = StatusLine(min(int(minor), 1), int(status), line if wire == line else wire)
         if len(self._status_lines) >= self.REMEMBERED_STATUS_LINES:
             self._status_lines.clear()
         if len(line) < 128:
@@ -135,15 +133,15 @@ def _read_length(value: bytes) -> int:
 
 
 def _understand(
-    line: StatusLine, lines: List[bytes], specials: List[f.Field], dated: bool
+    line: StatusLine, lines: list[bytes], specials: list[f.Field], dated: bool
 ) -> ResponseHead:
     """The whole of the rules, for heads that are not of the plainest form."""
     minor, status, wire_line = line
-    length: Optional[int] = None
-    options: List[bytes] = []
-    codings: List[bytes] = []
-    upgrades: List[bytes] = []
-    dropped: List[bytes] = []
+    length: int | None = None
+    options: list[bytes] = []
+    codings: list[bytes] = []
+    upgrades: list[bytes] = []
+    dropped: list[bytes] = []
     for field in specials:
         kind = field.kind
         if kind == f.DATE:
@@ -185,9 +183,7 @@ def _understand(
     )
 
 
-def _check_framing(
-    minor: int, status: int, length: Optional[int], codings: List[bytes]
-) -> Optional[int]:
+def _check_framing(minor: int, status: int, length: int | None, codings: list[bytes]) -> int | None:
     """
     RFC 9112, 6.3, read strictly. `None`: such a status has no body, and
     framing fields in it mean nothing and go no further.

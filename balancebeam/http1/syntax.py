@@ -8,7 +8,6 @@ its length.
 from __future__ import annotations
 
 import re
-from typing import FrozenSet, List
 
 CRLF = b"\r\n"
 HEAD_END = b"\r\n\r\n"
@@ -48,12 +47,12 @@ CHUNK_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
 )
 
-IDEMPOTENT_METHODS: FrozenSet[bytes] = frozenset(
+IDEMPOTENT_METHODS: frozenset[bytes] = frozenset(
     # RFC 9110, 9.2.2: "PUT, DELETE, and safe request methods are idempotent".
     (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE")
 )
 
 
-def list_items(value: bytes) -> List[bytes]:
+def list_items(value: bytes) -> list[bytes]:
     """The members of a comma separated field value, in lower case."""
     return [item for item in (part.strip(b" \t").lower() for part in value.split(b",")) if item]

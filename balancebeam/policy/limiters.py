@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Protocol
+from typing import Protocol
 
 from attrs import frozen
 
@@ -18,5 +18,5 @@ class Refusal:
 class Limiter(Protocol):
     """Counts requests of clients, and refuses those that make too many."""
 
-    def admit(self, client: str, now: float) -> Optional[Refusal]:
+    def admit(self, client: str, now: float) -> Refusal | None:
         """Why `client` may make no request at `now`, if it may not."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable
 
 from balancebeam.interfaces import Algorithm, C, Random
-
 
 MOST_TURNS = 64
 
@@ -21,10 +21,10 @@ class RoundRobin:
 
     def __init__(self) -> None:
         self._turn = 0
-        self._credits: Dict[int, int] = {}
-        self._servers: Optional[Sequence[Any]] = None
+        self._credits: dict[int, int] = {}
+        self._servers: Sequence[Any] | None = None
         self._even = True
-        self._turns: List[Tuple[Any, ...]] = []
+        self._turns: list[tuple[Any, ...]] = []
 
     def order(self, servers: Sequence[C]) -> Iterator[C]:
         turn = self._turn
@@ -65,7 +65,7 @@ class RandomChoice:
         self._random = random
 
     def order(self, servers: Sequence[C]) -> Iterator[C]:
-        left: List[C] = list(servers)
+        left: list[C] = list(servers)
         total = sum(server.weight for server in left)
         while left:
             point = self._random.random() * total

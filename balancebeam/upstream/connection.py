@@ -4,10 +4,11 @@ One HTTP/1.1 connection to a server, used by one request after the other.
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Union
+from collections.abc import Sequence
 from typing import Protocol as Interface
+from typing import Union
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -23,6 +24,7 @@ from balancebeam.http1.responses import (
     has_body,
 )
 from balancebeam.http1.syntax import CRLF, HEAD_END, list_items
+from balancebeam.interfaces import StreamTransport
 from balancebeam.model import FailureKind, UpstreamFailure
 from balancebeam.ticker import Ticker
 from balancebeam.upstream.directory import Server
@@ -44,7 +46,7 @@ class Asker(Interface):
     pending: Sequence[bytes]
     body_complete: bool
     upgrade: bytes
-    connection: Optional[UpstreamConnection]
+    connection: UpstreamConnection | None
 
     def informational(self, head: ResponseHead) -> None:
         """A 1xx other than 101 has come."""
@@ -104,9 +106,13 @@ class UpstreamConnection(Protocol):
     `quiet_since` is when bytes last went either way, on the ticker.
     """
 
-    def __init__(self, server: Server, keeper: Keeper, heads: ResponseHeads, ticker: Ticker) -> None:
+    transport: StreamTransport  # type: ignore[assignment]
+
+    def __init__(
+        self, server: Server, keeper: Keeper, heads: ResponseHeads, ticker: Ticker
+    ) -> None:
         self.server = server
-        self.exchange: Optional[Asker] = None
+        self.exchange: Asker | None = None
         self.state = IDLE
         self.quiet_since = ticker.now
         self.uses = 0
@@ -119,10 +125,10 @@ class UpstreamConnection(Protocol):
         self._informational = 0
         self._read_ended = False
         self._write_ended = False
-        self._body: Optional[Body] = None
+        self._body: Body | None = None
 
     def connectionMade(self) -> None:
-        if hasattr(self.transport, "setTcpNoDelay"):
+        if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
 

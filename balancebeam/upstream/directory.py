@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, Iterable, List, Set, Tuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from balancebeam.model import ServerSettings
 
@@ -28,7 +29,7 @@ class Server:
         self.failures = 0
         self.cooldown = 0.0
         self.avoided_until = 0.0
-        self.idle: Dict[UpstreamConnection, None] = {}
+        self.idle: dict[UpstreamConnection, None] = {}
 
     def __repr__(self) -> str:
         return f"<Server {self.name} in_flight={self.in_flight} idle={len(self.idle)}>"
@@ -43,10 +44,10 @@ class Directory:
     """
 
     def __init__(self, servers: Iterable[ServerSettings] = ()) -> None:
-        self.servers: List[Server] = []
-        self.primaries: Tuple[Server, ...] = ()
-        self.backups: Tuple[Server, ...] = ()
-        self.troubled: Set[Server] = set()
+        self.servers: list[Server] = []
+        self.primaries: tuple[Server, ...] = ()
+        self.backups: tuple[Server, ...] = ()
+        self.troubled: set[Server] = set()
         for settings in servers:
             self.add(settings)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 from twisted.application import service
 
 from balancebeam.policy.limiters import Limiter, Refusal
@@ -15,11 +13,11 @@ class LimiterService(service.Service):
 
     name = "limiter"
 
-    def __init__(self, limiter: Optional[Limiter], ticker: Ticker) -> None:
+    def __init__(self, limiter: Limiter | None, ticker: Ticker) -> None:
         self._limiter = limiter
         self._ticker = ticker
 
-    def admit(self, client: str) -> Optional[Refusal]:
+    def admit(self, client: str) -> Refusal | None:
         """Why `client` may make no request now, if it may not."""
         if self._limiter is None:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -23,10 +23,10 @@ KEPT = 5.0
 class _Receiver:
     """Collects the addresses of one name."""
 
-    def __init__(self, done: Deferred[List[str]], name: str) -> None:
+    def __init__(self, done: Deferred[list[str]], name: str) -> None:
         self._done = done
         self._name = name
-        self._hosts: List[str] = []
+        self._hosts: list[str] = []
 
     def resolutionBegan(self, resolution: IHostResolution) -> None:
         """The question is on its way."""
@@ -48,11 +48,9 @@ class Names:
     def __init__(self, reactor: Any, ticker: Ticker) -> None:
         self._reactor = reactor
         self._ticker = ticker
-        self._known: Dict[str, Tuple[float, List[str]]] = {}
+        self._known: dict[str, tuple[float, list[str]]] = {}
 
-    def find(
-        self, address: ServerAddress
-    ) -> Union[List[ServerAddress], Deferred[List[ServerAddress]]]:
+    def find(self, address: ServerAddress) -> list[ServerAddress] | Deferred[list[ServerAddress]]:
         """
         Where `address` is: at once if no question has to be asked, otherwise
         a Deferred that fails with `DNSLookupError`.
@@ -67,11 +65,11 @@ class Names:
             lambda hosts: [TcpAddress(host, port) for host in hosts]
         )
 
-    def _ask(self, name: str) -> Deferred[List[str]]:
-        done: Deferred[List[str]] = Deferred()
+    def _ask(self, name: str) -> Deferred[list[str]]:
+        done: Deferred[list[str]] = Deferred()
         self._reactor.nameResolver.resolveHostName(_Receiver(done, name), name)
 
-        def remember(hosts: List[str]) -> List[str]:
+        def remember(hosts: list[str]) -> list[str]:
             self._known[name] = (self._ticker.now, hosts)
             return hosts
 

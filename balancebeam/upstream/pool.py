@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Protocol as Interface, Set
+from typing import Any
+from typing import Protocol as Interface
 
 from twisted.application import service
 from twisted.internet import error
@@ -28,7 +29,7 @@ LONGEST_IDLE = 60.0
 class WaitingAsker(Asker, Interface):
     """A request on its way that waits for a connection."""
 
-    attempt: Optional[Attempt]
+    attempt: Attempt | None
 
     @property
     def waits_for_client(self) -> bool:
@@ -43,8 +44,8 @@ class Attempt(ClientFactory):
     def __init__(self, pool: ConnectionPool, server: Server, exchange: WaitingAsker) -> None:
         self._pool = pool
         self._server = server
-        self._exchange: Optional[WaitingAsker] = exchange
-        self._addresses: List[ServerAddress] = []
+        self._exchange: WaitingAsker | None = exchange
+        self._addresses: list[ServerAddress] = []
         self._connector: Any = None
 
     def begin(self) -> None:
@@ -56,7 +57,7 @@ class Attempt(ClientFactory):
             found.addCallbacks(self.try_addresses, self._no_name)
             found.addErrback(lambda failure: self._pool.log.failure("while connecting", failure))
 
-    def try_addresses(self, addresses: List[ServerAddress]) -> None:
+    def try_addresses(self, addresses: list[ServerAddress]) -> None:
         """Connect to the first of `addresses` that accepts."""
         self._addresses = list(addresses)
         self._try_next()
@@ -79,7 +80,7 @@ class Attempt(ClientFactory):
         if self._connector is not None and self._connector.state == "connecting":
             self._connector.stopConnecting()
 
-    def buildProtocol(self, addr: IAddress) -> UpstreamConnection:
+    def buildProtocol(self, addr: IAddress | None) -> UpstreamConnection:
         pool = self._pool
         connection = _Fresh(self._server, pool, pool.heads, pool.ticker)
         connection.attempt = self
@@ -147,8 +148,8 @@ class ConnectionPool(service.Service):
         self.ticker = ticker
         self.heads = ResponseHeads()
         self.open = True
-        self.attempts: Set[Attempt] = set()
-        self.connections: Set[UpstreamConnection] = set()
+        self.attempts: set[Attempt] = set()
+        self.connections: set[UpstreamConnection] = set()
         ticker.add(self.sweep)
 
     def take(self, server: Server) -> UpstreamConnection:

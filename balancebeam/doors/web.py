@@ -1,0 +1,229 @@
+"""
+The web door: requests that come through an ordinary `twisted.web` tree.
+
+`twisted.web` has read the whole request before it shows it, sends
+100-continue by itself, and frames the response. Its requests take the same
+way as all others. What it has no means for does not pass this door: upgrades,
+informational responses and trailers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from balancebeam.doors.exchange import BUFFER, Exchange, Fields
+from balancebeam.errors import RequestRefused
+from balancebeam.http1 import answers
+from balancebeam.http1.forwarding import forwarding
+from balancebeam.http1.requests import RequestHead
+from balancebeam.http1.responses import ResponseHead
+from balancebeam.model import UpstreamFailure
+from balancebeam.transport import peer_name
+
+if TYPE_CHECKING:
+    from balancebeam.doors.resource import BalancerResource
+
+# What `twisted.web` has dealt with, so that it says nothing about the request
+# that goes on.
+_SETTLED = frozenset((b"transfer-encoding", b"content-length", b"expect", b"upgrade", b"trailer"))
+
+
+def forward_web_request(spine: BalancerResource, request: Request) -> None:
+    """Forward `request` over `spine`; it is answered, sooner or later."""
+    client = peer_name(request.getClientAddress())
+    try:
+        head = spine.heads.read(_head_of(spine, request))
+    except RequestRefused as refused:
+        _answer(spine, request, refused.status, refused.reason, ())
+        return
+    proto = b"https" if request.isSecure() else b"http"
+    here: Any = request.getHost()
+    wire = head.wire + forwarding(
+        head,
+        client.encode("ascii"),
+        proto,
+        getattr(here, "host", "localhost").encode("ascii"),
+        spine.trusted.includes(client),
+    )
+    exchange = WebExchange(spine, head, wire, client, request)
+    request.notifyFinish().addErrback(exchange.left)
+    if head.length:
+        exchange.expect_body()
+        exchange.pump()
+    spine.forward(exchange)
+
+
+def _head_of(spine: BalancerResource, request: Request) -> bytes:
+    """The head of `request` as bytes again, to be read like that of any other."""
+    lines = [b"%b %b HTTP/1.1" % (request.method, _target(spine.path, request))]
+    for name, values in request.requestHeaders.getAllRawHeaders():
+        if name.lower() not in _SETTLED:
+            lines += [b"%b: %b" % (name, value) for value in values]
+    content = request.content
+    if content is not None:
+        content.seek(0, 2)
+        length = content.tell()
+        content.seek(0)
+        if length or request.requestHeaders.hasHeader(b"content-length"):
+            lines.append(b"Content-Length: %d" % length)
+    if not request.requestHeaders.hasHeader(b"host"):
+        lines.append(b"Host: " + request.getRequestHostname())
+    return b"\r\n".join(lines) + b"\r\n"
+
+
+def _target(base: bytes, request: Request) -> bytes:
+    """
+    The request's target below the place where the resource is mounted, byte
+    for byte, behind `base`.
+    """
+    uri: bytes = request.uri
+    if not uri.startswith(b"/"):
+        return uri
+    path, mark, query = uri.partition(b"?")
+    rest = path.split(b"/")[len(request.prepath or ()) + 1 :]
+    return base + b"/" + b"/".join(rest) + mark + query
+
+
+def _answer(
+    spine: BalancerResource, request: Request, status: int, text: str, fields: Fields
+) -> None:
+    body = answers.error_body(text) if status >= 400 else b""
+    request.setResponseCode(status)
+    request.setHeader(b"date", answers.http_date(spine.pool.reactor.seconds()))
+    for name, value in answers.error_fields(body, fields):
+        request.setHeader(name, value)
+    if request.method != b"HEAD":
+        request.write(body)
+    request.finish()
+
+
+@implementer(IPushProducer)
+class WebExchange(Exchange):
+    """One request of the web door; the producer of its response."""
+
+    def __init__(
+        self,
+        spine: BalancerResource,
+        head: RequestHead,
+        wire: bytes,
+        client: str,
+        request: Request,
+    ) -> None:
+        super().__init__(spine, head, wire, client)
+        self._request = request
+        self._backlogged = False
+
+    def left(self, reason: Failure) -> None:
+        """The client's connection is gone."""
+        self.client_gone()
+
+    def pump(self) -> None:
+        """Send on what `twisted.web` has stored of the body, as the server takes it."""
+        content: Any = self._request.content
+        while not self.upload_paused and not self.body_complete and not self.ended:
+            data = content.read(BUFFER)
+            self.upload(data, last=content.tell() >= self.head.length)
+
+    # The response.
+
+    def answer(self, status: int, text: str, fields: Fields = ()) -> None:
+        self._end(status)
+        _answer(self.spine, self._request, status, text, fields)
+
+    def informational(self, head: ResponseHead) -> None:
+        """There is no way to say this to a client of `twisted.web`."""
+
+    def respond_whole(self, head: ResponseHead, body: bytes) -> None:
+        self._begin(head)
+        if body:
+            self._request.write(body)
+        self._finish()
+
+    def respond(self, head: ResponseHead, length: int) -> None:
+        self._begin(head)
+        self._request.registerProducer(self, True)
+
+    def relay(self, data: bytes) -> None:
+        self._request.write(data)
+
+    def finish(self, trailers: bytes) -> None:
+        self._request.unregisterProducer()
+        self._finish()
+
+    def cut(self, why: UpstreamFailure) -> None:
+        self.failure = why
+        self._end(self.status)
+        request = self._request
+        channel: Any = request.channel
+        # An orderly end would make a body without a length look whole.
+        transport: Any = getattr(channel, "transport", None)
+        request.unregisterProducer()
+        if hasattr(channel, "abortConnection"):
+            channel.abortConnection()
+        elif hasattr(transport, "abortConnection"):
+            transport.abortConnection()
+        else:
+            request.loseConnection()
+
+    def _begin(self, head: ResponseHead) -> None:
+        self.responded = True
+        self.status = head.status
+        request = self._request
+        lines: list[bytes] = head.wire.split(b"\r\n")
+        reason = lines[0].split(b" ", 2)[2]
+        request.setResponseCode(head.status, reason)
+        # The server's fields are the response's, not those of `twisted.web`.
+        request.defaultContentType = None
+        request.responseHeaders.removeHeader(b"server")
+        if head.dated:
+            request.responseHeaders.removeHeader(b"date")
+        for line in lines[1:-1]:
+            name, _, value = line.partition(b":")
+            request.responseHeaders.addRawHeader(name, value.strip(b" \t"))
+        request.responseHeaders.addRawHeader(b"via", b"1.1 balancebeam")
+
+    def _finish(self) -> None:
+        self._end(self.status)
+        self._request.finish()
+
+    def _end(self, status: int) -> None:
+        self.status = status
+        self.ended = True
+        self.spine.finished(self)
+
+    # Backpressure.
+
+    def pauseProducing(self) -> None:
+        if self.connection is not None:
+            self.connection.pause_reading()
+
+    def resumeProducing(self) -> None:
+        if self.connection is not None:
+            self.connection.resume_reading()
+
+    def stopProducing(self) -> None:
+        """The client has left, which `left` deals with."""
+
+    def pause_upload(self) -> None:
+        self.upload_paused = True
+
+    def resume_upload(self) -> None:
+        if self.upload_paused:
+            self.upload_paused = False
+            self.pump()
+
+    # Tunnels do not come this way: the Upgrade field stays behind.
+
+    def switch(self, head: ResponseHead) -> None:
+        raise AssertionError("no upgrade was asked for")
+
+    def tunnel_data(self, data: bytes) -> None:
+        raise AssertionError("no upgrade was asked for")
+
+    def tunnel_ended(self, clean: bool) -> None:
+        raise AssertionError("no upgrade was asked for")
