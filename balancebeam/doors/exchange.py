@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from balancebeam.http1.requests import RequestHead
+from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
 from balancebeam.model import UpstreamFailure
 from balancebeam.upstream.connection import UpstreamConnection

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from balancebeam.doors.exchange import Exchange, Fields
 from balancebeam.http1.answers import http_date
 from balancebeam.http1.bodies import chunk, last_chunk
-from balancebeam.http1.requests import RequestHead
+from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
 from balancebeam.model import UpstreamFailure
 
 if TYPE_CHECKING:
-    from balancebeam.doors.http import HttpChannel
+    from balancebeam.doors.channel import HttpChannel
 
 # The end of nearly every response head.
 _VIA = b"Via: 1.1 balancebeam\r\n"

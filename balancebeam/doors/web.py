@@ -20,7 +20,7 @@ from balancebeam.doors.exchange import BUFFER, Exchange, Fields
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import answers
 from balancebeam.http1.forwarding import forwarding
-from balancebeam.http1.requests import RequestHead
+from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
 from balancebeam.model import UpstreamFailure
 from balancebeam.transport import peer_name

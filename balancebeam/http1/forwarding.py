@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from balancebeam.http1.requests import RequestHead
+from balancebeam.http1.request_rules import RequestHead
 
 # The length of a request's body in chunked transfer coding.
 CHUNKED = -1

@@ -1,0 +1,444 @@
+"""
+One client's HTTP/1.1 connection.
+
+It reads one request at a time, streams bodies both ways, and answers in order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from balancebeam.doors.exchange import BUFFER, Fields
+from balancebeam.doors.http_exchange import HttpExchange
+from balancebeam.errors import RequestRefused
+from balancebeam.http1 import answers
+from balancebeam.http1.bodies import (
+    BodyError,
+    ChunkedReader,
+    LengthReader,
+    chunk,
+    last_chunk,
+)
+from balancebeam.http1.forwarding import forwarding, plain_forwarding
+from balancebeam.http1.request_rules import NO_EXTRAS, RequestHead
+from balancebeam.http1.requests import MAX_HEAD, MAX_REQUEST_LINE
+from balancebeam.http1.syntax import CRLF, HEAD_END
+from balancebeam.interfaces import StreamTransport
+from balancebeam.model import TcpAddress
+
+if TYPE_CHECKING:
+    from balancebeam.doors.http import BalancerSite
+
+# After the last answer the client may still be sending. It is listened to for
+# so long (seconds) before the connection closes, so that the reset which
+# unread bytes would cause does not destroy the answer (RFC 9112, 9.6).
+LINGER = 2.0
+
+# A client that has sent the end of its stream may have left or may only have
+# said all it had to say; nothing tells the two apart. It gets its answer if
+# that begins within so many seconds.
+HALF_CLOSED = 1.0
+
+HEADS, BODY, ANSWERING, TUNNEL, LINGERING, CLOSING, CLOSED = range(7)
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class HttpChannel(Protocol):
+    """
+    One client's connection.
+
+    `state` says what arriving bytes are: `HEADS` a request's head, `BODY` its
+    body, `ANSWERING` requests that have to wait, `TUNNEL` anything,
+    `LINGERING` nothing any more. `quiet_since` and `head_since` are on the
+    ticker; `head_since` is when the head that is being read began.
+    """
+
+    transport: StreamTransport  # type: ignore[assignment]
+
+    def __init__(self, site: BalancerSite, peer: str, trusted: bool) -> None:
+        self.site = site
+        self.spine = site.spine
+        self.client = peer
+        self.exchange: HttpExchange | None = None
+        self.state = HEADS
+        self.half_closed = False
+        self.backlogged = False
+        self.reading = True
+        self.quiet_since = site.ticker.now
+        self._ticker = site.ticker
+        self._heads = site.heads
+        self._trusted = trusted
+        self._buffer = b""
+        self._head_since: float | None = site.ticker.now
+        self._advancing = False
+        self._write_ended = False
+        self._body: LengthReader | ChunkedReader | None = None
+        self._received = 0
+        self._forwarding = b""
+        self._forwarding_host: bytes | None = None
+
+    def connectionMade(self) -> None:
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        self.site.channels.add(self)
+
+    # Bytes from the client.
+
+    def dataReceived(self, data: bytes) -> None:
+        self.quiet_since = self._ticker.now
+        state = self.state
+        if state == HEADS:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._read_heads(data)
+        elif state == BODY:
+            self._read_body(data)
+        elif state == ANSWERING:
+            self._buffer += data
+            if len(self._buffer) > BUFFER:
+                self.pause_reading()
+        elif state == TUNNEL:
+            exchange = self.exchange
+            if exchange is not None and exchange.connection is not None:
+                exchange.connection.send_body(data)
+
+    def _read_heads(self, data: bytes) -> None:
+        """Take requests from `data` for as long as they can be answered at once."""
+        if self.backlogged:
+            # The client does not read its answers; it gets no new ones.
+            self._buffer = data
+            if len(data) > BUFFER:
+                self.pause_reading()
+            return
+        self._advancing = True
+        while True:
+            end = data.find(HEAD_END)
+            if end < 0 or end > MAX_HEAD:
+                self._read_part_of_head(data)
+                break
+            try:
+                head = self._heads.read(data[: end + 2])
+            except RequestRefused as refused:
+                if data.startswith(CRLF) and data[2:4] != CRLF:
+                    # RFC 9112, 2.2: "a server that is expecting to receive and
+                    # parse a request-line SHOULD ignore at least one empty line".
+                    data = data[2:]
+                    continue
+                self._refuse(refused, bodyless=data.startswith(b"HEAD "))
+                break
+            self._head_since = None
+            if head.extras is NO_EXTRAS and head.length >= 0 and head.minor:
+                if head.host is not self._forwarding_host:
+                    self._address(head.host)
+                exchange = HttpExchange(self, head, head.wire + self._forwarding)
+            else:
+                exchange = HttpExchange(self, head, head.wire + self._unusual_forwarding(head))
+            self.exchange = exchange
+            if head.length == 0:
+                self.state = ANSWERING
+                self._buffer = data[end + 4 :]
+            elif not self._begin_body(exchange, head, data[end + 4 :]):
+                break
+            self.spine.forward(exchange)
+            if self.state != HEADS or self.backlogged:
+                break
+            data, self._buffer = self._buffer, b""
+            if not data:
+                self._await_request()
+                break
+        self._advancing = False
+
+    def _address(self, host: bytes | None) -> None:
+        """Requests go to `host` from here on; make ready what is added to them."""
+        self._forwarding_host = host
+        self._forwarding = plain_forwarding(self.client.encode("ascii"), b"http", host or b"")
+
+    def _unusual_forwarding(self, head: RequestHead) -> bytes:
+        return forwarding(
+            head, self.client.encode("ascii"), b"http", self._local_host(), self._trusted
+        )
+
+    def _local_host(self) -> bytes:
+        """Whom a client addressed that did not say: the address it connected to."""
+        here: Any = self.transport.getHost()
+        host = getattr(here, "host", "localhost")
+        return str(TcpAddress(host, getattr(here, "port", 80))).encode()
+
+    def _read_part_of_head(self, data: bytes) -> None:
+        """Keep the beginning of a head, unless it can no longer become one."""
+        line_end = data.find(CRLF)
+        if line_end > MAX_REQUEST_LINE or (line_end < 0 and len(data) > MAX_REQUEST_LINE):
+            self._refuse(RequestRefused(414, "the request target is too long"))
+        elif len(data) > MAX_HEAD:
+            self._refuse(RequestRefused(431, "the request head is too large"))
+        elif b"\n" in data.replace(CRLF, b"") or (data[0] < 0x21 and data[:2] not in (b"\r", CRLF)):
+            # What is no head now never becomes one; waiting would only hide it.
+            self._refuse(RequestRefused(400, "a malformed request line"))
+        elif self.half_closed:
+            self.lose()
+        else:
+            self._buffer = data
+            if self._head_since is None:
+                self._head_since = self._ticker.now
+
+    # Bodies of requests.
+
+    def _begin_body(self, exchange: HttpExchange, head: RequestHead, data: bytes) -> bool:
+        """Read what of the body came with the head; false if it was refused."""
+        limit = self.site.max_body
+        if limit is not None and head.length > limit:
+            self.exchange = None
+            self._refuse(RequestRefused(413, "the request body is too large"))
+            return False
+        self._body = ChunkedReader() if head.length < 0 else LengthReader(head.length)
+        self._received = 0
+        self.state = BODY
+        exchange.expect_body()
+        if data:
+            self._read_body(data)
+        return self.state in (BODY, ANSWERING)
+
+    def _read_body(self, data: bytes) -> None:
+        body, exchange = self._body, self.exchange
+        assert body is not None and exchange is not None
+        try:
+            content = body.feed(data)
+        except BodyError as error:
+            self._break_off(exchange, RequestRefused(400, str(error)))
+            return
+        self._received += len(content)
+        limit = self.site.max_body
+        if limit is not None and self._received > limit:
+            self._break_off(exchange, RequestRefused(413, "the request body is too large"))
+            return
+        if exchange.head.length < 0:
+            wire = chunk(content) if content else b""
+            if body.complete:
+                wire += last_chunk(body.trailers)
+        else:
+            wire = content
+        if body.complete:
+            self.state = ANSWERING
+            self._buffer = body.excess
+            self._body = None
+        exchange.upload(wire, body.complete)
+
+    def _break_off(self, exchange: HttpExchange, refused: RequestRefused) -> None:
+        """The body cannot be read to its end: neither server nor client go on."""
+        self.exchange = None
+        responded = exchange.responded
+        exchange.client_gone()
+        if responded:
+            self.abort()
+        else:
+            self._refuse(refused)
+
+    # Answers.
+
+    def refuse(
+        self, status: int, text: str, fields: Fields, bodyless: bool, persistent: bool
+    ) -> None:
+        """Write an error answer of the proxy's own."""
+        body = answers.error_body(text) if status >= 400 else b""
+        lines: list[bytes] = [b"HTTP/1.1 %d %b" % (status, answers.reason_phrase(status))]
+        date = (b"Date", answers.http_date(self.spine.pool.reactor.seconds()))
+        for name, value in (date, *answers.error_fields(body, fields)):
+            lines.append(b"%b: %b" % (name, value))
+        if not persistent:
+            lines.append(b"Connection: close")
+        lines.append(b"")
+        lines.append(b"" if bodyless else body)
+        self.transport.write(CRLF.join(lines))
+
+    def _refuse(self, refused: RequestRefused, bodyless: bool = False) -> None:
+        """Answer a request that could not be read, and read no other."""
+        self.refuse(refused.status, refused.reason, (), bodyless, persistent=False)
+        self._linger()
+
+    def exchange_done(self, persistent: bool) -> None:
+        """The exchange's response has been written; go on with what comes next."""
+        self.exchange = None
+        if not persistent:
+            if self.state == ANSWERING and not self._buffer:
+                self.lose()
+            else:
+                self._linger()
+            return
+        self.state = HEADS
+        if not self._advancing and (self._buffer or self.half_closed or not self.reading):
+            self._continue()
+
+    def _continue(self) -> None:
+        """Read the requests that had to wait, if any."""
+        if not self.reading:
+            self.resume_reading()
+        data, self._buffer = self._buffer, b""
+        if data:
+            self._read_heads(data)
+        else:
+            self._await_request()
+
+    def _await_request(self) -> None:
+        if self.half_closed:
+            self.lose()
+
+    def open_tunnel(self) -> None:
+        """From here on bytes pass both ways as they are."""
+        self.state = TUNNEL
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpKeepAlive(True)
+        data, self._buffer = self._buffer, b""
+        if not self.reading:
+            self.resume_reading()
+        if data:
+            self.dataReceived(data)
+
+    def end_tunnel(self) -> None:
+        """The server sends no more; the client may still."""
+        self._write_ended = True
+        self.transport.unregisterProducer()
+        if self.half_closed:
+            self.lose()
+        else:
+            self.transport.loseWriteConnection()
+
+    # Ends.
+
+    def lose(self) -> None:
+        """Close when everything that was written is out."""
+        if self.state not in (CLOSING, CLOSED):
+            self.state = CLOSING
+            self.quiet_since = self._ticker.now
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def _linger(self) -> None:
+        """Say that nothing more comes, and listen a little longer."""
+        if self.state in (CLOSING, CLOSED):
+            return
+        if self.half_closed:
+            self.lose()
+            return
+        self.state = LINGERING
+        self._buffer = b""
+        self.quiet_since = self._head_since = self._ticker.now
+        self.transport.unregisterProducer()
+        self.resume_reading()
+        self.transport.loseWriteConnection()
+
+    def abort(self) -> None:
+        """Close at once, in a way that no client takes for a regular end."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+        self.state = CLOSED
+        self.transport.abortConnection()
+
+    def readConnectionLost(self) -> None:
+        self.half_closed = True
+        self.quiet_since = self._ticker.now
+        state = self.state
+        if state in (HEADS, LINGERING):
+            if not (state == HEADS and self._buffer and self.backlogged):
+                self.lose()
+        elif state == BODY:
+            self.abort()
+        elif state == TUNNEL:
+            exchange = self.exchange
+            if exchange is not None and exchange.connection is not None:
+                exchange.connection.end_tunnel()
+            if self._write_ended:
+                self.lose()
+
+    def writeConnectionLost(self) -> None:
+        """Everything we had to say is out; the client may still speak."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.state = CLOSED
+        self.site.channels.discard(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def sweep(self, now: float) -> None:
+        """End what has lasted too long."""
+        timeouts = self.site.timeouts
+        quiet = now - self.quiet_since
+        state = self.state
+        if state == HEADS and self._head_since is not None:
+            if now - self._head_since >= timeouts.header:
+                self._head_too_slow()
+        elif state == HEADS and not self.backlogged:
+            if quiet >= timeouts.idle:
+                self.lose()
+        elif state == LINGERING:
+            if now - (self._head_since or 0.0) >= LINGER:
+                self.abort()
+        elif self.backlogged or state == CLOSING:
+            if getattr(self.transport, "progressed", False):
+                self.transport.progressed = False  # type: ignore[attr-defined]
+                self.quiet_since = now
+            elif quiet >= timeouts.idle:
+                self.abort()
+        elif state == BODY:
+            if quiet >= timeouts.idle and self.reading and self.exchange is not None:
+                self._break_off(self.exchange, RequestRefused(408, "the request body is too slow"))
+        elif state == ANSWERING and self.half_closed and quiet >= HALF_CLOSED:
+            self._take_for_gone()
+
+    def _take_for_gone(self) -> None:
+        if self.exchange is not None and not self.exchange.responded:
+            self.abort()
+
+    def _head_too_slow(self) -> None:
+        if self._buffer:
+            self._refuse(RequestRefused(408, "the request head is too slow"))
+        else:
+            # Browsers open connections ahead of need. One that never said
+            # anything is owed no answer.
+            self.lose()
+
+    # Backpressure. As a producer, this is paused while the client takes no more.
+
+    def pauseProducing(self) -> None:
+        self.backlogged = True
+        exchange = self.exchange
+        if exchange is not None and exchange.connection is not None:
+            exchange.connection.pause_reading()
+
+    def resumeProducing(self) -> None:
+        self.backlogged = False
+        self.quiet_since = self._ticker.now
+        exchange = self.exchange
+        if exchange is not None:
+            if exchange.connection is not None:
+                exchange.connection.resume_reading()
+        elif self.state == HEADS:
+            self._continue()
+
+    def stopProducing(self) -> None:
+        """The transport is going away, which `connectionLost` deals with."""
+
+    def pause_reading(self) -> None:
+        """Take no more from the client for now."""
+        if self.reading:
+            self.reading = False
+            self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Take more from the client."""
+        if not self.reading:
+            self.reading = True
+            self.quiet_since = self._ticker.now
+            self.transport.resumeProducing()
