@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,6 +70,7 @@ class FrontendService(service.Service):
             self._stop_listening().addErrback(
                 lambda failure: self._log.failure("while closing listeners", failure)
             )
+            _speak_plainly()
             raise StartError("\n".join(f"balancebeam: {problem}" for problem in problems))
 
     def _listen_at(self, address: ListenAddress) -> None:
@@ -95,6 +98,15 @@ class FrontendService(service.Service):
         stopped = self._stop_listening()
         self.site.close_all()
         return stopped
+
+
+def _speak_plainly() -> None:
+    """
+    Have the error that ends the program seen as it is. By now `twistd` sends
+    stderr to its log, which is right for a daemon only.
+    """
+    if sys.__stderr__ is not None and os.fstat(2).st_rdev != os.stat(os.devnull).st_rdev:
+        sys.stderr = sys.__stderr__
 
 
 def _endpoint(address: EndpointAddress, reactor: Any) -> IStreamServerEndpoint:

@@ -84,8 +84,10 @@ class BatchPoller:
 
     def removeAll(self) -> list[Any]:
         selectables = list(self._selectables.values())
-        for selectable in selectables:
-            self._remove(selectable, select.EPOLLIN | select.EPOLLOUT)
+        self._selectables.clear()
+        self._masks.clear()
+        if self._epoll is not None:
+            self._close()
         return selectables
 
     def _registered(self, bit: int) -> list[Any]:

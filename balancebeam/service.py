@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.application import service
 
+from balancebeam import transport
 from balancebeam.demo import DemoService
 from balancebeam.doors.http import BalancerSite
 from balancebeam.doors.resource import BalancerResource
@@ -32,7 +33,7 @@ from balancebeam.upstream.directory import Directory
 from balancebeam.upstream.health import HealthService
 from balancebeam.upstream.limiter import LimiterService
 from balancebeam.upstream.names import Names
-from balancebeam.upstream.pool import ConnectionPool
+from balancebeam.upstream.pool import Connect, ConnectionPool
 from balancebeam.upstream.selector import SelectorService
 
 
@@ -44,7 +45,13 @@ class BalancerService(service.MultiService):
     empty `settings.bind` that is the only way in.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, random: Random) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        random: Random,
+        connect: Connect = transport.connect,
+    ) -> None:
         super().__init__()
         timeouts = settings.timeouts
         ticker = Ticker(reactor, sweep_interval(timeouts.upstream, timeouts.header, timeouts.idle))
@@ -54,7 +61,8 @@ class BalancerService(service.MultiService):
         selector = SelectorService(algorithm, self.directory, ticker)
         health = HealthService(PassiveHealth(settings.cooldown), self.directory, ticker)
         limiter = LimiterService(None, ticker)
-        pool = ConnectionPool(data_reactor, Names(reactor, ticker), timeouts, ticker)
+        names = Names(reactor, ticker)
+        pool = ConnectionPool(data_reactor, names, timeouts, ticker, connect)
         trusted = TrustedProxies(settings.trusted_proxies)
         self.resource = BalancerResource(selector, health, limiter, pool, trusted=trusted)
         site = BalancerSite(self.resource, ticker, timeouts, settings.max_body)

@@ -34,8 +34,9 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "Balances HTTP requests over servers. For a first look: "
-        "twistd -n balancebeam --demo 3, then curl http://localhost:1100/"
+        "Balances HTTP requests over servers. --upstream, --bind and --trusted-proxy may be "
+        "given several times. For a first look: twistd -n balancebeam --demo 3, and then "
+        "curl http://localhost:1100/"
     )
 
     optParameters: ClassVar[list[list[str | None]]] = [
@@ -61,19 +62,13 @@ class Options(usage.Options):
         self._problems: list[str] = []
 
     def opt_bind(self, address: str) -> None:
-        """
-        Where to listen; repeatable. host:port, [v6]:port, unix:/path or a
-        Twisted server endpoint description. [default: 0.0.0.0:1100]
-        """
+        """Where to listen: host:port, [v6]:port, unix:/path or an endpoint description."""
         self._bind.append(address)
 
     opt_b = opt_bind
 
     def opt_upstream(self, address: str) -> None:
-        """
-        A server to balance over; repeatable. host:port, [v6]:port,
-        unix:/path or http://..., with ,weight=N or ,backup behind it.
-        """
+        """A server: host:port, [v6]:port, unix:/path or http://..., [,weight=N][,backup]."""
         self._upstreams.append(address)
 
     opt_u = opt_upstream
@@ -83,10 +78,7 @@ class Options(usage.Options):
         self["algorithm"] = name
 
     def opt_trusted_proxy(self, network: str) -> None:
-        """
-        A network (CIDR) of proxies whose X-Forwarded-Proto and -Host are
-        believed; repeatable.
-        """
+        """A network (CIDR) of proxies whose X-Forwarded-* fields are believed."""
         self._trusted.append(network)
 
     def opt_version(self) -> None:

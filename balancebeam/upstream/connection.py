@@ -123,6 +123,7 @@ class UpstreamConnection(Protocol):
         self._buffer = b""
         self._persistent = True
         self._informational = 0
+        self._backlogged = False
         self._read_ended = False
         self._write_ended = False
         self._body: Body | None = None
@@ -143,9 +144,9 @@ class UpstreamConnection(Protocol):
         self.quiet_since = self._ticker.now
         if exchange.pending:
             pending, exchange.pending = exchange.pending, ()
-            # Before the write, because that may find the server slow.
-            exchange.resume_upload()
             self.transport.write(exchange.wire + b"".join(pending))
+            if not self._backlogged:
+                exchange.resume_upload()
         else:
             self.transport.write(exchange.wire)
 
@@ -229,10 +230,12 @@ class UpstreamConnection(Protocol):
         self._keeper.gone(self)
 
     def pauseProducing(self) -> None:
+        self._backlogged = True
         if self.exchange is not None:
             self.exchange.pause_upload()
 
     def resumeProducing(self) -> None:
+        self._backlogged = False
         self.quiet_since = self._ticker.now
         if self.exchange is not None:
             self.exchange.resume_upload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
 
@@ -24,6 +25,11 @@ from balancebeam.upstream.names import Names
 # HAProxy close them after 60 and 5 s; servers close theirs after 5 to 75.
 MAX_IDLE = 512
 LONGEST_IDLE = 60.0
+
+
+# How a connection to an address is begun: address, factory, time limit,
+# reactor. Returns a connector.
+Connect = Callable[[ServerAddress, Any, float, Any], Any]
 
 
 class WaitingAsker(Asker, Interface):
@@ -67,7 +73,7 @@ class Attempt(ClientFactory):
         if not pool.open:
             self._failed(FailureKind.UNREACHABLE, "the balancer is shutting down")
             return
-        self._connector = transport.connect(
+        self._connector = pool.begin_connecting(
             self._addresses.pop(0), self, pool.timeouts.connect, pool.reactor
         )
 
@@ -141,8 +147,16 @@ class ConnectionPool(service.Service):
     name = "pool"
     log = Logger()
 
-    def __init__(self, reactor: Any, names: Names, timeouts: Timeouts, ticker: Ticker) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        names: Names,
+        timeouts: Timeouts,
+        ticker: Ticker,
+        connect: Connect = transport.connect,
+    ) -> None:
         self.reactor = reactor
+        self.begin_connecting = connect
         self.names = names
         self.timeouts = timeouts
         self.ticker = ticker

@@ -1,0 +1,43 @@
+"""What holds for every test: none leaves anything behind."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Fail a test that leaves a timer, a socket or an unhandled failure behind.
+
+    Trial does so for its own test cases; this serves plain functions too.
+    """
+    from twisted.internet import reactor
+
+    running: Any = reactor
+    errors: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_failure") is not None or event.get("isError"):
+            errors.append(event)
+
+    before = set(map(id, running.getReaders() + running.getWriters()))
+    timers = set(map(id, running.getDelayedCalls()))
+    globalLogPublisher.addObserver(observe)
+    yield
+    gc.collect()
+    globalLogPublisher.removeObserver(observe)
+    # The reactor's own waker appears when it is first run.
+    before |= set(map(id, running._internalReaders))
+    left = [s for s in running.getReaders() + running.getWriters() if id(s) not in before]
+    calls = [c for c in running.getDelayedCalls() if id(c) not in timers]
+    if not isinstance(request.instance, SynchronousTestCase):
+        assert not errors, f"unhandled failures: {[e.get('log_failure', e) for e in errors]}"
+    assert not left, f"sockets left behind: {left}"
+    assert not calls, f"timers left behind: {calls}"

@@ -1,0 +1,210 @@
+"""The batch poller, on a real epoll and real sockets, without a reactor running."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from balancebeam.poller import BATCH, BatchPoller, batching_reactor
+
+
+class FakeReactor(Clock):
+    """Knows who registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.remove(reader)
+
+
+class Selectable:
+    """One end of a socket pair, which notes what it is called for."""
+
+    def __init__(self) -> None:
+        self.socket, self.peer = socket.socketpair()
+        self.socket.setblocking(False)
+        self.calls: list[str] = []
+        self.outcome: Any = None
+        self.on_read: Any = None
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def doRead(self) -> Any:
+        self.calls.append("read")
+        if self.on_read is not None:
+            return self.on_read()
+        if not self.socket.recv(100):
+            return CONNECTION_DONE
+        return self.outcome
+
+    def doWrite(self) -> Any:
+        self.calls.append("write")
+        return None
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        self.calls.append("read lost")
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.calls.append(f"lost: {reason.type.__name__}")
+
+    def close(self) -> None:
+        self.socket.close()
+        self.peer.close()
+
+
+class Polling(SynchronousTestCase):
+    """What reaches selectables, and what is left behind."""
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.poller = BatchPoller(self.reactor)
+        self.addCleanup(self.check_clean)
+
+    def check_clean(self) -> None:
+        self.poller.removeAll()
+        self.assertEqual(self.reactor.readers, [])
+        self.assertEqual(self.poller.fileno(), -1)
+
+    def selectable(self) -> Selectable:
+        selectable = Selectable()
+        self.addCleanup(selectable.close)
+        return selectable
+
+    def test_interfaces(self) -> None:
+        verifyObject(IReactorFDSet, self.poller)
+        verifyObject(IReadDescriptor, self.poller)
+
+    def test_platform_without_epoll(self) -> None:
+        import select
+
+        self.assertIsInstance(batching_reactor(self.reactor), BatchPoller)
+        self.patch(select, "epoll", None)
+        del select.epoll
+        self.assertIs(batching_reactor(self.reactor), self.reactor)
+
+    def test_registered_only_while_needed(self) -> None:
+        one, two = self.selectable(), self.selectable()
+        self.poller.addReader(one)
+        self.poller.addWriter(two)
+        self.assertEqual(self.reactor.readers, [self.poller])
+        self.assertEqual(self.poller.getReaders(), [one])
+        self.assertEqual(self.poller.getWriters(), [two])
+        self.poller.removeReader(one)
+        self.poller.removeWriter(one)
+        self.poller.removeWriter(two)
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_reading_and_writing(self) -> None:
+        one = self.selectable()
+        self.poller.addReader(one)
+        self.poller.doRead()
+        self.assertEqual(one.calls, [])
+        one.peer.send(b"x")
+        self.poller.addWriter(one)
+        self.poller.doRead()
+        self.assertEqual(one.calls, ["read", "write"])
+        self.poller.removeReader(one)
+        self.poller.doRead()
+        self.assertEqual(one.calls[2:], ["write"])
+
+    def test_end_of_input_is_half_an_end(self) -> None:
+        one = self.selectable()
+        self.poller.addReader(one)
+        one.peer.shutdown(socket.SHUT_WR)
+        self.poller.doRead()
+        self.assertEqual(one.calls, ["read", "read lost"])
+        self.assertEqual(self.poller.getReaders(), [])
+
+    def test_error_while_reading(self) -> None:
+        one = self.selectable()
+        one.outcome = CONNECTION_LOST
+        self.poller.addReader(one)
+        self.poller.addWriter(one)
+        one.peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(one.calls, ["read", "lost: ConnectionLost"])
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_hang_up_while_only_writing(self) -> None:
+        one = self.selectable()
+        self.poller.addWriter(one)
+        one.peer.close()
+        self.poller.doRead()
+        self.assertEqual(one.calls, ["lost: ConnectionLost"])
+
+    def test_exception_is_logged_and_ends_only_that_connection(self) -> None:
+        bad, good = self.selectable(), self.selectable()
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        bad.on_read = fail
+        for one in (bad, good):
+            self.poller.addReader(one)
+            one.peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(bad.calls, ["read", "lost: ZeroDivisionError"])
+        self.assertEqual(good.calls, ["read"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_who_goes_in_the_middle_of_a_batch_gets_no_event(self) -> None:
+        one, two = self.selectable(), self.selectable()
+        three = self.selectable()
+        others = {one: two, two: one}
+
+        def close_the_other(mine: Selectable) -> None:
+            other = others[mine]
+            number = other.fileno()
+            self.poller.removeReader(other)
+            other.socket.close()
+            # The kernel gives the number to the next one who asks.
+            three.socket.close()
+            replacement, three.peer = socket.socketpair()
+            three.socket = replacement
+            if replacement.fileno() == number:
+                self.poller.addReader(three)
+
+        for selectable in (one, two):
+            selectable.on_read = lambda mine=selectable: close_the_other(mine)
+            self.poller.addReader(selectable)
+            selectable.peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(len(one.calls) + len(two.calls), 1)
+        self.assertEqual(three.calls, [])
+
+    def test_a_batch_is_bounded(self) -> None:
+        many = [self.selectable() for _ in range(BATCH + 10)]
+        for one in many:
+            self.poller.addReader(one)
+            one.peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(sum(len(one.calls) for one in many), BATCH)
+        self.poller.doRead()
+        self.assertEqual(sum(len(one.calls) for one in many), BATCH + 10)
+
+    def test_shutdown_disconnects_everybody(self) -> None:
+        one = self.selectable()
+        self.poller.addReader(one)
+        self.poller.connectionLost(Failure(CONNECTION_LOST))
+        self.assertEqual(one.calls, ["lost: ConnectionLost"])
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_time(self) -> None:
+        calls: list[int] = []
+        self.poller.callLater(1, calls.append, 1)
+        self.reactor.advance(1)
+        self.assertEqual(calls, [1])
+        self.assertEqual(self.poller.seconds(), 1.0)

@@ -1,0 +1,244 @@
+"""Transports that write at once, over real sockets and without a reactor running."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from balancebeam.model import TcpAddress, UnixAddress
+from balancebeam.transport import TcpServerTransport, listen, peer_name
+from tests.test_poller import FakeReactor
+
+
+class WritingReactor(FakeReactor):
+    """Knows who wants to write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writers: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:
+        if reader not in self.readers:
+            self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        if writer not in self.writers:
+            self.writers.append(writer)
+
+    def removeWriter(self, writer: Any) -> None:
+        if writer in self.writers:
+            self.writers.remove(writer)
+
+
+class Recorder(Protocol):
+    """Notes what it is told, and is a producer."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost = 0
+        self.paused = 0
+        self.resumed = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.lost += 1
+
+    def pauseProducing(self) -> None:
+        self.paused += 1
+
+    def resumeProducing(self) -> None:
+        self.resumed += 1
+
+    def stopProducing(self) -> None:
+        """The end of the connection says the same."""
+
+
+class WriteAtOnce(SynchronousTestCase):
+    """One transport over one end of a socket pair."""
+
+    def setUp(self) -> None:
+        self.reactor = WritingReactor()
+        ours, self.peer = socket.socketpair()
+        self.peer.setblocking(False)
+        self.addCleanup(self.peer.close)
+        self.protocol = Recorder()
+        self.transport = TcpServerTransport(
+            ours, self.protocol, ("127.0.0.1", 1), None, 1, self.reactor
+        )
+        self.protocol.makeConnection(self.transport)
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        if self.transport.connected:
+            self.transport.abortConnection()
+            self.reactor.advance(0)
+        self.assertEqual(self.reactor.writers, [])
+        self.assertEqual(self.reactor.readers, [])
+
+    def fill(self) -> int:
+        """Write until the kernel takes no more."""
+        written = 0
+        while self.transport.direct:
+            self.transport.write(b"x" * 50000)
+            written += 50000
+        return written
+
+    def read_all(self) -> bytes:
+        data = b""
+        while True:
+            try:
+                more = self.peer.recv(1 << 20)
+            except BlockingIOError:
+                if not self.reactor.writers:
+                    return data
+                self.transport.doWrite()
+                continue
+            if not more:
+                return data
+            data += more
+
+    def test_bytes_are_with_the_peer_at_once(self) -> None:
+        self.transport.write(b"hello")
+        self.assertEqual(self.peer.recv(10), b"hello")
+        self.assertEqual(self.reactor.writers, [])
+
+    def test_what_the_kernel_does_not_take_follows_in_order(self) -> None:
+        written = self.fill()
+        self.transport.write(b"last")
+        self.assertEqual(self.reactor.writers, [self.transport])
+        data = self.read_all()
+        self.assertEqual(len(data), written + 4)
+        self.assertTrue(data.endswith(b"xlast"))
+        self.assertTrue(self.transport.direct)
+        self.assertTrue(self.transport.progressed)
+        self.transport.write(b"more")
+        self.assertEqual(self.peer.recv(10), b"more")
+
+    def test_producer_is_paused_and_resumed(self) -> None:
+        self.transport.registerProducer(self.protocol, True)
+        self.fill()
+        self.transport.write(b"x" * 70000)
+        self.assertEqual((self.protocol.paused > 0, self.protocol.resumed), (True, 0))
+        self.read_all()
+        self.assertEqual(self.protocol.resumed, 1)
+        self.transport.unregisterProducer()
+
+    def test_close_waits_for_what_is_left(self) -> None:
+        written = self.fill()
+        self.transport.loseConnection()
+        self.transport.write(b"too late?")
+        data = b""
+        while self.reactor.writers:
+            data += _read(self.peer, 1 << 20)
+            why = self.transport.doWrite()
+            if why is not None:
+                self.transport.connectionLost(Failure(why))
+        self.assertGreaterEqual(len(data) + len(self.read_all()), written)
+        self.assertEqual(self.protocol.lost, 1)
+
+    def test_nothing_is_written_after_the_end(self) -> None:
+        self.transport.loseWriteConnection()
+        self.transport.doWrite()
+        self.assertEqual(self.peer.recv(10), b"")
+        self.transport.write(b"late")
+        self.assertFalse(self.transport.direct)
+        self.peer.send(b"still heard")
+        self.transport.doRead()
+        self.assertEqual(self.protocol.data, b"still heard")
+
+    def test_nothing_is_written_after_an_abort(self) -> None:
+        self.transport.abortConnection()
+        self.transport.write(b"late")
+        self.reactor.advance(0)
+        self.assertEqual(self.protocol.lost, 1)
+        self.assertEqual(_read(self.peer), b"")
+
+    def test_peer_that_is_gone_is_noticed_outside_of_write(self) -> None:
+        self.peer.close()
+        self.transport.write(b"x")
+        self.transport.write(b"y")
+        self.assertEqual(self.protocol.lost, 0)
+        self.assertEqual(self.reactor.writers, [self.transport])
+
+    def test_reading(self) -> None:
+        self.assertIsNone(self.transport.doRead())
+        self.peer.send(b"abc")
+        self.assertIsNone(self.transport.doRead())
+        self.assertEqual(self.protocol.data, b"abc")
+        self.peer.close()
+        self.assertEqual(type(self.transport.doRead()).__name__, "ConnectionDone")
+
+
+def _read(peer: socket.socket, most: int = 100) -> bytes:
+    try:
+        return peer.recv(most)
+    except OSError:
+        return b""
+
+
+class Listening(SynchronousTestCase):
+    """Ports on real addresses."""
+
+    def setUp(self) -> None:
+        self.reactor = WritingReactor()
+        self.factory = Factory.forProtocol(Recorder)
+        self.factory.noisy = False
+
+    def stop(self, port: Any) -> None:
+        stopped = port.stopListening()
+        self.reactor.advance(0)
+        self.successResultOf(stopped)
+
+    def test_address_in_use(self) -> None:
+        port: Any = listen(TcpAddress("127.0.0.1", 0), self.factory, self.reactor)
+        number = port.getHost().port
+        with self.assertRaises(CannotListenError):
+            listen(TcpAddress("127.0.0.1", number), self.factory, self.reactor)
+        self.stop(port)
+
+    def test_unix_socket(self) -> None:
+        path = self.mktemp()
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        path = os.path.relpath(path)
+        port = listen(UnixAddress(path), self.factory, self.reactor)
+        with self.assertRaises(CannotListenError):
+            listen(UnixAddress(path), self.factory, self.reactor)
+        self.stop(port)
+        self.assertFalse(os.path.exists(path))
+
+    def test_unix_socket_that_a_dead_process_left(self) -> None:
+        path = self.mktemp()
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        path = os.path.relpath(path)
+        left = socket.socket(socket.AF_UNIX)
+        left.bind(path)
+        left.close()
+        os.symlink("999999999", path + ".lock")
+        self.stop(listen(UnixAddress(path), self.factory, self.reactor))
+
+
+class Names(SynchronousTestCase):
+    """By which text servers hear of a client."""
+
+    def test_names(self) -> None:
+        for peer, name in (
+            (IPv4Address("TCP", "192.0.2.1", 1), "192.0.2.1"),
+            (IPv6Address("TCP", "2001:db8::1", 1), "2001:db8::1"),
+            (IPv6Address("TCP", "fe80::1%eth0", 1), "fe80::1"),
+            (IPv6Address("TCP", "::ffff:192.0.2.1", 1), "192.0.2.1"),
+            (UNIXAddress(b"/x"), "unknown"),
+        ):
+            self.assertEqual(peer_name(peer), name)
