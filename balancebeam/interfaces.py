@@ -43,7 +43,13 @@ class Algorithm(Protocol):
 
 
 class StreamTransport(Protocol):
-    """What the doors and the connections to servers use of a transport."""
+    """
+    What the doors and the connections to servers use of a transport.
+
+    `direct`, of our own transports: everything written so far is out.
+    """
+
+    direct: bool
 
     def write(self, data: bytes) -> None: ...
 

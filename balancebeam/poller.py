@@ -48,8 +48,9 @@ class BatchPoller:
         self._epoll: select.epoll | None = None
         self._selectables: dict[int, Any] = {}
         self._masks: dict[int, int] = {}
-        # Descriptors that were closed while a batch was being served: the
-        # kernel may have given the number to somebody else in between.
+        # Descriptors of which something was removed while a batch was being
+        # served. What is known of them is out of date, and the kernel may have
+        # given the number to somebody else; the next batch knows better.
         self._stale: set[int] = set()
 
     # What transports use of a reactor.
@@ -115,12 +116,12 @@ class BatchPoller:
             return
         assert self._epoll is not None
         mask &= ~bit
+        self._stale.add(descriptor)
         if mask:
             self._masks[descriptor] = mask
             self._epoll.modify(descriptor, mask)
             return
         del self._masks[descriptor], self._selectables[descriptor]
-        self._stale.add(descriptor)
         try:
             self._epoll.unregister(descriptor)
         except OSError as failure:

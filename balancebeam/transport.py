@@ -9,6 +9,10 @@ first and fall back to that path for what it does not take.
 
 from __future__ import annotations
 
+import fcntl
+import sys
+import termios
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import address, tcp, unix
@@ -31,11 +35,11 @@ class _WritesAtOnce:
     bytes or an end are outstanding, and when nothing is any more.
     """
 
+    fileno: Callable[[], int]
     direct = True
     _ending = False
-    # Set whenever the peer took some of a backlog; whoever watches for
-    # stalled readers clears it.
-    progressed = False
+    # Octets that the kernel took from a backlog.
+    taken = 0
 
     def write(self: Any, data: bytes) -> None:
         if self.direct and self.connected:
@@ -66,8 +70,21 @@ class _WritesAtOnce:
         return None
 
     def writeSomeData(self: Any, data: bytes) -> Any:
-        self.progressed = True
-        return super().writeSomeData(data)  # type: ignore[misc]
+        taken = super().writeSomeData(data)  # type: ignore[misc]
+        if isinstance(taken, int):
+            self.taken += taken
+        return taken
+
+    def outstanding(self: Any) -> int:
+        """
+        A number that changes whenever the peer has taken something: the octets
+        in the kernel's buffer less those that ever went there from a backlog.
+        """
+        try:
+            waiting = fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return -int(self.taken)
+        return int.from_bytes(waiting, sys.byteorder) - int(self.taken)
 
     def startWriting(self: Any) -> None:
         self.direct = False

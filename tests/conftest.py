@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     running: Any = reactor
     errors: list[LogEvent] = []
 
+    @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         if event.get("log_failure") is not None or event.get("isError"):
             errors.append(event)

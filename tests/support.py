@@ -48,6 +48,11 @@ class MemoryTransport:
         self._producer: Any = None
         self._producer_paused = False
 
+    @property
+    def direct(self) -> bool:
+        """Whether everything that was written has been taken."""
+        return not (self.stuck and self._written)
+
     def take(self) -> bytes:
         """What was written since the last time."""
         data, self._written = self._written, b""
@@ -74,6 +79,8 @@ class MemoryTransport:
 
     def loseWriteConnection(self) -> None:
         self.write_closed = True
+        if not self.stuck:
+            self.protocol.writeConnectionLost()
 
     def abortConnection(self) -> None:
         self.closing = self.aborted = True
@@ -228,8 +235,11 @@ class MemoryBalancer:
 
     def settle(self) -> None:
         """Carry out all ends that the balancer asked for."""
-        while any([peer.settle() for peer in self.peers]):
-            pass
+        settled = True
+        while settled:
+            settled = False
+            for peer in self.peers:
+                settled |= peer.settle()
 
     def advance(self, seconds: float) -> None:
         """Let time pass, in small steps."""

@@ -165,11 +165,14 @@ class ReadFieldTests(SynchronousTestCase):
             b"X-Forwarded_For: 192.0.2.1",
             b"X_Forwarded_Proto: https",
             b"X_Forwarded_Host: a",
-            b"Max_Forwards: 1",
             b"Proxy_Authorization: a",
             b"Keep_Alive: 1",
         ):
             self.assertEqual(f.read_field(line, f.REQUEST_KINDS).kind, f.HOP_BY_HOP, msg=repr(line))
+
+    def test_responses_have_no_twins(self) -> None:
+        for line in (b"Set_Cookie: a", b"Content_Length: 1", b"Proxy_Authenticate: Basic"):
+            self.assertEqual(f.read_field(line, f.RESPONSE_KINDS).kind, f.PLAIN, msg=repr(line))
 
     def test_an_ordinary_name_may_have_an_underscore(self) -> None:
         self.assertEqual(f.read_field(b"My_Field: 1", f.REQUEST_KINDS).kind, f.PLAIN)

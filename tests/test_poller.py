@@ -58,7 +58,7 @@ class Selectable:
         self.calls.append("read lost")
 
     def connectionLost(self, reason: Failure) -> None:
-        self.calls.append(f"lost: {reason.type.__name__}")
+        self.calls.append(f"lost: {type(reason.value).__name__}")
 
     def close(self) -> None:
         self.socket.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_twisted
+import pytest_twisted  # type: ignore[import-untyped]
 import treq
 from twisted.internet.threads import deferToThread
 from twisted.web.client import HTTPConnectionPool
@@ -50,7 +50,7 @@ def test_balances(tmp_path: Path) -> None:
         assert bodies == [b"one", b"two"] * 3
 
 
-@pytest_twisted.ensureDeferred
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
 async def test_demo_with_treq(tmp_path: Path) -> None:
     with program(tmp_path, "--demo", "3") as running:
         agent_pool = HTTPConnectionPool(_reactor(), persistent=False)
@@ -82,7 +82,7 @@ def test_unix_sockets_on_both_sides(tmp_path: Path) -> None:
     (tmp_path / "front").mkdir()
     with Server(answering("one")) as one:
         with program(tmp_path, "--upstream", one.address, "--bind", path) as running:
-            until(lambda: (tmp_path / "s").exists())
+            until((tmp_path / "s").exists)
             with program(tmp_path / "front", "--upstream", path) as front:
                 assert get(front.port).endswith(b"one")
             assert running.process.poll() is None
@@ -130,7 +130,7 @@ def test_large_bodies_both_ways(tmp_path: Path) -> None:
     size = 30 << 20
 
     def serve(connection: socket.socket, number: int) -> None:
-        head, rest = read_head(connection)
+        _, rest = read_head(connection)
         digest = hashlib.sha256(rest)
         left = size - len(rest)
         while left:
@@ -144,7 +144,7 @@ def test_large_bodies_both_ways(tmp_path: Path) -> None:
         body = os.urandom(1 << 20) * 30
         request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
         answer = get(running.port, request + body)
-        head, _, rest = answer.partition(b"\r\n\r\n")
+        rest = answer.partition(b"\r\n\r\n")[2]
         assert rest[:64] == hashlib.sha256(body).hexdigest().encode()
         assert rest[64:] == b"y" * size
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from typing import Optional
 
 import h11
 from hypothesis import given, settings
@@ -34,7 +33,7 @@ def read(data: bytes) -> ResponseHead:
     return ResponseHeads().read(data)
 
 
-def outcome(heads: ResponseHeads, data: bytes) -> Optional[ResponseHead]:
+def outcome(heads: ResponseHeads, data: bytes) -> ResponseHead | None:
     """What becomes of a head; `None` if it is refused."""
     try:
         return heads.read(data)
@@ -237,8 +236,6 @@ class FieldTests(SynchronousTestCase):
             b"X: a\nb",
             b"X: \x00",
             b"X Y: 1",
-            b"Content_Length: 5",
-            b"transfer_encoding: chunked",
             b"",
         ):
             for before in ([], [b"Content-Length: 5"], [b"Connection: close"]):
@@ -268,7 +265,6 @@ class FieldTests(SynchronousTestCase):
             b"Keep-Alive: timeout=5",
             b"Proxy-Connection: keep-alive",
             b"Proxy-Authenticate: Basic",
-            b"Proxy_Authenticate: Basic",
             b"TE: trailers",
             b"Upgrade: h2c",
         ):
@@ -454,9 +450,14 @@ class PropertyTests(SynchronousTestCase):
         self, line: bytes, lines: list[bytes]
     ) -> None:
         found = outcome(SHARED, head(line, *lines))
-        self.assertEqual(found, outcome(ResponseHeads(), head(line, *lines)))
-        if found is None:
+        fresh = outcome(ResponseHeads(), head(line, *lines))
+        if found is None or fresh is None:
+            self.assertEqual(found, fresh)
             return
+        if has_body(b"GET", found.status):
+            self.assertEqual(found.length, fresh.length)
+        found.length = fresh.length
+        self.assertEqual(found, fresh)
         connection = h11.Connection(h11.CLIENT)
         connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
         connection.send(h11.EndOfMessage())

@@ -81,7 +81,8 @@ class RoundRobinTests(SynchronousTestCase):
             self.assertEqual(firsts(algorithm, pool, len(pool)), [server.name for server in pool])
 
     def test_no_servers(self) -> None:
-        for pool in ((), []):
+        nobody: list[Servers] = [(), []]
+        for pool in nobody:
             self.assertEqual(list(RoundRobin().order(pool)), [])
 
     def test_one_server(self) -> None:

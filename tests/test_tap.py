@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,6 +27,13 @@ def parse(*arguments: str) -> Options:
     return options
 
 
+def scratch_file(case: SynchronousTestCase) -> str:
+    """The path of a file that is gone after the test."""
+    folder = tempfile.mkdtemp()
+    case.addCleanup(shutil.rmtree, folder)
+    return os.path.join(folder, "hosts")
+
+
 class Good(SynchronousTestCase):
     """What is understood."""
 
@@ -35,7 +46,7 @@ class Good(SynchronousTestCase):
         self.assertEqual((settings.demo, settings.trusted_proxies), (0, ()))
 
     def test_everything(self) -> None:
-        hosts = self.mktemp()
+        hosts = scratch_file(self)
         with open(hosts, "w") as file:
             file.write("# ours\n10.0.0.1:80\n\n  [::1]:81  # six\n")
         settings = parse(
@@ -123,7 +134,7 @@ class Bad(SynchronousTestCase):
                     self.assertIn(word, line)
 
     def test_all_at_once(self) -> None:
-        hosts = self.mktemp()
+        hosts = scratch_file(self)
         with open(hosts, "w") as file:
             file.write("10.0.0.1:80\nnonsense\n\n10.0.0.1:x\n")
         lines = self.mistakes(
@@ -134,7 +145,7 @@ class Bad(SynchronousTestCase):
         self.assertTrue(any(f"{hosts}:4: '10.0.0.1:x'" in line for line in lines), lines)
 
     def test_empty_hosts_file(self) -> None:
-        hosts = self.mktemp()
+        hosts = scratch_file(self)
         with open(hosts, "w") as file:
             file.write("# nothing\n")
         (line,) = self.mistakes("--hosts", hosts)

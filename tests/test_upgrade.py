@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from balancebeam.model import Timeouts
 from tests.support import FULL, GET, OK, MemoryBalancer, Peer, head_and_body
 from tests.test_http_door import DoorCase
@@ -19,7 +21,7 @@ SWITCH = (
 class Tunnels(DoorCase):
     """Bytes both ways after a 101."""
 
-    def tunnel(self, **settings: object) -> tuple[MemoryBalancer, Peer, Peer]:
+    def tunnel(self, **settings: Any) -> tuple[MemoryBalancer, Peer, Peer]:
         balancer = self.balancer(**settings)
         client = balancer.client()
         client.send(UPGRADE)

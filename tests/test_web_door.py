@@ -111,7 +111,7 @@ class Mounted(DoorCase):
         server.send(OK)
 
     def test_error(self) -> None:
-        balancer, client = self.mounted(servers=0)
+        _, client = self.mounted(servers=0)
         client.send(GET.replace(b"/ ", b"/app/ "))
         self.assert_error(client.received(), 503)
 

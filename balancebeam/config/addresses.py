@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 from balancebeam.model import (
     EndpointAddress,
@@ -17,10 +17,12 @@ from balancebeam.model import (
 _HOST_PORT = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/@,\s]+)):(?P<port>[0-9]{1,5})"
 )
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.\-]*[A-Za-z0-9.])?")
-# A name with a port looks like the description of an endpoint; these are such
-# descriptions, as is whatever does not look like a name with a port.
-_ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd|haproxy|stdio):.+|[a-z][a-z0-9]*:.*[:=].*")
+_NAME = re.compile(
+    r"[A-Za-z0-9_]([A-Za-z0-9_\-]*[A-Za-z0-9])?(\.[A-Za-z0-9_]([A-Za-z0-9_\-]*[A-Za-z0-9])?)*\.?"
+)
+# Descriptions of endpoints begin with the kind. That of a plugin is only told
+# from a mistyped address by its named arguments.
+_ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd|haproxy|stdio):.+|[a-z][a-z0-9]*:[^/].*=.*")
 
 # sockaddr_un has 108 octets, the last of which is the terminating NUL.
 _LONGEST_PATH = 107
@@ -48,10 +50,13 @@ def read_tcp(text: str) -> TcpAddress:
 
 def _is_broken_ipv4(host: str) -> bool:
     """Whether this can only have been meant as an IPv4 address, and is none."""
-    parts = host.split(".")
-    if not parts[-1].isdigit():
+    if not host.rstrip(".").split(".")[-1].isdigit():
         return False
-    return len(parts) != 4 or not all(p.isdigit() and len(p) <= 3 and int(p) <= 255 for p in parts)
+    try:
+        IPv4Address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def _read_unix(text: str) -> UnixAddress:
@@ -102,9 +107,9 @@ def read_server_address(text: str) -> ServerAddress:
 
 def read_server(text: str) -> ServerSettings:
     """`ADDR[,weight=N][,backup]`. Raises `ValueError`."""
-    address, _, rest = text.partition(",")
+    address, comma, rest = text.partition(",")
     found: dict[str, str] = {}
-    for item in rest.split(",") if rest else []:
+    for item in rest.split(",") if comma else []:
         name, value = _read_item(text, item)
         if name in found:
             raise ValueError(f"{text!r} says {name} twice")

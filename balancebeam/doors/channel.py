@@ -38,16 +38,6 @@ from balancebeam.model import TcpAddress
 if TYPE_CHECKING:
     from balancebeam.doors.http import BalancerSite
 
-# After the last answer the client may still be sending. It is listened to for
-# so long (seconds) before the connection closes, so that the reset which
-# unread bytes would cause does not destroy the answer (RFC 9112, 9.6).
-LINGER = 2.0
-
-# A client that has sent the end of its stream may have left or may only have
-# said all it had to say; nothing tells the two apart. It gets its answer if
-# that begins within so many seconds.
-HALF_CLOSED = 1.0
-
 HEADS, BODY, ANSWERING, TUNNEL, LINGERING, CLOSING, CLOSED = range(7)
 
 
@@ -59,7 +49,10 @@ class HttpChannel(Protocol):
     `state` says what arriving bytes are: `HEADS` a request's head, `BODY` its
     body, `ANSWERING` requests that have to wait, `TUNNEL` anything,
     `LINGERING` nothing any more. `quiet_since` and `head_since` are on the
-    ticker; `head_since` is when the head that is being read began.
+    ticker; `head_since` is when the head that is being read began, `None`
+    between requests. `half_over` is a tunnel of which one side has ended;
+    `flushed` tells that all is out when lingering; `outstanding` is what was
+    not, at the last sweep.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
@@ -78,9 +71,11 @@ class HttpChannel(Protocol):
         self._heads = site.heads
         self._trusted = trusted
         self._buffer = b""
-        self._head_since: float | None = site.ticker.now
+        self.head_since: float | None = site.ticker.now
         self._advancing = False
-        self._write_ended = False
+        self.half_over = False
+        self.flushed = False
+        self.outstanding: int | None = None
         self._body: LengthReader | ChunkedReader | None = None
         self._received = 0
         self._forwarding = b""
@@ -95,8 +90,9 @@ class HttpChannel(Protocol):
     # Bytes from the client.
 
     def dataReceived(self, data: bytes) -> None:
-        self.quiet_since = self._ticker.now
         state = self.state
+        if state != LINGERING:
+            self.quiet_since = self._ticker.now
         if state == HEADS:
             if self._buffer:
                 data = self._buffer + data
@@ -137,7 +133,7 @@ class HttpChannel(Protocol):
                     continue
                 self._refuse(refused, bodyless=data.startswith(b"HEAD "))
                 break
-            self._head_since = None
+            self.head_since = None
             if head.extras is NO_EXTRAS and head.length >= 0 and head.minor:
                 if head.host is not self._forwarding_host:
                     self._address(head.host)
@@ -189,8 +185,8 @@ class HttpChannel(Protocol):
             self.lose()
         else:
             self._buffer = data
-            if self._head_since is None:
-                self._head_since = self._ticker.now
+            if self.head_since is None and data not in (b"\r", CRLF):
+                self.head_since = self._ticker.now
 
     # Bodies of requests.
 
@@ -276,6 +272,7 @@ class HttpChannel(Protocol):
                 self._linger()
             return
         self.state = HEADS
+        self.quiet_since = self._ticker.now
         if not self._advancing and (self._buffer or self.half_closed or not self.reading):
             self._continue()
 
@@ -303,12 +300,21 @@ class HttpChannel(Protocol):
             self.resume_reading()
         if data:
             self.dataReceived(data)
+        if self.half_closed:
+            self._end_upstream()
+
+    def _end_upstream(self) -> None:
+        """Tell the server that the client sends no more through the tunnel."""
+        self.half_over = True
+        exchange = self.exchange
+        if exchange is not None and exchange.connection is not None:
+            exchange.connection.end_tunnel()
 
     def end_tunnel(self) -> None:
         """The server sends no more; the client may still."""
-        self._write_ended = True
+        over, self.half_over = self.half_over, True
         self.transport.unregisterProducer()
-        if self.half_closed:
+        if over:
             self.lose()
         else:
             self.transport.loseWriteConnection()
@@ -332,7 +338,7 @@ class HttpChannel(Protocol):
             return
         self.state = LINGERING
         self._buffer = b""
-        self.quiet_since = self._head_since = self._ticker.now
+        self.quiet_since = self._ticker.now
         self.transport.unregisterProducer()
         self.resume_reading()
         self.transport.loseWriteConnection()
@@ -355,14 +361,15 @@ class HttpChannel(Protocol):
         elif state == BODY:
             self.abort()
         elif state == TUNNEL:
-            exchange = self.exchange
-            if exchange is not None and exchange.connection is not None:
-                exchange.connection.end_tunnel()
-            if self._write_ended:
+            over = self.half_over
+            self._end_upstream()
+            if over:
                 self.lose()
 
     def writeConnectionLost(self) -> None:
         """Everything we had to say is out; the client may still speak."""
+        self.flushed = True
+        self.quiet_since = self._ticker.now
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.state = CLOSED
@@ -371,48 +378,34 @@ class HttpChannel(Protocol):
         if exchange is not None:
             exchange.client_gone()
 
-    def sweep(self, now: float) -> None:
-        """End what has lasted too long."""
-        timeouts = self.site.timeouts
-        quiet = now - self.quiet_since
-        state = self.state
-        if state == HEADS and self._head_since is not None:
-            if now - self._head_since >= timeouts.header:
-                self._head_too_slow()
-        elif state == HEADS and not self.backlogged:
-            if quiet >= timeouts.idle:
-                self.lose()
-        elif state == LINGERING:
-            if now - (self._head_since or 0.0) >= LINGER:
-                self.abort()
-        elif self.backlogged or state == CLOSING:
-            if getattr(self.transport, "progressed", False):
-                self.transport.progressed = False  # type: ignore[attr-defined]
-                self.quiet_since = now
-            elif quiet >= timeouts.idle:
-                self.abort()
-        elif state == BODY:
-            if quiet >= timeouts.idle and self.reading and self.exchange is not None:
-                self._break_off(self.exchange, RequestRefused(408, "the request body is too slow"))
-        elif state == ANSWERING and self.half_closed and quiet >= HALF_CLOSED:
-            self._take_for_gone()
+    @property
+    def responded(self) -> bool:
+        """Whether the response to the request in progress has begun."""
+        return self.exchange is not None and self.exchange.responded
 
-    def _take_for_gone(self) -> None:
-        if self.exchange is not None and not self.exchange.responded:
-            self.abort()
+    # Too slow, says the sweep.
 
-    def _head_too_slow(self) -> None:
-        if self._buffer:
+    def head_too_slow(self) -> None:
+        """The head that is being read takes too long."""
+        if self._buffer not in (b"", b"\r", CRLF):
             self._refuse(RequestRefused(408, "the request head is too slow"))
         else:
             # Browsers open connections ahead of need. One that never said
             # anything is owed no answer.
             self.lose()
 
+    def body_too_slow(self) -> None:
+        """Nothing has come of the body for too long."""
+        exchange = self.exchange
+        if exchange is not None and not exchange.awaits_continue:
+            self._break_off(exchange, RequestRefused(408, "the request body is too slow"))
+
     # Backpressure. As a producer, this is paused while the client takes no more.
 
     def pauseProducing(self) -> None:
-        self.backlogged = True
+        if not self.backlogged:
+            self.backlogged = True
+            self.quiet_since = self._ticker.now
         exchange = self.exchange
         if exchange is not None and exchange.connection is not None:
             exchange.connection.pause_reading()

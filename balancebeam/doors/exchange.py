@@ -34,7 +34,8 @@ class Exchange:
     `wire` is the head as it goes to a server. `pending` is what of the body
     waits for a connection, in wire form. `responded` means that a response
     has begun, `ended` that nothing more will happen. `upload_paused` tells
-    that the client must not send for now, because a server does not take it.
+    that the client must not send for now, because a server does not take it;
+    `awaits_continue`, that it will send when the server tells it to.
     """
 
     connection: UpstreamConnection | None = None
@@ -47,6 +48,7 @@ class Exchange:
     responded = False
     ended = False
     upload_paused = False
+    awaits_continue = False
     status = 0
     upgrade = b""
     pending: Sequence[bytes] = ()
@@ -68,6 +70,7 @@ class Exchange:
 
     def expect_body(self) -> None:
         """There is a body, and it will come in by `upload`."""
+        self.awaits_continue = self.head.extras.expects_continue
         self.body_complete = False
         self._sent = []
 
@@ -77,6 +80,7 @@ class Exchange:
             self.body_complete = True
         if not data:
             return
+        self.awaits_continue = False
         if self._sent is not None:
             self._sent_octets += len(data)
             if self._sent_octets > BUFFER:
@@ -123,7 +127,7 @@ class Exchange:
     @property
     def waits_for_client(self) -> bool:
         """Whether the server cannot answer because the client has yet to send."""
-        return not self.body_complete and not self.upload_paused
+        return not (self.body_complete or self.upload_paused or self.awaits_continue)
 
     def upstream_failed(self, failure: UpstreamFailure) -> None:
         self.connection = None

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
 from twisted.web.server import Site
 
 from balancebeam.doors.channel import HttpChannel
+from balancebeam.doors.patience import end_if_too_slow
 from balancebeam.doors.resource import BalancerResource
 from balancebeam.model import Timeouts
 from balancebeam.ticker import Ticker
@@ -57,7 +58,7 @@ class BalancerSite(Site):
     def sweep(self, now: float) -> None:
         """End what clients leave hanging for too long."""
         for channel in list(self.channels):
-            channel.sweep(now)
+            end_if_too_slow(channel, self.timeouts, now, self.ticker.interval)
 
     def close_all(self) -> None:
         """Close every client's connection, whatever is going on."""

@@ -109,6 +109,7 @@ class HttpExchange(Exchange):
         self._done()
 
     def informational(self, head: ResponseHead) -> None:
+        self.awaits_continue = False
         # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an
         # HTTP/1.0 client."
         if self.head.minor:
@@ -146,10 +147,13 @@ class HttpExchange(Exchange):
     def switch(self, head: ResponseHead) -> None:
         self.responded = True
         self.status = 101
+        if self.connection is not None:
+            self.connection.keep_alive()
         self.channel.transport.write(head.wire + self._end_of_head(head))
         self.channel.open_tunnel()
 
     def tunnel_data(self, data: bytes) -> None:
+        self.channel.quiet_since = self.spine.pool.ticker.now
         self.channel.transport.write(data)
 
     def tunnel_ended(self, clean: bool) -> None:

@@ -82,8 +82,12 @@ def _target(base: bytes, request: Request) -> bytes:
     for byte, behind `base`.
     """
     uri: bytes = request.uri
-    if not uri.startswith(b"/"):
+    if uri == b"*":
         return uri
+    if not uri.startswith(b"/"):
+        # `base` is to stand before whatever is asked for, and `twisted.web`
+        # finds resources by the whole of such a target.
+        raise RequestRefused(400, "a target in absolute form")
     path, mark, query = uri.partition(b"?")
     rest = path.split(b"/")[len(request.prepath or ()) + 1 :]
     return base + b"/" + b"/".join(rest) + mark + query

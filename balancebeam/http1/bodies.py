@@ -173,7 +173,8 @@ class ChunkedReader:
 
 def _unfinished_line(data: bytes, limit: int) -> bytes:
     """What may still become whole lines. Raises `BodyError` if it cannot."""
-    if len(data) > limit:
+    # Part of the line end may be here already; it does not count.
+    if len(data.rstrip(CRLF)) > limit:
         raise BodyError("a line that is too long")
     # Without this a bare LF would only be noticed when the time is up.
     if b"\n" in data.replace(CRLF, b""):

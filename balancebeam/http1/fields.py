@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from balancebeam.http1.syntax import FIELD_LINE, HOST_VALUE, VALUE_OCTETS
+from balancebeam.http1.syntax import FIELD_LINE, VALUE_OCTETS, is_host
 
 PLAIN = 0
 HOST = 1
@@ -65,6 +65,11 @@ RESPONSE_KINDS: Mapping[bytes, int] = {
     b"www-authenticate": CREDENTIAL,
     b"authentication-info": CREDENTIAL,
 }
+
+
+_STRIPPED_TWINS = frozenset(
+    (FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, CONNECTION, HOP_BY_HOP, UPGRADE, TE)
+)
 
 
 class Field(NamedTuple):
@@ -144,8 +149,8 @@ class FieldMemory:
         if line in self._older_plain:
             self._remember(line, None)
             return None
-        name, _, value = line.partition(b":")
-        if name in self._plain_names and not value.translate(None, VALUE_OCTETS):
+        name, colon, value = line.partition(b":")
+        if name in self._plain_names and colon and not value.translate(None, VALUE_OCTETS):
             self._remember(line, None)
             return None
         field = self._older_special.get(line) or read_field(line, self._kinds)
@@ -178,10 +183,9 @@ def read_field(line: bytes, kinds: Mapping[bytes, int]) -> Field:
     """
     Take one field line apart.
 
-    A name that differs from a special one only by "_" for "-" is that special
-    field to many servers (CGI and WSGI join the two), so it is taken for it:
-    as framing it is an error, otherwise it is kept from passing as something
-    else than we checked.
+    In a request, a name that differs from a special one only by "_" for "-" is
+    that field to many servers (CGI and WSGI join the two): as framing it is an
+    error, and as a forwarding or hop-by-hop field it does not pass.
 
     Raises `FieldError`.
     """
@@ -194,21 +198,21 @@ def read_field(line: bytes, kinds: Mapping[bytes, int]) -> Field:
     if kind == HOST:
         # RFC 9112, 3.2: a server MUST answer 400 to "a Host header field with
         # an invalid field value".
-        if HOST_VALUE.fullmatch(value) is None:
+        if not is_host(value):
             raise FieldError("a malformed Host field")
     elif kind == DATE and line.startswith(b"Date:"):
         # Spelled like this it is found by looking for it; see `responses`.
         kind = PLAIN
-    elif kind == PLAIN and b"_" in name:
-        kind = _kind_of_twin(name, kinds)
+    elif kind == PLAIN and b"_" in name and kinds is REQUEST_KINDS:
+        kind = _kind_of_twin(name)
     return Field(kind, name, value, line)
 
 
-def _kind_of_twin(name: bytes, kinds: Mapping[bytes, int]) -> int:
-    kind = kinds.get(name.replace(b"_", b"-"), PLAIN)
-    if kind in (CONTENT_LENGTH, TRANSFER_ENCODING, HOST):
+def _kind_of_twin(name: bytes) -> int:
+    kind = REQUEST_KINDS.get(name.replace(b"_", b"-"), PLAIN)
+    if kind in (CONTENT_LENGTH, TRANSFER_ENCODING):
         raise FieldError("a field name that looks like a framing field")
-    return kind if kind == PLAIN else HOP_BY_HOP
+    return HOP_BY_HOP if kind in _STRIPPED_TWINS else PLAIN
 
 
 def without(head: bytes, lines: Iterable[bytes]) -> bytes:

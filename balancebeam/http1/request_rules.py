@@ -16,10 +16,10 @@ from balancebeam.errors import RequestRefused
 from balancebeam.http1 import fields as f
 from balancebeam.http1.syntax import (
     ABSOLUTE_TARGET,
-    HOST_VALUE,
     LONGEST_LENGTH,
     MAX_CONTENT_LENGTH,
     TOKEN,
+    is_host,
     list_items,
 )
 
@@ -236,7 +236,11 @@ def assemble(
         # containing a Transfer-Encoding header field MUST treat the message as
         # if the framing is faulty".
         raise RequestRefused(400, "Transfer-Encoding in HTTP/1.0")
-    target, host = _read_target(method, target, host)
+    target, authority = _read_target(method, target, host)
+    if host is None and authority is not None:
+        # RFC 9112, 3.2: every HTTP/1.1 request has one.
+        block += b"Host: %b\r\n" % authority
+    host = authority
     if minor == 0 and extras.expects_continue:
         # RFC 9110, 10.1.1: "A server that receives a 100-continue expectation
         # in an HTTP/1.0 request MUST ignore that expectation."
@@ -287,7 +291,7 @@ def _read_target(method: bytes, target: bytes, host: bytes | None) -> tuple[byte
     if match is None or match.group(1).lower() != b"http" or not match.group(2):
         raise RequestRefused(400, "a malformed request target")
     authority, path = match.group(2), match.group(3)
-    if HOST_VALUE.fullmatch(authority) is None:
+    if not is_host(authority):
         raise RequestRefused(400, "a malformed request target")
     if host is not None and _without_port(host) != _without_port(authority):
         # RFC 9112, 3.2.2 has a proxy replace Host by the target's; a server

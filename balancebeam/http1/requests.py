@@ -61,7 +61,7 @@ class RequestHeads:
                 host = self._blocks.get(block)
                 if host is None:
                     host = self._common_block(block)
-            if host is not None and minor == b"1" and target[0] == _SLASH:
+            if host is not None and minor == b"1" and target[0] == _SLASH and method != b"CONNECT":
                 return RequestHead(method, target, 1, host, wire, 0, True, NO_EXTRAS)
             lines = head[start:].split(b"\r\n")
             lines.pop()
@@ -82,7 +82,8 @@ class RequestHeads:
         plain = memory.plain
         host: bytes | None = None
         lines.pop()
-        if len(lines) > MAX_FIELDS:
+        if len(lines) >= MAX_FIELDS:
+            # Connection may have been there as well; those who count all know.
             return None
         for line in lines:
             if line not in plain:

@@ -91,8 +91,11 @@ class ResponseHeads:
                 wire = wire.replace(b"\r\nConnection: keep-alive\r\n", CRLF, 1)
             else:
                 return self._read_unusual(known, lines[1:-1], dated)
-        if len(lines) > MAX_FIELDS:
+        # The status line and the empty end are in the count as well.
+        if len(lines) > MAX_FIELDS + 2:
             raise ResponseRefused("too many header fields")
+        if status in _BARE:
+            length = 0
         return ResponseHead(status, wire, length, persistent, dated, b"")
 
     def _read_unusual(self, line: StatusLine, lines: list[bytes], dated: bool) -> ResponseHead:
@@ -164,7 +167,8 @@ def _understand(
     framing = _check_framing(minor, status, length, codings)
     if framing is None:
         dropped += [s.line for s in specials if s.kind == f.CONTENT_LENGTH]
-    names = set(options) - {b"keep-alive", b"close", b"content-length"}
+    # Date is for all recipients, and RFC 9110, 7.6.1 forbids to name such fields.
+    names = set(options) - {b"keep-alive", b"close", b"content-length", b"date"}
     passed = [wire_line]
     for text in lines:
         if text in dropped:

@@ -8,6 +8,7 @@ its length.
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 
 CRLF = b"\r\n"
 HEAD_END = b"\r\n\r\n"
@@ -31,9 +32,9 @@ REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!\"$-~]+) HTTP/1\.([0-9])\r\n"
 STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
 # RFC 3986, 3.2.2, without sub-delims: no name in use has them, and a comma
-# or a semicolon is read in several ways.
-_HOST = rb"(?:[A-Za-z0-9\-._~%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
-HOST_VALUE = re.compile(_HOST)
+# or a semicolon is read in several ways. Empty only without a port: RFC 9110,
+# 4.2.1 has a recipient reject an http URI with an empty host.
+_HOST = re.compile(rb"(?:(?:[A-Za-z0-9\-._~%]+|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{0,5})?)?")
 
 ABSOLUTE_TARGET = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?]*)(.*)")
 
@@ -56,3 +57,16 @@ IDEMPOTENT_METHODS: frozenset[bytes] = frozenset(
 def list_items(value: bytes) -> list[bytes]:
     """The members of a comma separated field value, in lower case."""
     return [item for item in (part.strip(b" \t").lower() for part in value.split(b",")) if item]
+
+
+def is_host(value: bytes) -> bool:
+    """Whether `value` can stand in a Host field: a host and perhaps a port."""
+    match = _HOST.fullmatch(value)
+    if match is None:
+        return False
+    if match.group(1) is not None:
+        try:
+            IPv6Address(match.group(1).decode("ascii"))
+        except ValueError:
+            return False
+    return True

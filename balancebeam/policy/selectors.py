@@ -27,6 +27,8 @@ class RoundRobin:
         self._turns: list[tuple[Any, ...]] = []
 
     def order(self, servers: Sequence[C]) -> Iterator[C]:
+        if not servers:
+            return iter(())
         turn = self._turn
         self._turn = turn + 1
         if servers is not self._servers:
@@ -35,7 +37,7 @@ class RoundRobin:
             return self._weighted(servers)
         if self._turns:
             return iter(self._turns[turn % len(servers)])
-        start = turn % (len(servers) or 1)
+        start = turn % len(servers)
         return chain(servers[start:], servers[:start])
 
     def _meet(self, servers: Sequence[Any]) -> None:

@@ -33,7 +33,7 @@ Body = Union[LengthReader, ChunkedReader, UntilCloseReader]
 
 # RFC 9110, 15.2: a client must be able to parse any number of them, but a
 # server that sends more than these is not answering.
-MAX_INFORMATIONAL = 16
+MAX_INFORMATIONAL = 100
 
 OK = 200
 
@@ -103,7 +103,8 @@ class UpstreamConnection(Protocol):
     """
     Sends a request, reads one response, and is then idle or closed.
 
-    `quiet_since` is when bytes last went either way, on the ticker.
+    `quiet_since` is when bytes last went either way, on the ticker. `pooled`
+    tells that it has been idle, so that the server may have closed it.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
@@ -115,7 +116,7 @@ class UpstreamConnection(Protocol):
         self.exchange: Asker | None = None
         self.state = IDLE
         self.quiet_since = ticker.now
-        self.uses = 0
+        self.pooled = False
         self.paused = False
         self._keeper = keeper
         self._heads = heads
@@ -140,7 +141,6 @@ class UpstreamConnection(Protocol):
         self.exchange = exchange
         exchange.connection = self
         self.state = WAITING
-        self.uses += 1
         self.quiet_since = self._ticker.now
         if exchange.pending:
             pending, exchange.pending = exchange.pending, ()
@@ -154,6 +154,11 @@ class UpstreamConnection(Protocol):
         """Send more of the request's body, or bytes through the tunnel."""
         self.quiet_since = self._ticker.now
         self.transport.write(data)
+
+    def keep_alive(self) -> None:
+        """Have the kernel find out if the server is gone, for a silent tunnel."""
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpKeepAlive(True)
 
     def end_tunnel(self) -> None:
         """The client sends no more through the tunnel."""
@@ -194,6 +199,11 @@ class UpstreamConnection(Protocol):
         """The balancer is stopping."""
         self._fail(FailureKind.CLOSED, "the balancer is stopping")
 
+    def leave_pool(self) -> None:
+        """End an idle connection, which nobody can take from now on."""
+        self.server.idle.pop(self, None)
+        self.close()
+
     def close(self) -> None:
         """End the connection at once, whatever it is doing."""
         if self.state != CLOSED:
@@ -217,7 +227,7 @@ class UpstreamConnection(Protocol):
             self.exchange.tunnel_data(data)
         elif state == IDLE:
             # A response before any request; whose it would be nobody can say.
-            self.close()
+            self.leave_pool()
 
     def readConnectionLost(self) -> None:
         self._ended(clean=True)
@@ -341,7 +351,8 @@ class UpstreamConnection(Protocol):
         exchange.connection = None
         self._body = None
         self._informational = 0
-        if self._persistent:
+        if self._persistent and self.transport.direct:
+            # `direct`: nothing of a request is left to be sent.
             self.state = IDLE
             if self.paused:
                 self.resume_reading()
@@ -372,7 +383,7 @@ class UpstreamConnection(Protocol):
         if state == TUNNEL:
             self._tunnel_ended(clean)
         elif state == WAITING:
-            stale = self.uses > 1 and not self._buffer and not self._informational
+            stale = self.pooled and not self._buffer and not self._informational
             self._fail(FailureKind.STALE if stale else FailureKind.CLOSED)
         elif state == BODY:
             exchange = self.exchange
@@ -383,7 +394,7 @@ class UpstreamConnection(Protocol):
             else:
                 self._fail(FailureKind.CLOSED)
         elif state == IDLE:
-            self.close()
+            self.leave_pool()
 
     def _tunnel_ended(self, clean: bool) -> None:
         self._read_ended = True

@@ -9,6 +9,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from balancebeam.model import ServerAddress, TcpAddress
@@ -49,6 +50,7 @@ class Names:
         self._reactor = reactor
         self._ticker = ticker
         self._known: dict[str, tuple[float, list[str]]] = {}
+        self._asked: dict[str, list[Deferred[list[str]]]] = {}
 
     def find(self, address: ServerAddress) -> list[ServerAddress] | Deferred[list[ServerAddress]]:
         """
@@ -66,14 +68,28 @@ class Names:
         )
 
     def _ask(self, name: str) -> Deferred[list[str]]:
+        """The addresses of `name`; all who ask meanwhile share the question."""
+        waiter: Deferred[list[str]] = Deferred()
+        waiters = self._asked.get(name)
+        if waiters is not None:
+            waiters.append(waiter)
+            return waiter
+        self._asked[name] = [waiter]
         done: Deferred[list[str]] = Deferred()
+        done.addCallbacks(
+            lambda hosts: self._found(name, hosts), lambda failure: self._lost(name, failure)
+        )
         self._reactor.nameResolver.resolveHostName(_Receiver(done, name), name)
+        return waiter
 
-        def remember(hosts: list[str]) -> list[str]:
-            self._known[name] = (self._ticker.now, hosts)
-            return hosts
+    def _found(self, name: str, hosts: list[str]) -> None:
+        self._known[name] = (self._ticker.now, hosts)
+        for waiter in self._asked.pop(name):
+            waiter.callback(hosts)
 
-        return done.addCallback(remember)
+    def _lost(self, name: str, failure: Failure) -> None:
+        for waiter in self._asked.pop(name):
+            waiter.errback(failure)
 
 
 def _is_literal(host: str) -> bool:

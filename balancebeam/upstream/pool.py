@@ -7,7 +7,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from twisted.application import service
-from twisted.internet import error
+from twisted.internet import defer, error
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
@@ -60,6 +60,7 @@ class Attempt(ClientFactory):
         if isinstance(found, list):
             self.try_addresses(found)
         else:
+            found.addTimeout(self._pool.timeouts.connect, self._pool.reactor)
             found.addCallbacks(self.try_addresses, self._no_name)
             found.addErrback(lambda failure: self._pool.log.failure("while connecting", failure))
 
@@ -112,7 +113,10 @@ class Attempt(ClientFactory):
         self._failed(kind, reason.getErrorMessage())
 
     def _no_name(self, reason: Failure) -> None:
-        self._failed(FailureKind.UNREACHABLE, reason.getErrorMessage())
+        if reason.check(defer.TimeoutError):
+            self._failed(FailureKind.CONNECT_TIMEOUT, "its name was not found out in time")
+        else:
+            self._failed(FailureKind.UNREACHABLE, reason.getErrorMessage())
 
     def _failed(self, kind: FailureKind, detail: str) -> None:
         self._pool.attempts.discard(self)
@@ -177,9 +181,8 @@ class ConnectionPool(service.Service):
             connection.close()
             return
         if len(idle) >= MAX_IDLE:
-            oldest = next(iter(idle))
-            del idle[oldest]
-            oldest.close()
+            next(iter(idle)).leave_pool()
+        connection.pooled = True
         idle[connection] = None
 
     def connect(self, server: Server, exchange: WaitingAsker) -> None:
@@ -205,8 +208,7 @@ class ConnectionPool(service.Service):
             quiet = now - connection.quiet_since
             if connection.state == IDLE:
                 if quiet >= LONGEST_IDLE:
-                    connection.server.idle.pop(connection, None)
-                    connection.close()
+                    connection.leave_pool()
             elif quiet >= limit and not connection.paused:
                 self._end_silent(connection)
 

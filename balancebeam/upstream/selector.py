@@ -41,4 +41,5 @@ class SelectorService(service.Service):
             yield from self._order([s for s in servers if s.avoided_until > now])
 
     def _order(self, servers: Sequence[Server]) -> Iterator[Server]:
-        return self._algorithm.order(servers)
+        # An algorithm counts its turns; one over nobody would be one too many.
+        return self._algorithm.order(servers) if servers else iter(())

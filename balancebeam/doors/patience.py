@@ -1,0 +1,67 @@
+"""How long a client is waited for: one look at a channel, taken by every sweep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balancebeam.doors.channel import (
+    ANSWERING,
+    BODY,
+    CLOSING,
+    HEADS,
+    LINGERING,
+    TUNNEL,
+    HttpChannel,
+)
+from balancebeam.model import Timeouts
+
+# After the last answer the client may still be sending. It is listened to for
+# so long (seconds) before the connection closes, so that the reset which
+# unread bytes would cause does not destroy the answer (RFC 9112, 9.6).
+LINGER = 2.0
+
+# A client that has sent the end of its stream may have left or may only have
+# said all it had to say; nothing tells the two apart. It gets its answer if
+# that begins within so many seconds.
+HALF_CLOSED = 1.0
+
+
+def end_if_too_slow(channel: HttpChannel, timeouts: Timeouts, now: float, interval: float) -> None:
+    """
+    End what has lasted too long. `interval` is the time between two sweeps,
+    by which `now` may be late where a limit is about as short.
+    """
+    quiet = now - channel.quiet_since
+    state = channel.state
+    if channel.backlogged or state == CLOSING or (state == LINGERING and not channel.flushed):
+        _end_if_stuck(channel, timeouts, now)
+    elif state == HEADS:
+        if channel.head_since is not None:
+            if now - channel.head_since >= timeouts.header:
+                channel.head_too_slow()
+        elif quiet >= timeouts.idle:
+            channel.lose()
+    elif state == LINGERING:
+        if quiet >= LINGER + interval:
+            channel.lose()
+    elif state == BODY:
+        if quiet >= timeouts.idle and channel.reading:
+            channel.body_too_slow()
+    elif state == ANSWERING:
+        if channel.half_closed and quiet >= HALF_CLOSED + interval and not channel.responded:
+            channel.abort()
+    elif state == TUNNEL and channel.half_over and quiet >= timeouts.idle:
+        # Half of it has ended and the other half is silent: nobody would
+        # notice if that were gone too.
+        channel.abort()
+
+
+def _end_if_stuck(channel: HttpChannel, timeouts: Timeouts, now: float) -> None:
+    """Abort if the client has taken nothing for the idle time."""
+    transport: Any = channel.transport
+    outstanding = transport.outstanding() if hasattr(transport, "outstanding") else None
+    if outstanding != channel.outstanding:
+        channel.outstanding = outstanding
+        channel.quiet_since = now
+    elif now - channel.quiet_since >= timeouts.idle:
+        channel.abort()

@@ -1,0 +1,171 @@
+"""Faults that a hostile review found in the doors, kept so that they stay away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from balancebeam.model import Timeouts
+from tests.support import FULL, GET, OK, Peer, head_and_body
+from tests.test_http_door import DoorCase
+from tests.test_upgrade import SWITCH, UPGRADE
+
+
+class Found(DoorCase):
+    """Each test says what went wrong."""
+
+    def test_client_that_ended_before_its_tunnel_began(self) -> None:
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(UPGRADE)
+        server = balancer.accept()
+        client.finish()
+        server.send(SWITCH)
+        self.assertTrue(server.transport.write_closed)
+        server.finish()
+        balancer.settle()
+        self.assertTrue(client.transport.closed)
+
+    def test_tunnel_of_which_half_is_left_does_not_last_for_ever(self) -> None:
+        balancer = self.balancer(timeouts=Timeouts(idle=5, upstream=5))
+        client = balancer.client()
+        client.send(UPGRADE)
+        server = balancer.accept()
+        server.send(SWITCH)
+        client.finish()
+        for _ in range(4):
+            balancer.advance(3)
+            server.send(b"x")
+        self.assertFalse(client.transport.closing)
+        balancer.advance(8)
+        self.assertTrue(client.transport.aborted)
+
+    def test_lingering_begins_when_the_answer_is_out(self) -> None:
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+        server = balancer.accept()
+        client.transport.stuck = True
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50000)
+        self.assertTrue(client.transport.write_closed)
+        balancer.advance(20)
+        self.assertFalse(client.transport.closing)
+        self.assertEqual(len(head_and_body(client.received())[1]), 50000)
+        client.protocol.writeConnectionLost()
+        balancer.advance(5)
+        self.assertTrue(client.transport.closing)
+        self.assertFalse(client.transport.aborted)
+
+    def test_idle_time_begins_with_the_end_of_the_response(self) -> None:
+        balancer = self.balancer(timeouts=Timeouts(idle=10, upstream=60, header=10))
+        client = balancer.client()
+        client.send(GET)
+        server = balancer.accept()
+        balancer.advance(30)
+        server.send(OK)
+        balancer.advance(8)
+        self.assertFalse(client.transport.closing)
+        balancer.advance(4)
+        self.assertTrue(client.transport.closing)
+
+    def test_stall_begins_with_the_stall(self) -> None:
+        balancer = self.balancer(timeouts=Timeouts(idle=10, upstream=60, header=10))
+        client = balancer.client()
+        client.send(GET)
+        server = balancer.accept()
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n")
+        balancer.advance(30)
+        client.transport.stuck = True
+        server.send(b"x" * 2 * FULL)
+        balancer.advance(8)
+        self.assertFalse(client.transport.aborted)
+        client.received()
+        client.transport.stuck = False
+        server.send(b"x" * (999999 - 2 * FULL))
+
+    def test_half_closed_client_has_a_second_at_least(self) -> None:
+        balancer = self.balancer()
+        balancer.advance(0.9)
+        client = balancer.client()
+        client.send(GET)
+        server = balancer.accept()
+        client.finish()
+        balancer.advance(1.0)
+        server.send(OK)
+        self.assertTrue(client.received().endswith(b"hello"))
+
+    def test_idle_connection_that_has_ended_is_not_taken_before_it_is_gone(self) -> None:
+        ends: tuple[Callable[[Peer], None], ...] = (Peer.finish, lambda server: server.send(b"x"))
+        for end in ends:
+            balancer = self.balancer()
+            client = balancer.client()
+            client.send(GET)
+            server = balancer.accept()
+            server.send(OK)
+            end(server)
+            client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            self.assertEqual(len(balancer.connectors), 2)
+            balancer.accept().send(OK)
+            self.assertEqual(client.received().count(b"hello"), 2)
+
+    def test_connection_that_was_kept_before_its_first_use_may_be_stale(self) -> None:
+        balancer = self.balancer()
+        leaver = balancer.client()
+        leaver.send(GET)
+        leaver.vanish()
+        server = balancer.accept()
+        client = balancer.client()
+        client.send(GET)
+        server.finish()
+        balancer.accept().send(OK)
+        self.assertTrue(client.received().endswith(b"hello"))
+
+    def test_turns_go_round_when_all_are_out(self) -> None:
+        balancer = self.balancer(servers=3)
+        client = balancer.client()
+        seen = set()
+        client.send(GET)
+        while balancer.connectors[-1].state == "connecting":
+            balancer.connectors[-1].refuse()
+        for _ in range(3):
+            count = len(balancer.connectors)
+            client.send(GET)
+            seen.add(str(balancer.connectors[count].address))
+            while balancer.connectors[-1].state == "connecting":
+                balancer.connectors[-1].refuse()
+        self.assertEqual(len(seen), 3)
+
+    def test_stray_line_end_earns_no_answer(self) -> None:
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(GET)
+        balancer.accept().send(OK)
+        client.received()
+        client.send(b"\r\n")
+        balancer.advance(30)
+        self.assertFalse(client.transport.closing)
+        balancer.advance(40)
+        self.assertTrue(client.transport.closing)
+        self.assertEqual(client.received(), b"")
+
+    def test_connection_with_a_request_still_in_it_is_not_kept(self) -> None:
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        server = balancer.accept()
+        server.transport.stuck = True
+        client.send(b"x" * 1000)
+        server.send(OK)
+        self.assertTrue(server.transport.aborted)
+        client.send(GET)
+        balancer.accept().send(OK)
+        self.assertEqual(client.received().count(b"hello"), 2)
+
+    def test_silence_instead_of_continue_is_the_servers(self) -> None:
+        balancer = self.balancer(timeouts=Timeouts(upstream=5, idle=5, header=5))
+        client = balancer.client()
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        )
+        balancer.accept()
+        balancer.advance(7)
+        self.assert_error(client.received(), 504)
