@@ -22,13 +22,14 @@ from bench.loads import LOADS, Load
 Row = dict[str, Any]
 
 
-def measure(peer: processes.Peer, load: Load, seconds: float, folder: Path) -> Row:
-    """One run of `load` through `peer`, after a warm-up of a tenth."""
+def measure(peer: processes.Peer, load: Load, seconds: int, folder: Path) -> Row:
+    """One run of `load` through `peer`, after a warm-up of a quarter."""
     home = Path(tempfile.mkdtemp(dir=folder))
     process = processes.Process(peer.command(home, peer.port), processes.PROXY_CORE, home)
     try:
         processes.wait_for_port(peer.port)
-        load.run(peer.port, max(1.0, seconds / 4), home)
+        process.check()
+        load.run(peer.port, max(1, seconds // 4), home)
         before = process.cpu_seconds()
         result = load.run(peer.port, seconds, home)
         cpu = process.cpu_seconds() - before
@@ -56,7 +57,7 @@ def medians(rows: list[Row]) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     every = processes.peers()
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of one run")
+    parser.add_argument("--seconds", type=int, default=5, help="length of one run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, interleaved")
     parser.add_argument("--loads", default=",".join(load.name for load in LOADS))
     parser.add_argument("--peers", default=",".join(every))

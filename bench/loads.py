@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from attrs import frozen
@@ -53,8 +55,8 @@ class Result:
 @frozen
 class Load:
     """
-    A load: `small`, `browser`, `large` by wrk, as fast as it goes; `steady` by
-    h2load, at 1,000 requests a second.
+    A load: `small`, `browser`, `large` by wrk, as fast as it goes; `steady` at
+    1,000 requests a second, evenly spread.
     """
 
     name: str
@@ -68,15 +70,15 @@ class Load:
     def installed(self) -> bool:
         return shutil.which(self.program) is not None
 
-    def run(self, port: int, seconds: float, folder: Path) -> Result:
+    def run(self, port: int, seconds: int, folder: Path) -> Result:
         """Put the load upon `port`. Raises `RuntimeError` if that failed."""
         url = f"http://127.0.0.1:{port}{self.target}"
         if self.program == "wrk":
             return self._wrk(url, seconds, folder)
-        return self._h2load(url, seconds, folder)
+        return self._steady(port, seconds)
 
-    def _wrk(self, url: str, seconds: float, folder: Path) -> Result:
-        command = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds:g}s", "--latency"]
+    def _wrk(self, url: str, seconds: int, folder: Path) -> Result:
+        command = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s", "--latency"]
         if self.script is not None:
             (folder / "load.lua").write_text(self.script)
             command += ["-s", str(folder / "load.lua")]
@@ -96,25 +98,18 @@ class Load:
             latency_p99=_percentile(output, "99%"),
         )
 
-    def _h2load(self, url: str, seconds: float, folder: Path) -> Result:
-        log = folder / "h2load.log"
-        log.unlink(missing_ok=True)
-        _run(
-            [
-                *("h2load", "--h1", "-t1", f"-c{self.connections}", f"-D{seconds:g}"),
-                *(f"--rps={self.rate / self.connections:g}", f"--log-file={log}", url),
-            ],
-            2 * seconds + 10,
-        )
-        rows = [line.split() for line in log.read_text().splitlines()]
-        taken = sorted(int(row[2]) / 1000 for row in rows)
+    def _steady(self, port: int, seconds: int) -> Result:
+        arguments = (str(port), str(seconds), str(self.rate), str(self.connections))
+        output = _run([sys.executable, "-m", "bench.steady", *arguments], 2 * seconds + 10)
+        found = json.loads(output)
+        taken = found["latencies"]
         if not taken:
-            raise RuntimeError("h2load made no request")
+            raise RuntimeError("no request was answered")
         return Result(
-            requests=len(rows),
+            requests=len(taken),
             octets=0,
             seconds=seconds,
-            failed=sum(1 for row in rows if not row[1].startswith("2")),
+            failed=found["failed"],
             latency_p50=taken[len(taken) // 2],
             latency_p99=taken[len(taken) * 99 // 100],
         )
@@ -132,7 +127,8 @@ def _run(command: list[str], limit: float) -> str:
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{command[0]} did not end within {limit:g} s") from None
     if done.returncode:
-        raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise RuntimeError(f"{command[0]} failed: {said[0] if said else done.returncode}")
     return done.stdout
 
 
@@ -149,5 +145,5 @@ LOADS = (
     Load("small", "wrk", 64),
     Load("browser", "wrk", 64, script=_BROWSER),
     Load("large", "wrk", 16, target="/1m"),
-    Load("steady", "h2load", 100, rate=1000),
+    Load("steady", sys.executable, 100, rate=1000),
 )

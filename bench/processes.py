@@ -34,6 +34,12 @@ class Process:
             start_new_session=True,
         )
 
+    def check(self) -> None:
+        """Raise `RuntimeError` if it has ended by itself."""
+        if self._process.poll() is not None:
+            said = Path(self._log.name).read_text().strip().splitlines()
+            raise RuntimeError(f"it ended: {said[-1] if said else self._process.returncode}")
+
     def cpu_seconds(self) -> float:
         """CPU time, in seconds, of all threads of it and its children so far."""
         return sum(_cpu_nanoseconds(pid) for pid in self.pids()) / 1e9

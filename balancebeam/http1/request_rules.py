@@ -158,11 +158,11 @@ def _check_codings(codings: list[bytes], length: int | None) -> bool:
     if length is not None:
         raise RequestRefused(400, "Content-Length beside Transfer-Encoding")
     if len(codings) > 1 or codings[0].lower() != b"chunked":
-        names = list_items(b",".join(codings))
+        *foreign, last = (name.strip(b" \t") for name in codings[0].lower().split(b","))
         if (
-            names.count(b"chunked") <= 1
-            and names[-1:] == [b"chunked"]
-            and all(TOKEN.fullmatch(name) for name in names)
+            (len(codings), last) == (1, b"chunked")
+            and b"chunked" not in foreign
+            and all(TOKEN.fullmatch(name) for name in foreign)
         ):
             # RFC 9112, 6.1: "A server that receives a request message with a
             # transfer coding it does not understand SHOULD respond with 501".

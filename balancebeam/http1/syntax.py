@@ -25,16 +25,20 @@ FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
 # What `FIELD_LINE` allows behind the colon, for `bytes.translate`.
 VALUE_OCTETS = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 
-# RFC 9112, 3: method SP request-target SP HTTP-version. A "#" never belongs
-# into a request target (RFC 9112, 3.2), and neither does what is not ASCII.
-REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!\"$-~]+) HTTP/1\.([0-9])\r\n")
+# RFC 9112, 3: method SP request-target SP HTTP-version. What RFC 3986 does not
+# allow in a URI but browsers send passes; what they never send, and servers
+# read differently, does not: "#", quotes, angle brackets, a backslash in a
+# path (for some a slash), and all that is not ASCII.
+REQUEST_LINE = re.compile(
+    rb"(" + _TOKEN + rb") ([!$-;=@-\[\]-~]+(?:\?[!$-;=?-~]*)?) HTTP/1\.([0-9])\r\n"
+)
 
 STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
 # RFC 3986, 3.2.2, without sub-delims: no name in use has them, and a comma
 # or a semicolon is read in several ways. Empty only without a port: RFC 9110,
 # 4.2.1 has a recipient reject an http URI with an empty host.
-_HOST = re.compile(rb"(?:(?:[A-Za-z0-9\-._~%]+|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{0,5})?)?")
+_HOST = re.compile(rb"(?:(?:[A-Za-z0-9\-._~%]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?)?")
 
 ABSOLUTE_TARGET = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?]*)(.*)")
 
@@ -64,9 +68,12 @@ def is_host(value: bytes) -> bool:
     match = _HOST.fullmatch(value)
     if match is None:
         return False
-    if match.group(1) is not None:
+    address, port = match.groups()
+    if port and int(port) > 65535:
+        return False
+    if address is not None:
         try:
-            IPv6Address(match.group(1).decode("ascii"))
+            IPv6Address(address.decode("ascii"))
         except ValueError:
             return False
     return True

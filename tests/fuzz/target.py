@@ -1,0 +1,218 @@
+"""
+What is tried with arbitrary bytes, and what must hold for all of them.
+
+`try_input` takes bytes of which the first says what to do with the rest. It
+raises `AssertionError`, or whatever the code under test raises, if something
+is wrong; h11 is the independent reader of what goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import h11
+
+from balancebeam.errors import RequestRefused, ResponseRefused
+from balancebeam.http1.bodies import BodyError, ChunkedReader
+from balancebeam.http1.forwarding import forwarding
+from balancebeam.http1.requests import RequestHeads
+from balancebeam.http1.responses import ResponseHeads
+from tests.support import GET, OK, MemoryBalancer, Peer
+
+# Readers that remember everything they have seen so far. What they remember
+# must never change what they say.
+_WARM_REQUESTS = RequestHeads()
+_WARM_RESPONSES = ResponseHeads()
+
+LIMIT = 200_000
+
+_ENDS = (b"\r\n\r\n", b"\n\n")
+
+
+def try_input(data: bytes) -> None:
+    """Do what the first octet says with the rest."""
+    if data:
+        _WAYS[data[0] % len(_WAYS)](data[1:])
+
+
+def request_heads(data: bytes) -> None:
+    """A request head is read the same whether it was seen before or not."""
+    if b"\r\n\r\n" in data or not data.endswith(b"\r\n"):
+        data = data.split(b"\r\n\r\n")[0] + b"\r\n"
+    outcomes: list[Any] = []
+    for heads in (RequestHeads(), _WARM_REQUESTS, _WARM_REQUESTS):
+        try:
+            head = heads.read(data)
+        except RequestRefused as refused:
+            outcomes.append((refused.status,))
+        else:
+            outcomes.append(head)
+    assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
+    if not isinstance(outcomes[0], tuple):
+        head = outcomes[0]
+        wire = head.wire + forwarding(head, b"192.0.2.1", b"http", b"localhost", False)
+        read_requests(wire, at_least=1)
+
+
+def response_heads(data: bytes) -> None:
+    """The same for response heads."""
+    data = data.split(b"\r\n\r\n")[0] + b"\r\n"
+    outcomes: list[Any] = []
+    for heads in (ResponseHeads(), _WARM_RESPONSES, _WARM_RESPONSES):
+        try:
+            outcomes.append(heads.read(data))
+        except ResponseRefused:
+            outcomes.append(None)
+    assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
+
+
+def chunked_bodies(data: bytes) -> None:
+    """A chunked body is the same in one piece and in many."""
+    step = data[0] % 7 + 1 if data else 1
+    whole = _read_chunked([data[1:]])
+    pieces = _read_chunked([data[i : i + step] for i in range(1, len(data), step)])
+    if whole is None or pieces is None:
+        # In pieces, a fault may be found before what stands in front of it is used.
+        assert whole is None and pieces is None, (whole, pieces)
+    else:
+        assert whole == pieces, (whole, pieces)
+
+
+def _read_chunked(pieces: list[bytes]) -> tuple[bytes, bool, bytes, bytes] | None:
+    reader = ChunkedReader()
+    content = excess = b""
+    for piece in pieces:
+        if reader.complete:
+            excess += piece
+            continue
+        try:
+            content += reader.feed(piece)
+        except BodyError:
+            return None
+    return content, reader.complete, reader.trailers, reader.excess + excess
+
+
+def clients(data: bytes) -> None:
+    """Whatever a client sends, a server gets whole requests or the start of one."""
+    step = data[0] + 1 if data else 1
+    balancer = MemoryBalancer()
+    client = balancer.client()
+    received: list[bytes] = []
+    servers: list[Peer] = []
+    try:
+        for i in range(1, len(data), step):
+            if client.transport.closing or not client.transport.reading:
+                break
+            client.send(data[i : i + step])
+            _answer(balancer, servers, received)
+        client.received()
+        client.finish()
+        _answer(balancer, servers, received)
+    finally:
+        balancer.stop()
+    for stream in received:
+        read_requests(stream)
+
+
+def _answer(balancer: MemoryBalancer, servers: list[Peer], received: list[bytes]) -> None:
+    for connector in balancer.connectors:
+        if connector.state == "connecting":
+            server = connector.accept()
+            balancer.peers.append(server)
+            servers.append(server)
+            received.append(b"")
+    for index, server in enumerate(servers):
+        data = server.received()
+        received[index] += data
+        exchange = server.protocol.exchange
+        if data and not server.transport.closing and exchange and exchange.body_complete:
+            server.send(OK)
+
+
+def servers(data: bytes) -> None:
+    """Whatever a server sends, a client gets what h11 can read, or is cut off."""
+    step = data[0] + 1 if data else 1
+    balancer = MemoryBalancer()
+    client = balancer.client()
+    received = b""
+    try:
+        client.send(GET)
+        server = balancer.accept()
+        for i in range(1, len(data), step):
+            if server.transport.closing or not server.transport.reading:
+                break
+            server.send(data[i : i + step])
+            received += client.received()
+        if not server.transport.closing:
+            server.finish()
+        received += client.received()
+        cut = client.transport.closing
+    finally:
+        balancer.stop()
+    read_response(received, cut)
+
+
+def read_requests(stream: bytes, at_least: int = 0) -> None:
+    """Check that h11 reads `stream` as requests, the last perhaps not complete."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT)
+    connection.receive_data(stream)
+    found = 0
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.Request):
+            found += 1
+        elif isinstance(event, h11.EndOfMessage):
+            if connection.their_state is h11.MUST_CLOSE:
+                break
+            connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
+            connection.send(h11.EndOfMessage())
+            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                break
+            connection.start_next_cycle()
+        elif event is h11.NEED_DATA or event is h11.PAUSED:
+            break
+    assert found >= at_least, stream
+
+
+def read_response(stream: bytes, cut: bool) -> None:
+    """Check that h11 reads `stream` as the response to a GET, or as the start of one."""
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
+    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "example.org")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(stream)
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.EndOfMessage):
+            rest = connection.trailing_data[0]
+            assert not rest, stream
+            return
+        if event is h11.NEED_DATA or event is h11.PAUSED:
+            assert cut or not stream, stream
+            return
+
+
+_WAYS: tuple[Callable[[bytes], None], ...] = (
+    request_heads,
+    response_heads,
+    chunked_bodies,
+    clients,
+    servers,
+)
+
+# Where to begin: one well-formed example of each, and some that are nearly so.
+SEEDS: tuple[bytes, ...] = (
+    b"\x00GET /a?b HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x\r\nX: 1\r\n",
+    b"\x00POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n",
+    b"\x00GET / HTTP/1.0\r\nX-Forwarded-For: 1.1.1.1\r\nUpgrade: h2c, x\r\nMax-Forwards: 1\r\n",
+    b"\x01HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 5\r\nConnection: close\r\n",
+    b"\x01HTTP/1.0 204\r\nTransfer-Encoding: chunked\r\nKeep-Alive: 5\r\n",
+    b'\x02\x013\r\nabc\r\n1;x="y"\r\nd\r\n0\r\nX: 1\r\n\r\nrest',
+    b"\x03\xff" + GET + GET,
+    b"\x03\x05POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" + GET,
+    b"\x03\x10PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+    b"\x03\xffGET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nabc",
+    b"\x04\xff" + OK,
+    b"\x04\x07HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1\r\na\r\n0\r\nX: 1\r\n\r\n",
+    b"\x04\x30HTTP/1.0 200 OK\r\n\r\nabc",
+)
