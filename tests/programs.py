@@ -139,7 +139,7 @@ class Server:
 
     def _run(self, connection: socket.socket, number: int) -> None:
         connection.settimeout(LIMIT)
-        with connection, contextlib.suppress(ConnectionError, TimeoutError):
+        with connection, contextlib.suppress(OSError):
             self._serve(connection, number)
 
     def close(self) -> None:
