@@ -34,7 +34,8 @@ class RequestCase:
 class ResponseCase:
     """
     `sent` is what a server answers to `asked`. `status` is what the client
-    gets, `CUT` if its connection ends within the body. `reused` tells whether
+    gets, `CUT` if its connection ends within the body (or, if the head has not
+    gone on by then, 502). `reused` tells whether
     the server's connection may serve another request.
     """
 
@@ -769,7 +770,9 @@ def table() -> str:
     title = f"Responses ({len(RESPONSES)})"
     lines += ["", title, "-" * len(title), ""]
     for answered in RESPONSES:
-        outcome = "the client is cut off" if answered.status == CUT else f"{answered.status}"
+        outcome = (
+            "502, or the client is cut off" if answered.status == CUT else f"{answered.status}"
+        )
         if answered.status not in (CUT, 502) and not answered.reused:
             outcome += ", and the server's connection is not used again"
         lines.append(f"- RFC {answered.section}: ``{answered.name}``: {outcome}")

@@ -247,9 +247,28 @@ class Answering(DoorCase):
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
-        server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\nx\r\n")
+        server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n", b"x\r\n")
         self.assertTrue(client.transport.closing)
-        self.assertNotIn(b"0\r\n\r\n", client.received())
+        self.assertTrue(client.received().endswith(b"1\r\na\r\n"))
+
+    def test_nonsense_in_a_body_that_has_not_begun_for_the_client(self) -> None:
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(GET)
+        server = balancer.accept()
+        server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\nx\r\n")
+        self.assert_error(client.received(), 502)
+        self.assertTrue(server.transport.aborted)
+
+    def test_small_chunked_response_is_one_write(self) -> None:
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(GET)
+        server = balancer.accept()
+        writes: list[bytes] = []
+        self.patch(client.transport, "write", writes.append)
+        server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
+        self.assertEqual(len(writes), 1)
 
     def test_bytes_after_the_end(self) -> None:
         balancer = self.balancer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -153,6 +154,10 @@ def test_response(case: ResponseCase, lied_to: tuple[Program, Liar, Server]) -> 
     liar.close = True
     answer = ask(running, case.asked)
     if case.status == CUT:
+        if answer.startswith(b"HTTP/1.1 502 "):
+            # The fault was found before the head had gone on.
+            read_response(answer, cut=False)
+            return
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
         with pytest.raises(h11.RemoteProtocolError):
             read_whole(answer)
@@ -193,7 +198,7 @@ def test_connection_after_response(
             client.sendall(case.asked)
             head, rest = read_head(client)
             assert head.startswith(b"HTTP/1.1 %d " % case.status), head
-            while b"chunked" in head.lower() and not rest.endswith(b"\r\n\r\n"):
+            while not _complete(case, head, rest):
                 rest += client.recv(65536)
             assert b"evil" not in head + rest
         # An idle connection left by the case before may have served the first.
@@ -203,6 +208,14 @@ def test_connection_after_response(
     liar.close = True
     liar.answer = OK
     ask(running, case.asked)
+
+
+def _complete(case: ResponseCase, head: bytes, body: bytes) -> bool:
+    if b"chunked" in head.lower():
+        return body.endswith(b"\r\n\r\n")
+    length = re.search(rb"\r\nContent-Length: ([0-9]+)\r\n", head)
+    has_body = case.status == 200 and case.asked.startswith(b"GET")
+    return not has_body or length is None or len(body) >= int(length[1])
 
 
 def test_cases_are_in_the_docs() -> None:

@@ -77,7 +77,7 @@ class AcceptedTests(Case):
             b"/a?b=c&d=e?f",
             b"/?",
             b"/a;b:c@d,e",
-            b'/"<>\\^`{|}~!',
+            b"/^`{|}~!?\\{}",
             b"/http://b/",
         ):
             found = read(b"GET " + target + b" HTTP/1.1", HOST)

@@ -145,7 +145,10 @@ class Exchange:
     def relay(self, data: bytes) -> None:
         raise NotImplementedError
 
-    def finish(self, trailers: bytes) -> None:
+    def flush(self) -> None:
+        """Nothing is held back, unless a door says otherwise."""
+
+    def finish(self, content: bytes, trailers: bytes) -> None:
         raise NotImplementedError
 
     def cut(self, why: UpstreamFailure) -> None:

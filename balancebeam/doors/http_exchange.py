@@ -25,11 +25,13 @@ class HttpExchange(Exchange):
 
     `persistent`: the client's connection goes on after this. `chunking`: the
     body goes to the client in chunked transfer coding. `framed`: the client
-    can tell a cut body from a whole one.
+    can tell a cut body from a whole one. `_held` is a head that waits for the
+    beginning of its body.
     """
 
     chunking = False
     framed = True
+    _held = b""
 
     def __init__(self, channel: HttpChannel, head: RequestHead, wire: bytes) -> None:
         # What `super().__init__` does, without the call: this runs for every
@@ -71,7 +73,8 @@ class HttpExchange(Exchange):
             # The server answers before it has heard all. Where the rest of
             # the body ends may never be known.
             self.persistent = False
-        self.channel.transport.write(head.wire + self._end_of_head(head))
+        # A small body goes out with its head.
+        self._held = head.wire + self._end_of_head(head)
         if self.channel.backlogged and self.connection is not None:
             self.connection.pause_reading()
 
@@ -101,11 +104,22 @@ class HttpExchange(Exchange):
         return b"".join(lines)
 
     def relay(self, data: bytes) -> None:
-        self.channel.transport.write(chunk(data) if self.chunking else data)
-
-    def finish(self, trailers: bytes) -> None:
         if self.chunking:
-            self.channel.transport.write(last_chunk(trailers))
+            data = chunk(data)
+        if self._held:
+            data, self._held = self._held + data, b""
+        self.channel.transport.write(data)
+
+    def flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self.channel.transport.write(held)
+
+    def finish(self, content: bytes, trailers: bytes) -> None:
+        if self.chunking:
+            content = (chunk(content) if content else b"") + last_chunk(trailers)
+        if self._held or content:
+            self.channel.transport.write(self._held + content)
         self._done()
 
     def informational(self, head: ResponseHead) -> None:
@@ -117,6 +131,12 @@ class HttpExchange(Exchange):
 
     def cut(self, why: UpstreamFailure) -> None:
         self.failure = why
+        if self._held:
+            # Nothing of the response has left yet.
+            self._held = b""
+            self.chunking = False
+            self.answer(why.status, f"the server {why.kind.value}")
+            return
         self.ended = True
         self.spine.finished(self)
         channel = self.channel

@@ -155,7 +155,9 @@ class WebExchange(Exchange):
     def relay(self, data: bytes) -> None:
         self._request.write(data)
 
-    def finish(self, trailers: bytes) -> None:
+    def finish(self, content: bytes, trailers: bytes) -> None:
+        if content:
+            self._request.write(content)
         self._request.unregisterProducer()
         self._finish()
 

@@ -158,9 +158,10 @@ def _check_codings(codings: list[bytes], length: int | None) -> bool:
     if length is not None:
         raise RequestRefused(400, "Content-Length beside Transfer-Encoding")
     if len(codings) > 1 or codings[0].lower() != b"chunked":
-        *foreign, last = (name.strip(b" \t") for name in codings[0].lower().split(b","))
+        *foreign, last = (name.strip(b" \t") for name in b",".join(codings).lower().split(b","))
         if (
-            (len(codings), last) == (1, b"chunked")
+            foreign
+            and last == b"chunked"
             and b"chunked" not in foreign
             and all(TOKEN.fullmatch(name) for name in foreign)
         ):

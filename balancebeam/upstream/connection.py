@@ -60,8 +60,11 @@ class Asker(Interface):
     def relay(self, data: bytes) -> None:
         """Content of the response's body."""
 
-    def finish(self, trailers: bytes) -> None:
-        """The response is complete, and the connection is free again."""
+    def flush(self) -> None:
+        """Nothing more is here right now; do not hold anything back."""
+
+    def finish(self, content: bytes, trailers: bytes) -> None:
+        """With `content` the response is complete, and the connection free again."""
 
     def cut(self, why: UpstreamFailure) -> None:
         """The response will never be complete."""
@@ -325,8 +328,10 @@ class UpstreamConnection(Protocol):
         else:
             self._body = LengthReader(length)
         exchange.respond(head, length)
-        if self.state == BODY and (rest or length == 0):
+        if rest or length == 0:
             self._read_body(rest)
+        if self.exchange is exchange:
+            exchange.flush()
 
     def _read_body(self, data: bytes) -> None:
         body, exchange = self._body, self.exchange
@@ -336,14 +341,14 @@ class UpstreamConnection(Protocol):
         except BodyError as error:
             self._fail(FailureKind.MALFORMED, str(error))
             return
-        if content:
-            exchange.relay(content)
-        if body.complete and self.exchange is exchange:
+        if body.complete:
             if body.excess or not exchange.body_complete:
                 # RFC 9112, 9.3: nothing after the end of a response is one.
                 self._persistent = False
             self._release(exchange)
-            exchange.finish(body.trailers)
+            exchange.finish(content, body.trailers)
+        elif content:
+            exchange.relay(content)
 
     def _release(self, exchange: Asker) -> None:
         """Part from the exchange, whose response has been read to its end."""
@@ -390,7 +395,7 @@ class UpstreamConnection(Protocol):
             if clean and isinstance(self._body, UntilCloseReader) and exchange is not None:
                 self._persistent = False
                 self._release(exchange)
-                exchange.finish(b"")
+                exchange.finish(b"", b"")
             else:
                 self._fail(FailureKind.CLOSED)
         elif state == IDLE:
