@@ -83,11 +83,11 @@ def framing() -> Iterator[RequestCase]:
             f"{show(lines[0])} before {show(lines[1])}", "9112 6.1", post(*lines, body=body)
         )
     for pair in ((b"5", b"5"), (b"5", b"6"), (b"6", b"5"), (b"0", b"5")):
-        lines = tuple(b"Content-Length: " + value for value in pair)
+        lengths = [b"Content-Length: " + value for value in pair]
         yield RequestCase(
             f"two lengths, {show(pair[0])} and {show(pair[1])}",
             "9112 6.3",
-            post(*lines, body=b"abcde"),
+            post(*lengths, body=b"abcde"),
         )
     for value, status in (
         *((b"identity", 400), (b"xchunked", 400), (b"chunkedx", 400), (b"chunked, identity", 400)),
@@ -108,7 +108,7 @@ def framing() -> Iterator[RequestCase]:
             post(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n"),
             status,
         )
-    for lines in (
+    for several in (
         (b"Transfer-Encoding : chunked",),
         (b" Transfer-Encoding: chunked",),
         (b"X: 1", b"\tTransfer-Encoding: chunked"),
@@ -124,9 +124,9 @@ def framing() -> Iterator[RequestCase]:
         (b"X: 1\rTransfer-Encoding: chunked",),
     ):
         yield RequestCase(
-            " then ".join(show(line) for line in lines),
+            " then ".join(show(line) for line in several),
             "9112 5, 6.1",
-            post(*lines, body=b"0\r\n\r\n"),
+            post(*several, body=b"0\r\n\r\n"),
         )
     yield RequestCase(
         "Transfer-Encoding in HTTP/1.0",
