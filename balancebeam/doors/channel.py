@@ -6,7 +6,7 @@ It reads one request at a time, streams bodies both ways, and answers in order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from balancebeam.doors.exchange import BUFFER, Fields
+from balancebeam.doors.forwarder import Forwarder
 from balancebeam.doors.http_exchange import HttpExchange
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import answers
@@ -28,12 +29,10 @@ from balancebeam.http1.bodies import (
     chunk,
     last_chunk,
 )
-from balancebeam.http1.forwarding import forwarding, plain_forwarding
 from balancebeam.http1.request_rules import NO_EXTRAS, RequestHead
 from balancebeam.http1.requests import MAX_HEAD, MAX_REQUEST_LINE
 from balancebeam.http1.syntax import CRLF, HEAD_END
 from balancebeam.interfaces import StreamTransport
-from balancebeam.model import TcpAddress
 
 if TYPE_CHECKING:
     from balancebeam.doors.http import BalancerSite
@@ -69,7 +68,7 @@ class HttpChannel(Protocol):
         self.quiet_since = site.ticker.now
         self._ticker = site.ticker
         self._heads = site.heads
-        self._trusted = trusted
+        self._forwarder = Forwarder(peer, trusted)
         self._buffer = b""
         self.head_since: float | None = site.ticker.now
         self._advancing = False
@@ -78,8 +77,6 @@ class HttpChannel(Protocol):
         self.outstanding: int | None = None
         self._body: LengthReader | ChunkedReader | None = None
         self._received = 0
-        self._forwarding = b""
-        self._forwarding_host: bytes | None = None
 
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
@@ -118,6 +115,7 @@ class HttpChannel(Protocol):
                 self.pause_reading()
             return
         self._advancing = True
+        forwarder = self._forwarder
         while True:
             end = data.find(HEAD_END)
             if end < 0 or end > MAX_HEAD:
@@ -135,11 +133,12 @@ class HttpChannel(Protocol):
                 break
             self.head_since = None
             if head.extras is NO_EXTRAS and head.length >= 0 and head.minor:
-                if head.host is not self._forwarding_host:
-                    self._address(head.host)
-                exchange = HttpExchange(self, head, head.wire + self._forwarding)
+                if head.host is not forwarder.host:
+                    forwarder.address(head.host)
+                exchange = HttpExchange(self, head, head.wire + forwarder.plain)
             else:
-                exchange = HttpExchange(self, head, head.wire + self._unusual_forwarding(head))
+                end = forwarder.unusual(head, self.transport.getHost())
+                exchange = HttpExchange(self, head, head.wire + end)
             self.exchange = exchange
             if head.length == 0:
                 self.state = ANSWERING
@@ -154,22 +153,6 @@ class HttpChannel(Protocol):
                 self._await_request()
                 break
         self._advancing = False
-
-    def _address(self, host: bytes | None) -> None:
-        """Requests go to `host` from here on; make ready what is added to them."""
-        self._forwarding_host = host
-        self._forwarding = plain_forwarding(self.client.encode("ascii"), b"http", host or b"")
-
-    def _unusual_forwarding(self, head: RequestHead) -> bytes:
-        return forwarding(
-            head, self.client.encode("ascii"), b"http", self._local_host(), self._trusted
-        )
-
-    def _local_host(self) -> bytes:
-        """Whom a client addressed that did not say: the address it connected to."""
-        here: Any = self.transport.getHost()
-        host = getattr(here, "host", "localhost")
-        return str(TcpAddress(host, getattr(here, "port", 80))).encode()
 
     def _read_part_of_head(self, data: bytes) -> None:
         """Keep the beginning of a head, unless it can no longer become one."""
@@ -246,16 +229,8 @@ class HttpChannel(Protocol):
         self, status: int, text: str, fields: Fields, bodyless: bool, persistent: bool
     ) -> None:
         """Write an error answer of the proxy's own."""
-        body = answers.error_body(text) if status >= 400 else b""
-        lines: list[bytes] = [b"HTTP/1.1 %d %b" % (status, answers.reason_phrase(status))]
-        date = (b"Date", answers.http_date(self.spine.pool.reactor.seconds()))
-        for name, value in (date, *answers.error_fields(body, fields)):
-            lines.append(b"%b: %b" % (name, value))
-        if not persistent:
-            lines.append(b"Connection: close")
-        lines.append(b"")
-        lines.append(b"" if bodyless else body)
-        self.transport.write(CRLF.join(lines))
+        now = self.spine.pool.reactor.seconds()
+        self.transport.write(answers.error_answer(status, text, fields, bodyless, persistent, now))
 
     def _refuse(self, refused: RequestRefused, bodyless: bool = False) -> None:
         """Answer a request that could not be read, and read no other."""

@@ -33,3 +33,25 @@ def error_fields(
         (b"Content-Length", b"%d" % len(body)),
         *extra,
     ]
+
+
+def error_answer(
+    status: int,
+    text: str,
+    extra: tuple[tuple[bytes, bytes], ...],
+    bodyless: bool,
+    persistent: bool,
+    now: float,
+) -> bytes:
+    """
+    A whole answer of the proxy's own.
+
+    `bodyless`: it answers a HEAD. `persistent`: the connection goes on after
+    it. `now` is in seconds since the epoch. A `status` below 400 has no text.
+    """
+    body = error_body(text) if status >= 400 else b""
+    lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status)), b"Date: " + http_date(now)]
+    lines += [b"%b: %b" % field for field in error_fields(body, extra)]
+    if not persistent:
+        lines.append(b"Connection: close")
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if bodyless else body)

@@ -4,8 +4,6 @@ One HTTP/1.1 connection to a server, used by one request after the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol as Interface
 from typing import Union
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
@@ -27,6 +25,7 @@ from balancebeam.http1.syntax import CRLF, HEAD_END, list_items
 from balancebeam.interfaces import StreamTransport
 from balancebeam.model import FailureKind, UpstreamFailure
 from balancebeam.ticker import Ticker
+from balancebeam.upstream.asker import Asker, Keeper
 from balancebeam.upstream.directory import Server
 
 Body = Union[LengthReader, ChunkedReader, UntilCloseReader]
@@ -36,66 +35,6 @@ Body = Union[LengthReader, ChunkedReader, UntilCloseReader]
 MAX_INFORMATIONAL = 100
 
 OK = 200
-
-
-class Asker(Interface):
-    """A request on its way, as a connection to a server sees it."""
-
-    method: bytes
-    wire: bytes
-    pending: Sequence[bytes]
-    body_complete: bool
-    upgrade: bytes
-    connection: UpstreamConnection | None
-
-    def informational(self, head: ResponseHead) -> None:
-        """A 1xx other than 101 has come."""
-
-    def respond_whole(self, head: ResponseHead, body: bytes) -> None:
-        """The whole response is here, and the connection is free again."""
-
-    def respond(self, head: ResponseHead, length: int) -> None:
-        """A response begins; `length` is the body's, or `CHUNKED` or `UNTIL_CLOSE`."""
-
-    def relay(self, data: bytes) -> None:
-        """Content of the response's body."""
-
-    def flush(self) -> None:
-        """Nothing more is here right now; do not hold anything back."""
-
-    def finish(self, content: bytes, trailers: bytes) -> None:
-        """With `content` the response is complete, and the connection free again."""
-
-    def cut(self, why: UpstreamFailure) -> None:
-        """The response will never be complete."""
-
-    def upstream_failed(self, failure: UpstreamFailure) -> None:
-        """There was no response."""
-
-    def switch(self, head: ResponseHead) -> None:
-        """The server agreed to switch protocols."""
-
-    def tunnel_data(self, data: bytes) -> None:
-        """Bytes through the tunnel."""
-
-    def tunnel_ended(self, clean: bool) -> None:
-        """The server sends no more through the tunnel."""
-
-    def pause_upload(self) -> None:
-        """The server takes no more for now."""
-
-    def resume_upload(self) -> None:
-        """The server takes more."""
-
-
-class Keeper(Interface):
-    """Who keeps connections: the pool."""
-
-    def keep(self, connection: UpstreamConnection) -> None:
-        """The connection is idle."""
-
-    def gone(self, connection: UpstreamConnection) -> None:
-        """The connection is no more."""
 
 
 IDLE, WAITING, BODY, TUNNEL, CLOSED = range(5)

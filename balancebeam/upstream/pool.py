@@ -17,7 +17,8 @@ from balancebeam import transport
 from balancebeam.http1.responses import ResponseHeads
 from balancebeam.model import FailureKind, ServerAddress, Timeouts, UpstreamFailure
 from balancebeam.ticker import Ticker
-from balancebeam.upstream.connection import IDLE, TUNNEL, Asker, UpstreamConnection
+from balancebeam.upstream.asker import Asker
+from balancebeam.upstream.connection import IDLE, TUNNEL, UpstreamConnection
 from balancebeam.upstream.directory import Server
 from balancebeam.upstream.names import Names
 
