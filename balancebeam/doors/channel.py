@@ -137,8 +137,8 @@ class HttpChannel(Protocol):
                     forwarder.address(head.host)
                 exchange = HttpExchange(self, head, head.wire + forwarder.plain)
             else:
-                end = forwarder.unusual(head, self.transport.getHost())
-                exchange = HttpExchange(self, head, head.wire + end)
+                added = forwarder.unusual(head, self.transport.getHost())
+                exchange = HttpExchange(self, head, head.wire + added)
             self.exchange = exchange
             if head.length == 0:
                 self.state = ANSWERING
