@@ -519,3 +519,60 @@ class AnswerTests(SynchronousTestCase):
                 (b"Retry-After", b"1"),
             ],
         )
+
+
+class RememberedHeads(SynchronousTestCase):
+    """Heads whose plain rest was seen before."""
+
+    COMMON = b"HTTP/1.1 200 OK\r\nServer: x\r\nDate: y\r\nContent-Length: 5\r\n"
+
+    def test_the_length_is_read_each_time(self) -> None:
+        heads = ResponseHeads()
+        for _ in range(4):
+            for length in (5, 0, 7, 123456):
+                data = self.COMMON.replace(b"5", b"%d" % length)
+                found = heads.read(data)
+                self.assertEqual((found.length, found.wire), (length, data))
+                self.assertTrue(found.persistent)
+                self.assertTrue(found.dated)
+
+    def test_bad_lengths_are_refused_each_time(self) -> None:
+        heads = ResponseHeads()
+        for _ in range(4):
+            heads.read(self.COMMON)
+            for value in (b"+5", b"", b"5 5", b"5,5", b"9" * 19, b"\xb2"):
+                with self.assertRaises(ResponseRefused):
+                    heads.read(self.COMMON.replace(b"5", value))
+            with self.assertRaises(ResponseRefused):
+                heads.read(self.COMMON + b"Content-Length: 5\r\n")
+            with self.assertRaises(ResponseRefused):
+                heads.read(self.COMMON + b"Transfer-Encoding: chunked\r\n")
+
+    def test_connection_is_read_each_time(self) -> None:
+        heads = ResponseHeads()
+        for _ in range(4):
+            heads.read(self.COMMON)
+            found = heads.read(self.COMMON + b"Connection: keep-alive\r\n")
+            self.assertEqual((found.wire, found.persistent), (self.COMMON, True))
+            found = heads.read(self.COMMON + b"Connection: close\r\n")
+            self.assertEqual((found.wire, found.persistent), (self.COMMON, False))
+            found = heads.read(self.COMMON.replace(b"HTTP/1.1", b"HTTP/1.0"))
+            self.assertEqual((found.wire, found.persistent), (self.COMMON, False))
+
+    def test_nothing_secret_or_framing_is_remembered(self) -> None:
+        heads = ResponseHeads()
+        for _ in range(4):
+            heads.read(self.COMMON + b"Set-Cookie: secret\r\nConnection: keep-alive\r\n")
+            heads.read(self.COMMON + b"Connection: keep-alive\r\n")
+        text = repr(heads._rests) + repr(heads._lines.plain) + repr(heads._lines.special)
+        self.assertTrue(heads._rests)
+        for word in ("secret", "Content-Length", "keep-alive"):
+            self.assertNotIn(word, text)
+
+    def test_it_is_bounded(self) -> None:
+        heads = ResponseHeads()
+        for number in range(5000):
+            data = self.COMMON.replace(b"y", b"%d" % number)
+            heads.read(data)
+            heads.read(data)
+        self.assertLessEqual(len(heads._rests), heads.REMEMBERED_HEADS)

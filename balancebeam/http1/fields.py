@@ -141,6 +141,10 @@ class FieldMemory:
         """Whether all of `lines` are remembered."""
         return all(line in self.plain or line in self.special for line in lines)
 
+    def knows_as_plain(self, lines: Iterable[bytes]) -> bool:
+        """Whether all of `lines` are remembered, and plain."""
+        return all(line in self.plain for line in lines)
+
     def learn(self, line: bytes) -> Field | None:
         """
         The field in a line that is in neither `plain` nor `special`; `None`

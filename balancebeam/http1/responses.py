@@ -24,17 +24,23 @@ MAX_FIELDS = 256
 CHUNKED = -1
 UNTIL_CLOSE = -2
 
+_KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
+_CONTENT_LENGTH = b"\r\nContent-Length: "
+
 # RFC 9110, 8.6: "A server MUST NOT send a Content-Length header field in any
 # response with a status code of 1xx (Informational) or 204 (No Content)."
 _BARE = frozenset((*range(100, 200), 204))
 
 
 class StatusLine(NamedTuple):
-    """A status line, understood; `wire` is what a client gets, without CRLF."""
+    """
+    A status line, understood. `wire` is what a client gets for it, without
+    CRLF; `None` if that is the line itself.
+    """
 
     minor: int
     status: int
-    wire: bytes
+    wire: bytes | None
 
 
 @define
@@ -57,13 +63,22 @@ class ResponseHead:
 
 
 class ResponseHeads:
-    """Reads response heads and remembers what repeats itself."""
+    """
+    Reads response heads and remembers what repeats itself.
+
+    Beside field lines, whole heads are remembered, without the lines that
+    frame a body or are about the connection: what is left of them is plain.
+    """
 
     REMEMBERED_STATUS_LINES = 64
+    REMEMBERED_HEADS = 512
+    LONGEST_HEAD = 2048
 
     def __init__(self) -> None:
         self._lines = f.FieldMemory(f.RESPONSE_KINDS)
         self._status_lines: dict[bytes, StatusLine] = {}
+        # A plain rest of a head, and its status and whether it has a Date.
+        self._rests: dict[bytes, tuple[int, bool]] = {}
 
     def read(self, head: bytes) -> ResponseHead:
         """
@@ -71,6 +86,41 @@ class ResponseHeads:
 
         Raises `ResponseRefused`.
         """
+        # What most servers send, and what changes nothing in HTTP/1.1.
+        wire = head.replace(_KEEP_ALIVE, CRLF, 1)
+        start = wire.find(_CONTENT_LENGTH)
+        end = wire.find(CRLF, start + 2)
+        if start < 0 or end < 0:
+            return self._read(head)
+        value = wire[start + len(_CONTENT_LENGTH) : end]
+        rest = wire[:start] + wire[end:]
+        known = self._rests.get(rest)
+        if known is not None and value.isdigit() and len(value) < LONGEST_LENGTH:
+            return ResponseHead(known[0], wire, int(value), True, known[1], b"")
+        read = self._read(head)
+        if len(rest) <= self.LONGEST_HEAD and read.persistent and read.status not in _BARE:
+            self._remember(rest, read)
+        return read
+
+    def _remember(self, rest: bytes, head: ResponseHead) -> None:
+        """
+        Remember `rest`, if all of its lines are known as plain: a line that was
+        never seen before will hardly be seen again with all the others.
+        """
+        line, *lines = rest.split(CRLF)
+        lines.pop()
+        known = self._status_lines.get(line)
+        if known is None or known.wire is not None or not self._lines.knows_as_plain(lines):
+            return
+        if len(lines) > MAX_FIELDS - 2:
+            # What was left out may be too much next time.
+            return
+        if len(self._rests) >= self.REMEMBERED_HEADS:
+            # Most of them have a Date that will not come again.
+            self._rests.clear()
+        self._rests[rest] = (head.status, head.dated)
+
+    def _read(self, head: bytes) -> ResponseHead:
         lines = head.split(CRLF)
         line = lines[0]
         known = self._status_lines.get(line) or self._read_status_line(line)
@@ -80,7 +130,7 @@ class ResponseHeads:
         dated = b"\r\nDate:" in head
         length = UNTIL_CLOSE
         persistent = minor == 1
-        wire = head if wire_line is line else wire_line + head[len(line) :]
+        wire = head if wire_line is None else wire_line + head[len(line) :]
         plain = self._lines.plain
         for line in lines[1:-1]:
             if line in plain:
@@ -88,9 +138,9 @@ class ResponseHeads:
             if line[:16] == b"Content-Length: " and length == UNTIL_CLOSE and status not in _BARE:
                 length = _read_length(line[16:].strip(b" \t"))
             elif line == b"Connection: keep-alive" and persistent:
-                wire = wire.replace(b"\r\nConnection: keep-alive\r\n", CRLF, 1)
+                wire = wire.replace(_KEEP_ALIVE, CRLF, 1)
             else:
-                return self._read_unusual(known, lines[1:-1], dated)
+                return self._read_unusual(lines[0], known, lines[1:-1], dated)
         # The status line and the empty end are in the count as well.
         if len(lines) > MAX_FIELDS + 2:
             raise ResponseRefused("too many header fields")
@@ -98,14 +148,16 @@ class ResponseHeads:
             length = 0
         return ResponseHead(status, wire, length, persistent, dated, b"")
 
-    def _read_unusual(self, line: StatusLine, lines: list[bytes], dated: bool) -> ResponseHead:
+    def _read_unusual(
+        self, first: bytes, line: StatusLine, lines: list[bytes], dated: bool
+    ) -> ResponseHead:
         if len(lines) > MAX_FIELDS:
             raise ResponseRefused("too many header fields")
         try:
             specials = self._lines.specials(lines)
         except f.FieldError as error:
             raise ResponseRefused(str(error)) from None
-        return _understand(line, lines, specials, dated)
+        return _understand(first, line, lines, specials, dated)
 
     def _read_status_line(self, line: bytes) -> StatusLine:
         match = STATUS_LINE.fullmatch(line)
@@ -114,7 +166,7 @@ class ResponseHeads:
         minor, status, reason = match.groups()
         # RFC 9112, 4: the blank before an absent reason is part of the line.
         wire = b"HTTP/1.1 %b %b" % (status, reason or b"")
-        understood = StatusLine(min(int(minor), 1), int(status), line if wire == line else wire)
+        understood = StatusLine(min(int(minor), 1), int(status), None if wire == line else wire)
         if len(self._status_lines) >= self.REMEMBERED_STATUS_LINES:
             self._status_lines.clear()
         if len(line) < 128:
@@ -136,9 +188,12 @@ def _read_length(value: bytes) -> int:
 
 
 def _understand(
-    line: StatusLine, lines: list[bytes], specials: list[f.Field], dated: bool
+    first: bytes, line: StatusLine, lines: list[bytes], specials: list[f.Field], dated: bool
 ) -> ResponseHead:
-    """The whole of the rules, for heads that are not of the plainest form."""
+    """
+    The whole of the rules, for heads that are not of the plainest form.
+    `first` is the first line as it came, `line` what it means.
+    """
     minor, status, wire_line = line
     length: int | None = None
     options: list[bytes] = []
@@ -169,7 +224,7 @@ def _understand(
         dropped += [s.line for s in specials if s.kind == f.CONTENT_LENGTH]
     # Date is for all recipients, and RFC 9110, 7.6.1 forbids to name such fields.
     names = set(options) - {b"keep-alive", b"close", b"content-length", b"date"}
-    passed = [wire_line]
+    passed = [first if wire_line is None else wire_line]
     for text in lines:
         if text in dropped:
             dropped.remove(text)
