@@ -181,6 +181,31 @@ class NamesTests(SynchronousTestCase):
         balancer.accept().send(OK)
         self.assertTrue(client.received().endswith(b"hello"))
 
+    def test_name_that_is_not_found_out_in_time(self) -> None:
+        balancer = MemoryBalancer(servers=0)
+        self.addCleanup(balancer.stop)
+        balancer.service.resource.pool.names = self.names
+        balancer.service.directory.add(ServerSettings(TcpAddress("slow.internal", 80)))
+        clients = [balancer.client() for _ in range(3)]
+        for client in clients:
+            client.send(GET)
+        # All of them share one question.
+        self.assertEqual(len(self.resolver.asked), 1)
+        balancer.advance(6)
+        for client in clients:
+            self.assertTrue(client.received().startswith(b"HTTP/1.1 504 "))
+        self.resolver.answer(IPv4Address("TCP", "10.0.0.1", 0))
+        self.assertEqual(balancer.connectors, [])
+
+    def test_stop_while_a_name_is_looked_up(self) -> None:
+        balancer = MemoryBalancer(servers=0)
+        balancer.service.resource.pool.names = self.names
+        balancer.service.directory.add(ServerSettings(TcpAddress("slow.internal", 80)))
+        balancer.client().send(GET)
+        balancer.stop()
+        self.resolver.answer(IPv4Address("TCP", "10.0.0.1", 0))
+        self.assertEqual(balancer.connectors, [])
+
     def test_name_that_is_not_known(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)

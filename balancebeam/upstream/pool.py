@@ -54,6 +54,7 @@ class Attempt(ClientFactory):
         self._exchange: WaitingAsker | None = exchange
         self._addresses: list[ServerAddress] = []
         self._connector: Any = None
+        self._finding: defer.Deferred[list[ServerAddress]] | None = None
 
     def begin(self) -> None:
         """Find out where the server is, and connect."""
@@ -61,6 +62,7 @@ class Attempt(ClientFactory):
         if isinstance(found, list):
             self.try_addresses(found)
         else:
+            self._finding = found
             found.addTimeout(self._pool.timeouts.connect, self._pool.reactor)
             found.addCallbacks(self.try_addresses, self._no_name)
             found.addErrback(lambda failure: self._pool.log.failure("while connecting", failure))
@@ -85,6 +87,8 @@ class Attempt(ClientFactory):
 
     def cancel(self) -> None:
         """Stop connecting."""
+        if self._finding is not None:
+            self._finding.cancel()
         if self._connector is not None and self._connector.state == "connecting":
             self._connector.stopConnecting()
 
