@@ -84,11 +84,12 @@ class RandomChoice:
 
 ALGORITHMS: Mapping[str, Callable[[Random], Algorithm]] = {
     "round-robin": lambda random: RoundRobin(),
+    "weighted-round-robin": lambda random: RoundRobin(),
     "random": RandomChoice,
 }
 
 # What S4 called them; case does not matter either.
-_ABBREVIATIONS: Mapping[str, str] = {"rr": "round-robin"}
+_ABBREVIATIONS: Mapping[str, str] = {"rr": "round-robin", "wrr": "weighted-round-robin"}
 
 
 def algorithm_name(text: str) -> str:
