@@ -6,7 +6,7 @@ Hostile and odd messages, what becomes of each, and the section that decides it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
@@ -764,19 +764,31 @@ def table() -> str:
         "-" * len(f"Requests ({len(REQUESTS)})"),
         "",
     ]
-    for case in REQUESTS:
-        outcome = "passed on" if case.status == 200 else str(case.status)
-        lines.append(f"- RFC {case.section}: ``{case.name}``: {outcome}")
+    lines += _rows(
+        (case.name, "passed on" if case.status == 200 else str(case.status), case.section)
+        for case in REQUESTS
+    )
     title = f"Responses ({len(RESPONSES)})"
     lines += ["", title, "-" * len(title), ""]
-    for answered in RESPONSES:
-        outcome = (
-            "502, or the client is cut off" if answered.status == CUT else f"{answered.status}"
-        )
-        if answered.status not in (CUT, 502) and not answered.reused:
-            outcome += ", and the server's connection is not used again"
-        lines.append(f"- RFC {answered.section}: ``{answered.name}``: {outcome}")
+    lines += _rows((case.name, _outcome(case), case.section) for case in RESPONSES)
     return "\n".join(lines) + "\n"
+
+
+def _outcome(case: ResponseCase) -> str:
+    if case.status == CUT:
+        return "502, or the client is cut off"
+    if case.status == 502 or case.reused:
+        return str(case.status)
+    return f"{case.status}, and the server's connection is not used again"
+
+
+def _rows(cases: Iterable[tuple[str, str, str]]) -> list[str]:
+    rows = [".. list-table::", "   :header-rows: 1", ""]
+    for row in (("message", "outcome", "RFC"), *cases):
+        # A literal may not begin or end with a blank, hence the quotes.
+        name = row[0] if row[0] == "message" else f'``"{row[0]}"``'
+        rows += [f"   * - {name}", f"     - {row[1]}", f"     - {row[2]}"]
+    return rows
 
 
 if __name__ == "__main__":
