@@ -137,7 +137,7 @@ class HttpChannel(Protocol):
                     forwarder.address(head.host)
                 exchange = HttpExchange(self, head, head.wire + forwarder.plain)
             else:
-                added = forwarder.unusual(head, self.transport.getHost())
+                added = forwarder.unusual(head, self.transport)
                 exchange = HttpExchange(self, head, head.wire + added)
             self.exchange = exchange
             if head.length == 0:

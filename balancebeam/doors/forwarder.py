@@ -6,6 +6,7 @@ from typing import Any
 
 from balancebeam.http1.forwarding import forwarding, plain_forwarding
 from balancebeam.http1.request_rules import RequestHead
+from balancebeam.interfaces import StreamTransport
 from balancebeam.model import TcpAddress
 
 
@@ -29,10 +30,14 @@ class Forwarder:
         self.host = host
         self.plain = plain_forwarding(self._client, b"http", host or b"")
 
-    def unusual(self, head: RequestHead, here: Any) -> bytes:
+    def unusual(self, head: RequestHead, transport: StreamTransport) -> bytes:
         """
-        The end of the head of any request. `here` is the address that the
-        client connected to; it stands for the host that it did not name.
+        The end of the head of any request. The address that the client is
+        connected to stands for the host that it did not name.
         """
-        local = TcpAddress(getattr(here, "host", "localhost"), getattr(here, "port", 80))
-        return forwarding(head, self._client, b"http", str(local).encode(), self._trusted)
+        local = b""
+        if head.host is None:
+            here: Any = transport.getHost()
+            address = TcpAddress(getattr(here, "host", "localhost"), getattr(here, "port", 80))
+            local = str(address).encode()
+        return forwarding(head, self._client, b"http", local, self._trusted)

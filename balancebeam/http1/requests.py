@@ -10,7 +10,7 @@ from __future__ import annotations
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import fields as f
 from balancebeam.http1.request_rules import NO_EXTRAS, RequestHead, assemble, understand
-from balancebeam.http1.syntax import REQUEST_LINE, TOKEN
+from balancebeam.http1.syntax import LONGEST_LENGTH, REQUEST_LINE, TOKEN
 
 # nginx has 8 KiB for a line and 32 KiB for all of them; RFC 9112, 3 asks for
 # at least 8,000 octets for the request line.
@@ -19,6 +19,7 @@ MAX_HEAD = 32 * 1024
 MAX_FIELDS = 128
 
 _SLASH = ord("/")
+_UNCOMMON = (None, 0)
 _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 
 
@@ -55,14 +56,15 @@ class RequestHeads:
         wire = head.replace(_KEEP_ALIVE, b"\r\n", 1)
         block = wire[start:]
         try:
+            length = 0
             if len(wire) < len(head):
-                host = self._common_host(block.split(b"\r\n"))
+                host, length = self._common(block.split(b"\r\n"))
             else:
                 host = self._blocks.get(block)
                 if host is None:
-                    host = self._common_block(block)
+                    host, length = self._common_block(block)
             if host is not None and minor == b"1" and target[0] == _SLASH and method != b"CONNECT":
-                return RequestHead(method, target, 1, host, wire, 0, True, NO_EXTRAS)
+                return RequestHead(method, target, 1, host, wire, length, True, NO_EXTRAS)
             lines = head[start:].split(b"\r\n")
             lines.pop()
             if len(lines) > MAX_FIELDS:
@@ -73,43 +75,51 @@ class RequestHeads:
         block = f.without(head, fields.dropped)[start:]
         return assemble(method, target, int(minor), block, fields)
 
-    def _common_host(self, lines: list[bytes]) -> bytes | None:
+    def _common(self, lines: list[bytes]) -> tuple[bytes | None, int]:
         """
-        The value of Host, if beside it and credentials all fields are plain.
-        `lines` ends with an empty one.
+        The values of Host and Content-Length, if beside them and credentials
+        all fields are plain; otherwise no host. `lines` ends with an empty one.
         """
         memory = self._lines
         plain = memory.plain
         host: bytes | None = None
+        length = -1
         lines.pop()
         if len(lines) >= MAX_FIELDS:
             # Connection may have been there as well; those who count all know.
-            return None
+            return _UNCOMMON
         for line in lines:
-            if line not in plain:
-                field = memory.special.get(line) or memory.learn(line)
-                if field is None or field.kind == f.CREDENTIAL:
-                    continue
-                if field.kind != f.HOST or host is not None:
-                    return None
-                host = field.value
-        return host
+            if line in plain:
+                continue
+            if line[:16] == b"Content-Length: " and length < 0:
+                value = line[16:]
+                if not value.isdigit() or len(value) >= LONGEST_LENGTH:
+                    return _UNCOMMON
+                length = int(value)
+                continue
+            field = memory.special.get(line) or memory.learn(line)
+            if field is None or field.kind == f.CREDENTIAL:
+                continue
+            if field.kind != f.HOST or host is not None:
+                return _UNCOMMON
+            host = field.value
+        return host, max(length, 0)
 
-    def _common_block(self, block: bytes) -> bytes | None:
-        """As `_common_host` for a block of lines, which is remembered if it may be."""
+    def _common_block(self, block: bytes) -> tuple[bytes | None, int]:
+        """As `_common` for a block of lines, which is remembered if it may be."""
         host = self._older_blocks.get(block)
         if host is None:
             lines = block.split(b"\r\n")
             # A block with a line that was never seen before will hardly be
-            # seen again, and one with credentials is not to be kept.
+            # seen again, and one with a length or credentials is not kept.
             known = self._lines.knows(lines[:-1])
-            host = self._common_host(lines)
+            host, length = self._common(lines)
             if host is None or not known or len(block) > self.LONGEST_BLOCK:
-                return host
+                return host, length
         if len(self._blocks) >= self.REMEMBERED_BLOCKS:
             self._older_blocks, self._blocks = self._blocks, {}
         self._blocks[block] = host
-        return host
+        return host, 0
 
 
 def _bad_request_line(head: bytes) -> RequestRefused:

@@ -25,6 +25,7 @@ CHUNKED = -1
 UNTIL_CLOSE = -2
 
 _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
+_CHUNKED = b"\r\nTransfer-Encoding: chunked\r\n"
 _CONTENT_LENGTH = b"\r\nContent-Length: "
 
 # RFC 9110, 8.6: "A server MUST NOT send a Content-Length header field in any
@@ -89,14 +90,20 @@ class ResponseHeads:
         # What most servers send, and what changes nothing in HTTP/1.1.
         wire = head.replace(_KEEP_ALIVE, CRLF, 1)
         start = wire.find(_CONTENT_LENGTH)
-        end = wire.find(CRLF, start + 2)
-        if start < 0 or end < 0:
-            return self._read(head)
-        value = wire[start + len(_CONTENT_LENGTH) : end]
-        rest = wire[:start] + wire[end:]
-        known = self._rests.get(rest)
-        if known is not None and value.isdigit() and len(value) < LONGEST_LENGTH:
-            return ResponseHead(known[0], wire, int(value), True, known[1], b"")
+        if start >= 0:
+            end = wire.find(CRLF, start + 2)
+            value = wire[start + len(_CONTENT_LENGTH) : end]
+            rest = wire[:start] + wire[end:]
+            known = self._rests.get(rest)
+            if known is not None and value.isdigit() and len(value) < LONGEST_LENGTH:
+                return ResponseHead(known[0], wire, int(value), True, known[1], b"")
+        else:
+            rest = wire.replace(_CHUNKED, CRLF, 1)
+            if len(rest) == len(wire):
+                return self._read(head)
+            known = self._rests.get(rest)
+            if known is not None:
+                return ResponseHead(known[0], rest, CHUNKED, True, known[1], b"")
         read = self._read(head)
         if len(rest) <= self.LONGEST_HEAD and read.persistent and read.status not in _BARE:
             self._remember(rest, read)
@@ -135,11 +142,17 @@ class ResponseHeads:
         for line in lines[1:-1]:
             if line in plain:
                 continue
-            if line[:16] == b"Content-Length: " and length == UNTIL_CLOSE and status not in _BARE:
-                length = _read_length(line[16:].strip(b" \t"))
-            elif line == b"Connection: keep-alive" and persistent:
+            if length == UNTIL_CLOSE and persistent and status not in _BARE:
+                if line[:16] == b"Content-Length: ":
+                    length = _read_length(line[16:].strip(b" \t"))
+                    continue
+                if line == b"Transfer-Encoding: chunked":
+                    length = CHUNKED
+                    wire = wire.replace(_CHUNKED, CRLF, 1)
+                    continue
+            if line == b"Connection: keep-alive" and persistent:
                 wire = wire.replace(_KEEP_ALIVE, CRLF, 1)
-            else:
+            elif self._is_special(line):
                 return self._read_unusual(lines[0], known, lines[1:-1], dated)
         # The status line and the empty end are in the count as well.
         if len(lines) > MAX_FIELDS + 2:
@@ -147,6 +160,14 @@ class ResponseHeads:
         if status in _BARE:
             length = 0
         return ResponseHead(status, wire, length, persistent, dated, b"")
+
+    def _is_special(self, line: bytes) -> bool:
+        """Whether a line, not known as plain, is one that decides something."""
+        try:
+            field = self._lines.special.get(line) or self._lines.learn(line)
+        except f.FieldError as error:
+            raise ResponseRefused(str(error)) from None
+        return field is not None and field.kind != f.CREDENTIAL
 
     def _read_unusual(
         self, first: bytes, line: StatusLine, lines: list[bytes], dated: bool
