@@ -52,6 +52,8 @@ class BatchPoller:
         # served. What is known of them is out of date, and the kernel may have
         # given the number to somebody else; the next batch knows better.
         self._stale: set[int] = set()
+        # Descriptors of those that say `served_first`.
+        self._first: set[int] = set()
 
     # What transports use of a reactor.
 
@@ -87,6 +89,7 @@ class BatchPoller:
         selectables = list(self._selectables.values())
         self._selectables.clear()
         self._masks.clear()
+        self._first.clear()
         if self._epoll is not None:
             self._close()
         return selectables
@@ -108,6 +111,8 @@ class BatchPoller:
             self._epoll.register(descriptor, bit)
         self._masks[descriptor] = mask | bit
         self._selectables[descriptor] = selectable
+        if getattr(selectable, "served_first", False):
+            self._first.add(descriptor)
 
     def _remove(self, selectable: Any, bit: int) -> None:
         descriptor = selectable.fileno()
@@ -122,6 +127,7 @@ class BatchPoller:
             self._epoll.modify(descriptor, mask)
             return
         del self._masks[descriptor], self._selectables[descriptor]
+        self._first.discard(descriptor)
         try:
             self._epoll.unregister(descriptor)
         except OSError as failure:
@@ -157,7 +163,14 @@ class BatchPoller:
         stale = self._stale
         stale.clear()
         readable = select.EPOLLIN
-        for descriptor, event in self._epoll.poll(0, BATCH):
+        events = self._epoll.poll(0, BATCH)
+        first = self._first
+        servers = [pair for pair in events if pair[0] in first]
+        if 0 < len(servers) < len(events):
+            # Servers before clients: what a server said, or that it left, is to
+            # be known before a client's request is sent on its connection.
+            events = servers + [pair for pair in events if pair[0] not in first]
+        for descriptor, event in events:
             if stale and descriptor in stale:
                 continue
             selectable = selectables.get(descriptor)

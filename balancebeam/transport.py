@@ -121,6 +121,8 @@ class TcpServerTransport(_WritesAtOnce, tcp.Server):
 class TcpClientTransport(_WritesAtOnce, tcp.Client):
     """A connection to a server over TCP."""
 
+    served_first = True
+
 
 class UnixServerTransport(_WritesAtOnce, unix.Server):
     """A client's connection over a Unix socket."""
@@ -128,6 +130,8 @@ class UnixServerTransport(_WritesAtOnce, unix.Server):
 
 class UnixClientTransport(_WritesAtOnce, unix.Client):
     """A connection to a server over a Unix socket."""
+
+    served_first = True
 
 
 class TcpPort(tcp.Port):

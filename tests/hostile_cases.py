@@ -443,9 +443,11 @@ def expectations() -> Iterator[RequestCase]:
         200,
         stopped=b"Expect",
     )
-    for value in (b"-1", b"x", b"1, 1", b"", b"9" * 30):
+    for value in (b"-1", b"x", b"1, 1", b"", b"+1"):
         yield RequestCase(
-            f"Max-Forwards: {show(value)}", "9110 7.6.2", get(b"Max-Forwards: " + value)
+            f"Max-Forwards: {show(value)}",
+            "9110 7.6.2",
+            get(b"Max-Forwards: " + value, line=b"OPTIONS / HTTP/1.1"),
         )
     yield RequestCase(
         "Upgrade: h2c",
@@ -476,6 +478,58 @@ def expectations() -> Iterator[RequestCase]:
         200,
         stopped=b"Upgrade",
     )
+    for value in (b"junk", b"-1", b"007"):
+        yield RequestCase(
+            f"Max-Forwards: {show(value)} in a GET",
+            "9110 7.6.2",
+            get(b"Max-Forwards: " + value),
+            200,
+            b"Max-Forwards: " + value + b"\r\n",
+        )
+    yield RequestCase(
+        "Max-Forwards: 99999999999999999999 in OPTIONS",
+        "9110 7.6.2",
+        get(b"Max-Forwards: 99999999999999999999", line=b"OPTIONS / HTTP/1.1"),
+        200,
+        b"Max-Forwards: 999999999\r\n",
+    )
+    for value in (b"WebSocket", b"TLS/1.2, x"):
+        yield RequestCase(
+            f"Upgrade: {show(value)}",
+            "9110 7.8",
+            get(b"Connection: upgrade", b"Upgrade: " + value),
+            200,
+            b"Upgrade: " + value + b"\r\n",
+        )
+    for lines in (
+        (b"Expect: 100-continue", b"Expect: 100-continue"),
+        (b"Expect: , 100-continue,",),
+    ):
+        yield RequestCase(
+            " and ".join(map(show, lines)),
+            "9110 5.6.1.2",
+            post(*lines, b"Content-Length: 1", body=b"a"),
+            200,
+        )
+
+
+def beginnings() -> Iterator[RequestCase]:
+    """Heads that are not complete, and can no longer become good ones."""
+    for data, status in (
+        *((b"GET /x\r\n", 400), (b"FOO\r\n", 400), (b"EHLO x\r\n", 400), (b"SSH-2.0-x\r\n", 400)),
+        *(
+            (b"HTTP/1.1 200 OK\r\n", 400),
+            (b"GET /x HTTP/9.9\r\n", 505),
+            (b"GET  / HTTP/1.1\r\n", 400),
+        ),
+        *((b"GET / HTTP/1.1\r\nHost : a\r\n", 400), (b"GET / HTTP/1.1\r\n Host: a\r\n", 400)),
+        *((b"\x80\x2e\x01\x00\x02", 400), (b"\x00", 400), (b"{", 400)),
+        *((b"GET / HTTP/1.1\r\nHost: a\nX", 400), (b"GET / HTTP/1.1\r\nX: \x00\r\nH", 400)),
+        *((b"GET / HTTP/1.1\n", 400), (b"\r\nGET /x\r\n", 400)),
+    ):
+        yield RequestCase(f"the beginning {show(data)}", "9112 2.2, 3", data, status)
+    body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na"
+    yield RequestCase("more than the body", "9112 6.2", body + b"x\r\n", 200)
 
 
 REQUESTS: tuple[RequestCase, ...] = (
@@ -486,6 +540,7 @@ REQUESTS: tuple[RequestCase, ...] = (
     *hosts(),
     *chunks(),
     *expectations(),
+    *beginnings(),
 )
 
 

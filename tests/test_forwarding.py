@@ -268,23 +268,29 @@ class MaxForwardsTests(SynchronousTestCase):
             (b"TRACE", b"0", b"0", True),
             (b"TRACE", b"007", b"6", False),
             (b"TRACE", b"999999999", b"999999998", False),
-            (b"GET", b"0", b"0", False),
-            (b"GET", b"5", b"5", False),
-            (b"options", b"1", b"1", False),
+            (b"TRACE", b"9" * 30, b"999999999", False),
         ]
         for method, before, after, last in cases:
             line = method + b" / HTTP/1.1"
             lines = [b"max-forwards: " + before, HOST]
             found = read(line, *lines)
             self.assertEqual(found.last_hop, last, msg=f"{method!r} {before!r}")
-            self.assertEqual(found.extras.max_forwards, int(before))
             self.assertEqual(
                 found.wire, head(line, HOST, b"Max-Forwards: " + after), msg=f"{method!r}"
             )
 
+    def test_other_methods_do_not_count(self) -> None:
+        for method in (b"GET", b"POST", b"options"):
+            for value in (b"0", b"007", b"junk"):
+                line = method + b" / HTTP/1.1"
+                lines = [b"max-forwards: " + value, HOST]
+                found = read(line, *lines)
+                self.assertFalse(found.last_hop)
+                self.assertEqual(found.wire, head(line, *lines))
+
     def test_without_the_field_there_is_no_limit(self) -> None:
         found = read(b"OPTIONS * HTTP/1.1", HOST)
-        self.assertEqual((found.last_hop, found.extras.max_forwards), (False, None))
+        self.assertEqual((found.last_hop, found.extras.max_forwards), (False, ()))
 
 
 class ExpectTests(SynchronousTestCase):

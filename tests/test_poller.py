@@ -32,6 +32,8 @@ class FakeReactor(Clock):
 class Selectable:
     """One end of a socket pair, which notes what it is called for."""
 
+    served_first = False
+
     def __init__(self) -> None:
         self.socket, self.peer = socket.socketpair()
         self.socket.setblocking(False)
@@ -184,6 +186,17 @@ class Polling(SynchronousTestCase):
         self.poller.doRead()
         self.assertEqual(len(one.calls) + len(two.calls), 1)
         self.assertEqual(three.calls, [])
+
+    def test_who_is_to_be_served_first(self) -> None:
+        order: list[Selectable] = []
+        many = [self.selectable() for _ in range(6)]
+        for number, one in enumerate(many):
+            one.served_first = number % 2 == 1
+            one.on_read = lambda mine=one: order.append(mine)
+            self.poller.addReader(one)
+            one.peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual([one.served_first for one in order], [True] * 3 + [False] * 3)
 
     def test_a_batch_is_bounded(self) -> None:
         many = [self.selectable() for _ in range(BATCH + 10)]

@@ -529,9 +529,9 @@ class FieldTests(Case):
         self.assert_refused(417, GET, HOST, b"Expect: 100-continue", b"Expect: x")
 
     def test_malformed_max_forwards(self) -> None:
-        for value in (b"", b"x", b"-1", b"+1", b"1.0", b"1, 1", b"1_0", b"\xb2", b"9" * 10):
+        for value in (b"", b"x", b"-1", b"+1", b"1.0", b"1, 1", b"1_0", b"\xb2"):
             self.assert_refused(400, b"OPTIONS / HTTP/1.1", HOST, b"Max-Forwards: " + value)
-        self.assert_refused(400, GET, HOST, b"Max-Forwards: 1", b"Max-Forwards: 1")
+        self.assert_refused(400, b"TRACE / HTTP/1.1", HOST, b"Max-Forwards: 1", b"Max-Forwards: 1")
 
 
 class MemoryTests(SynchronousTestCase):

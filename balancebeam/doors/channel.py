@@ -30,7 +30,7 @@ from balancebeam.http1.bodies import (
     last_chunk,
 )
 from balancebeam.http1.request_rules import NO_EXTRAS, RequestHead
-from balancebeam.http1.requests import MAX_HEAD, MAX_REQUEST_LINE
+from balancebeam.http1.requests import MAX_HEAD, check_part
 from balancebeam.http1.syntax import CRLF, HEAD_END
 from balancebeam.interfaces import StreamTransport
 
@@ -72,6 +72,8 @@ class HttpChannel(Protocol):
         self._buffer = b""
         self.head_since: float | None = site.ticker.now
         self._advancing = False
+        # How far the beginning of a head in `_buffer` has been checked.
+        self._checked = 0
         self.half_over = False
         self.flushed = False
         self.outstanding: int | None = None
@@ -129,9 +131,10 @@ class HttpChannel(Protocol):
                     # parse a request-line SHOULD ignore at least one empty line".
                     data = data[2:]
                     continue
-                self._refuse(refused, bodyless=data.startswith(b"HEAD "))
+                self._refuse(refused, bodyless=_asks_for_head(data))
                 break
             self.head_since = None
+            self._checked = 0
             if head.extras is NO_EXTRAS and head.length >= 0 and head.minor:
                 if head.host is not forwarder.host:
                     forwarder.address(head.host)
@@ -156,20 +159,17 @@ class HttpChannel(Protocol):
 
     def _read_part_of_head(self, data: bytes) -> None:
         """Keep the beginning of a head, unless it can no longer become one."""
-        line_end = data.find(CRLF)
-        if line_end > MAX_REQUEST_LINE or (line_end < 0 and len(data) > MAX_REQUEST_LINE):
-            self._refuse(RequestRefused(414, "the request target is too long"))
-        elif len(data) > MAX_HEAD:
-            self._refuse(RequestRefused(431, "the request head is too large"))
-        elif b"\n" in data.replace(CRLF, b"") or (data[0] < 0x21 and data[:2] not in (b"\r", CRLF)):
-            # What is no head now never becomes one; waiting would only hide it.
-            self._refuse(RequestRefused(400, "a malformed request line"))
-        elif self.half_closed:
+        try:
+            self._checked = check_part(data, self._checked)
+        except RequestRefused as refused:
+            self._refuse(refused, bodyless=_asks_for_head(data))
+            return
+        if self.half_closed:
             self.lose()
-        else:
-            self._buffer = data
-            if self.head_since is None and data not in (b"\r", CRLF):
-                self.head_since = self._ticker.now
+            return
+        self._buffer = data
+        if self.head_since is None and data not in (b"\r", CRLF):
+            self.head_since = self._ticker.now
 
     # Bodies of requests.
 
@@ -178,7 +178,9 @@ class HttpChannel(Protocol):
         limit = self.site.max_body
         if limit is not None and head.length > limit:
             self.exchange = None
-            self._refuse(RequestRefused(413, "the request body is too large"))
+            self._refuse(
+                RequestRefused(413, "the request body is too large"), head.method == b"HEAD"
+            )
             return False
         self._body = ChunkedReader() if head.length < 0 else LengthReader(head.length)
         self._received = 0
@@ -221,7 +223,7 @@ class HttpChannel(Protocol):
         if responded:
             self.abort()
         else:
-            self._refuse(refused)
+            self._refuse(refused, exchange.method == b"HEAD")
 
     # Answers.
 
@@ -363,7 +365,8 @@ class HttpChannel(Protocol):
     def head_too_slow(self) -> None:
         """The head that is being read takes too long."""
         if self._buffer not in (b"", b"\r", CRLF):
-            self._refuse(RequestRefused(408, "the request head is too slow"))
+            refused = RequestRefused(408, "the request head is too slow")
+            self._refuse(refused, bodyless=_asks_for_head(self._buffer))
         else:
             # Browsers open connections ahead of need. One that never said
             # anything is owed no answer.
@@ -410,3 +413,8 @@ class HttpChannel(Protocol):
             self.reading = True
             self.quiet_since = self._ticker.now
             self.transport.resumeProducing()
+
+
+def _asks_for_head(data: bytes) -> bool:
+    """Whether a request that could not be read is a HEAD, which gets no body."""
+    return data[:7].lstrip(CRLF).startswith(b"HEAD ")

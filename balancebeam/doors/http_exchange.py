@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from balancebeam.doors.channel import HttpChannel
 
 # The end of nearly every response head.
-_VIA = b"Via: 1.1 balancebeam\r\n"
-_PLAIN_END = _VIA + b"\r\n"
+_PLAIN_END = b"Via: 1.1 balancebeam\r\n\r\n"
 
 
 class HttpExchange(Exchange):
@@ -49,7 +48,7 @@ class HttpExchange(Exchange):
     def respond_whole(self, head: ResponseHead, body: bytes) -> None:
         self.responded = True
         self.status = head.status
-        if self.persistent and head.dated and self.head.minor and not head.upgrade:
+        if self.persistent and head.usual and self.head.minor:
             # What nearly all responses are: one join, one write.
             self.channel.transport.write(b"".join((head.wire, _PLAIN_END, body)))
         else:
@@ -84,7 +83,7 @@ class HttpExchange(Exchange):
             # RFC 9110, 6.6.1: a recipient with a clock "MUST record the time
             # it was received and append a corresponding Date header field".
             lines.append(b"Date: %b\r\n" % http_date(self.spine.pool.reactor.seconds()))
-        lines.append(_VIA)
+        lines.append(b"Via: 1.%d balancebeam\r\n" % head.minor)
         if self.chunking:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         options = []

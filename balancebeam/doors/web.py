@@ -191,7 +191,7 @@ class WebExchange(Exchange):
         for line in lines[1:-1]:
             name, _, value = line.partition(b":")
             request.responseHeaders.addRawHeader(name, value.strip(b" \t"))
-        request.responseHeaders.addRawHeader(b"via", b"1.1 balancebeam")
+        request.responseHeaders.addRawHeader(b"via", b"1.%d balancebeam" % head.minor)
 
     def _finish(self) -> None:
         self._end(self.status)

@@ -9,13 +9,19 @@ from http import HTTPStatus
 ALLOWED = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"
 
 
+# Python's names for these are older than RFC 9110.
+_RENAMED = {413: b"Content Too Large", 414: b"URI Too Long"}
+
+
 def http_date(seconds: float) -> bytes:
     """`seconds` since the epoch as an IMF-fixdate (RFC 9110, 5.6.7)."""
     return formatdate(seconds, usegmt=True).encode("ascii")
 
 
 def reason_phrase(status: int) -> bytes:
-    """The usual phrase for a status that the proxy uses itself."""
+    """The phrase of RFC 9110, 15 for a status that the proxy uses itself."""
+    if status in _RENAMED:
+        return _RENAMED[status]
     return HTTPStatus(status).phrase.encode("ascii")
 
 

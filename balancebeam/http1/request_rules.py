@@ -39,7 +39,7 @@ class RequestExtras:
     upgrade: bytes = b""
     expects_continue: bool = False
     wants_trailers: bool = False
-    max_forwards: int | None = None
+    max_forwards: tuple[bytes, ...] = ()
 
 
 NO_EXTRAS = RequestExtras()
@@ -193,33 +193,33 @@ def _understand_rare(
     values: dict[int, list[bytes]] = {}
     for field in rare:
         values.setdefault(field.kind, []).append(field.value)
-        if field.kind not in (f.EXPECT, f.TRAILER):
+        if field.kind not in (f.EXPECT, f.TRAILER, f.MAX_FORWARDS):
             dropped.append(field.line)
-    expectation = b", ".join(values.get(f.EXPECT, [])).lower()
-    if expectation not in (b"", b"100-continue"):
+    expectations = list_items(b",".join(values.get(f.EXPECT, [])))
+    if any(expectation != b"100-continue" for expectation in expectations):
         raise RequestRefused(417, "an expectation other than 100-continue")
     upgrade = b""
     if f.UPGRADE in values and b"upgrade" in options:
-        offers = [o for o in list_items(b",".join(values[f.UPGRADE])) if o != b"h2c"]
-        upgrade = b", ".join(offers)
+        offers = [offer.strip(b" \t") for offer in b",".join(values[f.UPGRADE]).split(b",")]
+        upgrade = b", ".join(o for o in offers if o and o.lower() != b"h2c")
     forwarded_for = [value for value in values.get(f.FORWARDED_FOR, []) if value]
     return RequestExtras(
         forwarded_for=b", ".join(forwarded_for),
         forwarded_proto=b", ".join(values.get(f.FORWARDED_PROTO, [])),
         forwarded_host=b", ".join(values.get(f.FORWARDED_HOST, [])),
         upgrade=upgrade,
-        expects_continue=expectation != b"",
+        expects_continue=bool(expectations),
         wants_trailers=b"trailers" in list_items(b",".join(values.get(f.TE, []))),
-        max_forwards=_read_max_forwards(values.get(f.MAX_FORWARDS, [])),
+        max_forwards=tuple(values.get(f.MAX_FORWARDS, ())),
     )
 
 
-def _read_max_forwards(values: list[bytes]) -> int | None:
-    if not values:
-        return None
-    if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 9:
+def _read_max_forwards(values: Sequence[bytes]) -> int:
+    if len(values) > 1 or not values[0].isdigit():
         raise RequestRefused(400, "a malformed Max-Forwards")
-    return int(values[0])
+    # RFC 9110, 7.6.2: what goes on is the lesser of the value less one "and
+    # the recipient's maximum supported value for Max-Forwards".
+    return int(values[0]) if len(values[0]) < 10 else 10**9
 
 
 def assemble(
@@ -251,13 +251,13 @@ def assemble(
         # received in an HTTP/1.0 request."
         extras = evolve(extras, upgrade=b"")
     last_hop = False
-    if extras.max_forwards is not None:
-        counts = method in (b"TRACE", b"OPTIONS")
-        last_hop = counts and extras.max_forwards == 0
+    if extras.max_forwards and method in (b"TRACE", b"OPTIONS"):
         # RFC 9110, 7.6.2: for these methods a proxy MUST count down; for
-        # others it may ignore the field, and we pass it on.
-        left = max(extras.max_forwards - counts, 0)
-        block += b"Max-Forwards: %d\r\n" % left
+        # others the field means nothing, and passes.
+        left = _read_max_forwards(extras.max_forwards)
+        last_hop = left == 0
+        block = _without_field(block, b"max-forwards")
+        block += b"Max-Forwards: %d\r\n" % max(left - 1, 0)
     wire = b"%b %b HTTP/1.1\r\n%b" % (method, target, block)
     persistent = not close and (minor >= 1 or keep)
     return RequestHead(

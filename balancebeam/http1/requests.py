@@ -7,18 +7,22 @@ remembers in order to be faster the next time.
 
 from __future__ import annotations
 
+import re
+
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import fields as f
 from balancebeam.http1.request_rules import NO_EXTRAS, RequestHead, assemble, understand
-from balancebeam.http1.syntax import LONGEST_LENGTH, REQUEST_LINE, TOKEN
+from balancebeam.http1.syntax import FIELD_LINE, LONGEST_LENGTH, REQUEST_LINE, TOKEN
 
 # nginx has 8 KiB for a line and 32 KiB for all of them; RFC 9112, 3 asks for
-# at least 8,000 octets for the request line.
-MAX_REQUEST_LINE = 8 * 1024
+# at least 8,000 octets for the request line. A target of 8 KiB has room.
+MAX_REQUEST_LINE = 8 * 1024 + 256
 MAX_HEAD = 32 * 1024
 MAX_FIELDS = 128
 
 _SLASH = ord("/")
+# Nothing yet, the beginning of an empty line, or of a method.
+_BEGINNING = re.compile(rb"\r?\Z|" + TOKEN.pattern)
 _UNCOMMON = (None, 0)
 _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 
@@ -139,3 +143,38 @@ def _bad_request_line(head: bytes) -> RequestRefused:
     ):
         return RequestRefused(505, "an HTTP version other than 1.0 and 1.1")
     return RequestRefused(400, "a malformed request line")
+
+
+def check_part(data: bytes, checked: int) -> int:
+    """
+    Check the lines of a head that is not complete, from `checked` on.
+
+    What is no head now never becomes one; waiting for its end would only hide
+    that. Returns how far the lines have been checked, for the next time.
+    Raises `RequestRefused`.
+    """
+    last = data.rfind(b"\r\n")
+    end = last + 2 if last >= 0 else 0
+    if checked == 0:
+        start = 2 if data.startswith(b"\r\n") else 0
+        if not _BEGINNING.match(data, start):
+            raise RequestRefused(400, "a malformed request line")
+        if end <= start:
+            line_end = len(data)
+        else:
+            line_end = data.index(b"\r\n", start)
+            if REQUEST_LINE.match(data, start) is None and line_end <= MAX_REQUEST_LINE:
+                raise _bad_request_line(data[start:])
+            checked = line_end + 2
+        if line_end - start > MAX_REQUEST_LINE:
+            raise RequestRefused(414, "the request target is too long")
+    if len(data) > MAX_HEAD:
+        raise RequestRefused(431, "the request head is too large")
+    if checked and end > checked:
+        for line in data[checked : end - 2].split(b"\r\n"):
+            if FIELD_LINE.fullmatch(line) is None:
+                raise RequestRefused(400, "a malformed field line")
+        checked = end
+    if b"\n" in data[max(checked, end) :]:
+        raise RequestRefused(400, "a bare LF")
+    return checked

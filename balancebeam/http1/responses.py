@@ -53,14 +53,17 @@ class ResponseHead:
     `length` is the body's, or `CHUNKED`, or `UNTIL_CLOSE`. It is what the
     fields say: whether a body may be there at all depends on the request
     (`has_body`). `persistent` tells whether the server keeps the connection.
+    `usual` responses are HTTP/1.1, have a Date and are not about an upgrade.
     """
 
     status: int
     wire: bytes
     length: int
     persistent: bool
-    dated: bool
-    upgrade: bytes
+    usual: bool
+    dated: bool = True
+    upgrade: bytes = b""
+    minor: int = 1
 
 
 class ResponseHeads:
@@ -96,14 +99,14 @@ class ResponseHeads:
             rest = wire[:start] + wire[end:]
             known = self._rests.get(rest)
             if known is not None and value.isdigit() and len(value) < LONGEST_LENGTH:
-                return ResponseHead(known[0], wire, int(value), True, known[1], b"")
+                return ResponseHead(known[0], wire, int(value), True, known[1], known[1])
         else:
             rest = wire.replace(_CHUNKED, CRLF, 1)
             if len(rest) == len(wire):
                 return self._read(head)
             known = self._rests.get(rest)
             if known is not None:
-                return ResponseHead(known[0], rest, CHUNKED, True, known[1], b"")
+                return ResponseHead(known[0], rest, CHUNKED, True, known[1], known[1])
         read = self._read(head)
         if len(rest) <= self.LONGEST_HEAD and read.persistent and read.status not in _BARE:
             self._remember(rest, read)
@@ -159,7 +162,8 @@ class ResponseHeads:
             raise ResponseRefused("too many header fields")
         if status in _BARE:
             length = 0
-        return ResponseHead(status, wire, length, persistent, dated, b"")
+        usual = dated and minor == 1
+        return ResponseHead(status, wire, length, persistent, usual, dated, b"", minor)
 
     def _is_special(self, line: bytes) -> bool:
         """Whether a line, not known as plain, is one that decides something."""
@@ -253,13 +257,16 @@ def _understand(
             passed.append(text)
     passed.append(b"")
     persistent = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    upgrade = b", ".join(upgrades)
     return ResponseHead(
         status,
         CRLF.join(passed),
         0 if framing is None else framing,
         persistent,
+        dated and minor == 1 and not upgrade,
         dated,
-        b", ".join(upgrades),
+        upgrade,
+        minor,
     )
 
 

@@ -38,7 +38,9 @@ STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x
 # RFC 3986, 3.2.2, without sub-delims: no name in use has them, and a comma
 # or a semicolon is read in several ways. Empty only without a port: RFC 9110,
 # 4.2.1 has a recipient reject an http URI with an empty host.
-_HOST = re.compile(rb"(?:(?:[A-Za-z0-9\-._~%]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?)?")
+_HOST = re.compile(
+    rb"(?:(?:(?:[A-Za-z0-9\-._~]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?)?"
+)
 
 ABSOLUTE_TARGET = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?]*)(.*)")
 
