@@ -339,3 +339,40 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
                 get(running.port)
             one_more = one.connections
             until(lambda: running.descriptors() <= before + one_more)
+
+
+def test_response_that_nobody_asked_for_answers_nobody(tmp_path: Path) -> None:
+    # The client's request and, behind it, the stray response wait for the
+    # balancer together; nginx and HAProxy take the one for the other's answer.
+    stray = threading.Event()
+    sent = threading.Event()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+
+    def serve(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        connection.sendall(answer + b"good")
+        if number == 1:
+            stray.wait(LIMIT)
+            connection.sendall(answer + b"evil")
+            sent.set()
+        connection.recv(1)
+
+    with Server(serve) as server, program(tmp_path, "--upstream", server.address) as running:
+        with running.connect() as client:
+            client.sendall(GET)
+            assert read_body(client) == b"good"
+            running.process.send_signal(signal.SIGSTOP)
+            client.sendall(GET)
+            stray.set()
+            assert sent.wait(LIMIT)
+            running.process.send_signal(signal.SIGCONT)
+            assert read_body(client) == b"good"
+            assert server.connections == 2
+
+
+def read_body(client: socket.socket) -> bytes:
+    """The four octets of the body of the next response."""
+    _, rest = read_head(client)
+    while len(rest) < 4:
+        rest += client.recv(100)
+    return rest
