@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from balancebeam.model import ServerSettings, TcpAddress
-from balancebeam.upstream.directory import Directory
+from balancebeam.upstream.directory import Directory, Server
 
 
 class _Hello(Resource):
@@ -43,6 +43,7 @@ class DemoService(service.Service):
         self._directory = directory
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
+        self._servers: list[Server] = []
 
     def startService(self) -> None:
         super().startService()
@@ -55,10 +56,12 @@ class DemoService(service.Service):
             port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
             self._ports.append(port)
             address = TcpAddress("127.0.0.1", port.getHost().port)
-            self._directory.add(ServerSettings(address))
+            self._servers.append(self._directory.add(ServerSettings(address)))
             self._log.info("{name} is at {address}", name=name, address=str(address))
 
     def stopService(self) -> Any:
         super().stopService()
+        while self._servers:
+            self._directory.remove(self._servers.pop())
         ports, self._ports = self._ports, []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])

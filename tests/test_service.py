@@ -9,9 +9,11 @@ from twisted.application.service import IService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from balancebeam.demo import DemoService
 from balancebeam.doors.resource import BalancerResource
 from balancebeam.doors.trust import TrustedProxies
 from balancebeam.errors import StartError
@@ -19,6 +21,7 @@ from balancebeam.model import EndpointAddress, ServerSettings, Settings, TcpAddr
 from balancebeam.policy.limiters import Refusal
 from balancebeam.service import BalancerService, make_balancer
 from balancebeam.ticker import Ticker, sweep_interval
+from balancebeam.upstream.directory import Directory
 from balancebeam.upstream.limiter import LimiterService
 from balancebeam.upstream.names import KEPT, Names
 from tests.support import GET, OK, MemoryBalancer, head_and_body
@@ -73,6 +76,22 @@ class Tree(SynchronousTestCase):
         balancer.accept().send(OK)
         self.assertTrue(client.received().endswith(b"hello"))
         balancer.stop()
+
+
+class Demo(SynchronousTestCase):
+    """The tiny servers inside the process."""
+
+    def test_they_come_and_go(self) -> None:
+        reactor = MemoryReactorClock()
+        directory = Directory(ONE)
+        demo = DemoService(3, directory, reactor)
+        for _ in range(2):
+            demo.startService()
+            self.assertEqual(len(directory.primaries), 4)
+            demo.stopService()
+            self.assertEqual([str(server.address) for server in directory.servers], ["10.0.0.1:80"])
+            self.assertEqual(len(directory.primaries), 1)
+        self.assertEqual(len(reactor.tcpServers), 6)
 
 
 class TickerTests(SynchronousTestCase):

@@ -55,7 +55,16 @@ class Directory:
         """Add a server, behind those that are there."""
         server = Server(settings)
         self.servers.append(server)
+        self._sort_out()
+        return server
+
+    def remove(self, server: Server) -> None:
+        """Give `server` no more requests; those in flight go on."""
+        self.servers.remove(server)
+        self.troubled.discard(server)
+        self._sort_out()
+
+    def _sort_out(self) -> None:
         usable = [s for s in self.servers if s.weight > 0]
         self.primaries = tuple(s for s in usable if not s.backup)
         self.backups = tuple(s for s in usable if s.backup)
-        return server
