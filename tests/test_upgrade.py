@@ -119,10 +119,13 @@ class Tunnels(DoorCase):
         client.send(b"answer")
         self.assertEqual(server.received(), b"answer")
         client.finish()
+        server.settle()
+        self.assertFalse(client.transport.aborted, "what it was told last may still be on its way")
         balancer.settle()
         self.assertTrue(client.transport.closed)
         self.assertTrue(server.transport.closed)
         self.assertFalse(server.transport.aborted)
+        self.assertFalse(client.transport.aborted)
 
     def test_reset_passes_through(self) -> None:
         balancer, client, server = self.tunnel()

@@ -107,6 +107,7 @@ class UpstreamConnection(Protocol):
         self._write_ended = True
         self.transport.unregisterProducer()
         if self._read_ended:
+            self._leave_tunnel()
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
@@ -165,8 +166,8 @@ class UpstreamConnection(Protocol):
         elif state == BODY:
             self._read_body(data)
         elif state == TUNNEL:
-            assert self.exchange is not None
-            self.exchange.tunnel_data(data)
+            if self.exchange is not None:
+                self.exchange.tunnel_data(data)
         elif state == IDLE:
             # A response before any request; whose it would be nobody can say.
             self.leave_pool()
@@ -344,12 +345,16 @@ class UpstreamConnection(Protocol):
         self._read_ended = True
         exchange = self.exchange
         if not clean or self._write_ended:
-            self.exchange = None
-            if exchange is not None:
-                exchange.connection = None
+            self._leave_tunnel()
             if clean:
                 self.transport.loseConnection()
             else:
                 self.state = CLOSED
         if exchange is not None:
             exchange.tunnel_ended(clean)
+
+    def _leave_tunnel(self) -> None:
+        """Both ways are over for the exchange; what was written may still go out."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.connection = None
