@@ -46,10 +46,14 @@ class StreamTransport(Protocol):
     """
     What the doors and the connections to servers use of a transport.
 
-    `direct`, of our own transports: everything written so far is out.
+    Of our own transports: `direct` tells that everything written so far is
+    out, and `outstanding` is a number that is 0 when the peer has all, and
+    changes whenever it takes something.
     """
 
     direct: bool
+
+    def outstanding(self) -> int: ...
 
     def write(self, data: bytes) -> None: ...
 

@@ -77,9 +77,12 @@ class _WritesAtOnce:
 
     def outstanding(self: Any) -> int:
         """
-        A number that changes whenever the peer has taken something: the octets
-        in the kernel's buffer less those that ever went there from a backlog.
+        A number that changes whenever the peer takes something, 0 when it has
+        all: the octets in the kernel's buffer, less those that went there from
+        a backlog which is still there.
         """
+        if self.direct:
+            self.taken = 0
         try:
             waiting = fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, bytes(4))
         except (OSError, ValueError):

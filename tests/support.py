@@ -53,6 +53,15 @@ class MemoryTransport:
         """Whether everything that was written has been taken."""
         return not (self.stuck and self._written)
 
+    def outstanding(self) -> int:
+        """How much of it has not been taken."""
+        return len(self._written) if self.stuck else 0
+
+    def take_some(self, octets: int) -> bytes:
+        """A part of what was written."""
+        data, self._written = self._written[:octets], self._written[octets:]
+        return data
+
     def take(self) -> bytes:
         """What was written since the last time."""
         data, self._written = self._written, b""

@@ -114,7 +114,6 @@ class ListenAddressTests(SynchronousTestCase):
             "tcp:port=80:interface=127.0.0.1": EndpointAddress("tcp:port=80:interface=127.0.0.1"),
             "tcp6:8080": EndpointAddress("tcp6:8080"),
             "systemd:domain=INET:index=0": EndpointAddress("systemd:domain=INET:index=0"),
-            "haproxy:tcp:8080": EndpointAddress("haproxy:tcp:8080"),
             "custom:x=1": EndpointAddress("custom:x=1"),
         }
         for text, address in cases.items():

@@ -207,3 +207,71 @@ class Found(DoorCase):
         balancer.accept()
         balancer.advance(7)
         self.assert_error(client.received(), 504)
+
+    def test_tunnel_that_both_sides_have_stopped_reading(self) -> None:
+        balancer = self.balancer(timeouts=Timeouts(upstream=5, idle=5, header=5))
+        client = balancer.client()
+        client.send(UPGRADE)
+        server = balancer.accept()
+        server.send(SWITCH)
+        client.received()
+        client.transport.stuck = server.transport.stuck = True
+        server.send(b"x" * 2 * FULL)
+        client.send(b"last words")
+        client.finish()
+        balancer.advance(8)
+        client.settle()
+        self.assertTrue(client.transport.closed)
+        balancer.advance(8)
+        self.assertTrue(server.transport.aborted)
+
+    def test_server_that_takes_an_upload_slowly(self) -> None:
+        balancer = self.balancer(timeouts=Timeouts(upstream=5, idle=60))
+        client = balancer.client()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
+        server = balancer.accept()
+        server.transport.stuck = True
+        client.send(b"x" * 2 * FULL)
+        for _ in range(5):
+            balancer.advance(4)
+            server.transport.take_some(1000)
+        self.assertEqual(client.received(), b"")
+        balancer.advance(12)
+        self.assert_error(client.received(), 504)
+
+    def test_lingering_after_a_backlog(self) -> None:
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+        server = balancer.accept()
+        client.transport.stuck = True
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
+        server.send(b"x" * 100000)
+        client.received()
+        server.send(b"x" * 100000)
+        client.transport.take_some(200000)
+        client.protocol.writeConnectionLost()
+        balancer.advance(5)
+        self.assertTrue(client.transport.closing)
+        self.assertFalse(client.transport.aborted)
+
+    def test_only_100_is_the_word_to_continue(self) -> None:
+        balancer = self.balancer(timeouts=Timeouts(upstream=8, idle=5, header=5))
+        client = balancer.client()
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        )
+        balancer.accept().send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        client.received()
+        balancer.advance(11)
+        self.assert_error(client.received(), 504)
+
+    def test_http_1_0_does_not_wait_for_a_word(self) -> None:
+        balancer = self.balancer(timeouts=Timeouts(upstream=5, idle=10, header=10))
+        client = balancer.client()
+        client.send(
+            b"POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        )
+        balancer.accept()
+        balancer.advance(13)
+        self.assert_error(client.received(), 408)

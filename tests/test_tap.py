@@ -115,6 +115,7 @@ class Bad(SynchronousTestCase):
             (["-u", "a:1", "-b", "a:1", "-b", "a:1"], ["--bind", "twice"]),
             (["-u", "a:1", "-b", "nowhere"], ["--bind", "'nowhere'"]),
             (["-u", "a:1", "-b", "ssl:443"], ["--bind", "not supported yet"]),
+            (["-u", "a:1", "-b", "haproxy:tcp:80"], ["--bind", "not supported yet"]),
             (["-u", "a:1", "-a", "best"], ["--algorithm", "'best'", "round-robin"]),
             (["-u", "a:1", "--mode", "tcp"], ["--mode", "not supported yet"]),
             (["-u", "a:1", "--mode", "udp"], ["--mode", "'udp'"]),

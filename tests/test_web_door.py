@@ -11,6 +11,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
+from balancebeam.model import Timeouts
 from tests.support import FULL, GET, OK, MemoryBalancer, Peer, head_and_body
 from tests.test_http_door import DoorCase
 
@@ -147,6 +148,16 @@ class Mounted(DoorCase):
         self.assertFalse(server.transport.reading)
         client.received()
         self.assertTrue(server.transport.reading)
+
+    def test_client_that_stops_reading(self) -> None:
+        balancer, client = self.mounted(timeouts=Timeouts(upstream=5, idle=5, header=5))
+        client.send(GET.replace(b"/ ", b"/app/ "))
+        server = balancer.accept()
+        client.transport.stuck = True
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", b"x" * 2 * FULL)
+        balancer.advance(8)
+        self.assertTrue(client.transport.aborted)
+        self.assertTrue(server.transport.aborted)
 
     def test_upgrade_does_not_pass(self) -> None:
         balancer, client = self.mounted()

@@ -22,7 +22,7 @@ _NAME = re.compile(
 )
 # Descriptions of endpoints begin with the kind. That of a plugin is only told
 # from a mistyped address by its named arguments.
-_ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd|haproxy|stdio):.+|[a-z][a-z0-9]*:[^/].*=.*")
+_ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd|stdio):.+|[a-z][a-z0-9]*:[^/].*=.*")
 
 # sockaddr_un has 108 octets, the last of which is the terminating NUL.
 _LONGEST_PATH = 107
@@ -77,6 +77,8 @@ def read_listen_address(text: str) -> ListenAddress:
         return _read_unix(text)
     if text.startswith(("ssl:", "tls:", "txacme:")):
         raise ValueError(f"{text!r}: TLS is not supported yet; give a plain address")
+    if text.startswith("haproxy:"):
+        raise ValueError(f"{text!r}: the PROXY protocol is not supported yet; give a plain address")
     if _ENDPOINT.fullmatch(text):
         return EndpointAddress(text)
     return read_tcp(text)

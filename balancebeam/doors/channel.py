@@ -346,6 +346,7 @@ class HttpChannel(Protocol):
     def writeConnectionLost(self) -> None:
         """Everything we had to say is out; the client may still speak."""
         self.flushed = True
+        self.backlogged = False
         self.quiet_since = self._ticker.now
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

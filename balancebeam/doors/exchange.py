@@ -129,6 +129,10 @@ class Exchange:
         """Whether the server cannot answer because the client has yet to send."""
         return not (self.body_complete or self.upload_paused or self.awaits_continue)
 
+    def is_stuck(self, now: float) -> bool:
+        """Whether the client takes nothing; doors with sweeps of their own know better."""
+        return False
+
     def upstream_failed(self, failure: UpstreamFailure) -> None:
         self.connection = None
         self.spine.failed(self, failure)

@@ -14,6 +14,8 @@ from balancebeam.model import UpstreamFailure
 if TYPE_CHECKING:
     from balancebeam.doors.channel import HttpChannel
 
+CONTINUE = 100
+
 # The end of nearly every response head.
 _PLAIN_END = b"Via: 1.1 balancebeam\r\n\r\n"
 
@@ -122,7 +124,8 @@ class HttpExchange(Exchange):
         self._done()
 
     def informational(self, head: ResponseHead) -> None:
-        self.awaits_continue = False
+        if head.status == CONTINUE:
+            self.awaits_continue = False
         # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an
         # HTTP/1.0 client."
         if self.head.minor:

@@ -120,7 +120,8 @@ class WebExchange(Exchange):
     ) -> None:
         super().__init__(spine, head, wire, client)
         self._request = request
-        self._backlogged = False
+        # When the client began to take nothing, on the ticker.
+        self._paused_since: float | None = None
 
     def left(self, reason: Failure) -> None:
         """The client's connection is gone."""
@@ -204,11 +205,17 @@ class WebExchange(Exchange):
 
     # Backpressure.
 
+    def is_stuck(self, now: float) -> bool:
+        since = self._paused_since
+        return since is not None and now - since >= self.spine.pool.timeouts.idle
+
     def pauseProducing(self) -> None:
+        self._paused_since = self.spine.pool.ticker.now
         if self.connection is not None:
             self.connection.pause_reading()
 
     def resumeProducing(self) -> None:
+        self._paused_since = None
         if self.connection is not None:
             self.connection.resume_reading()
 

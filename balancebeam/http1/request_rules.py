@@ -246,6 +246,7 @@ def assemble(
         # RFC 9110, 10.1.1: "A server that receives a 100-continue expectation
         # in an HTTP/1.0 request MUST ignore that expectation."
         block = _without_field(block, b"expect")
+        extras = evolve(extras, expects_continue=False)
     if minor == 0 and extras.upgrade:
         # RFC 9110, 7.8: "A server MUST ignore an Upgrade header field that is
         # received in an HTTP/1.0 request."

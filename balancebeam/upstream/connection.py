@@ -67,6 +67,7 @@ class UpstreamConnection(Protocol):
         self._persistent = True
         self._informational = 0
         self._backlogged = False
+        self._outstanding = 0
         self._read_ended = False
         self._write_ended = False
         self._body: Body | None = None
@@ -134,6 +135,15 @@ class UpstreamConnection(Protocol):
         else:
             self.close()
 
+    def progressed(self, now: float) -> bool:
+        """Whether the server has taken something since this was asked last."""
+        outstanding = self.transport.outstanding()
+        if outstanding == self._outstanding:
+            return False
+        self._outstanding = outstanding
+        self.quiet_since = now
+        return True
+
     def time_out(self) -> None:
         """The server was silent for too long."""
         self._fail(FailureKind.TIMEOUT)
@@ -184,6 +194,7 @@ class UpstreamConnection(Protocol):
 
     def pauseProducing(self) -> None:
         self._backlogged = True
+        self._outstanding = self.transport.outstanding()
         if self.exchange is not None:
             self.exchange.pause_upload()
 

@@ -42,6 +42,9 @@ class WaitingAsker(Asker, Interface):
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn to send."""
 
+    def is_stuck(self, now: float) -> bool:
+        """Whether the client has taken nothing of its answer for too long."""
+
 
 class Attempt(ClientFactory):
     """One attempt to connect to a server, at one address of it after the other."""
@@ -211,18 +214,24 @@ class ConnectionPool(service.Service):
         limit = self.timeouts.upstream
         for connection in list(self.connections):
             quiet = now - connection.quiet_since
+            exchange: Any = connection.exchange
             if connection.state == IDLE:
                 if quiet >= LONGEST_IDLE:
                     connection.leave_pool()
-            elif quiet >= limit and not connection.paused:
-                self._end_silent(connection)
+            elif exchange is None:
+                # A tunnel whose client has left: this waits for the server to
+                # take the last of it.
+                if quiet >= limit:
+                    connection.close()
+            elif connection.paused:
+                if exchange.is_stuck(now):
+                    connection.time_out()
+            elif quiet >= limit and connection.state != TUNNEL:
+                self._end_silent(connection, exchange, now)
 
-    def _end_silent(self, connection: UpstreamConnection) -> None:
-        exchange: Any = connection.exchange
-        if exchange is None:
-            # A tunnel whose client has left, and whose server does not read.
-            connection.close()
-        elif connection.state != TUNNEL and not exchange.waits_for_client:
+    def _end_silent(self, connection: UpstreamConnection, exchange: Any, now: float) -> None:
+        """End it unless it is the client's turn, or the server takes what it is sent."""
+        if not exchange.waits_for_client and not connection.progressed(now):
             connection.time_out()
 
     def startService(self) -> None:
