@@ -7,6 +7,7 @@ pool and a connection to a server do the rest through it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ BUFFER = 64 * 1024
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
-class Exchange:
+class Exchange(ABC):
     """
     What all doors have in common.
 
@@ -118,9 +119,9 @@ class Exchange:
         self.pending = self._sent.copy()
         return True
 
+    @abstractmethod
     def answer(self, status: int, text: str, fields: Fields = ()) -> None:
         """Answer with an error of the proxy's own. The response has not begun."""
-        raise NotImplementedError
 
     # For the pool and a connection to call; a door says how.
 
@@ -137,38 +138,50 @@ class Exchange:
         self.connection = None
         self.spine.failed(self, failure)
 
+    @abstractmethod
     def informational(self, head: ResponseHead) -> None:
-        raise NotImplementedError
+        """See `Asker.informational`."""
 
+    @abstractmethod
     def respond_whole(self, head: ResponseHead, body: bytes) -> None:
-        raise NotImplementedError
+        """See `Asker.respond_whole`."""
 
+    @abstractmethod
     def respond(self, head: ResponseHead, length: int) -> None:
-        raise NotImplementedError
+        """See `Asker.respond`."""
 
+    @abstractmethod
     def relay(self, data: bytes) -> None:
-        raise NotImplementedError
+        """See `Asker.relay`."""
 
+    @abstractmethod
     def flush(self) -> None:
-        """Nothing is held back, unless a door says otherwise."""
+        """See `Asker.flush`."""
 
+    @abstractmethod
     def finish(self, content: bytes, trailers: bytes) -> None:
-        raise NotImplementedError
+        """See `Asker.finish`."""
 
+    @abstractmethod
     def cut(self, why: UpstreamFailure) -> None:
-        raise NotImplementedError
+        """See `Asker.cut`."""
 
+    @abstractmethod
     def switch(self, head: ResponseHead) -> None:
-        raise NotImplementedError
+        """See `Asker.switch`."""
 
+    @abstractmethod
     def tunnel_data(self, data: bytes) -> None:
-        raise NotImplementedError
+        """See `Asker.tunnel_data`."""
 
+    @abstractmethod
     def tunnel_ended(self, clean: bool) -> None:
-        raise NotImplementedError
+        """See `Asker.tunnel_ended`."""
 
+    @abstractmethod
     def pause_upload(self) -> None:
-        raise NotImplementedError
+        """See `Asker.pause_upload`."""
 
+    @abstractmethod
     def resume_upload(self) -> None:
-        raise NotImplementedError
+        """See `Asker.resume_upload`."""

@@ -156,6 +156,9 @@ class WebExchange(Exchange):
     def relay(self, data: bytes) -> None:
         self._request.write(data)
 
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
     def finish(self, content: bytes, trailers: bytes) -> None:
         if content:
             self._request.write(content)
