@@ -109,6 +109,11 @@ class UpstreamFailure:
     nothing_sent: bool = False
 
     @property
+    def for_client(self) -> str:
+        """What a client is told: the kind, without the server's name."""
+        return f"the server {self.kind.value}"
+
+    @property
     def status(self) -> int:
         """The status a client gets when this was the last attempt."""
         late = (FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT)

@@ -137,7 +137,7 @@ class HttpExchange(Exchange):
             # Nothing of the response has left yet.
             self._held = b""
             self.chunking = False
-            self.answer(why.status, f"the server {why.kind.value}")
+            self.answer(why.status, why.for_client)
             return
         self.ended = True
         self.spine.finished(self)

@@ -149,7 +149,7 @@ class BalancerResource(ReverseProxyResource):
         if failure is None:
             exchange.answer(503, "error no available server")
         else:
-            exchange.answer(failure.status, f"the server {failure.kind.value}")
+            exchange.answer(failure.status, failure.for_client)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self.selector.directory.servers!r}>"

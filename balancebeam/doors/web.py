@@ -42,14 +42,9 @@ def forward_web_request(spine: BalancerResource, request: Request) -> None:
         _answer(spine, request, refused.status, refused.reason, ())
         return
     proto = b"https" if request.isSecure() else b"http"
-    here: Any = request.getHost()
-    wire = head.wire + forwarding(
-        head,
-        client.encode("ascii"),
-        proto,
-        getattr(here, "host", "localhost").encode("ascii"),
-        spine.trusted.includes(client),
-    )
+    # `_head_of` has seen to it that there is a Host, so none is needed here.
+    trusted = spine.trusted.includes(client)
+    wire = head.wire + forwarding(head, client.encode("ascii"), proto, b"", trusted)
     exchange = WebExchange(spine, head, wire, client, request)
     request.notifyFinish().addErrback(exchange.left)
     if head.length:
