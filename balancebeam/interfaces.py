@@ -18,28 +18,95 @@ class Random(Protocol):
 
 
 class Candidate(Protocol):
-    """A server, as far as policies have to know it."""
+    """
+    A server, as far as algorithms have to know it.
 
+    `name` is the same over restarts. `weight` is what the operator gave it;
+    `share` what it counts for right now, which is less while a server that
+    came back warms up. Neither is 0 for servers that algorithms meet.
+    `available` turns false as soon as something speaks against the server.
+    """
+
+    name: str
     weight: int
-    backup: bool
+    share: float
     in_flight: int
+    available: bool
+
+
+C = TypeVar("C", bound=Candidate)
+
+# A server to try, and why it is its turn.
+Choice = tuple[C, str]
+
+
+class Algorithm(Protocol[C]):
+    """
+    Puts servers in the order in which they are to be tried for one request.
+
+    With `follows_load` it wants to hear of every request that a server is
+    given or rid of. Times are in seconds, on a clock that may be set.
+    """
+
+    follows_load: bool
+
+    def meet(self, servers: Sequence[C]) -> None:
+        """Choose among `servers` from now on. Called whenever one comes, goes or changes."""
+
+    def order(self, client: str) -> Iterator[Choice[C]]:
+        """Each server once, best first, lazily: usually only the first is asked for."""
+
+    def taken(self, server: C, now: float) -> None:
+        """`server` has one request more in flight."""
+
+    def answered(self, server: C, seconds: float, now: float) -> None:
+        """An answer has begun, `seconds` after it was asked for; more of it is to come."""
+
+    def released(self, server: C, seconds: float | None, now: float) -> None:
+        """
+        `server` has one request less; its answer, of which `answered` did not
+        tell, began after `seconds`.
+        """
+
+
+class LimitedRequest(Protocol):
+    """
+    A request, as far as limits have to know it.
+
+    `client_key` is the client's address in 4 or 16 octets; `host` is as the
+    client wrote it.
+    """
+
+    @property
+    def client_key(self) -> bytes: ...
+
+    @property
+    def host(self) -> bytes | None: ...
+
+    @property
+    def target(self) -> bytes: ...
+
+    def field_values(self, name: bytes) -> list[bytes]:
+        """The values of the fields called `name`, which is in lower case."""
+
+
+class Watched(Protocol):
+    """A server, as far as the passive health policy has to know it."""
+
     failures: int
     cooldown: float
     avoided_until: float
 
 
-C = TypeVar("C", bound=Candidate)
-
-
-class Algorithm(Protocol):
+class Checked(Protocol):
     """
-    Puts servers in the order in which they are to be tried for one request.
+    A server, as far as the active health policy has to know it.
 
-    `order` yields each of `servers` at most once, lazily: usually only the
-    first is asked for. Servers of weight 0 are not given to it.
+    `checks_in_row` counts checks with the same result, below 0 if they failed.
     """
 
-    def order(self, servers: Sequence[C]) -> Iterator[C]: ...
+    healthy: bool
+    checks_in_row: int
 
 
 class StreamTransport(Protocol):

@@ -46,11 +46,92 @@ ListenAddress = Union[TcpAddress, UnixAddress, EndpointAddress]
 
 @frozen
 class ServerSettings:
-    """One server of a pool: where it is and how much it shall get."""
+    """
+    One server of a pool: where it is and how much it shall get.
+
+    `weight` goes from 0 (no new traffic) to 256. More than `max_in_flight`
+    requests are never sent to it at once, if that is given.
+    """
 
     address: ServerAddress
     weight: int = 1
     backup: bool = False
+    max_in_flight: int | None = None
+
+
+class OperatorState(enum.Enum):
+    """What the operator wants of a server, whatever its health."""
+
+    READY = "ready"
+    DRAIN = "drain"
+    MAINTENANCE = "maintenance"
+
+
+@frozen
+class ActiveChecks:
+    """
+    How servers are asked whether they are well.
+
+    `path` is what is asked for, every `interval` seconds; without one, a
+    connection is enough. `timeout` (seconds) is at most 2 and half the
+    interval unless given. So many failures in a row as `fall` says take a
+    server out, `rise` successes bring it back. `status` is the first and the
+    last status that is a success.
+    """
+
+    path: str | None = "/"
+    interval: float = 10.0
+    timeout: float | None = None
+    fall: int = 2
+    rise: int = 2
+    status: tuple[int, int] = (200, 299)
+
+    @property
+    def patience(self) -> float:
+        """The time limit of one check in seconds."""
+        return min(2.0, self.interval / 2) if self.timeout is None else self.timeout
+
+
+@frozen
+class PassiveChecks:
+    """
+    What requests tell of servers.
+
+    `failures` in a row have a server avoided for `cooldown` seconds, longer if
+    it keeps failing. With `error_ratio`, so does a greater share of 5xx among
+    at least `least_answers` answers of the last `window` seconds; of all
+    servers, no more than a share of `most_ejected` (but always one) is avoided
+    for that.
+    """
+
+    failures: int = 1
+    cooldown: float = 10.0
+    error_ratio: float | None = None
+    window: float = 10.0
+    least_answers: int = 20
+    most_ejected: float = 0.5
+
+
+@frozen
+class Retries:
+    """
+    `attempts` bounds the servers tried for one request, `budget` the retries
+    as a share of the requests of the last ten seconds; 10 are always allowed.
+    """
+
+    attempts: int = 3
+    budget: float = 0.2
+
+
+@frozen
+class Waiting:
+    """
+    Requests for which all servers are at their `max_in_flight`: no more than
+    `limit` of them wait, and none for longer than `timeout` seconds.
+    """
+
+    limit: int = 1024
+    timeout: float = 5.0
 
 
 @frozen
@@ -72,16 +153,57 @@ class Timeouts:
 
 @frozen
 class Settings:
-    """Everything one balancer was told, checked and complete."""
+    """
+    Everything one balancer was told, checked and complete.
+
+    Over `slow_start` seconds a server that came back gets its full share
+    little by little.
+    """
 
     servers: tuple[ServerSettings, ...]
     bind: tuple[ListenAddress, ...] = (TcpAddress("0.0.0.0", 1100),)
     algorithm: str = "round-robin"
-    cooldown: float = 10.0
+    active: ActiveChecks | None = None
+    passive: PassiveChecks = PassiveChecks()
+    retries: Retries = Retries()
+    waiting: Waiting = Waiting()
+    slow_start: float = 0.0
     timeouts: Timeouts = Timeouts()
     trusted_proxies: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    limits: tuple[LimitSettings, ...] = ()
     max_body: int | None = None
     demo: int = 0
+
+
+@frozen
+class LimitSettings:
+    """
+    One limit: `requests` in `per` seconds, by one of the `algorithm`s fixed-window,
+    sliding-window, sliding-log, token-bucket (with `burst`, or `requests`, at
+    once) and concurrent (so many at a time).
+
+    `key` names what is counted together: "client" (IPv6 by its first
+    `ipv6_prefix` bits), "host", "header:NAME", "path:/PREFIX". A limit with
+    `dry_run` only counts and logs. `status` and `message` are the answer.
+    """
+
+    requests: int
+    per: float = 60.0
+    algorithm: str = "sliding-window"
+    burst: int | None = None
+    key: tuple[str, ...] = ("client",)
+    ipv6_prefix: int = 64
+    dry_run: bool = False
+    status: int = 429
+    message: str = "too many requests"
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called: its name, or what it counts."""
+        return self.name or " ".join(self.key)
 
 
 class FailureKind(enum.Enum):
@@ -93,6 +215,9 @@ class FailureKind(enum.Enum):
     CLOSED = "closed the connection"
     MALFORMED = "did not answer in HTTP"
     TIMEOUT = "did not answer in time"
+    # Not the server's fault.
+    UNREAD = "had an answer that its client did not take"
+    STOPPING = "is not waited for, because the balancer is stopping"
 
 
 @frozen

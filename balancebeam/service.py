@@ -5,7 +5,8 @@ Starting the tree listens; stopping it closes everything. The children have
 names, so that whoever embeds the balancer finds them:
 
     balancer.getServiceNamed("selector")     which server is tried first
-    balancer.getServiceNamed("health")       which are avoided
+    balancer.getServiceNamed("health")       which are out, and why
+    balancer.getServiceNamed("checker")      asks how they are, if that is wanted
     balancer.getServiceNamed("limiter")      who is admitted
     balancer.getServiceNamed("pool")         connections to servers
     balancer.getServiceNamed("frontend:web") the listening sockets
@@ -13,6 +14,8 @@ names, so that whoever embeds the balancer finds them:
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application import service
@@ -24,16 +27,20 @@ from balancebeam.doors.resource import BalancerResource
 from balancebeam.doors.trust import TrustedProxies
 from balancebeam.frontend import FrontendService
 from balancebeam.interfaces import Random
-from balancebeam.model import Settings
-from balancebeam.policy.health import PassiveHealth
+from balancebeam.model import ActiveChecks, Settings
+from balancebeam.policy.access import AccessList
+from balancebeam.policy.health import ActiveHealth
+from balancebeam.policy.limits.limit import make_limit
 from balancebeam.policy.selectors import ALGORITHMS
 from balancebeam.poller import batching_reactor
 from balancebeam.ticker import Ticker, sweep_interval
+from balancebeam.upstream.checker import CheckerService
 from balancebeam.upstream.directory import Directory
 from balancebeam.upstream.health import HealthService
 from balancebeam.upstream.limiter import LimiterService
 from balancebeam.upstream.names import Names
 from balancebeam.upstream.pool import Connect, ConnectionPool
+from balancebeam.upstream.probes import probe_for
 from balancebeam.upstream.selector import SelectorService
 
 
@@ -42,7 +49,8 @@ class BalancerService(service.MultiService):
     Everything one balancer consists of.
 
     `resource` is its spine, for mounting in a `twisted.web` tree; with an
-    empty `settings.bind` that is the only way in.
+    empty `settings.bind` that is the only way in. `clock` gives seconds and
+    never runs backwards, for limits; without one the reactor's is taken.
     """
 
     def __init__(
@@ -51,24 +59,37 @@ class BalancerService(service.MultiService):
         reactor: Any,
         random: Random,
         connect: Connect = transport.connect,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         super().__init__()
         timeouts = settings.timeouts
         ticker = Ticker(reactor, sweep_interval(timeouts.upstream, timeouts.header, timeouts.idle))
         data_reactor = batching_reactor(reactor)
         self.directory = Directory(settings.servers)
-        algorithm = ALGORITHMS[settings.algorithm](random)
-        selector = SelectorService(algorithm, self.directory, ticker)
-        health = HealthService(PassiveHealth(settings.cooldown), self.directory, ticker)
-        limiter = LimiterService(None, ticker)
+        algorithm = ALGORITHMS[settings.algorithm]
+        selector = SelectorService(lambda: algorithm(random), self.directory)
+        checks = settings.active or ActiveChecks()
+        active = ActiveHealth(checks.fall, checks.rise)
+        health = HealthService(
+            *(self.directory, ticker, settings.passive, active),
+            *(settings.slow_start, timeouts.upstream),
+        )
+        limits = [make_limit(limit) for limit in settings.limits]
+        access = AccessList(settings.allow, settings.deny)
+        limiter = LimiterService(limits, access, ticker, clock or reactor.seconds)
         names = Names(reactor, ticker)
-        pool = ConnectionPool(data_reactor, names, timeouts, ticker, connect)
+        pool = ConnectionPool(data_reactor, names, timeouts, ticker, connect, health.failed)
         trusted = TrustedProxies(settings.trusted_proxies)
-        self.resource = BalancerResource(selector, health, limiter, pool, trusted=trusted)
+        self.resource = BalancerResource(
+            selector, health, limiter, pool, settings.retries, settings.waiting, trusted=trusted
+        )
         site = BalancerSite(self.resource, ticker, timeouts, settings.max_body)
         self.frontend = FrontendService("web", settings.bind, site, reactor, data_reactor)
         # Twisted starts children in this order, and what is listened to comes last.
         children = [ticker, selector, health, limiter, pool]
+        if settings.active is not None:
+            probe = probe_for(settings.active, reactor)
+            children.append(CheckerService(probe, settings.active, self.directory, health, reactor))
         if settings.demo:
             children.append(DemoService(settings.demo, self.directory, reactor))
         for child in (*children, self.frontend):
@@ -89,4 +110,4 @@ def make_balancer(
         from random import SystemRandom
 
         random = SystemRandom()
-    return BalancerService(settings, reactor, random)
+    return BalancerService(settings, reactor, random, clock=time.monotonic)

@@ -15,10 +15,11 @@ from twisted.python import usage
 
 from balancebeam import __version__
 from balancebeam.config.addresses import read_listen_address, read_server
+from balancebeam.config.checks import read_check_path
 from balancebeam.config.hosts import read_hosts
 from balancebeam.config.numbers import read_count, read_seconds
 from balancebeam.errors import StartError
-from balancebeam.model import ServerSettings, Settings, Timeouts
+from balancebeam.model import ActiveChecks, PassiveChecks, ServerSettings, Settings, Timeouts
 from balancebeam.policy.selectors import ALGORITHMS, algorithm_name
 
 T = TypeVar("T")
@@ -42,6 +43,13 @@ class Options(usage.Options):
     optParameters: ClassVar[list[list[str | None]]] = [
         ["mode", "m", "http", "What to balance: http."],
         ["algorithm", "a", "round-robin", f"How to choose: {', '.join(sorted(ALGORITHMS))}."],
+        ["active-health-check-path", None, None, "Ask servers for this path if they are well."],
+        [
+            "active-health-check-interval",
+            "t",
+            None,
+            "Ask servers every so many seconds if they are well (10).",
+        ],
         ["cooldown", None, "10", "How long a server that failed is avoided, in seconds."],
         ["connect-timeout", None, "5", "Time limit for connecting to a server, in seconds."],
         ["upstream-timeout", None, "60", "Time limit for a server's silence, in seconds."],
@@ -109,7 +117,10 @@ class Options(usage.Options):
             bind=tuple(self._read_each("bind", self._bind, read_listen_address))
             or Settings(servers=()).bind,
             algorithm=self._read("algorithm", algorithm_name) or "",
-            cooldown=self._read("cooldown", lambda text: read_seconds(text, zero=True)) or 0.0,
+            active=self._read_checks(),
+            passive=PassiveChecks(
+                cooldown=self._read("cooldown", lambda text: read_seconds(text, zero=True)) or 0.0
+            ),
             timeouts=Timeouts(
                 *(
                     self._read(f"{name}-timeout", read_seconds) or 1.0
@@ -124,6 +135,19 @@ class Options(usage.Options):
         if problems:
             raise StartError("\n".join(f"balancebeam: {problem}" for problem in problems))
         self.settings = settings
+
+    def _read_checks(self) -> ActiveChecks | None:
+        """Either option turns active checks on."""
+        path = self["active-health-check-path"]
+        interval = self["active-health-check-interval"]
+        if path is None and interval is None:
+            return None
+        default = ActiveChecks()
+        if path is not None:
+            path = self._read("active-health-check-path", read_check_path)
+        if interval is not None:
+            interval = self._read("active-health-check-interval", read_seconds)
+        return ActiveChecks(path or default.path, interval or default.interval)
 
     def _read_servers(self) -> list[ServerSettings]:
         servers = self._read_each("upstream", self._upstreams, read_server)

@@ -38,6 +38,11 @@ class Ticker(service.Service):
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
 
+    def time(self) -> float:
+        """The time of day, in seconds since the epoch."""
+        seconds: float = self._clock.seconds()
+        return seconds
+
     def add(self, sweep: Callable[[float], object]) -> None:
         """Have `sweep(now)` called once per interval."""
         self._sweeps.append(sweep)

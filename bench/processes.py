@@ -123,6 +123,8 @@ _NGINX_BACKEND = """
   open_file_cache max=10; sendfile on; tcp_nopush off;
   server {{
     listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.2:{port} backlog=4096;
+    listen 127.0.0.3:{port} backlog=4096;
     location /1m {{ alias {folder}/1m; }}
     location / {{ return 200 "hello world\\n"; }}
   }}

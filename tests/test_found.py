@@ -14,13 +14,6 @@ from balancebeam.http1.forwarding import forwarding
 from balancebeam.http1.requests import MAX_FIELDS, RequestHeads
 from balancebeam.http1.responses import MAX_FIELDS as MAX_RESPONSE_FIELDS
 from balancebeam.http1.responses import ResponseHeads
-from balancebeam.policy.selectors import RoundRobin
-
-
-class Server:
-    """As much of a server as an algorithm looks at."""
-
-    weight, backup, in_flight, failures, cooldown, avoided_until = 1, False, 0, 0, 0.0, 0.0
 
 
 class FoundTests(SynchronousTestCase):
@@ -55,16 +48,6 @@ class FoundTests(SynchronousTestCase):
         request = connection.next_event()
         assert isinstance(request, h11.Request)
         self.assertEqual(dict(request.headers)[b"host"], b"a")
-
-    def test_selectors_an_empty_pool_takes_no_turn(self) -> None:
-        # SelectorService asks for primaries and backups, some of them empty,
-        # with one and the same algorithm.
-        algorithm, pool = RoundRobin(), [Server(), Server()]
-        chosen = set()
-        for _ in range(4):
-            list(algorithm.order([]))
-            chosen.add(next(iter(algorithm.order(list(pool)))))
-        self.assertEqual(len(chosen), 2)
 
     def test_responses_too_many_fields_whatever_is_remembered(self) -> None:
         heads = ResponseHeads()

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.http1.syntax import IDEMPOTENT_METHODS
 from balancebeam.model import FailureKind, UpstreamFailure
-from balancebeam.policy.retries import RetryPolicy
+from balancebeam.policy.retries import RetryBudget, RetryPolicy
 
 UNSAFE = (b"POST", b"PATCH", b"CONNECT", b"LOCK", b"get", b"Put", b"")
 
@@ -60,3 +60,46 @@ class RetryTests(SynchronousTestCase):
         for kind in FailureKind:
             late = kind in (FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT)
             self.assertEqual(UpstreamFailure(kind, "").status, 504 if late else 502, msg=str(kind))
+
+
+class BudgetTests(SynchronousTestCase):
+    """Retries are a share of the requests of the last ten seconds, but ten are always allowed."""
+
+    def spend_all(self, budget: RetryBudget, requests: int) -> int:
+        """How many retries are allowed now."""
+        spent = 0
+        while budget.allows(requests):
+            budget.spend()
+            spent += 1
+        return spent
+
+    def test_ten_are_always_allowed(self) -> None:
+        for share in (0.0, 0.2):
+            self.assertEqual(self.spend_all(RetryBudget(share), 1), 10)
+
+    def test_a_share_of_many_requests(self) -> None:
+        self.assertEqual(self.spend_all(RetryBudget(0.2), 1000), 200)
+        self.assertEqual(self.spend_all(RetryBudget(0.0), 1000), 10)
+
+    def test_what_is_long_past_counts_no_more(self) -> None:
+        budget = RetryBudget(0.5)
+        requests, allowed = 0, []
+        for second in range(1, 40):
+            if second <= 20:
+                requests += 10
+            allowed.append(self.spend_all(budget, requests))
+            budget.tick(float(second), requests)
+        # 5 of 10 a second, after the 10 that there are always.
+        self.assertEqual(sum(allowed[:20]), 100)
+        self.assertEqual(sum(allowed[30:]), 10)
+
+    def test_never_more_than_the_share_in_ten_seconds(self) -> None:
+        budget = RetryBudget(0.2)
+        requests, spent = 0, [0]
+        for second in range(100):
+            requests += 100 if second % 7 else 400
+            spent.append(spent[-1] + self.spend_all(budget, requests))
+            budget.tick(float(second + 1), requests)
+        for start in range(90):
+            self.assertLessEqual(spent[start + 10] - spent[start], 0.2 * 10 * 400)
+        self.assertLessEqual(abs(spent[-1] - 0.2 * requests), 0.2 * 400)

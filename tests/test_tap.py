@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.errors import StartError
 from balancebeam.model import (
+    ActiveChecks,
     EndpointAddress,
     ServerSettings,
     TcpAddress,
@@ -42,7 +43,7 @@ class Good(SynchronousTestCase):
         self.assertEqual(settings.bind, (TcpAddress("0.0.0.0", 1100),))
         self.assertEqual(settings.servers, (ServerSettings(TcpAddress("127.0.0.1", 8080)),))
         self.assertEqual(settings.timeouts, Timeouts(5, 60, 10, 60))
-        self.assertEqual((settings.algorithm, settings.cooldown), ("round-robin", 10))
+        self.assertEqual((settings.algorithm, settings.passive.cooldown), ("round-robin", 10))
         self.assertEqual((settings.demo, settings.trusted_proxies), (0, ()))
 
     def test_everything(self) -> None:
@@ -76,7 +77,7 @@ class Good(SynchronousTestCase):
             ),
         )
         self.assertEqual(settings.timeouts, Timeouts(0.5, 1, 2, 3))
-        self.assertEqual((settings.algorithm, settings.cooldown), ("round-robin", 0))
+        self.assertEqual((settings.algorithm, settings.passive.cooldown), ("round-robin", 0))
         self.assertEqual(settings.trusted_proxies, ("10.0.0.0/8", "::1/128"))
         self.assertEqual(settings.demo, 2)
 
@@ -85,6 +86,32 @@ class Good(SynchronousTestCase):
         self.assertEqual(len(makers), 1)
         self.assertIs(makers[0].options, Options)
         self.assertIs(makers[0].makeService, makeService)
+
+    def test_either_option_turns_active_checks_on(self) -> None:
+        self.assertIsNone(parse("-u", "a:1").settings.active)
+        cases: dict[tuple[str, ...], ActiveChecks] = {
+            ("--active-health-check-path", "/up?x=1"): ActiveChecks("/up?x=1", 10.0),
+            ("-t", "2.5"): ActiveChecks("/", 2.5),
+            ("--active-health-check-interval", "10"): ActiveChecks("/", 10.0),
+            ("--active-health-check-path=/", "-t1"): ActiveChecks("/", 1.0),
+        }
+        for arguments, expected in cases.items():
+            self.assertEqual(parse("-u", "a:1", *arguments).settings.active, expected)
+
+    def test_all_algorithms_and_what_they_are_called(self) -> None:
+        for text, name in (
+            ("random", "random"),
+            ("rr", "round-robin"),
+            ("WRR", "weighted-round-robin"),
+            ("Srr", "sticky-round-robin"),
+            ("LC", "least-connections"),
+            ("PTC", "power-of-two"),
+            ("p2c", "power-of-two"),
+            ("SIH", "source-ip-hash"),
+            ("Least-Response-Time", "least-response-time"),
+        ):
+            for option in ("-a", "--algorithm", "--algo"):
+                self.assertEqual(parse("-u", "a:1", option, text).settings.algorithm, name)
 
 
 class Bad(SynchronousTestCase):
@@ -124,6 +151,12 @@ class Bad(SynchronousTestCase):
             (["-u", "a:1", "--idle-timeout", "inf"], ["--idle-timeout", "'inf'"]),
             (["-u", "a:1", "--idle-timeout", "nan"], ["--idle-timeout", "'nan'"]),
             (["-u", "a:1", "--trusted-proxy", "all"], ["--trusted-proxy", "'all'", "CIDR"]),
+            (
+                ["-u", "a:1", "--active-health-check-path", "health"],
+                ["--active-health-check-path", "'health'", "/health"],
+            ),
+            (["-u", "a:1", "--active-health-check-path", "/a b"], ["'/a b'"]),
+            (["-u", "a:1", "-t", "0"], ["--active-health-check-interval", "more than 0"]),
             (["--demo", "-1"], ["--demo", "0 to 100"]),
             (["-u", "a:1", "extra"], ["'extra'", "--upstream"]),
             (["-u", "a:1", "--nonsense"], ["nonsense"]),

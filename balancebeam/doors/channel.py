@@ -33,6 +33,7 @@ from balancebeam.http1.request_rules import NO_EXTRAS, RequestHead
 from balancebeam.http1.requests import MAX_HEAD, check_part
 from balancebeam.http1.syntax import CRLF, HEAD_END
 from balancebeam.interfaces import StreamTransport
+from balancebeam.policy.limits.keys import pack_client
 
 if TYPE_CHECKING:
     from balancebeam.doors.http import BalancerSite
@@ -60,6 +61,7 @@ class HttpChannel(Protocol):
         self.site = site
         self.spine = site.spine
         self.client = peer
+        self.client_key = pack_client(peer)
         self.exchange: HttpExchange | None = None
         self.state = HEADS
         self.half_closed = False

@@ -8,14 +8,18 @@ pool and a connection to a server do the rest through it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from balancebeam.http1.fields import field_values
 from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
+from balancebeam.interfaces import Choice
 from balancebeam.model import UpstreamFailure
+from balancebeam.policy.limits.keys import pack_client
 from balancebeam.upstream.connection import UpstreamConnection
 from balancebeam.upstream.directory import Server
+from balancebeam.upstream.limiter import Held
 from balancebeam.upstream.pool import Attempt
 
 if TYPE_CHECKING:
@@ -33,8 +37,12 @@ class Exchange(ABC):
     What all doors have in common.
 
     `wire` is the head as it goes to a server. `pending` is what of the body
-    waits for a connection, in wire form. `responded` means that a response
-    has begun, `ended` that nothing more will happen. `upload_paused` tells
+    waits for a connection, in wire form. `reason` says why `server` has the
+    request; `tried` are those where it failed. If the server is watched,
+    `taken_at` is when it got it and `answered_at` when its response began, on
+    the reactor's clock. `responded` means that a response has
+    begun, `ended` that nothing more will happen, and `abandoned` that this is
+    because the client has gone. `upload_paused` tells
     that the client must not send for now, because a server does not take it;
     `awaits_continue`, that it will send when the server tells it to.
     """
@@ -42,17 +50,23 @@ class Exchange(ABC):
     connection: UpstreamConnection | None = None
     attempt: Attempt | None = None
     server: Server | None = None
-    candidates: Iterator[Server] = iter(())
-    attempts = 0
+    candidates: Iterator[Choice[Server]] = iter(())
+    tried: tuple[Server, ...] = ()
+    reason = ""
+    held: Held = ()
+    taken_at: float | None = None
+    answered_at: float | None = None
     failure: UpstreamFailure | None = None
     body_complete = True
     responded = False
     ended = False
+    abandoned = False
     upload_paused = False
     awaits_continue = False
     status = 0
     upgrade = b""
-    pending: Sequence[bytes] = ()
+    pending: list[bytes] | tuple[()] = ()
+    _pending_octets = 0
     _sent: list[bytes] | None = None
     _sent_octets = 0
 
@@ -66,6 +80,27 @@ class Exchange(ABC):
             self.upgrade = head.extras.upgrade
         self.wire = wire
         self.client = client
+
+    # For limits to look at.
+
+    @property
+    def client_key(self) -> bytes:
+        """The client's address in 4 or 16 octets."""
+        return pack_client(self.client)
+
+    @property
+    def host(self) -> bytes | None:
+        """Whom the client addressed."""
+        return self.head.host
+
+    @property
+    def target(self) -> bytes:
+        """What it asked for."""
+        return self.head.target
+
+    def field_values(self, name: bytes) -> list[bytes]:
+        """The values of the fields called `name`, which is in lower case."""
+        return field_values(self.head.wire, name)
 
     # For doors to call.
 
@@ -91,15 +126,19 @@ class Exchange(ABC):
         if self.connection is not None:
             self.connection.send_body(data)
             return
-        self.pending = [*self.pending, data]
-        if not last and sum(map(len, self.pending)) > BUFFER:
+        if not self.pending:
+            self.pending = []
+            self._pending_octets = 0
+        self.pending.append(data)
+        self._pending_octets += len(data)
+        if not last and self._pending_octets > BUFFER:
             self.pause_upload()
 
     def client_gone(self) -> None:
         """The client has left: nobody waits for the answer."""
         if self.ended:
             return
-        self.ended = True
+        self.ended = self.abandoned = True
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()
@@ -117,6 +156,7 @@ class Exchange(ABC):
         if self._sent is None:
             return False
         self.pending = self._sent.copy()
+        self._pending_octets = self._sent_octets
         return True
 
     @abstractmethod

@@ -47,6 +47,13 @@ class HttpExchange(Exchange):
         if head.extras.upgrade:
             self.upgrade = head.extras.upgrade
 
+    @property
+    def client_key(self) -> bytes:
+        channel = self.channel
+        if self.client is channel.client:
+            return channel.client_key
+        return super().client_key
+
     def respond_whole(self, head: ResponseHead, body: bytes) -> None:
         self.responded = True
         self.status = head.status
@@ -74,6 +81,7 @@ class HttpExchange(Exchange):
             # The server answers before it has heard all. Where the rest of
             # the body ends may never be known.
             self.persistent = False
+        self.spine.answering(self)
         # A small body goes out with its head.
         self._held = head.wire + self._end_of_head(head)
         if self.channel.backlogged and self.connection is not None:
@@ -132,7 +140,7 @@ class HttpExchange(Exchange):
             self.channel.transport.write(head.wire + b"\r\n")
 
     def cut(self, why: UpstreamFailure) -> None:
-        self.failure = why
+        self.spine.cut(self, why)
         if self._held:
             # Nothing of the response has left yet.
             self._held = b""
@@ -169,6 +177,7 @@ class HttpExchange(Exchange):
     def switch(self, head: ResponseHead) -> None:
         self.responded = True
         self.status = 101
+        self.spine.answering(self)
         if self.connection is not None:
             self.connection.keep_alive()
         self.channel.transport.write(head.wire + self._end_of_head(head))

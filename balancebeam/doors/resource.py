@@ -9,6 +9,7 @@ accounts for what happened.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Protocol as Interface
 
 from twisted.web.proxy import ReverseProxyResource
@@ -16,11 +17,14 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from balancebeam.doors.exchange import Exchange
 from balancebeam.doors.trust import TrustedProxies
+from balancebeam.doors.waiting import WaitingLine
 from balancebeam.http1.answers import ALLOWED
 from balancebeam.http1.requests import RequestHeads
-from balancebeam.model import FailureKind, UpstreamFailure
-from balancebeam.policy.limiters import Refusal
-from balancebeam.policy.retries import RetryPolicy
+from balancebeam.interfaces import Choice
+from balancebeam.model import FailureKind, Retries, UpstreamFailure, Waiting
+from balancebeam.policy.limits.limit import Refusal
+from balancebeam.policy.retries import RetryBudget, RetryPolicy
+from balancebeam.upstream.directory import Server, Tier
 from balancebeam.upstream.health import HealthService
 from balancebeam.upstream.pool import ConnectionPool
 from balancebeam.upstream.selector import SelectorService
@@ -29,8 +33,11 @@ from balancebeam.upstream.selector import SelectorService
 class LimiterSeam(Interface):
     """Who admits requests."""
 
-    def admit(self, client: str) -> Refusal | None:
-        """Why `client` may make no request now, if it may not."""
+    def admit(self, request: Exchange) -> Refusal | None:
+        """Why `request` may not be made now, if it may not."""
+
+    def release(self, request: Exchange) -> None:
+        """`request`, which was admitted, is over."""
 
 
 class Observer(Interface):
@@ -57,7 +64,8 @@ class BalancerResource(ReverseProxyResource):
         health: HealthService,
         limiter: LimiterSeam,
         pool: ConnectionPool,
-        retries: RetryPolicy = RetryPolicy(),
+        retries: Retries = Retries(),
+        waiting: Waiting = Waiting(),
         observer: Observer | None = None,
         trusted: TrustedProxies = TrustedProxies(()),
         path: bytes = b"",
@@ -67,10 +75,15 @@ class BalancerResource(ReverseProxyResource):
         self.health = health
         self.limiter = limiter
         self.pool = pool
-        self.retries = retries
+        self.retries = RetryPolicy(retries.attempts)
+        self.budget = RetryBudget(retries.budget)
+        self.requests = 0
+        self.waiting = WaitingLine(waiting)
+        self._handing_on = False
         self.observer = observer
         self.trusted = trusted
         self.heads = RequestHeads()
+        pool.ticker.add(self.sweep)
 
     # The web door.
 
@@ -86,10 +99,10 @@ class BalancerResource(ReverseProxyResource):
 
     def forward(self, exchange: Exchange) -> None:
         """Take a request that a door has read, and see it through to its end."""
-        refusal = self.limiter.admit(exchange.client)
+        self.requests += 1
+        refusal = self.limiter.admit(exchange)
         if refusal is not None:
-            retry = (b"Retry-After", b"%d" % refusal.retry_after)
-            exchange.answer(429, refusal.reason, (retry,))
+            self._refuse(exchange, refusal)
         elif exchange.head.last_hop:
             # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
             # instead, the intermediary MUST respond as the final recipient".
@@ -97,20 +110,59 @@ class BalancerResource(ReverseProxyResource):
             exchange.answer(status, "TRACE ends here", ((b"Allow", ALLOWED),))
         else:
             exchange.candidates = self.selector.candidates(exchange.client)
-            self._try_next(exchange)
+            if self.waiting:
+                # Others came first.
+                self._wait(exchange)
+                self._serve_waiting()
+            else:
+                self._try_next(exchange)
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        fields = []
+        if refusal.limit:
+            # RFC 6585, 4: 429 "MAY include a Retry-After header".
+            fields = [
+                (b"Retry-After", b"%d" % refusal.retry_after),
+                (b"RateLimit", refusal.limit.encode()),
+                (b"RateLimit-Policy", refusal.policy.encode()),
+            ]
+        exchange.answer(refusal.status, refusal.message, tuple(fields))
 
     def _try_next(self, exchange: Exchange) -> None:
-        if exchange.attempts < self.retries.attempts:
-            for server in exchange.candidates:
-                exchange.attempts += 1
-                exchange.server = server
-                server.in_flight += 1
-                if server.idle:
-                    self.pool.take(server).send(exchange)
-                else:
-                    self.pool.connect(server, exchange)
+        """Give the request to the first candidate that may have it."""
+        busy: list[Choice[Server]] = []
+        for choice in exchange.candidates:
+            server, reason = choice
+            if server in exchange.tried:
+                continue
+            if server.in_flight >= server.max_in_flight:
+                busy.append(choice)
+            elif busy and busy[0][0].available and not server.available:
+                # Better to wait for one that is well than to ask one that is not.
+                busy.append(choice)
+                break
+            else:
+                if busy:
+                    exchange.candidates = chain(busy, exchange.candidates)
+                self._give(exchange, server, reason)
                 return
-        self._give_up(exchange)
+        exchange.candidates = chain(busy, exchange.candidates)
+        if busy:
+            self._wait(exchange)
+        else:
+            self._give_up(exchange)
+
+    def _give(self, exchange: Exchange, server: Server, reason: str) -> None:
+        """Let `server` answer: it holds the request until `_release`."""
+        exchange.server = server
+        exchange.reason = reason
+        server.in_flight += 1
+        if server.watched:
+            self._note_taken(exchange, server)
+        if server.idle:
+            self.pool.take(server).send(exchange)
+        else:
+            self.pool.connect(server, exchange)
 
     def failed(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         """An attempt ended without a response; try elsewhere if that is safe."""
@@ -118,31 +170,68 @@ class BalancerResource(ReverseProxyResource):
         if server is None:
             # The client has left, and `finished` was told.
             return
-        exchange.server = None
-        server.in_flight -= 1
-        self.health.failed(server, failure)
+        self.health.failed(server, exchange, failure)
         exchange.failure = failure
         if not self.retries.allows(exchange.method, failure, exchange.rewind()):
+            self._release(exchange, server)
             self._give_up(exchange)
         elif failure.kind is FailureKind.STALE:
             # The server is well: it closed an idle connection just when the
             # request was sent. A new connection to it cannot be stale.
-            exchange.server = server
-            server.in_flight += 1
             self.pool.connect(server, exchange)
         else:
+            self._release(exchange, server)
+            self._retry(exchange, server)
+
+    def _retry(self, exchange: Exchange, server: Server) -> None:
+        """Try the request, which `server` did not answer, elsewhere."""
+        exchange.tried = (*exchange.tried, server)
+        exchange.taken_at = None
+        within_budget = self.budget.allows(self.requests)
+        if len(exchange.tried) < self.retries.attempts and within_budget:
+            self.budget.spend()
+            exchange.candidates = self.selector.others(exchange.candidates)
             self._try_next(exchange)
+        else:
+            self._give_up(exchange)
+
+    def answering(self, exchange: Exchange) -> None:
+        """A response has begun, of which more is to come."""
+        server = exchange.server
+        if server is not None and server.watched:
+            now = exchange.answered_at = self.pool.reactor.seconds()
+            if exchange.taken_at is not None:
+                self.selector.answered(server, max(0.0, now - exchange.taken_at), now)
+            self.health.answered(server, exchange, exchange.status)
+
+    def cut(self, exchange: Exchange, failure: UpstreamFailure) -> None:
+        """A response that had begun will never be complete."""
+        exchange.failure = failure
+        server = exchange.server
+        if server is not None:
+            self.health.failed(server, exchange, failure)
+            self._release(exchange, server)
 
     def finished(self, exchange: Exchange) -> None:
         """The last phase of every request: it was answered, cut, or left."""
         server = exchange.server
         if server is not None:
-            exchange.server = None
-            server.in_flight -= 1
-            if server.failures and exchange.responded:
-                self.health.succeeded(server)
+            self._release(exchange, server)
+        elif self.waiting:
+            self.waiting.leave(exchange)
+        if exchange.held:
+            self.limiter.release(exchange)
         if self.observer is not None:
             self.observer.exchange_ended(exchange)
+
+    def _release(self, exchange: Exchange, server: Server) -> None:
+        """`server` has no more to do with the request."""
+        exchange.server = None
+        server.in_flight -= 1
+        if server.watched:
+            self._note_released(exchange, server)
+        if self.waiting:
+            self._hand_on(server)
 
     def _give_up(self, exchange: Exchange) -> None:
         failure = exchange.failure
@@ -150,6 +239,87 @@ class BalancerResource(ReverseProxyResource):
             exchange.answer(503, "error no available server")
         else:
             exchange.answer(failure.status, failure.for_client)
+
+    # Servers that somebody watches.
+
+    def _note_taken(self, exchange: Exchange, server: Server) -> None:
+        exchange.taken_at = self.pool.reactor.seconds()
+        exchange.answered_at = None
+        self.selector.taken(server, exchange.taken_at)
+        self.health.taken(server, exchange)
+
+    def _note_released(self, exchange: Exchange, server: Server) -> None:
+        now = self.pool.reactor.seconds()
+        seconds = None
+        if exchange.responded and exchange.taken_at is not None:
+            if exchange.answered_at is None:
+                exchange.answered_at = now
+                seconds = max(0.0, now - exchange.taken_at)
+                self.health.answered(server, exchange, exchange.status)
+            if not exchange.abandoned:
+                self.health.completed(server, exchange)
+        self.health.released(server, exchange)
+        self.selector.released(server, seconds, now)
+
+    # Requests that wait, because all servers have as many as they may.
+
+    def _wait(self, exchange: Exchange) -> None:
+        if self.waiting.full:
+            self._give_up(exchange)
+        else:
+            self.waiting.join(exchange, self.pool.ticker.now)
+
+    def _hand_on(self, server: Server) -> None:
+        """`server` may have one more, or a few: give it to who waited longest."""
+        if self._handing_on or not self.pool.open:
+            return
+        self._handing_on = True
+        try:
+            for exchange in self.waiting:
+                if server.in_flight >= server.max_in_flight or not self._may_have(server):
+                    break
+                if server not in exchange.tried and exchange in self.waiting:
+                    self.waiting.leave(exchange)
+                    self._give(exchange, server, "the first to be free again")
+        finally:
+            self._handing_on = False
+
+    def _may_have(self, server: Server) -> bool:
+        """Whether `server` may be given a request: it is well, or no other is."""
+        if server.available:
+            return True
+        tiers = self.selector.directory.tiers
+        return server.wanted and not tiers[Tier.PRIMARY] and not tiers[Tier.BACKUP]
+
+    def _serve_waiting(self) -> None:
+        """Look for servers for those who wait, in order."""
+        for exchange in self.waiting:
+            if exchange not in self.waiting:
+                # It ended while one before it was served.
+                continue
+            found = self._free_server(exchange)
+            if found is not None:
+                self.waiting.leave(exchange)
+                self._give(exchange, *found)
+            elif not exchange.tried:
+                # Those behind it will not find one either.
+                break
+
+    def _free_server(self, exchange: Exchange) -> Choice[Server] | None:
+        for server, reason in self.selector.candidates(exchange.client):
+            free = server.in_flight < server.max_in_flight and server not in exchange.tried
+            if free and self._may_have(server):
+                return server, reason
+        return None
+
+    def sweep(self, now: float) -> None:
+        """Serve those who wait, should servers have come back, and end what waits for too long."""
+        self.budget.tick(now, self.requests)
+        if self.waiting:
+            self._serve_waiting()
+            for exchange in self.waiting.overdue(now):
+                if not exchange.ended:
+                    self._give_up(exchange)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self.selector.directory.servers!r}>"

@@ -1,32 +1,41 @@
-"""Which peers are proxies whose word about a client is taken."""
+"""Who the client is, when proxies stand before this one."""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from balancebeam.http1.chains import forwarded, forwarded_for
+from balancebeam.policy.networks import Networks
 
 
 class TrustedProxies:
-    """Networks of trusted proxies, as CIDR texts. Raises `ValueError`."""
+    """
+    Knows which peers are proxies whose word about a client is taken: those in
+    `networks`, which are CIDR texts or `unix:`. Raises `ValueError`.
+    """
 
     def __init__(self, networks: Sequence[str]) -> None:
-        self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]
-        self._known: dict[str, bool] = {}
+        self._networks = Networks(networks)
 
     def includes(self, peer: str) -> bool:
-        """Whether `peer`, an IP address as text, is in one of the networks."""
-        if not self._networks:
-            return False
-        known = self._known.get(peer)
-        if known is None:
-            if len(self._known) >= 1024:
-                self._known.clear()
-            known = self._known[peer] = self._look(peer)
-        return known
+        """Whether `peer` is such a proxy."""
+        return self._networks.includes(peer)
 
-    def _look(self, peer: str) -> bool:
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
+    def client(self, peer: str, chain: bytes, field: Callable[[], bytes]) -> str:
+        """
+        Who made a request that `peer`, a trusted proxy, sent: of those in
+        `chain` (X-Forwarded-For; without it Forwarded, which `field` finds)
+        the right-most that is no trusted proxy itself. If only such are there,
+        the left-most of them; if that cannot be found out, `peer`.
+
+        The two fields are never mixed: a proxy that writes one of them may
+        pass on the other as a client invented it.
+        """
+        found = peer
+        for address in forwarded_for(chain) if chain else forwarded(field()):
+            if address is None:
+                return peer
+            found = address
+            if not self._networks.includes(address):
+                break
+        return found

@@ -146,6 +146,7 @@ class WebExchange(Exchange):
 
     def respond(self, head: ResponseHead, length: int) -> None:
         self._begin(head)
+        self.spine.answering(self)
         self._request.registerProducer(self, True)
 
     def relay(self, data: bytes) -> None:
@@ -161,7 +162,7 @@ class WebExchange(Exchange):
         self._finish()
 
     def cut(self, why: UpstreamFailure) -> None:
-        self.failure = why
+        self.spine.cut(self, why)
         self._end(self.status)
         request = self._request
         channel: Any = request.channel

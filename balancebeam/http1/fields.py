@@ -227,3 +227,13 @@ def without(head: bytes, lines: Iterable[bytes]) -> bytes:
     for line in lines:
         head = head.replace(b"\r\n" + line + b"\r\n", b"\r\n", 1)
     return head
+
+
+def field_values(head: bytes, name: bytes) -> list[bytes]:
+    """The values of the fields called `name`, in lower case, in a head that was read."""
+    start = name + b":"
+    return [
+        line[len(start) :].strip(b" \t")
+        for line in head.split(b"\r\n")[1:]
+        if line[: len(start)].lower() == start
+    ]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from attrs import frozen
 
 from balancebeam.http1.syntax import IDEMPOTENT_METHODS
 from balancebeam.model import FailureKind, UpstreamFailure
+
+# Seconds over which retries are compared with requests, and how many retries
+# are allowed however few requests there are.
+WINDOW = 10.0
+ALWAYS = 10
 
 
 @frozen
@@ -27,3 +34,34 @@ class RetryPolicy:
         if failure.kind is FailureKind.TIMEOUT:
             return False
         return replayable and method in IDEMPOTENT_METHODS
+
+
+class RetryBudget:
+    """
+    Keeps retries below a share of the requests of the last `WINDOW` seconds,
+    so that servers which fail under load do not get even more of it. As in
+    Finagle's retry budget, some are always allowed.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._retries = 0
+        # When, and both counts up to then; the first is the oldest that matters.
+        self._past: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
+
+    def tick(self, now: float, requests: int) -> None:
+        """Remember that there were so many `requests` in all up to `now`."""
+        past = self._past
+        past.append((now, requests, self._retries))
+        while past[1][0] <= now - WINDOW:
+            past.popleft()
+
+    def allows(self, requests: int) -> bool:
+        """Whether one more retry is allowed, after so many `requests` in all."""
+        _, requests_then, retries_then = self._past[0]
+        allowed = max(ALWAYS, self._share * (requests - requests_then))
+        return self._retries - retries_then < allowed
+
+    def spend(self) -> None:
+        """There is one more retry."""
+        self._retries += 1

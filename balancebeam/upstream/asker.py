@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Protocol as Interface
 
@@ -18,7 +17,7 @@ class Asker(Interface):
 
     method: bytes
     wire: bytes
-    pending: Sequence[bytes]
+    pending: list[bytes] | tuple[()]
     body_complete: bool
     upgrade: bytes
     connection: UpstreamConnection | None

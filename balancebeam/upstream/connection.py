@@ -148,9 +148,13 @@ class UpstreamConnection(Protocol):
         """The server was silent for too long."""
         self._fail(FailureKind.TIMEOUT)
 
+    def give_up_client(self) -> None:
+        """The client took nothing of its answer for too long."""
+        self._fail(FailureKind.UNREAD)
+
     def shut_down(self) -> None:
         """The balancer is stopping."""
-        self._fail(FailureKind.CLOSED, "the balancer is stopping")
+        self._fail(FailureKind.STOPPING)
 
     def leave_pool(self) -> None:
         """End an idle connection, which nobody can take from now on."""

@@ -22,15 +22,18 @@ from balancebeam.upstream.connection import IDLE, TUNNEL, UpstreamConnection
 from balancebeam.upstream.directory import Server
 from balancebeam.upstream.names import Names
 
-# Idle connections kept for one server, and for how long (seconds). nginx and
-# HAProxy close them after 60 and 5 s; servers close theirs after 5 to 75.
-MAX_IDLE = 512
+# For how long idle connections are kept (seconds). nginx and HAProxy close
+# them after 60 and 5 s; servers close theirs after 5 to 75.
 LONGEST_IDLE = 60.0
 
 
 # How a connection to an address is begun: address, factory, time limit,
 # reactor. Returns a connector.
 Connect = Callable[[ServerAddress, Any, float, Any], Any]
+
+
+# Who is told of failures that no request waits for.
+Report = Callable[[Server, None, UpstreamFailure], object]
 
 
 class WaitingAsker(Asker, Interface):
@@ -78,7 +81,7 @@ class Attempt(ClientFactory):
     def _try_next(self) -> None:
         pool = self._pool
         if not pool.open:
-            self._failed(FailureKind.UNREACHABLE, "the balancer is shutting down")
+            self._failed(FailureKind.STOPPING, "")
             return
         self._connector = pool.begin_connecting(
             self._addresses.pop(0), self, pool.timeouts.connect, pool.reactor
@@ -130,10 +133,13 @@ class Attempt(ClientFactory):
         self._pool.attempts.discard(self)
         exchange = self._exchange
         self._exchange = None
+        text = f"{self._server.name} {kind.value}: {detail}"
+        failure = UpstreamFailure(kind, text, nothing_sent=True)
         if exchange is not None:
             exchange.attempt = None
-            text = f"{self._server.name} {kind.value}: {detail}"
-            exchange.upstream_failed(UpstreamFailure(kind, text, nothing_sent=True))
+            exchange.upstream_failed(failure)
+        else:
+            self._pool.report(self._server, None, failure)
 
 
 class _Fresh(UpstreamConnection):
@@ -166,7 +172,9 @@ class ConnectionPool(service.Service):
         timeouts: Timeouts,
         ticker: Ticker,
         connect: Connect = transport.connect,
+        report: Report = lambda server, request, failure: None,
     ) -> None:
+        self.report = report
         self.reactor = reactor
         self.begin_connecting = connect
         self.names = names
@@ -188,7 +196,10 @@ class ConnectionPool(service.Service):
         if not self.open:
             connection.close()
             return
-        if len(idle) >= MAX_IDLE:
+        if len(idle) >= connection.server.max_idle:
+            if not idle:
+                connection.close()
+                return
             next(iter(idle)).leave_pool()
         connection.pooled = True
         idle[connection] = None
@@ -225,7 +236,7 @@ class ConnectionPool(service.Service):
                     connection.close()
             elif connection.paused:
                 if exchange.is_stuck(now):
-                    connection.time_out()
+                    connection.give_up_client()
             elif quiet >= limit and connection.state != TUNNEL:
                 self._end_silent(connection, exchange, now)
 

@@ -1,0 +1,53 @@
+"""Requests that wait until a server may be given one more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from balancebeam.doors.exchange import Exchange
+from balancebeam.model import Waiting
+
+
+class WaitingLine:
+    """
+    First come, first served: no more than `settings.limit` at once, and none
+    for longer than `settings.timeout` seconds.
+    """
+
+    def __init__(self, settings: Waiting) -> None:
+        self._settings = settings
+        # Since when each of them waits, on the ticker, in that order.
+        self._since: dict[Exchange, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return iter(list(self._since))
+
+    def __contains__(self, exchange: Exchange) -> bool:
+        return exchange in self._since
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody else may wait."""
+        return len(self._since) >= self._settings.limit
+
+    def join(self, exchange: Exchange, now: float) -> None:
+        """Wait, behind all others."""
+        self._since[exchange] = now
+
+    def leave(self, exchange: Exchange) -> None:
+        """Wait no more, if it did."""
+        self._since.pop(exchange, None)
+
+    def overdue(self, now: float) -> list[Exchange]:
+        """Those that have waited for too long, who leave by this."""
+        late = []
+        for exchange, since in self._since.items():
+            if now - since < self._settings.timeout:
+                break
+            late.append(exchange)
+        for exchange in late:
+            del self._since[exchange]
+        return late

@@ -1,0 +1,103 @@
+"""
+The chains of addresses that proxies leave: X-Forwarded-For, and Forwarded
+(RFC 7239).
+
+Every proxy adds to the end, and what stands left of what a trusted proxy
+added may be anybody's invention. So both are read from the right, one element
+at a time, and what is wrong further left is of no consequence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+# With a port, as some proxies write it.
+_IPV4_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}")
+_IPV6_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](:[0-9]{1,5})?")
+
+# RFC 7239, 4: forwarded-pair = token "=" value, where a value is a token or a
+# quoted-string; elements are parted by commas, pairs by semicolons. Quoted
+# strings with commas, semicolons or escapes in them are for none of the
+# parameters that there are.
+_VALUE = rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"[^\",;\\]*\")"
+_PAIR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+=" + _VALUE
+_LAST_ELEMENT = re.compile(
+    rb"(?:^|,)[ \t]*(" + _PAIR + rb"(?:[ \t]*;[ \t]*" + _PAIR + rb")*)[ \t]*$"
+)
+
+
+def forwarded_for(value: bytes) -> Iterator[str | None]:
+    """
+    The addresses in the value of X-Forwarded-For, from the right; `None` for
+    an element that is none.
+    """
+    for element in reversed(value.split(b",")):
+        yield read_address(element.strip(b" \t").decode("latin-1"))
+
+
+def forwarded(value: bytes) -> Iterator[str | None]:
+    """
+    The addresses that made the requests by the value of Forwarded, from the
+    right; `None` for an element that is broken, or hides the address.
+    """
+    while value:
+        match = _LAST_ELEMENT.search(value)
+        if match is None:
+            yield None
+            return
+        yield _for(match.group(1))
+        value = value[: match.start()]
+
+
+def _for(element: bytes) -> str | None:
+    found = []
+    for pair in element.split(b";"):
+        name, _, text = pair.strip(b" \t").partition(b"=")
+        if name.lower() == b"for":
+            found.append(text)
+    if len(found) != 1:
+        # RFC 7239, 4: "Each parameter MUST NOT occur more than once per field-value."
+        return None
+    text = found[0]
+    if text.startswith(b'"'):
+        text = text[1:-1]
+    elif b":" in text or b"[" in text:
+        # RFC 7239, 4: such a value has to be quoted.
+        return None
+    return read_address(text.decode("latin-1"))
+
+
+def read_address(text: str) -> str | None:
+    """An IP address, perhaps with a port, in the form in which peers are known."""
+    match = _IPV4_PORT.fullmatch(text) or _IPV6_PORT.fullmatch(text)
+    if match is not None:
+        text = match.group(1)
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if address.version == 6:
+        if address.scope_id is not None:
+            return None
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+    return str(address)
+
+
+def forwarded_element(client: str, server: str, host: bytes, proto: bytes) -> bytes:
+    """What one proxy adds to Forwarded."""
+    parts = [b"for=" + _node(client)]
+    if server:
+        parts.append(b"by=" + _node(server))
+    if host:
+        parts.append(b'host="%b"' % host)
+    return b";".join([*parts, b"proto=" + proto])
+
+
+def _node(address: str) -> bytes:
+    # RFC 7239, 6: "unknown" is for one that is not known; IPv6 is quoted.
+    if ":" in address:
+        return b'"[%b]"' % address.encode("ascii")
+    return address.encode("ascii")

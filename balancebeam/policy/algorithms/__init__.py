@@ -1,0 +1,1 @@
+"""The algorithms: which server is tried first, and which after it."""

@@ -1,0 +1,1 @@
+"""The limiters: how many requests a key may make."""
