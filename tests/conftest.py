@@ -12,6 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 
+def pytest_collection_finish() -> None:
+    """Spare what has been imported from being searched for garbage after each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """
