@@ -152,29 +152,16 @@ class Timeouts:
 
 
 @frozen
-class Settings:
+class Forwarding:
     """
-    Everything one balancer was told, checked and complete.
-
-    Over `slow_start` seconds a server that came back gets its full share
-    little by little.
+    What servers are told of who asked: X-Forwarded-For, -Proto and -Host,
+    Forwarded (RFC 7239), or both; and X-Request-Id, which with "keep" is made
+    unless it came, and with "make" always.
     """
 
-    servers: tuple[ServerSettings, ...]
-    bind: tuple[ListenAddress, ...] = (TcpAddress("0.0.0.0", 1100),)
-    algorithm: str = "round-robin"
-    active: ActiveChecks | None = None
-    passive: PassiveChecks = PassiveChecks()
-    retries: Retries = Retries()
-    waiting: Waiting = Waiting()
-    slow_start: float = 0.0
-    timeouts: Timeouts = Timeouts()
-    trusted_proxies: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ()
-    deny: tuple[str, ...] = ()
-    limits: tuple[LimitSettings, ...] = ()
-    max_body: int | None = None
-    demo: int = 0
+    x_forwarded: bool = True
+    forwarded: bool = False
+    request_id: str = "off"
 
 
 @frozen
@@ -204,6 +191,33 @@ class LimitSettings:
     def title(self) -> str:
         """What it is called: its name, or what it counts."""
         return self.name or " ".join(self.key)
+
+
+@frozen
+class Settings:
+    """
+    Everything one balancer was told, checked and complete.
+
+    Over `slow_start` seconds a server that came back gets its full share
+    little by little.
+    """
+
+    servers: tuple[ServerSettings, ...]
+    bind: tuple[ListenAddress, ...] = (TcpAddress("0.0.0.0", 1100),)
+    algorithm: str = "round-robin"
+    active: ActiveChecks | None = None
+    passive: PassiveChecks = PassiveChecks()
+    retries: Retries = Retries()
+    waiting: Waiting = Waiting()
+    slow_start: float = 0.0
+    timeouts: Timeouts = Timeouts()
+    trusted_proxies: tuple[str, ...] = ()
+    forwarding: Forwarding = Forwarding()
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    limits: tuple[LimitSettings, ...] = ()
+    max_body: int | None = None
+    demo: int = 0
 
 
 class FailureKind(enum.Enum):

@@ -22,6 +22,7 @@ from twisted.application import service
 
 from balancebeam import transport
 from balancebeam.demo import DemoService
+from balancebeam.doors.forwarder import Onward, make_ids
 from balancebeam.doors.http import BalancerSite
 from balancebeam.doors.resource import BalancerResource
 from balancebeam.doors.trust import TrustedProxies
@@ -81,7 +82,9 @@ class BalancerService(service.MultiService):
         pool = ConnectionPool(data_reactor, names, timeouts, ticker, connect, health.failed)
         trusted = TrustedProxies(settings.trusted_proxies)
         self.resource = BalancerResource(
-            selector, health, limiter, pool, settings.retries, settings.waiting, trusted=trusted
+            *(selector, health, limiter, pool, settings.retries, settings.waiting),
+            trusted=trusted,
+            onward=Onward(settings.forwarding, make_ids(random)),
         )
         site = BalancerSite(self.resource, ticker, timeouts, settings.max_body)
         self.frontend = FrontendService("web", settings.bind, site, reactor, data_reactor)

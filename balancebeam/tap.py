@@ -6,7 +6,6 @@ Nothing here or imported from here touches a socket or installs a reactor.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from typing import Any, Callable, ClassVar, TypeVar
 
@@ -19,7 +18,15 @@ from balancebeam.config.checks import read_check_path
 from balancebeam.config.hosts import read_hosts
 from balancebeam.config.numbers import read_count, read_seconds
 from balancebeam.errors import StartError
-from balancebeam.model import ActiveChecks, PassiveChecks, ServerSettings, Settings, Timeouts
+from balancebeam.model import (
+    ActiveChecks,
+    LimitSettings,
+    PassiveChecks,
+    ServerSettings,
+    Settings,
+    Timeouts,
+)
+from balancebeam.policy.networks import read_network
 from balancebeam.policy.selectors import ALGORITHMS, algorithm_name
 
 T = TypeVar("T")
@@ -49,6 +56,12 @@ class Options(usage.Options):
             "t",
             None,
             "Ask servers every so many seconds if they are well (10).",
+        ],
+        [
+            "max-requests-per-minute",
+            None,
+            "0",
+            "Requests of one client that are let in in a minute; 0 for any number.",
         ],
         ["cooldown", None, "10", "How long a server that failed is avoided, in seconds."],
         ["connect-timeout", None, "5", "Time limit for connecting to a server, in seconds."],
@@ -127,7 +140,8 @@ class Options(usage.Options):
                     for name in ("connect", "upstream", "header", "idle")
                 )
             ),
-            trusted_proxies=tuple(self._read_each("trusted-proxy", self._trusted, _read_network)),
+            trusted_proxies=tuple(self._read_each("trusted-proxy", self._trusted, read_network)),
+            limits=self._read_limits(),
             demo=self._read("demo", lambda text: read_count(text, 0, 100)) or 0,
         )
         if not settings.servers and not settings.demo and not problems:
@@ -148,6 +162,10 @@ class Options(usage.Options):
         if interval is not None:
             interval = self._read("active-health-check-interval", read_seconds)
         return ActiveChecks(path or default.path, interval or default.interval)
+
+    def _read_limits(self) -> tuple[LimitSettings, ...]:
+        most = self._read("max-requests-per-minute", lambda text: read_count(text, 0, 10**9))
+        return (LimitSettings(most, 60.0, name="requests-per-minute"),) if most else ()
 
     def _read_servers(self) -> list[ServerSettings]:
         servers = self._read_each("upstream", self._upstreams, read_server)
@@ -175,13 +193,6 @@ class Options(usage.Options):
 
     def _read(self, name: str, read: Callable[[str], T]) -> T | None:
         return next(iter(self._read_each(name, [self[name]], read)), None)
-
-
-def _read_network(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError:
-        raise ValueError(f"{text!r} is no network; give a CIDR such as 10.0.0.0/8") from None
 
 
 def makeService(options: Options) -> IService:

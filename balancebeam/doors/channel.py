@@ -38,7 +38,7 @@ from balancebeam.policy.limits.keys import pack_client
 if TYPE_CHECKING:
     from balancebeam.doors.http import BalancerSite
 
-HEADS, BODY, ANSWERING, TUNNEL, LINGERING, CLOSING, CLOSED = range(7)
+HEADS, BODY, DISCARDING, ANSWERING, TUNNEL, LINGERING, CLOSING, CLOSED = range(8)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -47,8 +47,9 @@ class HttpChannel(Protocol):
     One client's connection.
 
     `state` says what arriving bytes are: `HEADS` a request's head, `BODY` its
-    body, `ANSWERING` requests that have to wait, `TUNNEL` anything,
-    `LINGERING` nothing any more. `quiet_since` and `head_since` are on the
+    body, `DISCARDING` the rest of one that was answered already, `ANSWERING`
+    requests that have to wait, `TUNNEL` anything, `LINGERING` nothing any
+    more. `quiet_since` and `head_since` are on the
     ticker; `head_since` is when the head that is being read began, `None`
     between requests. `half_over` is a tunnel of which one side has ended;
     `flushed` tells that all is out when lingering; `outstanding` is what was
@@ -70,7 +71,7 @@ class HttpChannel(Protocol):
         self.quiet_since = site.ticker.now
         self._ticker = site.ticker
         self._heads = site.heads
-        self._forwarder = Forwarder(peer, trusted)
+        self._forwarder = Forwarder(peer, trusted, site.spine.onward)
         self._buffer = b""
         self.head_since: float | None = site.ticker.now
         self._advancing = False
@@ -109,6 +110,8 @@ class HttpChannel(Protocol):
             exchange = self.exchange
             if exchange is not None and exchange.connection is not None:
                 exchange.connection.send_body(data)
+        elif state == DISCARDING:
+            self._discard(data)
 
     def _read_heads(self, data: bytes) -> None:
         """Take requests from `data` for as long as they can be answered at once."""
@@ -137,13 +140,14 @@ class HttpChannel(Protocol):
                 break
             self.head_since = None
             self._checked = 0
-            if head.extras is NO_EXTRAS and head.length >= 0 and head.minor:
+            if head.extras is NO_EXTRAS and head.length >= 0 and head.minor and forwarder.usual:
                 if head.host is not forwarder.host:
                     forwarder.address(head.host)
                 exchange = HttpExchange(self, head, head.wire + forwarder.plain)
             else:
-                added = forwarder.unusual(head, self.transport)
-                exchange = HttpExchange(self, head, head.wire + added)
+                exchange = HttpExchange(self, head, forwarder.unusual(head, self.transport))
+                if forwarder.trusted:
+                    exchange.client = self.spine.trusted.client_of(self.client, head)
             self.exchange = exchange
             if head.length == 0:
                 self.state = ANSWERING
@@ -227,6 +231,31 @@ class HttpChannel(Protocol):
         else:
             self._refuse(refused, exchange.method == b"HEAD")
 
+    def may_discard(self) -> bool:
+        """Whether what is left of the body is so little that it can be read for nothing."""
+        body = self._body
+        if self.state != BODY or body is None:
+            return False
+        return isinstance(body, ChunkedReader) or body.remaining <= BUFFER
+
+    def _discard(self, data: bytes) -> None:
+        """Read on to the end of a body that nobody wants, where the next request begins."""
+        body = self._body
+        assert body is not None
+        try:
+            body.feed(data)
+        except BodyError:
+            self._linger()
+            return
+        self._received += len(data)
+        if body.complete:
+            self.state = HEADS
+            self._buffer = body.excess
+            self._body = None
+            self._continue()
+        elif self._received > BUFFER:
+            self._linger()
+
     # Answers.
 
     def refuse(
@@ -244,6 +273,11 @@ class HttpChannel(Protocol):
     def exchange_done(self, persistent: bool) -> None:
         """The exchange's response has been written; go on with what comes next."""
         self.exchange = None
+        if persistent and self.state == BODY:
+            self.state = DISCARDING
+            self._received = 0
+            self.resume_reading()
+            return
         if not persistent:
             if self.state == ANSWERING and not self._buffer:
                 self.lose()
@@ -334,7 +368,7 @@ class HttpChannel(Protocol):
         self.half_closed = True
         self.quiet_since = self._ticker.now
         state = self.state
-        if state in (HEADS, LINGERING):
+        if state in (HEADS, LINGERING, DISCARDING):
             if not (state == HEADS and self._buffer and self.backlogged):
                 self.lose()
         elif state == BODY:

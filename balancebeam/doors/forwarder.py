@@ -2,28 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from attrs import frozen
+
+from balancebeam.http1.fields import field_values
 from balancebeam.http1.forwarding import forwarding, plain_forwarding
-from balancebeam.http1.request_rules import RequestHead
-from balancebeam.interfaces import StreamTransport
-from balancebeam.model import TcpAddress
+from balancebeam.http1.request_rules import RequestHead, without_field
+from balancebeam.interfaces import Random, StreamTransport
+from balancebeam.model import Forwarding, TcpAddress
+
+
+@frozen
+class Onward:
+    """How requests go on: what servers are told, and where ids of requests come from."""
+
+    style: Forwarding
+    make_id: Callable[[], bytes]
+
+    @property
+    def plain(self) -> bool:
+        """Whether most requests can be given the same."""
+        style = self.style
+        return style.x_forwarded and not style.forwarded and style.request_id == "off"
+
+    def wire(
+        self, head: RequestHead, client: bytes, proto: bytes, local: bytes, trusted: bool
+    ) -> bytes:
+        """
+        The whole head of any request as it goes to a server. `client` is the
+        peer, `local` stands for the host that it did not name.
+        """
+        style, wire, earlier = self.style, head.wire, b""
+        if style.forwarded:
+            if trusted:
+                earlier = b", ".join(field_values(wire, b"forwarded"))
+            # From anybody else it may be an invention.
+            wire = without_field(wire, b"forwarded")
+        if style.request_id == "make" or (
+            style.request_id == "keep" and not any(field_values(wire, b"x-request-id"))
+        ):
+            wire = without_field(wire, b"x-request-id")
+            wire += b"X-Request-Id: %b\r\n" % self.make_id()
+        return wire + forwarding(head, client, proto, local, trusted, style, earlier)
+
+
+def make_ids(random: Random) -> Callable[[], bytes]:
+    """What makes ids of requests: 26 hexadecimal digits at random."""
+
+    def make() -> bytes:
+        high, low = (int(random.random() * 2**52) for _ in range(2))
+        return b"%013x%013x" % (high, low)
+
+    return make
 
 
 class Forwarder:
     """
     Knows the client, and keeps what most of its requests need.
 
-    `plain` is the end of the head of a usual request to `host`.
+    `plain` is the end of the head of a usual request to `host`; there are such
+    requests if it is `usual`.
     """
 
-    __slots__ = ("_client", "_trusted", "host", "plain")
+    __slots__ = ("_client", "_onward", "host", "plain", "trusted", "usual")
 
-    def __init__(self, client: str, trusted: bool) -> None:
+    def __init__(self, client: str, trusted: bool, onward: Onward) -> None:
         self.host: bytes | None = None
         self.plain = b""
+        self.trusted = trusted
+        self.usual = onward.plain and not trusted
         self._client = client.encode("ascii")
-        self._trusted = trusted
+        self._onward = onward
 
     def address(self, host: bytes | None) -> None:
         """Requests go to `host` from here on."""
@@ -32,12 +83,12 @@ class Forwarder:
 
     def unusual(self, head: RequestHead, transport: StreamTransport) -> bytes:
         """
-        The end of the head of any request. The address that the client is
-        connected to stands for the host that it did not name.
+        The head of any request. The address that the client is connected to
+        stands for the host that it did not name.
         """
         local = b""
         if head.host is None:
             here: Any = transport.getHost()
             address = TcpAddress(getattr(here, "host", "localhost"), getattr(here, "port", 80))
             local = str(address).encode()
-        return forwarding(head, self._client, b"http", local, self._trusted)
+        return self._onward.wire(head, self._client, b"http", local, self.trusted)

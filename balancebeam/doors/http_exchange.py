@@ -162,15 +162,20 @@ class HttpExchange(Exchange):
     def answer(self, status: int, text: str, fields: Fields = ()) -> None:
         self.responded = True
         self.status = status
-        if not self.body_complete or not self.head.minor:
+        if not self.head.minor:
             self.persistent = False
+        elif not self.body_complete:
+            # RFC 9110, 10.1.1: a client that awaits a 100 may or may not send
+            # the body after a final status; nobody knows where it goes on.
+            expects = self.head.extras.expects_continue
+            self.persistent = self.persistent and not expects and self.channel.may_discard()
         self.channel.refuse(status, text, fields, self.method == b"HEAD", self.persistent)
         self._done()
 
     def _done(self) -> None:
         self.ended = True
         self.spine.finished(self)
-        self.channel.exchange_done(self.persistent and self.body_complete)
+        self.channel.exchange_done(self.persistent)
 
     # Tunnels.
 

@@ -8,6 +8,7 @@ from balancebeam.doors.channel import (
     ANSWERING,
     BODY,
     CLOSING,
+    DISCARDING,
     HEADS,
     LINGERING,
     TUNNEL,
@@ -47,6 +48,9 @@ def end_if_too_slow(channel: HttpChannel, timeouts: Timeouts, now: float, interv
     elif state == BODY:
         if quiet >= timeouts.idle and channel.reading:
             channel.body_too_slow()
+    elif state == DISCARDING:
+        if quiet >= timeouts.idle:
+            channel.lose()
     elif state == ANSWERING:
         if channel.half_closed and quiet >= HALF_CLOSED + interval and not channel.responded:
             channel.abort()

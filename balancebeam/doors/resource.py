@@ -10,18 +10,20 @@ accounts for what happened.
 from __future__ import annotations
 
 from itertools import chain
+from random import SystemRandom
 from typing import Protocol as Interface
 
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from balancebeam.doors.exchange import Exchange
+from balancebeam.doors.forwarder import Onward, make_ids
 from balancebeam.doors.trust import TrustedProxies
 from balancebeam.doors.waiting import WaitingLine
 from balancebeam.http1.answers import ALLOWED
 from balancebeam.http1.requests import RequestHeads
 from balancebeam.interfaces import Choice
-from balancebeam.model import FailureKind, Retries, UpstreamFailure, Waiting
+from balancebeam.model import FailureKind, Forwarding, Retries, UpstreamFailure, Waiting
 from balancebeam.policy.limits.limit import Refusal
 from balancebeam.policy.retries import RetryBudget, RetryPolicy
 from balancebeam.upstream.directory import Server, Tier
@@ -52,7 +54,8 @@ class BalancerResource(ReverseProxyResource):
     Balances requests over servers.
 
     `trusted` are the proxies whose word about a client is taken. `path` is
-    put before the target of what comes in by the web door. The other
+    put before the target of what comes in by the web door. `onward` says what
+    servers are told of clients. The other
     arguments are the services that decide, connect and watch.
     """
 
@@ -69,6 +72,7 @@ class BalancerResource(ReverseProxyResource):
         observer: Observer | None = None,
         trusted: TrustedProxies = TrustedProxies(()),
         path: bytes = b"",
+        onward: Onward | None = None,
     ) -> None:
         super().__init__("", 0, path, pool.reactor)
         self.selector = selector
@@ -82,6 +86,7 @@ class BalancerResource(ReverseProxyResource):
         self._handing_on = False
         self.observer = observer
         self.trusted = trusted
+        self.onward = onward or Onward(Forwarding(), make_ids(SystemRandom()))
         self.heads = RequestHeads()
         pool.ticker.add(self.sweep)
 

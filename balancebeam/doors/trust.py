@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from balancebeam.http1.chains import forwarded, forwarded_for
+from balancebeam.http1.fields import field_values
+from balancebeam.http1.request_rules import RequestHead
 from balancebeam.policy.networks import Networks
 
 
@@ -21,18 +23,22 @@ class TrustedProxies:
         """Whether `peer` is such a proxy."""
         return self._networks.includes(peer)
 
-    def client(self, peer: str, chain: bytes, field: Callable[[], bytes]) -> str:
+    def client_of(self, peer: str, head: RequestHead) -> str:
         """
         Who made a request that `peer`, a trusted proxy, sent: of those in
-        `chain` (X-Forwarded-For; without it Forwarded, which `field` finds)
-        the right-most that is no trusted proxy itself. If only such are there,
-        the left-most of them; if that cannot be found out, `peer`.
+        X-Forwarded-For, or without that field in Forwarded, the right-most
+        that is no trusted proxy itself. If only such are there, the left-most
+        of them; if that cannot be found out, `peer`.
 
         The two fields are never mixed: a proxy that writes one of them may
         pass on the other as a client invented it.
         """
         found = peer
-        for address in forwarded_for(chain) if chain else forwarded(field()):
+        if head.extras.forwarded_for:
+            chain = forwarded_for(head.extras.forwarded_for)
+        else:
+            chain = forwarded(b",".join(field_values(head.wire, b"forwarded")))
+        for address in chain:
             if address is None:
                 return peer
             found = address

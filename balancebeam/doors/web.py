@@ -19,7 +19,6 @@ from zope.interface import implementer
 from balancebeam.doors.exchange import BUFFER, Exchange, Fields
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import answers
-from balancebeam.http1.forwarding import forwarding
 from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
 from balancebeam.model import UpstreamFailure
@@ -35,7 +34,7 @@ _SETTLED = frozenset((b"transfer-encoding", b"content-length", b"expect", b"upgr
 
 def forward_web_request(spine: BalancerResource, request: Request) -> None:
     """Forward `request` over `spine`; it is answered, sooner or later."""
-    client = peer_name(request.getClientAddress())
+    peer = peer_name(request.getClientAddress())
     try:
         head = spine.heads.read(_head_of(spine, request))
     except RequestRefused as refused:
@@ -43,8 +42,9 @@ def forward_web_request(spine: BalancerResource, request: Request) -> None:
         return
     proto = b"https" if request.isSecure() else b"http"
     # `_head_of` has seen to it that there is a Host, so none is needed here.
-    trusted = spine.trusted.includes(client)
-    wire = head.wire + forwarding(head, client.encode("ascii"), proto, b"", trusted)
+    trusted = spine.trusted.includes(peer)
+    wire = spine.onward.wire(head, peer.encode("ascii"), proto, b"", trusted)
+    client = spine.trusted.client_of(peer, head) if trusted else peer
     exchange = WebExchange(spine, head, wire, client, request)
     request.notifyFinish().addErrback(exchange.left)
     if head.length:

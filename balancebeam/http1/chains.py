@@ -86,18 +86,9 @@ def read_address(text: str) -> str | None:
     return str(address)
 
 
-def forwarded_element(client: str, server: str, host: bytes, proto: bytes) -> bytes:
-    """What one proxy adds to Forwarded."""
-    parts = [b"for=" + _node(client)]
-    if server:
-        parts.append(b"by=" + _node(server))
-    if host:
-        parts.append(b'host="%b"' % host)
-    return b";".join([*parts, b"proto=" + proto])
-
-
-def _node(address: str) -> bytes:
-    # RFC 7239, 6: "unknown" is for one that is not known; IPv6 is quoted.
-    if ":" in address:
-        return b'"[%b]"' % address.encode("ascii")
-    return address.encode("ascii")
+def forwarded_element(peer: bytes, host: bytes, proto: bytes) -> bytes:
+    """What one proxy adds to Forwarded: who asked it, for which host, and how."""
+    # RFC 7239, 6: IPv6 addresses are in brackets, and what has a colon is quoted.
+    node = b'"[%b]"' % peer if b":" in peer else peer
+    named = b';host="%b"' % host if host else b""
+    return b"for=%b%b;proto=%b" % (node, named, proto)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from balancebeam.http1.chains import forwarded_element
 from balancebeam.http1.request_rules import RequestHead
+from balancebeam.model import Forwarding
 
 # The length of a request's body in chunked transfer coding.
 CHUNKED = -1
@@ -21,12 +23,21 @@ def plain_forwarding(peer: bytes, proto: bytes, host: bytes) -> bytes:
     )
 
 
-def forwarding(head: RequestHead, peer: bytes, proto: bytes, host: bytes, trusted: bool) -> bytes:
+def forwarding(
+    head: RequestHead,
+    peer: bytes,
+    proto: bytes,
+    host: bytes,
+    trusted: bool,
+    style: Forwarding = Forwarding(),
+    earlier: bytes = b"",
+) -> bytes:
     """
     The end of a request's head in all other cases.
 
     `host` stands for the Host field of a request that has none. `trusted`:
     the peer is a proxy whose X-Forwarded-Proto and -Host are believed.
+    `earlier` is the value of Forwarded that is to be continued.
     """
     extras = head.extras
     # Several lines are one list (RFC 9110, 5.3), and the peer ends it.
@@ -37,15 +48,19 @@ def forwarding(head: RequestHead, peer: bytes, proto: bytes, host: bytes, truste
         lines.append(b"Host: " + host)
     else:
         host = head.host
+    if style.forwarded:
+        element = forwarded_element(peer, host, proto)
+        lines.append(b"Forwarded: " + (b"%b, %b" % (earlier, element) if earlier else element))
     if trusted:
         proto = extras.forwarded_proto or proto
         host = extras.forwarded_host or host
-    lines += [
-        b"X-Forwarded-For: " + chain,
-        b"X-Forwarded-Proto: " + proto,
-        b"X-Forwarded-Host: " + host,
-        b"Via: 1.%d balancebeam" % head.minor,
-    ]
+    if style.x_forwarded:
+        lines += [
+            b"X-Forwarded-For: " + chain,
+            b"X-Forwarded-Proto: " + proto,
+            b"X-Forwarded-Host: " + host,
+        ]
+    lines.append(b"Via: 1.%d balancebeam" % head.minor)
     options = []
     if extras.upgrade:
         lines.append(b"Upgrade: " + extras.upgrade)
