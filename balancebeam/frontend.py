@@ -16,8 +16,15 @@ from twisted.logger import Logger
 
 from balancebeam import transport
 from balancebeam.doors.http import BalancerSite
+from balancebeam.doors.proxied import ProxiedSite
 from balancebeam.errors import StartError
-from balancebeam.model import EndpointAddress, ListenAddress
+from balancebeam.model import (
+    EndpointAddress,
+    ListenAddress,
+    ProxiedAddress,
+    TcpAddress,
+    UnixAddress,
+)
 
 
 class FrontendService(service.Service):
@@ -43,8 +50,13 @@ class FrontendService(service.Service):
         self.ports: list[IListeningPort] = []
         self._addresses = addresses
         self._endpoints = {
-            a: _endpoint(a, reactor) for a in addresses if isinstance(a, EndpointAddress)
+            place: _endpoint(place, reactor)
+            for place in map(_place, addresses)
+            if isinstance(place, EndpointAddress)
         }
+        self._proxied: ProxiedSite | None = None
+        if any(isinstance(address, ProxiedAddress) for address in addresses):
+            self._proxied = ProxiedSite(site)
         self._data_reactor = data_reactor
         self._listening = False
 
@@ -74,11 +86,13 @@ class FrontendService(service.Service):
             raise StartError("\n".join(f"balancebeam: {problem}" for problem in problems))
 
     def _listen_at(self, address: ListenAddress) -> None:
-        if not isinstance(address, EndpointAddress):
-            self.ports.append(transport.listen(address, self.site, self._data_reactor))
+        place = _place(address)
+        factory: Any = self._proxied if isinstance(address, ProxiedAddress) else self.site
+        if not isinstance(place, EndpointAddress):
+            self.ports.append(transport.listen(place, factory, self._data_reactor))
             return
         failures: list[BaseException] = []
-        self._endpoints[address].listen(self.site).addCallbacks(
+        self._endpoints[place].listen(factory).addCallbacks(
             self.ports.append, lambda failure: failures.append(failure.value)
         )
         # Endpoints that listen say so at once; a failure is raised from here
@@ -98,6 +112,10 @@ class FrontendService(service.Service):
         stopped = self._stop_listening()
         self.site.close_all()
         return stopped
+
+
+def _place(address: ListenAddress) -> TcpAddress | UnixAddress | EndpointAddress:
+    return address.address if isinstance(address, ProxiedAddress) else address
 
 
 def _speak_plainly() -> None:

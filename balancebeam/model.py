@@ -40,8 +40,21 @@ class EndpointAddress:
         return self.description
 
 
+@frozen
+class ProxiedAddress:
+    """
+    A place to listen for proxies, each of whose connections begins with a
+    header of the PROXY protocol.
+    """
+
+    address: TcpAddress | UnixAddress | EndpointAddress
+
+    def __str__(self) -> str:
+        return f"haproxy:{self.address}"
+
+
 ServerAddress = Union[TcpAddress, UnixAddress]
-ListenAddress = Union[TcpAddress, UnixAddress, EndpointAddress]
+ListenAddress = Union[TcpAddress, UnixAddress, EndpointAddress, ProxiedAddress]
 
 
 @frozen
@@ -50,13 +63,16 @@ class ServerSettings:
     One server of a pool: where it is and how much it shall get.
 
     `weight` goes from 0 (no new traffic) to 256. More than `max_in_flight`
-    requests are never sent to it at once, if that is given.
+    requests are never sent to it at once, if that is given. With
+    `proxy_protocol`, version 1 or 2, every connection to it begins with a
+    header that says who the client is, and serves only one request.
     """
 
     address: ServerAddress
     weight: int = 1
     backup: bool = False
     max_in_flight: int | None = None
+    proxy_protocol: int | None = None
 
 
 class OperatorState(enum.Enum):

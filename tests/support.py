@@ -35,6 +35,7 @@ class MemoryTransport:
 
     def __init__(self, protocol: Any) -> None:
         self.protocol = protocol
+        self.host = "127.0.0.1"
         self.stuck = False
         self.reading = True
         self.aborted = False
@@ -130,7 +131,7 @@ class MemoryTransport:
         return IPv4Address("TCP", "127.0.0.1", 1100)
 
     def getPeer(self) -> IPv4Address:
-        return IPv4Address("TCP", "127.0.0.1", 40000)
+        return IPv4Address("TCP", self.host, 40000)
 
 
 class Peer:
@@ -232,7 +233,9 @@ class MemoryBalancer:
         """A new client."""
         channel = self.service.frontend.site.buildProtocol(IPv4Address("TCP", host, 40000))
         assert isinstance(channel, HttpChannel)
-        return self._know(Peer(channel))
+        peer = Peer(channel)
+        peer.transport.host = host
+        return self._know(peer)
 
     def accept(self, number: int = -1, stuck: bool = False) -> Peer:
         """Accept the newest (or the given) attempt to connect."""

@@ -47,9 +47,9 @@ class Script:
         self.answers: dict[str, Callable[[], Deferred[str] | str]] = {}
         self.cancelled = 0
 
-    async def ask(self, address: ServerAddress) -> str:
-        self.asked.append((self.clock.seconds(), str(address)))
-        answer = self.answers.get(str(address), lambda: "fine")()
+    async def ask(self, server: Server) -> str:
+        self.asked.append((self.clock.seconds(), server.name))
+        answer = self.answers.get(server.name, lambda: "fine")()
         return answer if isinstance(answer, str) else await answer
 
     def hang(self) -> Deferred[str]:
@@ -274,6 +274,9 @@ class Rounds(SynchronousTestCase):
         self.assertEqual(ActiveChecks(interval=1.0, timeout=3.0).patience, 3.0)
 
 
+SOMEWHERE = TcpAddress("192.0.2.7", 8080)
+
+
 class Probes(SynchronousTestCase):
     """What a probe sends, and what it takes for an answer."""
 
@@ -281,7 +284,7 @@ class Probes(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
 
     def ask(self, probe: Any, address: ServerAddress | None = None) -> Deferred[str]:
-        return Deferred.fromCoroutine(probe.ask(address or TcpAddress("192.0.2.7", 8080)))
+        return Deferred.fromCoroutine(probe.ask(Server(ServerSettings(address or SOMEWHERE))))
 
     def connect(self) -> tuple[Any, StringTransport]:
         host, port, factory = self.reactor.tcpClients[-1][:3]

@@ -14,6 +14,7 @@ from balancebeam.errors import StartError
 from balancebeam.model import (
     ActiveChecks,
     EndpointAddress,
+    ProxiedAddress,
     ServerSettings,
     TcpAddress,
     Timeouts,
@@ -98,6 +99,28 @@ class Good(SynchronousTestCase):
         for arguments, expected in cases.items():
             self.assertEqual(parse("-u", "a:1", *arguments).settings.active, expected)
 
+    def test_limits(self) -> None:
+        self.assertEqual(parse("-u", "a:1").settings.limits, ())
+        self.assertEqual(parse("-u", "a:1", "--max-requests-per-minute=0").settings.limits, ())
+        (limit,) = parse("-u", "a:1", "--max-requests-per-minute", "600").settings.limits
+        self.assertEqual((limit.requests, limit.per, limit.key), (600, 60.0, ("client",)))
+        self.assertEqual(limit.algorithm, "sliding-window")
+
+    def test_the_proxy_protocol(self) -> None:
+        settings = parse(
+            *("-b", "haproxy:0.0.0.0:80", "-b", "haproxy:unix:/run/x", "-b", "haproxy:tcp:81"),
+            *("-u", "a:1,proxy=v1", "-u", "b:1,weight=2,proxy=v2"),
+        ).settings
+        self.assertEqual(
+            settings.bind,
+            (
+                ProxiedAddress(TcpAddress("0.0.0.0", 80)),
+                ProxiedAddress(UnixAddress("/run/x")),
+                ProxiedAddress(EndpointAddress("tcp:81")),
+            ),
+        )
+        self.assertEqual([server.proxy_protocol for server in settings.servers], [1, 2])
+
     def test_all_algorithms_and_what_they_are_called(self) -> None:
         for text, name in (
             ("random", "random"),
@@ -142,7 +165,11 @@ class Bad(SynchronousTestCase):
             (["-u", "a:1", "-b", "a:1", "-b", "a:1"], ["--bind", "twice"]),
             (["-u", "a:1", "-b", "nowhere"], ["--bind", "'nowhere'"]),
             (["-u", "a:1", "-b", "ssl:443"], ["--bind", "not supported yet"]),
-            (["-u", "a:1", "-b", "haproxy:tcp:80"], ["--bind", "not supported yet"]),
+            (["-u", "a:1", "-b", "haproxy:haproxy:tcp:80"], ["--bind", "twice"]),
+            (["-u", "a:1", "-b", "haproxy:80"], ["--bind", "'80'"]),
+            (["-u", "a:1,proxy=v3"], ["--upstream", "proxy=v2"]),
+            (["-u", "a:1", "--max-requests-per-minute", "-1"], ["--max-requests-per-minute"]),
+            (["-u", "a:1", "--max-requests-per-minute", "many"], ["'many'", "whole number"]),
             (["-u", "a:1", "-a", "best"], ["--algorithm", "'best'", "round-robin"]),
             (["-u", "a:1", "--mode", "tcp"], ["--mode", "not supported yet"]),
             (["-u", "a:1", "--mode", "udp"], ["--mode", "'udp'"]),

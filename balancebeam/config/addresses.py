@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from balancebeam.model import (
     EndpointAddress,
     ListenAddress,
+    ProxiedAddress,
     ServerAddress,
     ServerSettings,
     TcpAddress,
@@ -23,6 +24,9 @@ _NAME = re.compile(
 # Descriptions of endpoints begin with the kind. That of a plugin is only told
 # from a mistyped address by its named arguments.
 _ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd|stdio):.+|[a-z][a-z0-9]*:[^/].*=.*")
+
+# Versions of the PROXY protocol.
+_PROXY_VERSIONS = {"": None, "v1": 1, "v2": 2}
 
 # sockaddr_un has 108 octets, the last of which is the terminating NUL.
 _LONGEST_PATH = 107
@@ -71,14 +75,18 @@ def _read_unix(text: str) -> UnixAddress:
 def read_listen_address(text: str) -> ListenAddress:
     """
     Where to listen: `host:port`, `[v6]:port`, `unix:/path` or a Twisted server
-    endpoint description. Raises `ValueError`.
+    endpoint description; behind `haproxy:` for the PROXY protocol. Raises
+    `ValueError`.
     """
     if text.startswith("unix:/") and ":" not in text[len("unix:") :]:
         return _read_unix(text)
     if text.startswith(("ssl:", "tls:", "txacme:")):
         raise ValueError(f"{text!r}: TLS is not supported yet; give a plain address")
     if text.startswith("haproxy:"):
-        raise ValueError(f"{text!r}: the PROXY protocol is not supported yet; give a plain address")
+        address = read_listen_address(text[len("haproxy:") :])
+        if isinstance(address, ProxiedAddress):
+            raise ValueError(f"{text!r} says haproxy: twice")
+        return ProxiedAddress(address)
     if _ENDPOINT.fullmatch(text):
         return EndpointAddress(text)
     return read_tcp(text)
@@ -108,7 +116,7 @@ def read_server_address(text: str) -> ServerAddress:
 
 
 def read_server(text: str) -> ServerSettings:
-    """`ADDR[,weight=N][,backup]`. Raises `ValueError`."""
+    """`ADDR[,weight=N][,backup][,proxy=v1|v2]`. Raises `ValueError`."""
     address, comma, rest = text.partition(",")
     found: dict[str, str] = {}
     for item in rest.split(",") if comma else []:
@@ -120,14 +128,16 @@ def read_server(text: str) -> ServerSettings:
         read_server_address(address),
         _read_weight(text, found.get("weight", "1")),
         "backup" in found,
+        proxy_protocol=_PROXY_VERSIONS[found.get("proxy", "")],
     )
 
 
 def _read_item(text: str, item: str) -> tuple[str, str]:
     name, equals, value = item.partition("=")
-    if (name == "weight" and value) or (name == "backup" and not equals):
+    known = {"weight": bool(value), "backup": not equals, "proxy": value in ("v1", "v2")}
+    if known.get(name):
         return name, value
-    raise ValueError(f"{text!r}: {item!r} is not known; give weight=N or backup")
+    raise ValueError(f"{text!r}: {item!r} is not known; give weight=N, backup or proxy=v2")
 
 
 def _read_weight(text: str, value: str) -> int:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from balancebeam.http1.chains import read_address
 from balancebeam.http1.fields import field_values
 from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
 from balancebeam.interfaces import Choice
 from balancebeam.model import UpstreamFailure
 from balancebeam.policy.limits.keys import pack_client
+from balancebeam.proxy_protocol import ProxiedConnection
+from balancebeam.transport import peer_name
 from balancebeam.upstream.connection import UpstreamConnection
 from balancebeam.upstream.directory import Server
 from balancebeam.upstream.limiter import Held
@@ -162,6 +165,23 @@ class Exchange(ABC):
     @abstractmethod
     def answer(self, status: int, text: str, fields: Fields = ()) -> None:
         """Answer with an error of the proxy's own. The response has not begun."""
+
+    @property
+    def origin(self) -> ProxiedConnection | None:
+        """
+        The client's connection, as a header of the PROXY protocol names it. If
+        a proxy spoke for the client, its port is not known.
+        """
+        transport = self.client_transport()
+        peer, here = transport.getPeer(), transport.getHost()
+        if read_address(self.client) is None or not hasattr(here, "port"):
+            return None
+        port = peer.port if peer_name(peer) == self.client else 0
+        return ProxiedConnection(self.client, port, peer_name(here), here.port)
+
+    @abstractmethod
+    def client_transport(self) -> Any:
+        """The transport of the client's connection."""
 
     # For the pool and a connection to call; a door says how.
 

@@ -7,6 +7,8 @@ request, and spool bodies before they show them.
 
 from __future__ import annotations
 
+from typing import Protocol as Interface
+
 from twisted.internet.interfaces import (
     IAddress,
 )
@@ -18,6 +20,13 @@ from balancebeam.doors.resource import BalancerResource
 from balancebeam.model import Timeouts
 from balancebeam.ticker import Ticker
 from balancebeam.transport import peer_name
+
+
+class Part(Interface):
+    """Who holds connections that are not channels yet."""
+
+    def close_all(self) -> None:
+        """Close them."""
 
 
 class BalancerSite(Site):
@@ -43,10 +52,15 @@ class BalancerSite(Site):
         self.max_body = max_body
         self.heads = spine.heads
         self.channels: set[HttpChannel] = set()
+        # Listeners of a kind of their own, whose clients come here in the end.
+        self.parts: list[Part] = []
         ticker.add(self.sweep)
 
     def buildProtocol(self, addr: IAddress | None) -> HttpChannel:  # type: ignore[override]
-        peer = peer_name(addr)
+        return self.channel_for(peer_name(addr))
+
+    def channel_for(self, peer: str) -> HttpChannel:
+        """The channel of a client that is called `peer`."""
         return HttpChannel(self, peer, self.spine.trusted.includes(peer))
 
     def startFactory(self) -> None:
@@ -64,3 +78,5 @@ class BalancerSite(Site):
         """Close every client's connection, whatever is going on."""
         for channel in list(self.channels):
             channel.abort()
+        for part in self.parts:
+            part.close_all()

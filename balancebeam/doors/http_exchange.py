@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from balancebeam.doors.exchange import Exchange, Fields
 from balancebeam.http1.answers import http_date
@@ -53,6 +53,9 @@ class HttpExchange(Exchange):
         if self.client is channel.client:
             return channel.client_key
         return super().client_key
+
+    def client_transport(self) -> Any:
+        return self.channel.transport
 
     def respond_whole(self, head: ResponseHead, body: bytes) -> None:
         self.responded = True

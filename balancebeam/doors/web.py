@@ -129,6 +129,9 @@ class WebExchange(Exchange):
             data = content.read(BUFFER)
             self.upload(data, last=content.tell() >= self.head.length)
 
+    def client_transport(self) -> Any:
+        return self._request.channel
+
     # The response.
 
     def answer(self, status: int, text: str, fields: Fields = ()) -> None:

@@ -79,7 +79,7 @@ class CheckerService(service.Service):
     def _check(self, server: Server) -> None:
         if server in self._asked or not self._concerns(server):
             return
-        checking: Deferred[str] = Deferred.fromCoroutine(self._probe.ask(server.address))
+        checking: Deferred[str] = Deferred.fromCoroutine(self._probe.ask(server))
         checking.addTimeout(self._checks.patience, self._clock)
         heard = checking.addCallbacks(
             lambda seen: self._heard(server, True, seen),

@@ -46,7 +46,9 @@ class Server:
         self.share = float(settings.weight)
         self.backup = settings.backup
         self.max_in_flight = settings.max_in_flight or sys.maxsize
-        self.usual_idle = MAX_IDLE
+        self.proxy_protocol = settings.proxy_protocol
+        # A connection that began with a client's address is for no other.
+        self.usual_idle = 0 if settings.proxy_protocol else MAX_IDLE
         self.max_idle = self.usual_idle
         self.in_flight = 0
         self.idle: dict[UpstreamConnection, None] = {}

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from balancebeam import transport
 from balancebeam.http1.responses import ResponseHeads
 from balancebeam.model import FailureKind, ServerAddress, Timeouts, UpstreamFailure
+from balancebeam.proxy_protocol import ProxiedConnection, proxy_header
 from balancebeam.ticker import Ticker
 from balancebeam.upstream.asker import Asker
 from balancebeam.upstream.connection import IDLE, TUNNEL, UpstreamConnection
@@ -40,6 +41,10 @@ class WaitingAsker(Asker, Interface):
     """A request on its way that waits for a connection."""
 
     attempt: Attempt | None
+
+    @property
+    def origin(self) -> ProxiedConnection | None:
+        """The client's connection, for servers that want to know; `None` if it has no address."""
 
     @property
     def waits_for_client(self) -> bool:
@@ -113,6 +118,9 @@ class Attempt(ClientFactory):
             self._pool.keep(connection)
             return
         exchange.attempt = None
+        version = self._server.proxy_protocol
+        if version is not None:
+            connection.transport.write(proxy_header(version, exchange.origin))
         connection.send(exchange)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:

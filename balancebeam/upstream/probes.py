@@ -24,6 +24,8 @@ from zope.interface import implementer
 
 from balancebeam import __version__
 from balancebeam.model import ActiveChecks, ServerAddress, UnixAddress
+from balancebeam.proxy_protocol import proxy_header
+from balancebeam.upstream.directory import Server
 
 # What a server says before it is cut off: all of a head, and some of the body.
 _MOST_OCTETS = 64 * 1024
@@ -36,7 +38,7 @@ class Unwell(Exception):
 class Probe(Interface):
     """One way of asking."""
 
-    async def ask(self, address: ServerAddress) -> str:
+    async def ask(self, server: Server) -> str:
         """What was seen of a server that is well; raises whatever tells that it is not."""
 
 
@@ -54,8 +56,8 @@ class ConnectProbe:
         self._reactor = reactor
         self._timeout = timeout
 
-    async def ask(self, address: ServerAddress) -> str:
-        endpoint = _Bounded(_endpoint(self._reactor, address, self._timeout))
+    async def ask(self, server: Server) -> str:
+        endpoint = _Bounded(self._reactor, server, self._timeout)
         connection: Any = await endpoint.connect(Factory.forProtocol(Protocol))
         connection.transport.loseConnection()
         return "it accepts connections"
@@ -70,10 +72,10 @@ class HttpProbe:
         self._statuses = statuses
         self._timeout = timeout
 
-    async def ask(self, address: ServerAddress) -> str:
-        endpoint = _Bounded(_endpoint(self._reactor, address, self._timeout))
+    async def ask(self, server: Server) -> str:
+        endpoint = _Bounded(self._reactor, server, self._timeout)
         agent = Agent.usingEndpointFactory(self._reactor, _Fixed(endpoint))
-        host = "localhost" if isinstance(address, UnixAddress) else str(address)
+        host = "localhost" if isinstance(server.address, UnixAddress) else server.name
         # Not all that can be connected to can stand in a URL.
         response: Any = await HTTPClient(agent).get(
             f"http://localhost{self._path}",
@@ -106,13 +108,20 @@ class _Fixed:
 
 @implementer(IStreamClientEndpoint)
 class _Bounded:
-    """Connects to where `endpoint` does, for a conversation that cannot become long."""
+    """
+    Connects to a server for a conversation that cannot become long, and greets
+    it as it wants to be greeted.
+    """
 
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, reactor: Any, server: Server, timeout: float) -> None:
+        self._endpoint = _endpoint(reactor, server.address, timeout)
+        version = server.proxy_protocol
+        self._greeting = b"" if version is None else proxy_header(version, None)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        connecting: Deferred[Any] = self._endpoint.connect(_BoundedFactory(protocolFactory))
+        factory = _BoundedFactory(protocolFactory)
+        factory.greeting = self._greeting
+        connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addCallback(lambda protocol: protocol.wrappedProtocol)
 
 
@@ -120,6 +129,10 @@ class _BoundedProtocol(ProtocolWrapper):
     """Ends a connection from which too much comes, such as one 1xx after the other."""
 
     _octets = 0
+
+    def makeConnection(self, transport: Any) -> None:
+        transport.write(self.factory.greeting)
+        super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
         self._octets += len(data)
@@ -133,6 +146,7 @@ class _BoundedProtocol(ProtocolWrapper):
 class _BoundedFactory(WrappingFactory):
     protocol = _BoundedProtocol
     noisy = False
+    greeting = b""
 
 
 def _endpoint(reactor: Any, address: ServerAddress, timeout: float) -> IStreamClientEndpoint:
