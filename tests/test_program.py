@@ -376,3 +376,27 @@ def read_body(client: socket.socket) -> bytes:
     while len(rest) < 4:
         rest += client.recv(100)
     return rest
+
+
+def test_limits_and_the_proxy_protocol(tmp_path: Path) -> None:
+    port = free_port()
+    with Server(answering("one")) as one:
+        options = ("-u", one.address, "--max-requests-per-minute", "3")
+        with program(tmp_path, *options, "--bind", f"haproxy:127.0.0.1:{port}") as running:
+            until(lambda: _accepts(port))
+            # Those who are really there are counted, and not the proxy.
+            for host, expected in (("203.0.113.1", [200] * 3 + [429]), ("203.0.113.2", [200])):
+                header = b"PROXY TCP4 %b 192.0.2.1 1 2\r\n" % host.encode()
+                assert [_status_through(port, header) for _ in expected] == expected
+            assert [int(get(running.port)[9:12]) for _ in range(4)] == [200, 200, 200, 429]
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False
+
+
+def _status_through(port: int, header: bytes) -> int:
+    return int(get(port, header + GET)[9:12])
