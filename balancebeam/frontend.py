@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from balancebeam import transport
 from balancebeam.doors.http import BalancerSite
 from balancebeam.doors.proxied import ProxiedSite
+from balancebeam.doors.tcp import TcpSite
 from balancebeam.errors import StartError
 from balancebeam.model import (
     EndpointAddress,
@@ -41,7 +42,7 @@ class FrontendService(service.Service):
         self,
         name: str,
         addresses: Sequence[ListenAddress],
-        site: BalancerSite,
+        site: BalancerSite | TcpSite,
         reactor: Any,
         data_reactor: Any,
     ) -> None:

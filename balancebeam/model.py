@@ -220,6 +220,7 @@ class Settings:
 
     servers: tuple[ServerSettings, ...]
     bind: tuple[ListenAddress, ...] = (TcpAddress("0.0.0.0", 1100),)
+    mode: str = "http"
     algorithm: str = "round-robin"
     active: ActiveChecks | None = None
     passive: PassiveChecks = PassiveChecks()
@@ -234,6 +235,7 @@ class Settings:
     limits: tuple[LimitSettings, ...] = ()
     max_body: int | None = None
     demo: int = 0
+    log_connections: bool = False
 
 
 class FailureKind(enum.Enum):

@@ -25,10 +25,12 @@ from balancebeam.demo import DemoService
 from balancebeam.doors.forwarder import Onward, make_ids
 from balancebeam.doors.http import BalancerSite
 from balancebeam.doors.resource import BalancerResource
+from balancebeam.doors.tcp import TcpSite
 from balancebeam.doors.trust import TrustedProxies
 from balancebeam.frontend import FrontendService
 from balancebeam.interfaces import Random
 from balancebeam.model import ActiveChecks, Settings
+from balancebeam.observe.connections import ConnectionLog
 from balancebeam.policy.access import AccessList
 from balancebeam.policy.health import ActiveHealth
 from balancebeam.policy.limits.limit import make_limit
@@ -43,6 +45,7 @@ from balancebeam.upstream.names import Names
 from balancebeam.upstream.pool import Connect, ConnectionPool
 from balancebeam.upstream.probes import probe_for
 from balancebeam.upstream.selector import SelectorService
+from balancebeam.upstream.tcp_pool import TcpPool
 
 
 class BalancerService(service.MultiService):
@@ -79,14 +82,21 @@ class BalancerService(service.MultiService):
         access = AccessList(settings.allow, settings.deny)
         limiter = LimiterService(limits, access, ticker, clock or reactor.seconds)
         names = Names(reactor, ticker)
-        pool = ConnectionPool(data_reactor, names, timeouts, ticker, connect, health.failed)
+        kind = TcpPool if settings.mode == "tcp" else ConnectionPool
+        pool = kind(data_reactor, names, timeouts, ticker, connect, health.failed)
         trusted = TrustedProxies(settings.trusted_proxies)
         self.resource = BalancerResource(
             *(selector, health, limiter, pool, settings.retries, settings.waiting),
             trusted=trusted,
             onward=Onward(settings.forwarding, make_ids(random)),
         )
-        site = BalancerSite(self.resource, ticker, timeouts, settings.max_body)
+        if settings.log_connections:
+            self.resource.observer = ConnectionLog(reactor.seconds)
+        site: BalancerSite | TcpSite
+        if settings.mode == "tcp":
+            site = TcpSite(self.resource, ticker, timeouts)
+        else:
+            site = BalancerSite(self.resource, ticker, timeouts, settings.max_body)
         self.frontend = FrontendService("web", settings.bind, site, reactor, data_reactor)
         # Twisted starts children in this order, and what is listened to comes last.
         children = [ticker, selector, health, limiter, pool]

@@ -16,6 +16,7 @@ from balancebeam import __version__
 from balancebeam.config.addresses import read_listen_address, read_server
 from balancebeam.config.checks import read_check_path
 from balancebeam.config.hosts import read_hosts
+from balancebeam.config.mini import MiniSettings, read_mini
 from balancebeam.config.numbers import read_count, read_seconds
 from balancebeam.errors import StartError
 from balancebeam.model import (
@@ -31,6 +32,8 @@ from balancebeam.policy.selectors import ALGORITHMS, algorithm_name
 
 T = TypeVar("T")
 
+MODES = ("http", "tcp")
+
 
 class Options(usage.Options):
     """
@@ -42,13 +45,13 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "Balances HTTP requests over servers. --upstream, --bind and --trusted-proxy may be "
-        "given several times. For a first look: twistd -n balancebeam --demo 3, and then "
-        "curl http://localhost:1100/"
+        "Balances HTTP requests or TCP connections over servers. --upstream, --bind and "
+        "--trusted-proxy may be given several times. For a first look: "
+        "twistd -n balancebeam --demo 3, and then curl http://localhost:1100/"
     )
 
     optParameters: ClassVar[list[list[str | None]]] = [
-        ["mode", "m", "http", "What to balance: http."],
+        ["mode", "m", "http", "What to balance: http or tcp."],
         ["algorithm", "a", "round-robin", f"How to choose: {', '.join(sorted(ALGORITHMS))}."],
         ["active-health-check-path", None, None, "Ask servers for this path if they are well."],
         [
@@ -68,6 +71,7 @@ class Options(usage.Options):
         ["upstream-timeout", None, "60", "Time limit for a server's silence, in seconds."],
         ["header-timeout", None, "10", "Time limit for a client's request head, in seconds."],
         ["idle-timeout", None, "60", "Time limit for an idle client, in seconds."],
+        ["config", "c", None, "A file in the form of mini-balancer: [frontend] bind_on, ..."],
         ["hosts", None, None, "A file with one server, host:port, a line."],
         ["demo", None, "0", "Start so many tiny servers and balance over them too."],
     ]
@@ -120,15 +124,19 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         problems = self._problems
+        mini = self._read_config()
         for argument in self._arguments:
             problems.append(f"{argument!r} is no option; servers are given by --upstream")
-        if self["mode"] != "http":
-            hint = "is not supported yet" if self["mode"] == "tcp" else "is no mode"
-            problems.append(f"--mode: {self['mode']!r} {hint}; give http")
+        if self["mode"] not in MODES:
+            problems.append(f"--mode: {self['mode']!r} is no mode; give {' or '.join(MODES)}")
         settings = Settings(
-            servers=tuple(self._read_servers()),
+            servers=tuple(self._read_servers()) or mini.servers,
             bind=tuple(self._read_each("bind", self._bind, read_listen_address))
+            or mini.bind
             or Settings(servers=()).bind,
+            mode=self["mode"],
+            # S3 told of every connection.
+            log_connections=self["config"] is not None,
             algorithm=self._read("algorithm", algorithm_name) or "",
             active=self._read_checks(),
             passive=PassiveChecks(
@@ -150,14 +158,28 @@ class Options(usage.Options):
             raise StartError("\n".join(f"balancebeam: {problem}" for problem in problems))
         self.settings = settings
 
+    def _read_config(self) -> MiniSettings:
+        """S3's file, which is about TCP and nothing else."""
+        if self["config"] is None:
+            return MiniSettings((), ())
+        self["mode"] = "tcp"
+        mini, problems = read_mini(self["config"])
+        self._problems += [f"--config: {problem}" for problem in problems]
+        return mini
+
     def _read_checks(self) -> ActiveChecks | None:
         """Either option turns active checks on."""
         path = self["active-health-check-path"]
         interval = self["active-health-check-interval"]
         if path is None and interval is None:
             return None
-        default = ActiveChecks()
-        if path is not None:
+        default = ActiveChecks(None if self["mode"] == "tcp" else "/")
+        if path is not None and self["mode"] == "tcp":
+            self._problems.append(
+                "--active-health-check-path: a path belongs to --mode http; "
+                "give --active-health-check-interval to check by connecting"
+            )
+        elif path is not None:
             path = self._read("active-health-check-path", read_check_path)
         if interval is not None:
             interval = self._read("active-health-check-interval", read_seconds)

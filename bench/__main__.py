@@ -21,6 +21,9 @@ from bench.loads import LOADS, Load
 
 Row = dict[str, Any]
 
+# Peers that pass bytes as they are; they are measured when they are asked for.
+TCP = ("balancebeam-tcp", "haproxy-tcp", "portforward")
+
 
 def measure(peer: processes.Peer, load: Load, seconds: int, folder: Path) -> Row:
     """One run of `load` through `peer`, after a warm-up of a quarter."""
@@ -59,8 +62,8 @@ def main() -> None:
     every = processes.peers()
     parser.add_argument("--seconds", type=int, default=5, help="length of one run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, interleaved")
-    parser.add_argument("--loads", default=",".join(load.name for load in LOADS))
-    parser.add_argument("--peers", default=",".join(every))
+    parser.add_argument("--loads", default="small,browser,large,steady")
+    parser.add_argument("--peers", default=",".join(name for name in every if name not in TCP))
     parser.add_argument("--json", type=Path, help="where to write the figures as JSON")
     options = parser.parse_args()
 
@@ -99,20 +102,21 @@ def main() -> None:
 
 
 def report(figures: dict[str, dict[str, Row]]) -> None:
-    """Print a table for each load; the last column compares with nginx."""
+    """Print a table for each load; the last column compares with nginx, or HAProxy for TCP."""
     for load, by in figures.items():
         unit = "cpu_us_per_mb" if load == "large" else "cpu_us_per_request"
-        nginx = by.get("nginx", {})
+        reference = next((name for name in ("nginx", "haproxy-tcp") if name in by), "")
+        other = by.get(reference, {})
         print(f"\n{load}")
         print(
             f"{'proxy':22}{'req/s':>9}{'CPU us':>9}{'p50 ms':>9}{'p99 ms':>9}"
-            f"{'MB/s':>8}{'MB res':>8}{'failed':>8}  CPU, p50, p99 / nginx"
+            f"{'MB/s':>8}{'MB res':>8}{'failed':>8}  CPU, p50, p99 / {reference}"
         )
         for peer, row in by.items():
             ratios = "  ".join(
-                f"{row[column] / nginx[column]:.2f}"
+                f"{row[column] / other[column]:.2f}"
                 for column in (unit, "p50_ms", "p99_ms")
-                if nginx.get(column)
+                if other.get(column)
             )
             print(
                 f"{peer:22}{row['requests_per_second']:9.0f}{row[unit]:9.1f}{row['p50_ms']:9.2f}"

@@ -36,6 +36,9 @@ request = function()
 end
 """
 
+# A connection for every request.
+_CLOSING = 'wrk.headers["Connection"] = "close"'
+
 
 @frozen
 class Result:
@@ -145,5 +148,6 @@ LOADS = (
     Load("small", "wrk", 64),
     Load("browser", "wrk", 64, script=_BROWSER),
     Load("large", "wrk", 16, target="/1m"),
+    Load("connections", "wrk", 64, script=_CLOSING),
     Load("steady", sys.executable, 100, rate=1000),
 )

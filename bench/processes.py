@@ -165,6 +165,31 @@ backend app
   server one 127.0.0.1:{backend}
 """
 
+_HAPROXY_TCP = """
+global
+  nbthread 1
+  maxconn 9000
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+frontend web
+  bind 127.0.0.1:{port} backlog 4096
+  default_backend app
+backend app
+  server one 127.0.0.1:{backend}
+"""
+
+_PORTFORWARD = """
+from twisted.internet import reactor
+from twisted.protocols.portforward import ProxyFactory
+factory = ProxyFactory("127.0.0.1", {backend})
+factory.noisy = False
+reactor.listenTCP({port}, factory, interface="127.0.0.1", backlog=4096)
+reactor.run()
+"""
+
 _TWISTED = """
 import sys
 from twisted.internet import reactor
@@ -198,23 +223,29 @@ def _nginx_proxy(folder: Path, port: int) -> list[str]:
     return _nginx(folder, _NGINX_PROXY.format(port=port, backend=BACKEND_PORT))
 
 
-def _haproxy(folder: Path, port: int) -> list[str]:
-    config = folder / "haproxy.cfg"
-    config.write_text(_HAPROXY.format(port=port, backend=BACKEND_PORT))
-    return [_path("haproxy"), "-db", "-f", str(config)]
+def _haproxy(text: str) -> Callable[[Path, int], list[str]]:
+    def command(folder: Path, port: int) -> list[str]:
+        config = folder / "haproxy.cfg"
+        config.write_text(text.format(port=port, backend=BACKEND_PORT))
+        return [_path("haproxy"), "-db", "-f", str(config)]
+
+    return command
 
 
-def _twisted(folder: Path, port: int) -> list[str]:
-    script = folder / "proxy.py"
-    script.write_text(_TWISTED.format(port=port, backend=BACKEND_PORT))
-    return [sys.executable, str(script)]
+def _script(text: str) -> Callable[[Path, int], list[str]]:
+    def command(folder: Path, port: int) -> list[str]:
+        script = folder / "proxy.py"
+        script.write_text(text.format(port=port, backend=BACKEND_PORT))
+        return [sys.executable, str(script)]
+
+    return command
 
 
-def _balancebeam(python: str) -> Callable[[Path, int], list[str]]:
+def _balancebeam(python: str, *options: str) -> Callable[[Path, int], list[str]]:
     def command(folder: Path, port: int) -> list[str]:
         return [
             *(python, "-m", "balancebeam", "--bind", f"127.0.0.1:{port}"),
-            *("--upstream", f"127.0.0.1:{BACKEND_PORT}", "--idle-timeout", "600"),
+            *("--upstream", f"127.0.0.1:{BACKEND_PORT}", "--idle-timeout", "600", *options),
         ]
 
     return command
@@ -225,8 +256,11 @@ def peers() -> dict[str, Peer]:
     found = [
         Peer("balancebeam", sys.executable, 18101, _balancebeam(sys.executable)),
         Peer("nginx", "nginx", 18102, _nginx_proxy),
-        Peer("haproxy", "haproxy", 18103, _haproxy),
-        Peer("ReverseProxyResource", sys.executable, 18104, _twisted),
+        Peer("haproxy", "haproxy", 18103, _haproxy(_HAPROXY)),
+        Peer("ReverseProxyResource", sys.executable, 18104, _script(_TWISTED)),
+        Peer("balancebeam-tcp", sys.executable, 18106, _balancebeam(sys.executable, "-m", "tcp")),
+        Peer("haproxy-tcp", "haproxy", 18107, _haproxy(_HAPROXY_TCP)),
+        Peer("portforward", sys.executable, 18108, _script(_PORTFORWARD)),
     ]
     pypy = os.environ.get("BENCH_PYPY")
     if pypy:

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from balancebeam.doors.channel import HttpChannel
+from balancebeam.doors.tcp import ClientLink
 from balancebeam.model import ServerAddress, ServerSettings, Settings, TcpAddress
 from balancebeam.service import BalancerService
 from balancebeam.upstream.directory import Server
@@ -232,7 +233,7 @@ class MemoryBalancer:
     def client(self, host: str = "192.0.2.1") -> Peer:
         """A new client."""
         channel = self.service.frontend.site.buildProtocol(IPv4Address("TCP", host, 40000))
-        assert isinstance(channel, HttpChannel)
+        assert isinstance(channel, (HttpChannel, ClientLink))
         peer = Peer(channel)
         peer.transport.host = host
         return self._know(peer)

@@ -171,8 +171,11 @@ class Bad(SynchronousTestCase):
             (["-u", "a:1", "--max-requests-per-minute", "-1"], ["--max-requests-per-minute"]),
             (["-u", "a:1", "--max-requests-per-minute", "many"], ["'many'", "whole number"]),
             (["-u", "a:1", "-a", "best"], ["--algorithm", "'best'", "round-robin"]),
-            (["-u", "a:1", "--mode", "tcp"], ["--mode", "not supported yet"]),
-            (["-u", "a:1", "--mode", "udp"], ["--mode", "'udp'"]),
+            (["-u", "a:1", "--mode", "udp"], ["--mode", "'udp'", "http or tcp"]),
+            (
+                ["-u", "a:1", "-m", "tcp", "--active-health-check-path", "/"],
+                ["--active-health-check-path", "--mode http", "interval"],
+            ),
             (["-u", "a:1", "--cooldown", "soon"], ["--cooldown", "'soon'", "seconds"]),
             (["-u", "a:1", "--idle-timeout", "0"], ["--idle-timeout", "more than 0"]),
             (["-u", "a:1", "--idle-timeout", "inf"], ["--idle-timeout", "'inf'"]),

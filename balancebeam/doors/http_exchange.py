@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from balancebeam.doors.exchange import Exchange, Fields
+from balancebeam.doors.exchange import Fields
+from balancebeam.doors.messages import MessageExchange
 from balancebeam.http1.answers import http_date
 from balancebeam.http1.bodies import chunk, last_chunk
 from balancebeam.http1.request_rules import RequestHead
@@ -20,7 +21,7 @@ CONTINUE = 100
 _PLAIN_END = b"Via: 1.1 balancebeam\r\n\r\n"
 
 
-class HttpExchange(Exchange):
+class HttpExchange(MessageExchange):
     """
     Writes a response to an `HttpChannel`, framed as the client can read it.
 

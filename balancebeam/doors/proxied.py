@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from balancebeam.doors.http import BalancerSite
+from balancebeam.doors.tcp import TcpSite
 from balancebeam.proxy_protocol import ProxyProtocolError, read_proxy_header
 from balancebeam.transport import peer_name
 
@@ -26,7 +27,7 @@ class ProxiedSite(ServerFactory):
     noisy = False
     log = Logger()
 
-    def __init__(self, site: BalancerSite) -> None:
+    def __init__(self, site: BalancerSite | TcpSite) -> None:
         self.site = site
         self.greetings: set[Greeting] = set()
         site.ticker.add(self.sweep)

@@ -108,7 +108,7 @@ class BalancerResource(ReverseProxyResource):
         refusal = self.limiter.admit(exchange)
         if refusal is not None:
             self._refuse(exchange, refusal)
-        elif exchange.head.last_hop:
+        elif exchange.last_hop:
             # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
             # instead, the intermediary MUST respond as the final recipient".
             status = 200 if exchange.method == b"OPTIONS" else 405

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from balancebeam.doors.exchange import BUFFER, Exchange, Fields
+from balancebeam.doors.exchange import BUFFER, Fields
+from balancebeam.doors.messages import MessageExchange
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import answers
 from balancebeam.http1.request_rules import RequestHead
@@ -102,7 +103,7 @@ def _answer(
 
 
 @implementer(IPushProducer)
-class WebExchange(Exchange):
+class WebExchange(MessageExchange):
     """One request of the web door; the producer of its response."""
 
     def __init__(

@@ -18,7 +18,6 @@ from balancebeam.http1.responses import ResponseHeads
 from balancebeam.model import FailureKind, ServerAddress, Timeouts, UpstreamFailure
 from balancebeam.proxy_protocol import ProxiedConnection, proxy_header
 from balancebeam.ticker import Ticker
-from balancebeam.upstream.asker import Asker
 from balancebeam.upstream.connection import IDLE, TUNNEL, UpstreamConnection
 from balancebeam.upstream.directory import Server
 from balancebeam.upstream.names import Names
@@ -37,8 +36,8 @@ Connect = Callable[[ServerAddress, Any, float, Any], Any]
 Report = Callable[[Server, None, UpstreamFailure], object]
 
 
-class WaitingAsker(Asker, Interface):
-    """A request on its way that waits for a connection."""
+class Waiting(Interface):
+    """A request, or a connection of a client's, that waits to be connected to a server."""
 
     attempt: Attempt | None
 
@@ -46,12 +45,8 @@ class WaitingAsker(Asker, Interface):
     def origin(self) -> ProxiedConnection | None:
         """The client's connection, for servers that want to know; `None` if it has no address."""
 
-    @property
-    def waits_for_client(self) -> bool:
-        """Whether it is the client's turn to send."""
-
-    def is_stuck(self, now: float) -> bool:
-        """Whether the client has taken nothing of its answer for too long."""
+    def upstream_failed(self, failure: UpstreamFailure) -> None:
+        """It was not connected."""
 
 
 class Attempt(ClientFactory):
@@ -59,10 +54,10 @@ class Attempt(ClientFactory):
 
     noisy = False
 
-    def __init__(self, pool: ConnectionPool, server: Server, exchange: WaitingAsker) -> None:
+    def __init__(self, pool: ConnectionPool, server: Server, exchange: Waiting) -> None:
         self._pool = pool
         self._server = server
-        self._exchange: WaitingAsker | None = exchange
+        self._exchange: Waiting | None = exchange
         self._addresses: list[ServerAddress] = []
         self._connector: Any = None
         self._finding: defer.Deferred[list[ServerAddress]] | None = None
@@ -103,13 +98,10 @@ class Attempt(ClientFactory):
         if self._connector is not None and self._connector.state == "connecting":
             self._connector.stopConnecting()
 
-    def buildProtocol(self, addr: IAddress | None) -> UpstreamConnection:
-        pool = self._pool
-        connection = _Fresh(self._server, pool, pool.heads, pool.ticker)
-        connection.attempt = self
-        return connection
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self._pool.fresh(self._server, self)
 
-    def connected(self, connection: UpstreamConnection) -> None:
+    def connected(self, connection: Any) -> None:
         """Hand the connection to who waits for it."""
         self._pool.begun(self, connection)
         exchange = self._exchange
@@ -194,7 +186,13 @@ class ConnectionPool(service.Service):
         self.connections: set[UpstreamConnection] = set()
         ticker.add(self.sweep)
 
-    def take(self, server: Server) -> UpstreamConnection:
+    def fresh(self, server: Server, attempt: Attempt) -> Any:
+        """A new connection to `server`, which tells `attempt` when it stands."""
+        connection = _Fresh(server, self, self.heads, self.ticker)
+        connection.attempt = attempt
+        return connection
+
+    def take(self, server: Server) -> Any:
         """The connection to `server` that became idle last; there is one in `server.idle`."""
         return server.idle.popitem()[0]
 
@@ -212,7 +210,7 @@ class ConnectionPool(service.Service):
         connection.pooled = True
         idle[connection] = None
 
-    def connect(self, server: Server, exchange: WaitingAsker) -> None:
+    def connect(self, server: Server, exchange: Waiting) -> None:
         """Connect to `server`; the exchange is sent, or hears that it failed."""
         attempt = exchange.attempt = Attempt(self, server, exchange)
         self.attempts.add(attempt)

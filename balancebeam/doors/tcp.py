@@ -1,0 +1,236 @@
+"""
+The TCP door: bytes pass as they are.
+
+A connection is an exchange like any other: it is admitted, gets a server,
+another one if that cannot be reached, and is accounted for at its end. Then
+the two ends are joined, and nothing stands between them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.python.failure import Failure
+
+from balancebeam.doors.exchange import Exchange, Fields
+from balancebeam.doors.http import Part
+from balancebeam.doors.resource import BalancerResource
+from balancebeam.model import Timeouts
+from balancebeam.policy.limits.keys import pack_client
+from balancebeam.ticker import Ticker
+from balancebeam.transport import peer_name
+from balancebeam.upstream.link import Link
+from balancebeam.upstream.tcp_pool import ServerLink
+
+
+class TcpSite(ServerFactory):
+    """Listens for TCP clients and has `spine` find servers for them."""
+
+    noisy = False
+
+    def __init__(self, spine: BalancerResource, ticker: Ticker, timeouts: Timeouts) -> None:
+        self.spine = spine
+        self.ticker = ticker
+        self.timeouts = timeouts
+        self.channels: set[ClientLink] = set()
+        self.parts: list[Part] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> ClientLink:
+        return self.channel_for(peer_name(addr))
+
+    def channel_for(self, peer: str) -> ClientLink:
+        """The link of a client that is called `peer`."""
+        return ClientLink(self, peer)
+
+    def close_all(self) -> None:
+        """Close every connection, whatever is going on."""
+        for channel in list(self.channels):
+            channel.exchange.stop()
+        for part in self.parts:
+            part.close_all()
+
+
+class ClientLink(Link):
+    """The client's end."""
+
+    def __init__(self, site: TcpSite, client: str) -> None:
+        super().__init__()
+        self.site = site
+        self.client = client
+        self.client_key = pack_client(client)
+        self.exchange = TcpExchange(self)
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.site.channels.add(self)
+        self.site.spine.forward(self.exchange)
+
+    def keep(self, data: bytes) -> None:
+        self.exchange.hold(data, last=False)
+
+    def readConnectionLost(self) -> None:
+        self.exchange.half_ended("the client closed")
+        super().readConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closing = True
+        self.site.channels.discard(self)
+        self.exchange.client_lost(clean=reason.check(ConnectionDone) is not None)
+
+
+class TcpExchange(Exchange):
+    """
+    One connection. `why` says how it ended, `begun` is when it began on the
+    reactor's clock, and `sent` and `received` are octets from and to the client.
+    """
+
+    method = b""
+    why = ""
+
+    def __init__(self, link: ClientLink) -> None:
+        self.spine = link.site.spine
+        self.client = link.client
+        self.link = link
+        self.begun = self.spine.pool.reactor.seconds()
+        self.served_by = ""
+        self._server_link: ServerLink | None = None
+        self._octets_seen = -1
+        self._quiet_since = 0.0
+
+    @property
+    def sent(self) -> int:
+        """Octets that came from the client."""
+        return self.link.octets
+
+    @property
+    def received(self) -> int:
+        """Octets that came from the server."""
+        return self._server_link.octets if self._server_link is not None else 0
+
+    # What limits and the spine look at.
+
+    @property
+    def last_hop(self) -> bool:
+        return False
+
+    @property
+    def client_key(self) -> bytes:
+        return self.link.client_key
+
+    @property
+    def host(self) -> bytes | None:
+        return None
+
+    @property
+    def target(self) -> bytes:
+        return b""
+
+    def field_values(self, name: bytes) -> list[bytes]:
+        return []
+
+    def client_transport(self) -> Any:
+        return self.link.transport
+
+    def rewind(self) -> bool:
+        """Nothing is ever sent before a server has accepted."""
+        return True
+
+    def answer(self, status: int, text: str, fields: Fields = ()) -> None:
+        """There is nothing to be said in a protocol that one does not know."""
+        self.status = status
+        self._finish(text)
+        self.link.close()
+
+    # Joined, and parted.
+
+    def joined(self, server_link: ServerLink) -> None:
+        """A server has accepted."""
+        self._server_link = server_link
+        self.served_by = server_link.server.name
+        self.responded = True
+        self.spine.answering(self)
+        link = self.link
+        link.join(server_link)
+        if self.pending:
+            server_link.transport.write(b"".join(self.pending))
+            self.pending = ()
+        self.resume_upload()
+        if link.over:
+            server_link.end()
+
+    def server_gone(self, clean: bool) -> None:
+        """The server's end is no more."""
+        if self.ended:
+            return
+        server_link = self._server_link
+        said_all = server_link is not None and server_link.over
+        self._finish("the server closed" if clean or said_all else "the server reset it")
+        if clean or said_all:
+            # What it has said is still on its way to the client.
+            self.link.close()
+        else:
+            self.link.abort()
+
+    def half_ended(self, why: str) -> None:
+        """One side has said all; who was first is why the connection ends in the end."""
+        self.why = self.why or why
+
+    def client_lost(self, clean: bool) -> None:
+        """The client's end is no more."""
+        if self.ended:
+            return
+        said_all = self.link.over
+        why = "the client closed" if clean or said_all else "the client reset it"
+        server_link = self._server_link
+        if server_link is None:
+            self.why = why
+            self.client_gone()
+            return
+        self._finish(why)
+        if clean or said_all:
+            server_link.close()
+        else:
+            server_link.abort()
+
+    def end_if_idle(self, now: float, limit: float) -> None:
+        """End it if nothing has passed for `limit` seconds."""
+        octets = self.sent + self.received
+        if octets != self._octets_seen:
+            self._octets_seen = octets
+            self._quiet_since = now
+        elif now - self._quiet_since >= limit:
+            self._abort("it was idle")
+
+    def stop(self) -> None:
+        """The balancer is stopping."""
+        self._abort("the balancer is stopping")
+
+    def _abort(self, why: str) -> None:
+        if self.ended:
+            return
+        if self._server_link is None:
+            self.why = why
+            self.client_gone()
+        else:
+            self._finish(why)
+            self._server_link.abort()
+        self.link.abort()
+
+    def _finish(self, why: str) -> None:
+        self.why = self.why or why
+        self.ended = True
+        self.spine.finished(self)
+
+    def pause_upload(self) -> None:
+        if not self.upload_paused:
+            self.upload_paused = True
+            self.link.transport.pauseProducing()
+
+    def resume_upload(self) -> None:
+        if self.upload_paused:
+            self.upload_paused = False
+            if not self.link.over:
+                self.link.transport.resumeProducing()

@@ -1,0 +1,1 @@
+"""Watching: what the program tells of what it does."""

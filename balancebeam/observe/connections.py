@@ -1,0 +1,32 @@
+"""A line in the log for every TCP connection that has ended."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from twisted.logger import Logger
+
+
+class ConnectionLog:
+    """
+    Says who was connected to which server, why that ended, the octets each way
+    and how long it lasted. `clock` gives seconds. All of it is in the event as
+    well, for observers that write JSON.
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
+    def exchange_ended(self, exchange: Any) -> None:
+        """`exchange` is over, one way or another."""
+        self.log.info(
+            "{client} -> {server}: {why}; {sent} octets sent, {received} received, {seconds:.3f} s",
+            client=exchange.client,
+            server=exchange.served_by or "no server",
+            why=exchange.why,
+            sent=exchange.sent,
+            received=exchange.received,
+            seconds=self._clock() - exchange.begun,
+        )

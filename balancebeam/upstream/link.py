@@ -1,0 +1,98 @@
+"""One end of a connection through which bytes pass as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
+from twisted.internet.protocol import Protocol
+from zope.interface import implementer
+
+from balancebeam.interfaces import StreamTransport
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Link(Protocol):
+    """
+    Passes what comes on to the `other` end, and is paused while that takes no more.
+
+    `octets` counts what came. `over` means that its peer sends no more.
+    """
+
+    transport: StreamTransport  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.other: Link | None = None
+        self.octets = 0
+        self.over = False
+        self.closing = False
+        # Where bytes go; looked up once and not for each of them.
+        self.pass_on: Any = self.keep
+
+    def keep(self, data: bytes) -> None:
+        """Something has come before there is another end."""
+        raise NotImplementedError
+
+    def connectionMade(self) -> None:
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        self.transport.registerProducer(self, True)
+
+    def join(self, other: Link) -> None:
+        """From here on what comes goes to `other`, and the other way round."""
+        self.other, other.other = other, self
+        self.pass_on = other.transport.write
+        other.pass_on = self.transport.write
+
+    # What the transport does with it.
+
+    def dataReceived(self, data: bytes) -> None:
+        self.octets += len(data)
+        self.pass_on(data)
+
+    def readConnectionLost(self) -> None:
+        self.over = True
+        if self.other is not None:
+            self.other.end()
+
+    def writeConnectionLost(self) -> None:
+        """The other end has said all, and it is out."""
+
+    def pauseProducing(self) -> None:
+        if self.other is not None:
+            self.other.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self.other is not None and not self.other.closing and not self.other.over:
+            self.other.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The transport is going away, which `connectionLost` deals with."""
+
+    # Ends.
+
+    def end(self) -> None:
+        """The other end sends no more; with what its own peer sends it goes on."""
+        self.transport.unregisterProducer()
+        if self.over:
+            # Both have said all they had to say.
+            other = self.other
+            self.close()
+            if other is not None:
+                other.close()
+        else:
+            self.transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """Close when all that was written is out."""
+        if not self.closing:
+            self.closing = True
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once, in a way that the peer can tell from a regular end."""
+        if not self.closing:
+            self.closing = True
+            self.transport.abortConnection()

@@ -1,0 +1,83 @@
+"""The pool of a TCP frontend: every client has a connection of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from balancebeam.upstream.directory import Server
+from balancebeam.upstream.link import Link
+from balancebeam.upstream.pool import Attempt, ConnectionPool
+
+
+class ServerLink(Link):
+    """The server's end. `exchange` is whose it is."""
+
+    exchange: Any = None
+
+    def __init__(self, server: Server, pool: TcpPool, attempt: Attempt) -> None:
+        super().__init__()
+        self.server = server
+        self._pool = pool
+        self._attempt: Attempt | None = attempt
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.connected(self)
+
+    def send(self, exchange: Any) -> None:
+        """This is the connection of `exchange` from now on."""
+        self.exchange = exchange
+        exchange.joined(self)
+
+    def readConnectionLost(self) -> None:
+        if self.exchange is not None:
+            self.exchange.half_ended("the server closed")
+        super().readConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closing = True
+        self._pool.gone(self)
+        if self.exchange is not None:
+            self.exchange.server_gone(clean=reason.check(ConnectionDone) is not None)
+
+
+class TcpPool(ConnectionPool):
+    """
+    All connections to servers, none of which is used twice.
+
+    One through which nothing has passed for `idle_limit` seconds is ended, if
+    that is given.
+    """
+
+    idle_limit: float | None = None
+
+    def fresh(self, server: Server, attempt: Attempt) -> ServerLink:
+        return ServerLink(server, self, attempt)
+
+    def keep(self, connection: Any) -> None:
+        """Nobody wants it any more."""
+        connection.close()
+
+    def gone(self, connection: Any) -> None:
+        self.connections.discard(connection)
+
+    def sweep(self, now: float) -> None:
+        if self.idle_limit is not None:
+            for link in list(self.connections):
+                exchange: Any = link.exchange
+                if exchange is not None:
+                    exchange.end_if_idle(now, self.idle_limit)
+
+    def stopService(self) -> Any:
+        self.open = False
+        for link in list(self.connections):
+            self.connections.discard(link)
+            link_of_tcp: Any = link
+            link_of_tcp.abort()
+        return super().stopService()

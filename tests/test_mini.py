@@ -1,0 +1,112 @@
+"""S3's file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from balancebeam.config.mini import MiniSettings, read_mini
+from balancebeam.errors import StartError
+from balancebeam.model import ServerSettings, TcpAddress
+from balancebeam.tap import Options
+
+GOOD = """\
+# S3's own
+[frontend]
+bind_on = "127.0.0.1:8080"
+
+[[frontend.backend]]
+forward_to = "127.0.0.1:9001"
+
+[[frontend.backend]]
+forward_to = "app.example.org:9002"
+"""
+
+
+class MiniTests(SynchronousTestCase):
+    """Reading it, and what is said when it is wrong."""
+
+    def setUp(self) -> None:
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        self.path = os.path.join(folder, "mini-balancer.local.toml")
+
+    def read(self, text: str | bytes) -> tuple[MiniSettings, list[str]]:
+        with open(self.path, "wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+        return read_mini(self.path)
+
+    def test_the_file_of_s3(self) -> None:
+        found, problems = self.read(GOOD)
+        self.assertEqual(problems, [])
+        self.assertEqual(found.bind, (TcpAddress("127.0.0.1", 8080),))
+        self.assertEqual(
+            found.servers,
+            (
+                ServerSettings(TcpAddress("127.0.0.1", 9001)),
+                ServerSettings(TcpAddress("app.example.org", 9002)),
+            ),
+        )
+
+    def test_mistakes(self) -> None:
+        for text, line, words in (
+            (GOOD.replace("9001", "x"), 6, ["forward_to", "'127.0.0.1:x'", "host:port"]),
+            (GOOD.replace('"app.example.org:9002"', "9002"), 9, ["forward_to", "host:port"]),
+            (GOOD.replace("127.0.0.1:8080", "8080"), 3, ["bind_on", "'8080'"]),
+            (GOOD.replace("bind_on", "bind"), None, ["bind_on"]),
+            (GOOD.replace("bind_on", "bind"), 3, ["frontend.bind is not known", "bind_on"]),
+            (GOOD.replace("frontend", "frontent"), None, ["[frontend]", "bind_on"]),
+            (GOOD.replace("frontend", "frontent"), 2, ["frontent is not known"]),
+            (GOOD + "weight = 3\n", 10, ["frontend.backend.weight is not known", "forward_to"]),
+            ('[frontend]\nbind_on = "a:1"\n', 1, ["[[frontend.backend]]"]),
+            ("frontend = 1\n", 1, ["[frontend]"]),
+            ("[frontend]\nbind_on = x\n", 2, ["is no TOML", "Invalid value"]),
+            ("frontend = 'x\n", None, ["is no TOML", "end of document"]),
+            ("", None, ["[frontend]"]),
+        ):
+            _, problems = self.read(text)
+            place = self.path if line is None else f"{self.path}:{line}"
+            fitting = [
+                problem
+                for problem in problems
+                if problem.startswith(place + ": ") and all(word in problem for word in words)
+            ]
+            self.assertEqual(len(fitting), 1, msg=f"{text}\n{problems}")
+
+    def test_all_at_once(self) -> None:
+        _, problems = self.read(GOOD.replace("127.0.0.1", "300.0.0.1") + "x = 1\n")
+        self.assertEqual(len(problems), 3)
+
+    def test_what_cannot_be_read(self) -> None:
+        _, (problem,) = self.read(b"\xff")
+        self.assertEqual(problem, f"{self.path}: cannot be read: it is not UTF-8")
+        _, (problem,) = read_mini("/nonexistent")
+        self.assertIn("No such file", problem)
+
+    def test_the_option(self) -> None:
+        self.read(GOOD)
+        options = Options()
+        options.parseOptions(["-c", self.path])
+        settings = options.settings
+        self.assertEqual(settings.mode, "tcp")
+        self.assertEqual(settings.bind, (TcpAddress("127.0.0.1", 8080),))
+        self.assertEqual(len(settings.servers), 2)
+        self.assertEqual(settings.algorithm, "round-robin")
+        self.assertTrue(settings.log_connections)
+
+    def test_the_command_line_wins(self) -> None:
+        self.read(GOOD)
+        options = Options()
+        options.parseOptions(["-c", self.path, "-b", "b:2", "-u", "c:3", "--cooldown", "3"])
+        settings = options.settings
+        self.assertEqual(settings.bind, (TcpAddress("b", 2),))
+        self.assertEqual(settings.servers, (ServerSettings(TcpAddress("c", 3)),))
+        self.assertEqual(settings.passive.cooldown, 3)
+
+    def test_mistakes_end_the_program(self) -> None:
+        self.read("nonsense")
+        error = self.assertRaises(StartError, Options().parseOptions, ["-c", self.path])
+        self.assertIn("--config", str(error))
