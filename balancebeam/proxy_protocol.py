@@ -13,6 +13,8 @@ from ipaddress import ip_address
 
 from attrs import frozen
 
+from balancebeam.clients import name_of, parse
+
 # The longest line of version 1, with its CRLF.
 _LONGEST_LINE = 107
 
@@ -76,13 +78,12 @@ def _read_line(data: bytes) -> tuple[ProxiedConnection | None, int] | None:
 
 
 def _read_address(word: str, version: int) -> str:
-    try:
-        address = ip_address(word)
-    except ValueError:
-        raise ProxyProtocolError("a malformed address") from None
+    address = parse(word)
+    if address is None:
+        raise ProxyProtocolError("a malformed address")
     if address.version != version:
         raise ProxyProtocolError("an address of another family")
-    return str(address)
+    return name_of(address)
 
 
 def _read_port(word: str) -> int:
@@ -104,15 +105,15 @@ def _read_binary(data: bytes) -> tuple[ProxiedConnection | None, int] | None:
         return None
     if command == _LOCAL or family not in (_TCP4, _TCP6):
         return None, end
-    layout, kind = (_IPV4, socket.AF_INET) if family == _TCP4 else (_IPV6, socket.AF_INET6)
+    layout = _IPV4 if family == _TCP4 else _IPV6
     if length < layout.size:
         raise ProxyProtocolError("addresses that are cut off")
     source, destination, source_port, destination_port = layout.unpack_from(data, _HEADER.size)
     return (
         ProxiedConnection(
-            socket.inet_ntop(kind, source),
+            name_of(ip_address(source)),
             source_port,
-            socket.inet_ntop(kind, destination),
+            name_of(ip_address(destination)),
             destination_port,
         ),
         end,

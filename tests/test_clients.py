@@ -76,9 +76,10 @@ class Chains(SynchronousTestCase):
             (b"for=[2001:db8::1]", [None]),
             # What stands to the left is nobody's business until it is reached.
             (b'for="x, for=192.0.2.1', ["192.0.2.1", None]),
-            (b'"";;,=, for=192.0.2.1', ["192.0.2.1", None]),
+            (b'"";;,=, for=192.0.2.1', ["192.0.2.1", None, None]),
             (b"", []),
             (b",", [None]),
+            (b"for=192.0.2.1, ", [None, "192.0.2.1"]),
         ):
             self.assertEqual(list(forwarded(value)), expected, msg=repr(value))
 
@@ -117,6 +118,18 @@ class Identity(SynchronousTestCase):
             f"Forwarded: for={CLIENT}, for=_hidden",
         ):
             self.assertEqual(client_of(line), PROXY, msg=line)
+
+    def test_a_chain_without_end(self) -> None:
+        for line in (
+            "X-Forwarded-For: " + "10.0.0.1," * 3000,
+            "Forwarded: " + "for=10.0.0.1," * 2000,
+        ):
+            self.assertEqual(client_of(line + " 10.0.0.1"[: 0 if "for=" in line else 9]), PROXY)
+
+    def test_nobody_can_have_a_field_forgotten(self) -> None:
+        for name in ("Forwarded", "X-Forwarded-For"):
+            value = CLIENT if name.startswith("X") else f"for={CLIENT}"
+            self.assertEqual(client_of(f"{name}: {value}", f"Connection: {name}"), CLIENT)
 
     def test_the_two_fields_are_not_mixed(self) -> None:
         # The proxy writes the one, and passes on the other as the client sent it.
@@ -243,6 +256,10 @@ class Onwards(DoorCase):
         self.assertRegex(made, rb"\A[0-9a-f]{26}\Z")
         (made,) = self.ids(self.forwarded("X-Request-Id:", request_id="keep"))
         self.assertTrue(made)
+        lines = self.forwarded("X-Request-Id: a", "X_Request_Id: b", request_id="keep")
+        self.assertFalse([line for line in lines if line.startswith(b"X_")])
+        (made,) = self.ids(lines)
+        self.assertEqual(len(made), 26)
 
     def test_ids_differ(self) -> None:
         balancer = self.balancer(forwarding=Forwarding(request_id="make"))

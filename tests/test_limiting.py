@@ -75,6 +75,12 @@ class Answers(LimitCase):
         self.assertIn(b"the office is closed", head_and_body(answer)[1])
         self.assertEqual(field(answer, "RateLimit-Policy"), '"client";q=1;w=5')
 
+    def test_a_status_of_ones_own(self) -> None:
+        balancer = self.limited(LimitSettings(1, 5.0, status=420))
+        client = balancer.client()
+        self.ask(balancer, client)
+        self.assert_error(self.ask(balancer, client), 420)
+
     def test_the_strictest_of_several(self) -> None:
         balancer = self.limited(
             LimitSettings(3, 10.0, "sliding-log", name="short"),
@@ -110,6 +116,12 @@ class Answers(LimitCase):
             LimitSettings(1, key=()),
             LimitSettings(1, key=("nonsense",)),
             LimitSettings(1, ipv6_prefix=0),
+            LimitSettings(1, burst=0, algorithm="token-bucket"),
+            LimitSettings(1, status=200),
+            LimitSettings(1, name='"'),
+            LimitSettings(1, name="a\r\nb"),
+            LimitSettings(1, key=("header:Forwarded",)),
+            LimitSettings(1, key=("header:X-Forwarded-For",)),
         ):
             self.assertRaises(ValueError, self.limited, limit)
 
@@ -132,6 +144,24 @@ class Keys(LimitCase):
         ):
             client = balancer.client(address)
             self.assertEqual(self.statuses(balancer, client, GET), [status], address)
+
+    def test_families_do_not_share(self) -> None:
+        balancer = self.limited(LimitSettings(1, 10.0, ipv6_prefix=32))
+        for address in ("32.1.13.184", "2001:db8::1"):
+            self.assertEqual(self.statuses(balancer, balancer.client(address), GET), [200])
+
+    def test_hosts(self) -> None:
+        balancer = self.limited(LimitSettings(1, 10.0, key=("host",)))
+        client = balancer.client()
+        for host, status in (
+            ("a.b", 200),
+            ("A.b:80", 429),
+            ("a.b.", 429),
+            ("%61.b", 429),
+            ("a.c", 200),
+        ):
+            request = f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+            self.assertEqual(self.statuses(balancer, client, request), [status], host)
 
     def test_clients_behind_a_trusted_proxy(self) -> None:
         balancer = self.limited(ONE, trusted_proxies=("192.0.2.1",))
@@ -166,6 +196,11 @@ class Keys(LimitCase):
             (("X-Api-Key: two",), 200),
             ((), 200),
             ((), 429),
+            # Who sends several is counted with all others who do.
+            (("X-Api-Key: one", "X-Api-Key: three"), 200),
+            (("X-Api-Key: four", "X-Api-Key: one"), 429),
+            (("X_Api_Key: five", "X-Api-Key: one"), 429),
+            (("X_Api_Key: one",), 429),
         ):
             found = self.statuses(balancer, client, self.get("/", *lines))
             self.assertEqual(found, [status], lines)
@@ -182,6 +217,12 @@ class Keys(LimitCase):
             ("//v1", 429),
             ("/%76%31/", 429),
             ("/x/../v1/b", 429),
+            ("/v1;a=b/x", 429),
+            ("/x/..;/v1/x", 429),
+            ("/v1/../../x", 429),
+            ("/v1/x/%2e%2e/..", 429),
+            ("/x/..%5cv1", 429),
+            ("/v1%3bx", 429),
             ("/", 200),
         ):
             found = self.statuses(balancer, client, self.get(target))

@@ -334,6 +334,25 @@ class ErrorAnswers(DoorCase):
             self.ask(balancer, "1234")
         self.assertEqual(len(self.avoided(balancer)), 2)
 
+    def test_an_error_of_a_server_that_is_out_does_not_bring_it_back(self) -> None:
+        checks = PassiveChecks(failures=3, error_ratio=0.5, least_answers=4)
+        balancer = self.balancer(servers=2, passive=checks)
+        for _ in range(8):
+            self.ask(balancer, "1")
+        self.assertEqual(self.avoided(balancer), "1")
+        # The other one refuses, and the one that is out is the last resort.
+        for peer in list(balancer.peers):
+            if not peer.transport.closed and hasattr(peer.protocol, "server"):
+                peer.vanish()
+        client = balancer.client()
+        client.send(GET)
+        balancer.connectors[-1].refuse()
+        balancer.accept().send(self.BAD)
+        server = balancer.servers[0]
+        self.assertEqual((server.avoided, server.available), (True, False))
+        balancer.advance(60)
+        self.assertTrue(server.available)
+
     def test_it_comes_back_when_its_answers_are_good(self) -> None:
         checks = PassiveChecks(error_ratio=0.5, cooldown=5)
         balancer = self.balancer(servers=2, passive=checks)

@@ -60,6 +60,15 @@ class Headers(SynchronousTestCase):
         )
         self.assertIsNotNone(read_proxy_header(proxy_header(2, mixed)))
 
+    def test_ipv4_in_ipv6_is_ipv4(self) -> None:
+        line = b"PROXY TCP6 ::ffff:203.0.113.7 ::ffff:192.0.2.80 4711 80\r\n"
+        self.assertEqual(read_proxy_header(line), (FOUR, len(line)))
+        addresses = [ip_address(f"::ffff:{text}").packed for text in ("203.0.113.7", "192.0.2.80")]
+        header = (
+            SIGNATURE + b"\x21\x21\x00\x24" + b"".join(addresses) + struct.pack("!HH", 4711, 80)
+        )
+        self.assertEqual(read_proxy_header(header), (FOUR, len(header)))
+
     def test_in_pieces(self) -> None:
         for version in (1, 2):
             header = proxy_header(version, FOUR)
@@ -95,6 +104,9 @@ class Headers(SynchronousTestCase):
             b"PROXY TCP6 1.1.1.1 2.2.2.2 1 2\r\n",
             b"PROXY TCP4 1.1.1.256 2.2.2.2 1 2\r\n",
             b"PROXY TCP4 1.1.1.1 2.2.2.2 -1 2\r\n",
+            b"PROXY TCP6 ::1%eth0 ::1 1 2\r\n",
+            b"PROXY TCP6 ::1%a\nX:y ::1 1 2\r\n",
+            b"PROXY TCP6 ::1%\xe9 ::1 1 2\r\n",
             b"PROXY TCP4 1.1.1.1 2.2.2.2 65536 2\r\n",
             b"PROXY TCP4 1.1.1.1 2.2.2.2 \xb2 2\r\n",
             b"PROXY " + b"x" * 200,

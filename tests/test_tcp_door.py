@@ -93,7 +93,7 @@ class Passing(TcpCase):
         origin = ProxiedConnection("203.0.113.7", 4711, "192.0.2.80", 80)
         peer.send(proxy_header(2, origin) + b"hello")
         peer.protocol = peer.transport.protocol
-        header = b"PROXY TCP4 203.0.113.7 127.0.0.1 0 1100\r\n"
+        header = b"PROXY TCP4 203.0.113.7 192.0.2.80 4711 80\r\n"
         self.assertEqual(balancer.accept().received(), header + b"hello")
 
 

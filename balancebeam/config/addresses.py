@@ -28,6 +28,9 @@ _ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd|stdio):.+|[a-z][a-z0-9]*:[^/].*=
 # Versions of the PROXY protocol.
 _PROXY_VERSIONS = {"": None, "v1": 1, "v2": 2}
 
+# Those whose transports can be handed from one protocol to another.
+_PLAIN_ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd):")
+
 # sockaddr_un has 108 octets, the last of which is the terminating NUL.
 _LONGEST_PATH = 107
 
@@ -86,6 +89,8 @@ def read_listen_address(text: str) -> ListenAddress:
         address = read_listen_address(text[len("haproxy:") :])
         if isinstance(address, ProxiedAddress):
             raise ValueError(f"{text!r} says haproxy: twice")
+        if isinstance(address, EndpointAddress) and not _PLAIN_ENDPOINT.match(str(address)):
+            raise ValueError(f"{text!r}: only plain endpoints take haproxy: before them")
         return ProxiedAddress(address)
     if _ENDPOINT.fullmatch(text):
         return EndpointAddress(text)

@@ -34,6 +34,7 @@ from balancebeam.http1.requests import MAX_HEAD, check_part
 from balancebeam.http1.syntax import CRLF, HEAD_END
 from balancebeam.interfaces import StreamTransport
 from balancebeam.policy.limits.keys import pack_client
+from balancebeam.proxy_protocol import ProxiedConnection
 
 if TYPE_CHECKING:
     from balancebeam.doors.http import BalancerSite
@@ -57,6 +58,8 @@ class HttpChannel(Protocol):
     """
 
     transport: StreamTransport  # type: ignore[assignment]
+    # The connection of which a PROXY header told.
+    came_by: ProxiedConnection | None = None
 
     def __init__(self, site: BalancerSite, peer: str, trusted: bool) -> None:
         self.site = site
@@ -250,6 +253,7 @@ class HttpChannel(Protocol):
         self._received += len(data)
         if body.complete:
             self.state = HEADS
+            self.head_since = None
             self._buffer = body.excess
             self._body = None
             self._continue()
@@ -276,6 +280,7 @@ class HttpChannel(Protocol):
         if persistent and self.state == BODY:
             self.state = DISCARDING
             self._received = 0
+            self.head_since = self._ticker.now
             self.resume_reading()
             return
         if not persistent:

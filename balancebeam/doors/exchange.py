@@ -114,12 +114,20 @@ class Exchange(ABC):
         The client's connection, as a header of the PROXY protocol names it. If
         a proxy spoke for the client, its port is not known.
         """
+        came = self.came_by
+        if came is not None and came.source == self.client:
+            return came
         transport = self.client_transport()
         peer, here = transport.getPeer(), transport.getHost()
         if read_address(self.client) is None or not hasattr(here, "port"):
             return None
         port = peer.port if peer_name(peer) == self.client else 0
         return ProxiedConnection(self.client, port, peer_name(here), here.port)
+
+    @property
+    def came_by(self) -> ProxiedConnection | None:
+        """The connection of which a proxy told that speaks the PROXY protocol."""
+        return None
 
     @abstractmethod
     def client_transport(self) -> Any:

@@ -41,11 +41,16 @@ class Onward:
             # From anybody else it may be an invention.
             wire = without_field(wire, b"forwarded")
         if style.request_id == "make" or (
-            style.request_id == "keep" and not any(field_values(wire, b"x-request-id"))
+            style.request_id == "keep" and not _is_one(field_values(wire, b"x-request-id"))
         ):
-            wire = without_field(wire, b"x-request-id")
+            for name in (b"x-request-id", b"x_request_id", b"x-request_id", b"x_request-id"):
+                wire = without_field(wire, name)
             wire += b"X-Request-Id: %b\r\n" % self.make_id()
         return wire + forwarding(head, client, proto, local, trusted, style, earlier)
+
+
+def _is_one(values: list[bytes]) -> bool:
+    return len(values) == 1 and bool(values[0])
 
 
 def make_ids(random: Random) -> Callable[[], bytes]:

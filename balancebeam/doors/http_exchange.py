@@ -11,6 +11,7 @@ from balancebeam.http1.bodies import chunk, last_chunk
 from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
 from balancebeam.model import UpstreamFailure
+from balancebeam.proxy_protocol import ProxiedConnection
 
 if TYPE_CHECKING:
     from balancebeam.doors.channel import HttpChannel
@@ -54,6 +55,10 @@ class HttpExchange(MessageExchange):
         if self.client is channel.client:
             return channel.client_key
         return super().client_key
+
+    @property
+    def came_by(self) -> ProxiedConnection | None:
+        return self.channel.came_by
 
     def client_transport(self) -> Any:
         return self.channel.transport

@@ -49,7 +49,7 @@ def end_if_too_slow(channel: HttpChannel, timeouts: Timeouts, now: float, interv
         if quiet >= timeouts.idle and channel.reading:
             channel.body_too_slow()
     elif state == DISCARDING:
-        if quiet >= timeouts.idle:
+        if now - (channel.head_since or 0.0) >= timeouts.idle:
             channel.lose()
     elif state == ANSWERING:
         if channel.half_closed and quiet >= HALF_CLOSED + interval and not channel.responded:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from balancebeam.doors.http import BalancerSite
 from balancebeam.doors.tcp import TcpSite
-from balancebeam.proxy_protocol import ProxyProtocolError, read_proxy_header
+from balancebeam.proxy_protocol import ProxiedConnection, ProxyProtocolError, read_proxy_header
 from balancebeam.transport import peer_name
 
 
@@ -71,11 +71,12 @@ class Greeting(Protocol):
             return
         if header is not None:
             connection, length = header
-            self._hand_on(connection.source if connection else self._peer, self._data[length:])
+            self._hand_on(connection, self._data[length:])
 
-    def _hand_on(self, client: str, rest: bytes) -> None:
+    def _hand_on(self, connection: ProxiedConnection | None, rest: bytes) -> None:
         self.factory.greetings.discard(self)
-        channel = self.factory.site.channel_for(client)
+        channel = self.factory.site.channel_for(connection.source if connection else self._peer)
+        channel.came_by = connection
         transport: Any = self.transport
         transport.protocol = channel
         channel.makeConnection(transport)

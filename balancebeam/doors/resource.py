@@ -31,6 +31,10 @@ from balancebeam.upstream.health import HealthService
 from balancebeam.upstream.pool import ConnectionPool
 from balancebeam.upstream.selector import SelectorService
 
+# Those who wait for one server but not another may be followed by some who do
+# not mind; after so many of them nobody looks further.
+LOOKED_FOR = 16
+
 
 class LimiterSeam(Interface):
     """Who admits requests."""
@@ -116,9 +120,10 @@ class BalancerResource(ReverseProxyResource):
         else:
             exchange.candidates = self.selector.candidates(exchange.client)
             if self.waiting:
-                # Others came first.
+                # Others came first, but they may be waiting for something else.
                 self._wait(exchange)
-                self._serve_waiting()
+                if self.waiting.first_was_tried:
+                    self._serve_waiting()
             else:
                 self._try_next(exchange)
 
@@ -298,6 +303,7 @@ class BalancerResource(ReverseProxyResource):
 
     def _serve_waiting(self) -> None:
         """Look for servers for those who wait, in order."""
+        in_vain = 0
         for exchange in self.waiting:
             if exchange not in self.waiting:
                 # It ended while one before it was served.
@@ -306,9 +312,11 @@ class BalancerResource(ReverseProxyResource):
             if found is not None:
                 self.waiting.leave(exchange)
                 self._give(exchange, *found)
-            elif not exchange.tried:
+            elif not exchange.tried or in_vain == LOOKED_FOR:
                 # Those behind it will not find one either.
                 break
+            else:
+                in_vain += 1
 
     def _free_server(self, exchange: Exchange) -> Choice[Server] | None:
         for server, reason in self.selector.candidates(exchange.client):

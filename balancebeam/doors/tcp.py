@@ -20,6 +20,7 @@ from balancebeam.doors.http import Part
 from balancebeam.doors.resource import BalancerResource
 from balancebeam.model import Timeouts
 from balancebeam.policy.limits.keys import pack_client
+from balancebeam.proxy_protocol import ProxiedConnection
 from balancebeam.ticker import Ticker
 from balancebeam.transport import peer_name
 from balancebeam.upstream.link import Link
@@ -54,7 +55,9 @@ class TcpSite(ServerFactory):
 
 
 class ClientLink(Link):
-    """The client's end."""
+    """The client's end. `came_by` is the connection a PROXY header told of."""
+
+    came_by: ProxiedConnection | None = None
 
     def __init__(self, site: TcpSite, client: str) -> None:
         super().__init__()
@@ -130,6 +133,10 @@ class TcpExchange(Exchange):
 
     def field_values(self, name: bytes) -> list[bytes]:
         return []
+
+    @property
+    def came_by(self) -> ProxiedConnection | None:
+        return self.link.came_by
 
     def client_transport(self) -> Any:
         return self.link.transport

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from balancebeam.doors.exchange import Exchange
 from balancebeam.model import Waiting
@@ -32,6 +33,11 @@ class WaitingLine:
     def full(self) -> bool:
         """Whether nobody else may wait."""
         return len(self._since) >= self._settings.limit
+
+    @property
+    def first_was_tried(self) -> bool:
+        """Whether the first one failed at some server already."""
+        return any(exchange.tried for exchange in islice(self._since, 1))
 
     def join(self, exchange: Exchange, now: float) -> None:
         """Wait, behind all others."""

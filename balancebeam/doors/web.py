@@ -93,7 +93,7 @@ def _answer(
     spine: BalancerResource, request: Request, status: int, text: str, fields: Fields
 ) -> None:
     body = answers.error_body(text) if status >= 400 else b""
-    request.setResponseCode(status)
+    request.setResponseCode(status, answers.reason_phrase(status))
     request.setHeader(b"date", answers.http_date(spine.pool.reactor.seconds()))
     for name, value in answers.error_fields(body, fields):
         request.setHeader(name, value)

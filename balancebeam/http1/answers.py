@@ -22,7 +22,11 @@ def reason_phrase(status: int) -> bytes:
     """The phrase of RFC 9110, 15 for a status that the proxy uses itself."""
     if status in _RENAMED:
         return _RENAMED[status]
-    return HTTPStatus(status).phrase.encode("ascii")
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        # One that somebody configured. RFC 9112, 4: the phrase may be empty.
+        return b""
 
 
 def error_body(text: str) -> bytes:

@@ -28,7 +28,7 @@ FORBIDDEN_TRAILERS = frozenset(
     upgrade expect max-forwards authorization proxy-authorization proxy-authenticate
     www-authenticate cookie set-cookie cache-control range content-encoding content-type
     content-range via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host
-    x-forwarded-port x-real-ip http2-settings date location vary age expires""".split()
+    x-forwarded-port x-real-ip x-request-id http2-settings date location vary age expires""".split()
 )
 
 

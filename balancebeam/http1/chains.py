@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import ip_address
+
+from balancebeam.clients import client_name
 
 # With a port, as some proxies write it.
 _IPV4_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}")
@@ -23,9 +24,10 @@ _IPV6_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](:[0-9]{1,5})?")
 # parameters that there are.
 _VALUE = rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"[^\",;\\]*\")"
 _PAIR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+=" + _VALUE
-_LAST_ELEMENT = re.compile(
-    rb"(?:^|,)[ \t]*(" + _PAIR + rb"(?:[ \t]*;[ \t]*" + _PAIR + rb")*)[ \t]*$"
-)
+_ELEMENT = re.compile(_PAIR + rb"(?:[ \t]*;[ \t]*" + _PAIR + rb")*")
+
+# More proxies in a row there are not.
+_MOST_ELEMENTS = 64
 
 
 def forwarded_for(value: bytes) -> Iterator[str | None]:
@@ -33,8 +35,8 @@ def forwarded_for(value: bytes) -> Iterator[str | None]:
     The addresses in the value of X-Forwarded-For, from the right; `None` for
     an element that is none.
     """
-    for element in reversed(value.split(b",")):
-        yield read_address(element.strip(b" \t").decode("latin-1"))
+    for element in _elements(value):
+        yield read_address(element.decode("latin-1"))
 
 
 def forwarded(value: bytes) -> Iterator[str | None]:
@@ -42,13 +44,21 @@ def forwarded(value: bytes) -> Iterator[str | None]:
     The addresses that made the requests by the value of Forwarded, from the
     right; `None` for an element that is broken, or hides the address.
     """
-    while value:
-        match = _LAST_ELEMENT.search(value)
-        if match is None:
-            yield None
+    for element in _elements(value):
+        yield _for(element) if _ELEMENT.fullmatch(element) else None
+
+
+def _elements(value: bytes) -> Iterator[bytes]:
+    """What stands between commas, from the right, but not without end."""
+    rest = value
+    for _ in range(_MOST_ELEMENTS):
+        if not rest:
             return
-        yield _for(match.group(1))
-        value = value[: match.start()]
+        rest, comma, element = rest.rpartition(b",")
+        yield element.strip(b" \t")
+        if not comma:
+            return
+    yield b""
 
 
 def _for(element: bytes) -> str | None:
@@ -74,16 +84,7 @@ def read_address(text: str) -> str | None:
     match = _IPV4_PORT.fullmatch(text) or _IPV6_PORT.fullmatch(text)
     if match is not None:
         text = match.group(1)
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if address.version == 6:
-        if address.scope_id is not None:
-            return None
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-    return str(address)
+    return client_name(text)
 
 
 def forwarded_element(peer: bytes, host: bytes, proto: bytes) -> bytes:

@@ -230,10 +230,13 @@ def without(head: bytes, lines: Iterable[bytes]) -> bytes:
 
 
 def field_values(head: bytes, name: bytes) -> list[bytes]:
-    """The values of the fields called `name`, in lower case, in a head that was read."""
+    """
+    The values of the fields called `name`, in lower case, in a head that was
+    read; also of their twins by underscore, which are the same to some servers.
+    """
     start = name + b":"
     return [
         line[len(start) :].strip(b" \t")
         for line in head.split(b"\r\n")[1:]
-        if line[: len(start)].lower() == start
+        if line[: len(start)].lower().replace(b"_", b"-") == start
     ]

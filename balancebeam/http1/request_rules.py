@@ -25,8 +25,9 @@ from balancebeam.http1.syntax import (
 
 # RFC 9110, 7.6.1: fields that Connection names are removed. These, however,
 # are meant for all recipients, and removing them would change what the
-# message is; RFC 9110, 7.6.1 forbids to name such fields.
-_NEVER_HOP_BY_HOP = frozenset((b"host", b"content-length", b"transfer-encoding"))
+# message is; RFC 9110, 7.6.1 forbids to name such fields. Nor may a client
+# make forget who it is.
+_NEVER_HOP_BY_HOP = frozenset((b"host", b"content-length", b"transfer-encoding", b"forwarded"))
 
 
 @frozen

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from balancebeam.clients import client_name
+
 # Answers that are remembered.
 _KNOWN = 4096
 
@@ -56,7 +58,7 @@ class Networks:
         if peer == UNIX_PEER:
             return self._unix
         try:
-            address = ipaddress.ip_address(peer)
+            address = ipaddress.ip_address(client_name(peer) or "")
         except ValueError:
             return False
         return any(address in network for network in self._networks)

@@ -85,13 +85,14 @@ class HealthService(service.Service):
         # What a server was asked before it failed shows nothing.
         if request in server.tests and (server.avoided or server.on_trial):
             if server in self._ejected and status >= 500:
+                server.tests.discard(request)
                 self._eject(server, "its answers are still errors")
             else:
                 self._readmit(server)
 
     def completed(self, server: Server, request: object) -> None:
         """A watched server has answered `request` to its end."""
-        if request in server.tests:
+        if request in server.tests and not server.avoided and not server.on_trial:
             self._forgive(server)
 
     def released(self, server: Server, request: object) -> None:
@@ -147,8 +148,11 @@ class HealthService(service.Service):
         """It is as good as new; but who was asked before the outage may yet complain."""
         self._passive.succeeded(server)
         server.well_since = self._ticker.now
-        server.avoided = server.on_trial = False
+        server.on_trial = False
         self._ejected.discard(server)
+        if server.avoided:
+            server.avoided = False
+            self._directory.changed(server)
 
     def _count(self, server: Server, status: int) -> None:
         counts, outliers, now = server.answers, self._outliers, self._ticker.now

@@ -8,7 +8,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
 from typing import Callable, Optional
+from urllib.parse import unquote_to_bytes
 
+from balancebeam.clients import client_name
 from balancebeam.interfaces import LimitedRequest
 from balancebeam.policy.paths import is_below, normal_path
 
@@ -18,6 +20,22 @@ KeyMaker = Callable[[LimitedRequest], Optional[bytes]]
 # Longer keys are hashed, so that nobody fills the memory with long ones.
 _LONGEST = 24
 
+# Fields that do not go on, or not as they came.
+_OWNED = frozenset(
+    [
+        "connection",
+        "content-length",
+        "forwarded",
+        "http2-settings",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+    ]
+)
+
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -25,7 +43,7 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 def pack_client(client: str) -> bytes:
     """A client's address in 4 or 16 octets, or its text if it is none."""
     try:
-        address = ip_address(client)
+        address = ip_address(client_name(client) or "")
     except ValueError:
         return client.encode()
     return address.packed
@@ -50,14 +68,27 @@ def _one(name: str, ipv6_prefix: int) -> KeyMaker:
     if name == "client":
         return _client_key(ipv6_prefix)
     if name == "host":
-        return lambda request: _short(_without_port(request.host or b"").lower())
+        return lambda request: _short(_plain_host(request.host or b""))
     if kind == "header" and _FIELD_NAME.fullmatch(rest):
-        field = rest.encode().lower()
-        return lambda request: _short(b", ".join(request.field_values(field)))
+        return _field_key(rest.lower().replace("_", "-"))
     if kind == "path" and rest.startswith("/"):
         prefix = normal_path(rest.encode())
         return lambda request: prefix[-16:] if is_below(request.target, prefix) else None
     raise ValueError(f"{name!r} is no key; give client, host, header:NAME or path:/PREFIX")
+
+
+def _field_key(name: str) -> KeyMaker:
+    if name in _OWNED or name.startswith(("x-forwarded-", "proxy-")):
+        raise ValueError(f"header:{name} is the proxy's own business; give another field")
+    field = name.encode()
+
+    def make(request: LimitedRequest) -> bytes:
+        values = request.field_values(field)
+        # Servers take the first of several lines, or the last. Those who send
+        # several are counted together, so that none is a way out.
+        return _short(values[0]) if len(values) == 1 else b"\n%d" % min(len(values), 2)
+
+    return make
 
 
 def _client_key(ipv6_prefix: int) -> KeyMaker:
@@ -69,9 +100,11 @@ def _client_key(ipv6_prefix: int) -> KeyMaker:
         key = request.client_key
         if len(key) != 16:
             return key
-        if not bits:
-            return key[:octets]
-        return key[:octets] + bytes((key[octets] >> (8 - bits) << (8 - bits),))
+        short = key[:octets]
+        if bits:
+            short += bytes((key[octets] >> (8 - bits) << (8 - bits),))
+        # Never as short as that of an IPv4 client.
+        return short.ljust(5, b"\0")
 
     return make
 
@@ -94,5 +127,7 @@ def _short(key: bytes) -> bytes:
     return key if len(key) <= _LONGEST else blake2b(key, digest_size=16).digest()
 
 
-def _without_port(authority: bytes) -> bytes:
-    return re.sub(rb":[0-9]*$", b"", authority)
+def _plain_host(authority: bytes) -> bytes:
+    """A host in the one way to write it, without its port."""
+    host = re.sub(rb":[0-9]*$", b"", unquote_to_bytes(authority)).lower()
+    return host[:-1] if host.endswith(b".") else host

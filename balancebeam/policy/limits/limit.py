@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import ceil
 
@@ -15,6 +16,8 @@ from balancebeam.policy.limits.keys import KeyMaker, key_maker
 from balancebeam.policy.limits.sliding_log import SlidingLog
 from balancebeam.policy.limits.token_bucket import TokenBucket
 from balancebeam.policy.limits.windows import FixedWindow, SlidingWindow
+
+_NAME = re.compile(r"[ !#-\[\]-~]+")
 
 ALGORITHMS = ("concurrent", "fixed-window", "sliding-log", "sliding-window", "token-bucket")
 
@@ -68,8 +71,13 @@ def make_limit(settings: LimitSettings, most_keys: int = MOST_KEYS) -> Limit:
 
 def _limiter(settings: LimitSettings, most_keys: int) -> Limiter:
     requests, per = settings.requests, settings.per
-    if requests < 1 or per <= 0:
-        raise ValueError("a limit allows at least 1 request in more than 0 seconds")
+    if requests < 1 or per <= 0 or (settings.burst is not None and settings.burst < 1):
+        raise ValueError("a limit allows at least 1 request, and lasts more than 0 seconds")
+    if not 400 <= settings.status <= 599:
+        raise ValueError(f"{settings.status} is no status of an error; give 400 to 599")
+    if _NAME.fullmatch(settings.title) is None:
+        # It is sent in a quoted string (RFC 9651, 3.3.3).
+        raise ValueError(f"{settings.title!r} is no name for a limit; give letters and digits")
     if settings.algorithm == "sliding-window":
         return SlidingWindow(requests, per, most_keys)
     if settings.algorithm == "fixed-window":

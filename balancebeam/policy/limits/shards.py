@@ -19,9 +19,6 @@ TIDIED = 8
 # How many keys are looked at to find one that can be spared.
 _LOOKED_AT = 8
 
-# Odd, so that adding it again and again leads to all places of a table.
-_STRIDE = 0x9E3779B1
-
 # The worth of a value that must not be forgotten.
 PRICELESS = inf
 
@@ -42,7 +39,7 @@ class Shard(Generic[V]):
         self._keys: list[bytes] = []
         self._hand = 0
 
-    def add(self, key: bytes, value: V, worth: Callable[[V], float]) -> None:
+    def add(self, key: bytes, value: V, worth: Callable[[bytes, V], float]) -> None:
         """
         Add a key that is not there. Nothing changes if it is full of keys
         that are `PRICELESS`, as far as one can see at a glance.
@@ -51,14 +48,17 @@ class Shard(Generic[V]):
             self.values[key] = value
             self._keys.append(key)
 
-    def _forget_one(self, worth: Callable[[V], float]) -> bool:
+    def _forget_one(self, worth: Callable[[bytes, V], float]) -> bool:
         keys, values = self._keys, self.values
         least, place = PRICELESS, -1
         for _ in range(_LOOKED_AT):
-            self._hand = (self._hand + _STRIDE) % len(keys)
-            value = worth(values[keys[self._hand]])
+            # A linear congruential generator; its low bits are of no use.
+            self._hand = (self._hand * 1103515245 + 12345) & 0x7FFFFFFF
+            looked_at = (self._hand >> 8) % len(keys)
+            key = keys[looked_at]
+            value = worth(key, values[key])
             if value < least:
-                least, place = value, self._hand
+                least, place = value, looked_at
         if place < 0:
             return False
         del values[keys[place]]

@@ -62,7 +62,7 @@ class SlidingLog(Limiter):
         """Up to when what was is over."""
         return max(now, self._newest) - self._per
 
-    def _worth(self, log: array[float]) -> float:
+    def _worth(self, key: bytes, log: array[float]) -> float:
         """The one that was not used for longest goes first, but none that is limited."""
         past = self._past(self._newest)
         limited = len(log) >= self._requests and log[-self._requests] > past

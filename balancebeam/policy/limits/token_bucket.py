@@ -60,7 +60,7 @@ class TokenBucket(Limiter):
         missing = max(0.0, self._full_at.shard(key).values.get(key, now) - now)
         return max(0, int((self._most_behind - missing) / self._token + 1))
 
-    def _worth(self, full_at: float) -> float:
+    def _worth(self, key: bytes, full_at: float) -> float:
         return full_at if full_at - self._newest <= self._most_behind else PRICELESS
 
     def tidy(self, now: float) -> None:

@@ -48,12 +48,15 @@ class _Windows(Limiter):
         return counts
 
     def charge(self, key: bytes, now: float) -> None:
-        counts = self._at(key, now).now
-        count = counts.values.get(key)
+        counts = self._at(key, now)
+        count = counts.now.values.get(key)
         if count is None:
-            counts.add(key, 1, self._worth)
+            self._add(counts, key, now)
         else:
-            counts.values[key] = count + 1
+            counts.now.values[key] = count + 1
+
+    def _add(self, counts: _Counts, key: bytes, now: float) -> None:
+        counts.now.add(key, 1, self._worth)
 
     def wait(self, key: bytes, now: float) -> float:
         return 0.0 if self.remaining(key, now) >= 1 else self._until_free(key, now)
@@ -62,7 +65,7 @@ class _Windows(Limiter):
     def _until_free(self, key: bytes, now: float) -> float:
         """Seconds until `key`, which is limited, may do one more."""
 
-    def _worth(self, count: int) -> float:
+    def _worth(self, key: bytes, count: int) -> float:
         return count if count < self._requests else PRICELESS
 
     def tidy(self, now: float) -> None:
@@ -130,8 +133,18 @@ class SlidingWindow(_Windows):
         if count:
             here.values[key] = count + 1
         else:
-            here.add(key, 1, self._worth)
+            self._add(counts, key, now)
         return True
+
+    def _add(self, counts: _Counts, key: bytes, now: float) -> None:
+        part = min(1.0, counts.window + 1 - now / self._per)
+        past, requests = counts.past, self._requests
+
+        def worth(other: bytes, count: int) -> float:
+            used = count + past.get(other, 0) * part
+            return used if used + 1 <= requests else PRICELESS
+
+        counts.now.add(key, 1, worth)
 
     def remaining(self, key: bytes, now: float) -> int:
         counts = self._at(key, now)
