@@ -120,11 +120,9 @@ class Identity(SynchronousTestCase):
             self.assertEqual(client_of(line), PROXY, msg=line)
 
     def test_a_chain_without_end(self) -> None:
-        for line in (
-            "X-Forwarded-For: " + "10.0.0.1," * 3000,
-            "Forwarded: " + "for=10.0.0.1," * 2000,
-        ):
-            self.assertEqual(client_of(line + " 10.0.0.1"[: 0 if "for=" in line else 9]), PROXY)
+        for name, element in (("X-Forwarded-For", "10.1.1.1"), ("Forwarded", "for=10.1.1.1")):
+            self.assertEqual(client_of(f"{name}: " + ",".join([element] * 60)), "10.1.1.1")
+            self.assertEqual(client_of(f"{name}: " + ",".join([element] * 2000)), PROXY)
 
     def test_nobody_can_have_a_field_forgotten(self) -> None:
         for name in ("Forwarded", "X-Forwarded-For"):

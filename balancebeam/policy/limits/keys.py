@@ -22,18 +22,10 @@ _LONGEST = 24
 
 # Fields that do not go on, or not as they came.
 _OWNED = frozenset(
-    [
-        "connection",
-        "content-length",
-        "forwarded",
-        "http2-settings",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
-    ]
+    (
+        *("connection", "content-length", "forwarded", "http2-settings", "keep-alive", "te"),
+        *("trailer", "transfer-encoding", "upgrade", "via"),
+    )
 )
 
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
