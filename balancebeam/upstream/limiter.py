@@ -104,4 +104,4 @@ class LimiterService(service.Service):
 
 
 def _is_simple(limit: Limit) -> bool:
-    return not limit.settings.dry_run and limit.settings.algorithm != "concurrent"
+    return not limit.settings.dry_run and not limit.concurrent

@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 # Keys of which one limiter knows at most, unless it is told otherwise.
 MOST_KEYS = 1_000_000
 
+# Seconds. Sums of times are rounded; who comes this much early is in time.
+ROUNDING = 1e-6
+
 
 class Limiter(ABC):
     """
@@ -22,7 +25,10 @@ class Limiter(ABC):
 
     @abstractmethod
     def wait(self, key: bytes, now: float) -> float:
-        """Seconds until one more is allowed, if there is none in between; 0.0 for now."""
+        """
+        Seconds until one more is allowed, if there is none in between; 0.0 if
+        it is allowed now, and only then.
+        """
 
     @abstractmethod
     def charge(self, key: bytes, now: float) -> None:
@@ -31,6 +37,10 @@ class Limiter(ABC):
     @abstractmethod
     def remaining(self, key: bytes, now: float) -> int:
         """How many more are allowed now."""
+
+    @abstractmethod
+    def refund(self, key: bytes) -> None:
+        """Undo what was counted last, which was under `key`."""
 
     def release(self, key: bytes) -> None:  # noqa: B027 - most limiters have nothing to do
         """One that was counted is over. Only a limit on what goes on at once cares."""

@@ -31,6 +31,9 @@ class Concurrent(Limiter):
     def remaining(self, key: bytes, now: float) -> int:
         return self._requests - self._counts.get(key, 0)
 
+    def refund(self, key: bytes) -> None:
+        self.release(key)
+
     def release(self, key: bytes) -> None:
         count = self._counts.pop(key) - 1
         if count:

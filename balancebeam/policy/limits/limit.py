@@ -32,11 +32,16 @@ class Limit:
     refused: int = 0
 
     @property
+    def concurrent(self) -> bool:
+        """Whether what it counted is to be released."""
+        return self.settings.algorithm == "concurrent"
+
+    @property
     def policy(self) -> str:
         """As an item of the RateLimit-Policy field."""
         settings = self.settings
         text = f'"{settings.title}";q={settings.requests}'
-        if settings.algorithm == "concurrent":
+        if self.concurrent:
             return text + ';qu="concurrent-requests"'
         return f"{text};w={ceil(settings.per)}"
 
@@ -127,24 +132,20 @@ class LimitSet:
         Why `request` may not be made at `now`, or what is to be released when
         it is over.
         """
-        counted, waits = [], []
+        counted: list[tuple[Limit, bytes]] = []
+        waits: list[tuple[Limit, float]] = []
         for limit in self.limits:
             key = limit.key(request)
             if key is None:
                 continue
-            wait = limit.limiter.wait(key, now)
-            if wait <= 0:
+            if limit.limiter.admit(key, now):
                 counted.append((limit, key))
                 continue
             limit.refused += 1
             if not limit.settings.dry_run:
-                waits.append((limit, wait))
+                waits.append((limit, limit.limiter.wait(key, now)))
         if waits:
+            for limit, key in counted:
+                limit.limiter.refund(key)
             return refuse([limit for limit in self.limits if not limit.settings.dry_run], waits)
-        for limit, key in counted:
-            limit.limiter.charge(key, now)
-        return tuple(
-            (limit.limiter, key)
-            for limit, key in counted
-            if limit.settings.algorithm == "concurrent"
-        )
+        return tuple((limit.limiter, key) for limit, key in counted if limit.concurrent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from balancebeam.policy.limits.base import MOST_KEYS, Limiter
+from balancebeam.policy.limits.base import MOST_KEYS, ROUNDING, Limiter
 from balancebeam.policy.limits.shards import LAST_SHARD, PRICELESS, Table
 
 
@@ -23,7 +23,7 @@ class TokenBucket(Limiter):
         self._burst = requests if burst is None else burst
         # Seconds in which one token comes in, and in which all but one do.
         self._token = per / requests
-        self._most_behind = self._token * (self._burst - 1)
+        self._most_behind = self._token * (self._burst - 1) + ROUNDING
         self._newest = 0.0
         self._full_at: Table[float] = Table(most_keys)
 
@@ -45,7 +45,14 @@ class TokenBucket(Limiter):
 
     def wait(self, key: bytes, now: float) -> float:
         full_at = self._full_at.shard(key).values.get(key, now)
-        return max(0.0, full_at - now - self._most_behind)
+        behind = full_at - now - self._most_behind
+        return 0.0 if behind <= 0 else max(ROUNDING, behind)
+
+    def refund(self, key: bytes) -> None:
+        values = self._full_at.shard(key).values
+        full_at = values.get(key)
+        if full_at is not None:
+            values[key] = full_at - self._token
 
     def charge(self, key: bytes, now: float) -> None:
         self._newest = now
@@ -58,7 +65,7 @@ class TokenBucket(Limiter):
 
     def remaining(self, key: bytes, now: float) -> int:
         missing = max(0.0, self._full_at.shard(key).values.get(key, now) - now)
-        return max(0, int((self._most_behind - missing) / self._token + 1))
+        return max(0, int((self._most_behind - missing) // self._token + 1))
 
     def _worth(self, key: bytes, full_at: float) -> float:
         return full_at if full_at - self._newest <= self._most_behind else PRICELESS

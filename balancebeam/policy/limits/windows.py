@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from balancebeam.policy.limits.base import MOST_KEYS, Limiter
+from balancebeam.policy.limits.base import MOST_KEYS, ROUNDING, Limiter
 from balancebeam.policy.limits.shards import LAST_SHARD, PRICELESS, SHARDS, TIDIED, Shard
 
 
@@ -19,9 +19,9 @@ class _Counts:
         self.now: Shard[int] = Shard(most)
         self.past: dict[bytes, int] = {}
 
-    def roll(self, window: int) -> None:
-        """A new window has begun."""
-        self.past = self.now.values if window == self.window + 1 else {}
+    def roll(self, window: int, keep: bool) -> None:
+        """A new window has begun; with `keep` the last one is still wanted."""
+        self.past = self.now.values if keep and window == self.window + 1 else {}
         self.now = Shard(self.most)
         self.window = window
 
@@ -31,6 +31,8 @@ class _Windows(Limiter):
     What both kinds have in common. Windows are `per` seconds long, and the
     same for all keys. Time that runs backwards stands still.
     """
+
+    keeps_past = False
 
     def __init__(self, requests: int, per: float, most_keys: int = MOST_KEYS) -> None:
         self._requests = requests
@@ -42,9 +44,9 @@ class _Windows(Limiter):
     def _at(self, key: bytes, now: float) -> _Counts:
         """The counts of `key`'s shard, as they are at `now`."""
         counts = self._counts[hash(key) & LAST_SHARD]
-        window = int(now / self._per)
+        window = int((now + ROUNDING) / self._per)
         if counts.window < window:
-            counts.roll(window)
+            counts.roll(window, self.keeps_past)
         return counts
 
     def charge(self, key: bytes, now: float) -> None:
@@ -59,7 +61,15 @@ class _Windows(Limiter):
         counts.now.add(key, 1, self._worth)
 
     def wait(self, key: bytes, now: float) -> float:
-        return 0.0 if self.remaining(key, now) >= 1 else self._until_free(key, now)
+        if self.remaining(key, now) >= 1:
+            return 0.0
+        return max(ROUNDING, self._until_free(key, now))
+
+    def refund(self, key: bytes) -> None:
+        counts = self._counts[hash(key) & LAST_SHARD].now.values
+        count = counts.get(key)
+        if count:
+            counts[key] = count - 1
 
     @abstractmethod
     def _until_free(self, key: bytes, now: float) -> float:
@@ -69,12 +79,12 @@ class _Windows(Limiter):
         return count if count < self._requests else PRICELESS
 
     def tidy(self, now: float) -> None:
-        window = int(now / self._per)
+        window = int((now + ROUNDING) / self._per)
         for _ in range(TIDIED):
             self._tidied = (self._tidied + 1) & LAST_SHARD
             counts = self._counts[self._tidied]
             if counts.window < window and (counts.past or counts.now.values):
-                counts.roll(window)
+                counts.roll(window, self.keeps_past)
 
     def __len__(self) -> int:
         return sum(len(counts.now.values.keys() | counts.past.keys()) for counts in self._counts)
@@ -116,13 +126,15 @@ class SlidingWindow(_Windows):
     than twice as many, and about `requests` of those who come evenly.
     """
 
+    keeps_past = True
+
     def admit(self, key: bytes, now: float) -> bool:
         # As `remaining` and `charge`, in one: this runs for every request.
         counts = self._counts[hash(key) & LAST_SHARD]
-        windows = now / self._per
+        windows = (now + ROUNDING) / self._per
         window = int(windows)
         if counts.window < window:
-            counts.roll(window)
+            counts.roll(window, self.keeps_past)
         here = counts.now
         count = here.values.get(key, 0)
         used: float = count + 1
@@ -130,14 +142,14 @@ class SlidingWindow(_Windows):
             used += counts.past.get(key, 0) * min(1.0, counts.window + 1 - windows)
         if used > self._requests:
             return False
-        if count:
+        if count or key in here.values:
             here.values[key] = count + 1
         else:
             self._add(counts, key, now)
         return True
 
     def _add(self, counts: _Counts, key: bytes, now: float) -> None:
-        part = min(1.0, counts.window + 1 - now / self._per)
+        part = min(1.0, counts.window + 1 - (now + ROUNDING) / self._per)
         past, requests = counts.past, self._requests
 
         def worth(other: bytes, count: int) -> float:
@@ -148,7 +160,8 @@ class SlidingWindow(_Windows):
 
     def remaining(self, key: bytes, now: float) -> int:
         counts = self._at(key, now)
-        before = counts.past.get(key, 0) * min(1.0, counts.window + 1 - now / self._per)
+        part = min(1.0, counts.window + 1 - (now + ROUNDING) / self._per)
+        before = counts.past.get(key, 0) * part
         return int(max(0.0, self._requests - counts.now.values.get(key, 0) - before))
 
     def _until_free(self, key: bytes, now: float) -> float:
