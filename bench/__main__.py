@@ -21,8 +21,8 @@ from bench.loads import LOADS, Load
 
 Row = dict[str, Any]
 
-# Peers that pass bytes as they are; they are measured when they are asked for.
-TCP = ("balancebeam-tcp", "haproxy-tcp", "portforward")
+# Peers with limits, or that pass bytes as they are: measured when they are asked for.
+SPECIAL = ("balancebeam-limited", "balancebeam-tcp", "haproxy-tcp", "portforward")
 
 
 def measure(peer: processes.Peer, load: Load, seconds: int, folder: Path) -> Row:
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="length of one run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, interleaved")
     parser.add_argument("--loads", default="small,browser,large,steady")
-    parser.add_argument("--peers", default=",".join(name for name in every if name not in TCP))
+    parser.add_argument("--peers", default=",".join(name for name in every if name not in SPECIAL))
     parser.add_argument("--json", type=Path, help="where to write the figures as JSON")
     options = parser.parse_args()
 

@@ -258,6 +258,12 @@ def peers() -> dict[str, Peer]:
         Peer("nginx", "nginx", 18102, _nginx_proxy),
         Peer("haproxy", "haproxy", 18103, _haproxy(_HAPROXY)),
         Peer("ReverseProxyResource", sys.executable, 18104, _script(_TWISTED)),
+        Peer(
+            "balancebeam-limited",
+            sys.executable,
+            18109,
+            _balancebeam(sys.executable, "--max-requests-per-minute", "999999999"),
+        ),
         Peer("balancebeam-tcp", sys.executable, 18106, _balancebeam(sys.executable, "-m", "tcp")),
         Peer("haproxy-tcp", "haproxy", 18107, _haproxy(_HAPROXY_TCP)),
         Peer("portforward", sys.executable, 18108, _script(_PORTFORWARD)),
