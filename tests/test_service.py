@@ -239,6 +239,8 @@ class NamesTests(SynchronousTestCase):
 class Refuser:
     """A limiter that has had enough."""
 
+    idle = False
+
     def admit(self, request: Exchange) -> Refusal | None:
         return Refusal(429, f"{request.client} again", 6.2, "limit", "policy")
 

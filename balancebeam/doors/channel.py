@@ -149,6 +149,7 @@ class HttpChannel(Protocol):
                 exchange = HttpExchange(self, head, head.wire + forwarder.plain)
             else:
                 exchange = HttpExchange(self, head, forwarder.unusual(head, self.transport))
+                exchange.last_hop = head.last_hop
                 if forwarder.trusted:
                     exchange.client = self.spine.trusted.client_of(self.client, head)
             self.exchange = exchange

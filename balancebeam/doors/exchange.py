@@ -40,7 +40,8 @@ class Exchange(ABC):
     `taken_at` is when it got it and `answered_at` when its answer began, on
     the reactor's clock. `responded` means that an answer has begun, `ended`
     that nothing more will happen, and `abandoned` that this is because the
-    client has gone. `upload_paused` tells that the client must not send for
+    client has gone. One on its `last_hop` must not go on, but has to be
+    answered here. `upload_paused` tells that the client must not send for
     now, because a server does not take it.
     """
 
@@ -61,16 +62,12 @@ class Exchange(ABC):
     ended = False
     abandoned = False
     upload_paused = False
+    last_hop = False
     status = 0
     pending: list[bytes] | tuple[()] = ()
     _pending_octets = 0
 
     # For the spine.
-
-    @property
-    @abstractmethod
-    def last_hop(self) -> bool:
-        """Whether it must not go on, but has to be answered here."""
 
     @abstractmethod
     def rewind(self) -> bool:

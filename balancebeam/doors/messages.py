@@ -42,10 +42,7 @@ class MessageExchange(Exchange):
             self.upgrade = head.extras.upgrade
         self.wire = wire
         self.client = client
-
-    @property
-    def last_hop(self) -> bool:
-        return self.head.last_hop
+        self.last_hop = head.last_hop
 
     @property
     def host(self) -> bytes | None:

@@ -37,7 +37,9 @@ LOOKED_FOR = 16
 
 
 class LimiterSeam(Interface):
-    """Who admits requests."""
+    """Who admits requests; one that is `idle` admits all, and need not be asked."""
+
+    idle: bool
 
     def admit(self, request: Exchange) -> Refusal | None:
         """Why `request` may not be made now, if it may not."""
@@ -87,6 +89,8 @@ class BalancerResource(ReverseProxyResource):
         self.budget = RetryBudget(retries.budget)
         self.requests = 0
         self.waiting = WaitingLine(waiting)
+        # Asked for every request, and a dict answers quicker.
+        self._waiting_since = self.waiting.since
         self._handing_on = False
         self.observer = observer
         self.trusted = trusted
@@ -109,7 +113,8 @@ class BalancerResource(ReverseProxyResource):
     def forward(self, exchange: Exchange) -> None:
         """Take a request that a door has read, and see it through to its end."""
         self.requests += 1
-        refusal = self.limiter.admit(exchange)
+        limiter = self.limiter
+        refusal = None if limiter.idle else limiter.admit(exchange)
         if refusal is not None:
             self._refuse(exchange, refusal)
         elif exchange.last_hop:
@@ -119,7 +124,7 @@ class BalancerResource(ReverseProxyResource):
             exchange.answer(status, "TRACE ends here", ((b"Allow", ALLOWED),))
         else:
             exchange.candidates = self.selector.candidates(exchange.client)
-            if self.waiting:
+            if self._waiting_since:
                 # Others came first, but they may be waiting for something else.
                 self._wait(exchange)
                 if self.waiting.first_was_tried:
@@ -227,7 +232,7 @@ class BalancerResource(ReverseProxyResource):
         server = exchange.server
         if server is not None:
             self._release(exchange, server)
-        elif self.waiting:
+        elif self._waiting_since:
             self.waiting.leave(exchange)
         if exchange.held:
             self.limiter.release(exchange)
@@ -240,7 +245,7 @@ class BalancerResource(ReverseProxyResource):
         server.in_flight -= 1
         if server.watched:
             self._note_released(exchange, server)
-        if self.waiting:
+        if self._waiting_since:
             self._hand_on(server)
 
     def _give_up(self, exchange: Exchange) -> None:

@@ -116,10 +116,6 @@ class TcpExchange(Exchange):
     # What limits and the spine look at.
 
     @property
-    def last_hop(self) -> bool:
-        return False
-
-    @property
     def client_key(self) -> bytes:
         return self.link.client_key
 

@@ -18,42 +18,42 @@ class WaitingLine:
     def __init__(self, settings: Waiting) -> None:
         self._settings = settings
         # Since when each of them waits, on the ticker, in that order.
-        self._since: dict[Exchange, float] = {}
+        self.since: dict[Exchange, float] = {}
 
     def __len__(self) -> int:
-        return len(self._since)
+        return len(self.since)
 
     def __iter__(self) -> Iterator[Exchange]:
-        return iter(list(self._since))
+        return iter(list(self.since))
 
     def __contains__(self, exchange: Exchange) -> bool:
-        return exchange in self._since
+        return exchange in self.since
 
     @property
     def full(self) -> bool:
         """Whether nobody else may wait."""
-        return len(self._since) >= self._settings.limit
+        return len(self.since) >= self._settings.limit
 
     @property
     def first_was_tried(self) -> bool:
         """Whether the first one failed at some server already."""
-        return any(exchange.tried for exchange in islice(self._since, 1))
+        return any(exchange.tried for exchange in islice(self.since, 1))
 
     def join(self, exchange: Exchange, now: float) -> None:
         """Wait, behind all others."""
-        self._since[exchange] = now
+        self.since[exchange] = now
 
     def leave(self, exchange: Exchange) -> None:
         """Wait no more, if it did."""
-        self._since.pop(exchange, None)
+        self.since.pop(exchange, None)
 
     def overdue(self, now: float) -> list[Exchange]:
         """Those that have waited for too long, who leave by this."""
         late = []
-        for exchange, since in self._since.items():
+        for exchange, since in self.since.items():
             if now - since < self._settings.timeout:
                 break
             late.append(exchange)
         for exchange in late:
-            del self._since[exchange]
+            del self.since[exchange]
         return late

@@ -215,6 +215,18 @@ def _understand_rare(
     )
 
 
+def forwarded_extras(fields: list[f.Field]) -> RequestExtras:
+    """The extras of a head that has only X-Forwarded fields of what is rare."""
+    values: dict[int, list[bytes]] = {}
+    for field in fields:
+        values.setdefault(field.kind, []).append(field.value)
+    return RequestExtras(
+        forwarded_for=b", ".join(value for value in values.get(f.FORWARDED_FOR, ()) if value),
+        forwarded_proto=b", ".join(values.get(f.FORWARDED_PROTO, ())),
+        forwarded_host=b", ".join(values.get(f.FORWARDED_HOST, ())),
+    )
+
+
 def _read_max_forwards(values: Sequence[bytes]) -> int:
     if len(values) > 1 or not values[0].isdigit():
         raise RequestRefused(400, "a malformed Max-Forwards")

@@ -8,10 +8,17 @@ remembers in order to be faster the next time.
 from __future__ import annotations
 
 import re
+from typing import Optional
 
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import fields as f
-from balancebeam.http1.request_rules import NO_EXTRAS, RequestHead, assemble, understand
+from balancebeam.http1.request_rules import (
+    NO_EXTRAS,
+    RequestHead,
+    assemble,
+    forwarded_extras,
+    understand,
+)
 from balancebeam.http1.syntax import FIELD_LINE, LONGEST_LENGTH, REQUEST_LINE, TOKEN
 
 # nginx has 8 KiB for a line and 32 KiB for all of them; RFC 9112, 3 asks for
@@ -23,8 +30,15 @@ MAX_FIELDS = 128
 _SLASH = ord("/")
 # Nothing yet, the beginning of an empty line, or of a method.
 _BEGINNING = re.compile(rb"\r?\Z|" + TOKEN.pattern)
-_UNCOMMON = (None, 0)
+_UNCOMMON = (None, 0, None)
+
+# Fields that a proxy in front adds to every request.
+_FORWARDED = (f.FORWARDED_FOR, f.FORWARDED_PROTO, f.FORWARDED_HOST)
 _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
+
+
+# Host, Content-Length, X-Forwarded fields.
+_Common = tuple[Optional[bytes], int, Optional[list[f.Field]]]
 
 
 class RequestHeads:
@@ -60,15 +74,19 @@ class RequestHeads:
         wire = head.replace(_KEEP_ALIVE, b"\r\n", 1)
         block = wire[start:]
         try:
-            length = 0
+            length, forwarded = 0, None
             if len(wire) < len(head):
-                host, length = self._common(block.split(b"\r\n"))
+                host, length, forwarded = self._common(block.split(b"\r\n"))
             else:
                 host = self._blocks.get(block)
                 if host is None:
-                    host, length = self._common_block(block)
+                    host, length, forwarded = self._common_block(block)
             if host is not None and minor == b"1" and target[0] == _SLASH and method != b"CONNECT":
-                return RequestHead(method, target, 1, host, wire, length, True, NO_EXTRAS)
+                extras = NO_EXTRAS
+                if forwarded is not None:
+                    wire = f.without(wire, [field.line for field in forwarded])
+                    extras = forwarded_extras(forwarded)
+                return RequestHead(method, target, 1, host, wire, length, True, extras)
             lines = head[start:].split(b"\r\n")
             lines.pop()
             if len(lines) > MAX_FIELDS:
@@ -79,14 +97,16 @@ class RequestHeads:
         block = f.without(head, fields.dropped)[start:]
         return assemble(method, target, int(minor), block, fields)
 
-    def _common(self, lines: list[bytes]) -> tuple[bytes | None, int]:
+    def _common(self, lines: list[bytes]) -> _Common:
         """
-        The values of Host and Content-Length, if beside them and credentials
-        all fields are plain; otherwise no host. `lines` ends with an empty one.
+        The values of Host and Content-Length, and the X-Forwarded fields, if
+        beside them and credentials all fields are plain; otherwise no host.
+        `lines` ends with an empty one.
         """
         memory = self._lines
         plain = memory.plain
         host: bytes | None = None
+        forwarded: list[f.Field] | None = None
         length = -1
         lines.pop()
         if len(lines) >= MAX_FIELDS:
@@ -104,12 +124,17 @@ class RequestHeads:
             field = memory.special.get(line) or memory.learn(line)
             if field is None or field.kind == f.CREDENTIAL:
                 continue
+            if field.kind in _FORWARDED:
+                if forwarded is None:
+                    forwarded = []
+                forwarded.append(field)
+                continue
             if field.kind != f.HOST or host is not None:
                 return _UNCOMMON
             host = field.value
-        return host, max(length, 0)
+        return host, max(length, 0), forwarded
 
-    def _common_block(self, block: bytes) -> tuple[bytes | None, int]:
+    def _common_block(self, block: bytes) -> _Common:
         """As `_common` for a block of lines, which is remembered if it may be."""
         host = self._older_blocks.get(block)
         if host is None:
@@ -117,13 +142,13 @@ class RequestHeads:
             # A block with a line that was never seen before will hardly be
             # seen again, and one with a length or credentials is not kept.
             known = self._lines.knows(lines[:-1])
-            host, length = self._common(lines)
+            host, length, forwarded = self._common(lines)
             if host is None or not known or len(block) > self.LONGEST_BLOCK:
-                return host, length
+                return host, length, forwarded
         if len(self._blocks) >= self.REMEMBERED_BLOCKS:
             self._older_blocks, self._blocks = self._blocks, {}
         self._blocks[block] = host
-        return host, 0
+        return host, 0, None
 
 
 def _bad_request_line(head: bytes) -> RequestRefused:

@@ -50,7 +50,7 @@ class LimiterService(service.Service):
         self._access = access
         self._clock = clock
         self._set = LimitSet(limits)
-        self._idle = not limits and access.everybody
+        self.idle = not limits and access.everybody
         # One limit, and nothing else to ask, is what most have.
         self._only = limits[0] if len(limits) == 1 and _is_simple(limits[0]) else None
         if not access.everybody:
@@ -61,8 +61,6 @@ class LimiterService(service.Service):
 
     def admit(self, request: Candidate) -> Refusal | None:
         """Why `request` may not be made now, if it may not."""
-        if self._idle:
-            return None
         limit = self._only
         if limit is None:
             return self._admit(request)
