@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
@@ -121,7 +122,7 @@ class Attempt(ClientFactory):
             return
         late = reason.check(error.TimeoutError, error.TCPTimedOutError) is not None
         kind = FailureKind.CONNECT_TIMEOUT if late else FailureKind.UNREACHABLE
-        self._failed(kind, reason.getErrorMessage())
+        self._failed(kind, _in_words(reason))
 
     def _no_name(self, reason: Failure) -> None:
         if reason.check(defer.TimeoutError):
@@ -140,6 +141,15 @@ class Attempt(ClientFactory):
             exchange.upstream_failed(failure)
         else:
             self._pool.report(self._server, None, failure)
+
+
+def _in_words(reason: Failure) -> str:
+    """Why a connection failed, in the operating system's words if it has some."""
+    number = getattr(reason.value, "osError", None)
+    if isinstance(number, int):
+        return os.strerror(number)
+    lost = reason.check(error.ConnectError) and "Failure instance" in str(reason.value)
+    return "Connection lost" if lost else reason.getErrorMessage()
 
 
 class _Fresh(UpstreamConnection):
