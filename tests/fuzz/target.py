@@ -12,11 +12,14 @@ from typing import Any, Callable
 
 import h11
 
+from balancebeam.clients import client_name
 from balancebeam.errors import RequestRefused, ResponseRefused
 from balancebeam.http1.bodies import BodyError, ChunkedReader
+from balancebeam.http1.chains import forwarded, forwarded_for
 from balancebeam.http1.forwarding import forwarding
 from balancebeam.http1.requests import RequestHeads
 from balancebeam.http1.responses import ResponseHeads
+from balancebeam.proxy_protocol import ProxyProtocolError, proxy_header, read_proxy_header
 from tests.support import GET, OK, MemoryBalancer, Peer
 
 # Readers that remember everything they have seen so far. What they remember
@@ -52,6 +55,35 @@ def request_heads(data: bytes) -> None:
         head = outcomes[0]
         wire = head.wire + forwarding(head, b"192.0.2.1", b"http", b"localhost", False)
         read_requests(wire, at_least=1)
+
+
+def chains(data: bytes) -> None:
+    """What a client invents stays left of what a trusted proxy adds."""
+    for read, last in ((forwarded_for, b"192.0.2.1"), (forwarded, b"for=192.0.2.1")):
+        found = list(read(data + b", " + last))
+        assert found[0] == "192.0.2.1", found
+        for address in found:
+            assert address is None or client_name(address) == address, address
+
+
+def proxy_headers(data: bytes) -> None:
+    """A PROXY header names addresses in their one form, and says the same in pieces."""
+    try:
+        header = read_proxy_header(data)
+    except ProxyProtocolError:
+        return
+    if header is None:
+        return
+    connection, length = header
+    if connection is None:
+        return
+    for address in (connection.source, connection.destination):
+        assert client_name(address) == address, address
+    assert read_proxy_header(data[:length]) == header
+    for version in (1, 2):
+        again = read_proxy_header(proxy_header(version, connection))
+        assert again is not None
+        assert again[0] == connection
 
 
 def response_heads(data: bytes) -> None:
@@ -203,10 +235,16 @@ _WAYS: tuple[Callable[[bytes], None], ...] = (
     chunked_bodies,
     clients,
     servers,
+    chains,
+    proxy_headers,
 )
 
 # Where to begin: one well-formed example of each, and some that are nearly so.
 SEEDS: tuple[bytes, ...] = (
+    b"\x05192.0.2.9, [2001:db8::1]:80, unknown",
+    b'\x05for="[2001:db8::1]:80";proto=http;by=_x, for=192.0.2.9',
+    b"\x06PROXY TCP4 192.0.2.9 192.0.2.1 4711 80\r\nGET",
+    b"\x06\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x09\xc0\0\x02\x01\x12\x67\0\x50GET",
     b"\x00GET /a?b HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x\r\nX: 1\r\n",
     b"\x00POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n",
     b"\x00GET / HTTP/1.0\r\nX-Forwarded-For: 1.1.1.1\r\nUpgrade: h2c, x\r\nMax-Forwards: 1\r\n",
