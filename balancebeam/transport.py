@@ -10,6 +10,7 @@ first and fall back to that path for what it does not take.
 from __future__ import annotations
 
 import fcntl
+import socket
 import sys
 import termios
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from twisted.internet import address, tcp, unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
+from balancebeam.connecting import Connector
 from balancebeam.model import ServerAddress, TcpAddress, UnixAddress
 
 # Connections that wait for accept(2). nginx has 511.
@@ -121,10 +123,26 @@ class TcpServerTransport(_WritesAtOnce, tcp.Server):
     """A client's connection over TCP."""
 
 
-class TcpClientTransport(_WritesAtOnce, tcp.Client):
-    """A connection to a server over TCP."""
+class TcpClientTransport(_WritesAtOnce, tcp.Connection):
+    """A connection to a server over TCP, which stands."""
 
     served_first = True
+
+    def __init__(self, connected: socket.socket, reactor: Any) -> None:
+        # Its protocol is not known yet.
+        nobody: Any = None
+        super().__init__(connected, nobody, reactor)
+        self.connected = 1
+        self.logstr = "balancebeam"
+
+    def getHost(self) -> address.IPv4Address | address.IPv6Address:
+        return _address(self.socket.getsockname())
+
+    def getPeer(self) -> address.IPv4Address | address.IPv6Address:
+        return _address(self.socket.getpeername())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):x}>"
 
 
 class UnixServerTransport(_WritesAtOnce, unix.Server):
@@ -143,11 +161,6 @@ class TcpPort(tcp.Port):
 
 class UnixPort(unix.Port):
     transport = UnixServerTransport
-
-
-class TcpConnector(tcp.Connector):
-    def _makeTransport(self) -> TcpClientTransport:
-        return TcpClientTransport(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
 class UnixConnector(unix.Connector):
@@ -184,9 +197,16 @@ def connect(where: ServerAddress, factory: Any, timeout: float, reactor: Any) ->
     if isinstance(where, UnixAddress):
         connector = UnixConnector(where.path, factory, timeout, reactor, 0)
     else:
-        connector = TcpConnector(where.host, where.port, factory, timeout, None, reactor)
+        connector = Connector(where, factory, timeout, TcpClientTransport, reactor)
     connector.connect()
     return connector
+
+
+def _address(found: Any) -> address.IPv4Address | address.IPv6Address:
+    """An address as sockets give it, in Twisted's words."""
+    if len(found) == 2:
+        return address.IPv4Address("TCP", *found)
+    return address.IPv6Address("TCP", *found)
 
 
 def peer_name(peer: object) -> str:
