@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
 from twisted.application import service
 
 from balancebeam import transport
@@ -85,8 +86,12 @@ class BalancerService(service.MultiService):
         kind = TcpPool if settings.mode == "tcp" else ConnectionPool
         pool = kind(data_reactor, names, timeouts, ticker, connect, health.failed)
         trusted = TrustedProxies(settings.trusted_proxies)
+        retries = settings.retries
+        if settings.mode == "tcp":
+            # A client is closed when there is no server left to try.
+            retries = evolve(retries, attempts=max(retries.attempts, len(settings.servers)))
         self.resource = BalancerResource(
-            *(selector, health, limiter, pool, settings.retries, settings.waiting),
+            *(selector, health, limiter, pool, retries, settings.waiting),
             trusted=trusted,
             onward=Onward(settings.forwarding, make_ids(random)),
         )

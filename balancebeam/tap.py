@@ -51,7 +51,7 @@ class Options(usage.Options):
     )
 
     optParameters: ClassVar[list[list[str | None]]] = [
-        ["mode", "m", "http", "What to balance: http or tcp."],
+        ["mode", "m", None, "What to balance: http (unless told otherwise) or tcp."],
         ["algorithm", "a", "round-robin", f"How to choose: {', '.join(sorted(ALGORITHMS))}."],
         ["active-health-check-path", None, None, "Ask servers for this path if they are well."],
         [
@@ -125,6 +125,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         problems = self._problems
         mini = self._read_config()
+        self["mode"] = self["mode"] or "http"
         for argument in self._arguments:
             problems.append(f"{argument!r} is no option; servers are given by --upstream")
         if self["mode"] not in MODES:
@@ -162,6 +163,8 @@ class Options(usage.Options):
         """S3's file, which is about TCP and nothing else."""
         if self["config"] is None:
             return MiniSettings((), ())
+        if self["mode"] not in (None, "tcp"):
+            self._problems.append("--mode: the file given by --config is about TCP; give tcp")
         self["mode"] = "tcp"
         mini, problems = read_mini(self["config"])
         self._problems += [f"--config: {problem}" for problem in problems]

@@ -223,6 +223,10 @@ class Keys(LimitCase):
             ("/v1/x/%2e%2e/..", 429),
             ("/x/..%5cv1", 429),
             ("/v1%3bx", 429),
+            ("/x/../v1/;/../y", 429),
+            ("/./v1/;/../y", 429),
+            ("/x/../v1//../y", 429),
+            ("/x;%5c..%5cv1", 429),
             ("/", 200),
         ):
             found = self.statuses(balancer, client, self.get(target))

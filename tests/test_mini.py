@@ -76,6 +76,18 @@ class MiniTests(SynchronousTestCase):
             ]
             self.assertEqual(len(fitting), 1, msg=f"{text}\n{problems}")
 
+    def test_the_line_of_the_right_backend(self) -> None:
+        text = (
+            '[frontend]\nbind_on = "a:1"\n# x\n'
+            '[[frontend.backend]]\n[[frontend.backend]]\nforward_to = "bad host"\n'
+        )
+        _, problems = self.read(text)
+        self.assertEqual(len(problems), 2)
+        self.assertIn(f'{self.path}:4: needs forward_to = "host:port"', problems)
+        self.assertTrue(problems[1].startswith(f"{self.path}:6: forward_to: 'bad host'"), problems)
+        _, (problem,) = self.read('frontend = {bind_on = "a:1", backend = [{forward_to = 1}]}\n')
+        self.assertTrue(problem.startswith(f"{self.path}: needs forward_to"), problem)
+
     def test_all_at_once(self) -> None:
         _, problems = self.read(GOOD.replace("127.0.0.1", "300.0.0.1") + "x = 1\n")
         self.assertEqual(len(problems), 3)
@@ -96,6 +108,14 @@ class MiniTests(SynchronousTestCase):
         self.assertEqual(len(settings.servers), 2)
         self.assertEqual(settings.algorithm, "round-robin")
         self.assertTrue(settings.log_connections)
+
+    def test_it_is_about_tcp(self) -> None:
+        self.read(GOOD)
+        for mode in ("http", "x"):
+            error = self.assertRaises(
+                StartError, Options().parseOptions, ["-c", self.path, "--mode", mode]
+            )
+            self.assertIn("--mode", str(error))
 
     def test_the_command_line_wins(self) -> None:
         self.read(GOOD)

@@ -9,7 +9,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.doors.proxied import ProxiedSite
-from balancebeam.model import LimitSettings, OperatorState, ServerSettings, TcpAddress
+from balancebeam.model import LimitSettings, OperatorState, ServerSettings, TcpAddress, Timeouts
 from balancebeam.proxy_protocol import ProxiedConnection, proxy_header
 from balancebeam.upstream.tcp_pool import TcpPool
 from tests.support import FULL, MemoryBalancer, Peer
@@ -201,6 +201,42 @@ class Ending(TcpCase):
         balancer.advance(8)
         self.assertTrue(client.transport.aborted and server.transport.aborted)
         self.assert_free(balancer)
+
+    def test_who_takes_nothing_of_the_last_is_not_waited_for_without_end(self) -> None:
+        balancer = self.balancer(timeouts=Timeouts(idle=5))
+        client = balancer.client()
+        server = balancer.accept()
+        client.transport.stuck = True
+        server.send(b"y" * 60_000)
+        server.finish()
+        server.vanish()
+        self.assertFalse(client.transport.aborted)
+        balancer.advance(8)
+        self.assertTrue(client.transport.aborted)
+        other = balancer.client()
+        slow = balancer.accept(stuck=True)
+        other.send(b"x" * 60_000)
+        other.finish()
+        slow.finish()
+        balancer.advance(8)
+        self.assertTrue(slow.transport.aborted)
+
+    def test_it_stops_while_somebody_takes_nothing(self) -> None:
+        balancer, client, server = self.joined()
+        client.transport.stuck = True
+        server.send(b"y" * 60_000)
+        server.finish()
+        server.vanish()
+        balancer.stop()
+        self.assertTrue(client.transport.aborted)
+
+    def test_all_servers_are_tried(self) -> None:
+        balancer = self.balancer(servers=6)
+        client = balancer.client()
+        client.send(b"hello")
+        for number in range(5):
+            balancer.connectors[number].refuse()
+        self.assertEqual(balancer.accept().received(), b"hello")
 
     def test_the_balancer_stops(self) -> None:
         for connected in (True, False):

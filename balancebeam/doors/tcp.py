@@ -38,6 +38,12 @@ class TcpSite(ServerFactory):
         self.timeouts = timeouts
         self.channels: set[ClientLink] = set()
         self.parts: list[Part] = []
+        ticker.add(self.sweep)
+
+    def sweep(self, now: float) -> None:
+        """End connections whose client does not take the last of what it was sent."""
+        for channel in list(self.channels):
+            channel.abort_if_stuck(now, self.timeouts.idle)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientLink:
         return self.channel_for(peer_name(addr))
@@ -157,10 +163,10 @@ class TcpExchange(Exchange):
         self.spine.answering(self)
         link = self.link
         link.join(server_link)
-        if self.pending:
-            server_link.transport.write(b"".join(self.pending))
-            self.pending = ()
         self.resume_upload()
+        if self.pending:
+            pending, self.pending = self.pending, ()
+            server_link.transport.write(b"".join(pending))
         if link.over:
             server_link.end()
 
@@ -208,8 +214,11 @@ class TcpExchange(Exchange):
             self._abort("it was idle")
 
     def stop(self) -> None:
-        """The balancer is stopping."""
+        """The balancer is stopping, and waits for nobody to take the last of anything."""
         self._abort("the balancer is stopping")
+        self.link.abort()
+        if self._server_link is not None:
+            self._server_link.abort()
 
     def _abort(self, why: str) -> None:
         if self.ended:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
 # Parameters of a segment, which some servers strip before they look.
 _PARAMETERS = re.compile(rb";[^/]*")
-_SLASHES = re.compile(rb"[/\\]+")
+_SLASHES = re.compile(rb"/+")
 
 
 def normal_path(target: bytes) -> bytes:
@@ -17,25 +18,41 @@ def normal_path(target: bytes) -> bytes:
     percent-encoding, parameters of segments, doubled slashes, backslashes and
     dots. For comparing only.
     """
-    return _without_dots(_decoded(target))
+    path = _PARAMETERS.sub(b"", _decoded(target))
+    return posixpath.normpath(_SLASHES.sub(b"/", path))
 
 
 def is_below(target: bytes, prefix: bytes) -> bool:
     """
-    Whether the path of `target` is `prefix`, which is normal, or below it: as
-    a server sees it that resolves dots, or as one does that does not.
+    Whether the path of `target` is `prefix`, which is normal, or below it, as
+    any server may see it: one that strips parameters or not, that merges
+    slashes or not, that resolves dots or not.
     """
-    decoded = _decoded(target)
     return any(
-        prefix in (b"/", path) or path.startswith(prefix + b"/")
-        for path in (_without_dots(decoded), decoded)
+        prefix in (b"/", path) or path.startswith(prefix + b"/") for path in _readings(target)
     )
+
+
+def _readings(target: bytes) -> Iterator[bytes]:
+    decoded = _decoded(target)
+    for path in {decoded, _PARAMETERS.sub(b"", decoded)}:
+        for merged in {path, _SLASHES.sub(b"/", path)}:
+            yield _SLASHES.sub(b"/", merged)
+            yield _SLASHES.sub(b"/", _without_dots(merged))
 
 
 def _decoded(target: bytes) -> bytes:
     path = unquote_to_bytes(target.partition(b"?")[0])
-    return _SLASHES.sub(b"/", b"/" + _PARAMETERS.sub(b"", path))
+    return b"/" + path.replace(b"\\", b"/").lstrip(b"/")
 
 
 def _without_dots(path: bytes) -> bytes:
-    return posixpath.normpath(path)
+    """RFC 3986, 5.2.4; an empty segment is one that ".." removes."""
+    segments: list[bytes] = []
+    for segment in path[1:].split(b"/"):
+        if segment == b"..":
+            if segments:
+                segments.pop()
+        elif segment != b".":
+            segments.append(segment)
+    return b"/" + b"/".join(segments)

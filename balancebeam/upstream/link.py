@@ -26,6 +26,9 @@ class Link(Protocol):
         self.octets = 0
         self.over = False
         self.closing = False
+        self.aborted = False
+        self._outstanding: int | None = None
+        self._stuck_since = 0.0
         # Where bytes go; looked up once and not for each of them.
         self.pass_on: Any = self.keep
 
@@ -93,6 +96,18 @@ class Link(Protocol):
 
     def abort(self) -> None:
         """Close at once, in a way that the peer can tell from a regular end."""
-        if not self.closing:
-            self.closing = True
+        self.closing = True
+        if not self.aborted:
+            self.aborted = True
             self.transport.abortConnection()
+
+    def abort_if_stuck(self, now: float, limit: float) -> None:
+        """Wait no longer for a peer that takes nothing of the last for `limit` seconds."""
+        if not self.closing or self.aborted:
+            return
+        outstanding = self.transport.outstanding()
+        if outstanding != self._outstanding:
+            self._outstanding = outstanding
+            self._stuck_since = now
+        elif now - self._stuck_since >= limit:
+            self.abort()

@@ -35,6 +35,9 @@ class ServerLink(Link):
         self.exchange = exchange
         exchange.joined(self)
 
+    def keep(self, data: bytes) -> None:
+        """Nobody is there to hear it: the client left while this was connecting."""
+
     def readConnectionLost(self) -> None:
         if self.exchange is not None:
             self.exchange.half_ended("the server closed")
@@ -68,11 +71,11 @@ class TcpPool(ConnectionPool):
         self.connections.discard(connection)
 
     def sweep(self, now: float) -> None:
-        if self.idle_limit is not None:
-            for link in list(self.connections):
-                exchange: Any = link.exchange
-                if exchange is not None:
-                    exchange.end_if_idle(now, self.idle_limit)
+        for connection in list(self.connections):
+            link: Any = connection
+            link.abort_if_stuck(now, self.timeouts.idle)
+            if self.idle_limit is not None and link.exchange is not None:
+                link.exchange.end_if_idle(now, self.idle_limit)
 
     def stopService(self) -> Any:
         self.open = False
