@@ -15,7 +15,9 @@ from zope.interface import implementer
 def pytest_collection_finish() -> None:
     """Spare what has been imported from being searched for garbage after each test."""
     gc.collect()
-    gc.freeze()
+    if hasattr(gc, "freeze"):
+        # PyPy has no need of it.
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
