@@ -1131,6 +1131,19 @@ class AlgorithmTests(SynchronousTestCase):
         wanted = {name for name, algorithm in self.each() if algorithm.follows_load}
         self.assertEqual(wanted, {"least-connections", "least-response-time"})
 
+    def test_a_weight_of_0_given_while_an_order_is_in_use(self) -> None:
+        for name, algorithm in self.each():
+            for weights in ((1, 1, 1), (7, 1, 2), tuple(range(100, 160))):
+                pool = servers(*weights)
+                algorithm.meet(pool)
+                order = algorithm.order(CLIENT)
+                found = [next(order)[0]]
+                for server in pool:
+                    server.share = 0.0
+                    server.weight = 0
+                found += [server for server, _ in order]
+                self.assertCountEqual(found, pool, msg=name)
+
     def test_names_and_abbreviations(self) -> None:
         cases = {
             "RR": "round-robin",

@@ -81,7 +81,8 @@ class RoundRobin(AlgorithmBase[C]):
         if not due:
             return
         deadline, number, first = due[0]
-        heapreplace(due, (deadline + 1 / first.share, number, first))
+        # A weight of 0 may have been given since the servers were met.
+        heapreplace(due, (deadline + 1 / (first.share or 1.0), number, first))
         yield first, TURN
         for _, _, server in sorted(due):
             if server is not first:

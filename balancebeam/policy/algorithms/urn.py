@@ -54,6 +54,8 @@ class Urn(Generic[C]):
         """
 
         def when(server: C) -> float:
-            return -log(max(1 - self._random.random(), _LEAST)) / server.share
+            # A weight of 0 may have been given since the servers were met.
+            share = server.share or _LEAST
+            return -log(max(1 - self._random.random(), _LEAST)) / share
 
         return iter(sorted((s for s in self._servers if s not in drawn), key=when))
