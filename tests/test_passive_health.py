@@ -236,6 +236,24 @@ class Trial(DoorCase):
             balancer.advance(20)
         self.assertTrue(balancer.servers[0].on_trial)
 
+    def test_a_stale_connection_does_not_spoil_the_test(self) -> None:
+        balancer = self.balancer(servers=1)
+        first, second = balancer.client(), balancer.client()
+        first.send(GET)
+        kept = balancer.accept()
+        second.send(GET)
+        balancer.connectors[-1].refuse()
+        kept.send(OK)
+        self.assertTrue(balancer.servers[0].avoided)
+        balancer.advance(11)
+        # The test is sent on a connection that the server has closed.
+        second.send(GET)
+        kept.finish()
+        self.assertEqual(len(balancer.servers[0].tests), 1)
+        balancer.accept().send(OK)
+        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].cooldown, 0)
+
     def test_an_old_stream_shows_nothing_when_it_ends(self) -> None:
         balancer = self.balancer(servers=1)
         old, new = balancer.client(), balancer.client()

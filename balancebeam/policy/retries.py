@@ -27,8 +27,11 @@ class RetryPolicy:
         requests." What never left this machine is not a retry.
 
         `replayable`: all of the body that was sent is still here. A server
-        that is slow is not helped by asking another one the same.
+        that is slow is not helped by asking another one the same, and when
+        the balancer stops there is no other.
         """
+        if failure.kind is FailureKind.STOPPING:
+            return False
         if failure.nothing_sent:
             return True
         if failure.kind is FailureKind.TIMEOUT:

@@ -107,10 +107,10 @@ class HealthService(service.Service):
         `request` failed at `server`; `None` for an attempt to connect that
         nobody waits for any more.
         """
-        tested = request in server.tests or (request is None and not server.avoided)
-        server.tests.discard(request)
         if failure.kind not in _AT_FAULT or server.removed:
             return
+        tested = request in server.tests or (request is None and not server.avoided)
+        server.tests.discard(request)
         now = self._ticker.now
         if server.avoided and server.avoided_until > now:
             # Several requests may have been under way to it: one outage.
