@@ -6,17 +6,22 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
 def client_name(text: str) -> str | None:
-    """
-    The one way to write the IP address in `text`: IPv4 where IPv6 only wraps
-    it, and no zone, which would mean something on another machine only and
-    may hold any octet. `None` if it is no address.
-    """
+    """The one way to write the IP address in `text`; `None` if it is no address."""
+    address = client_address(text)
+    return None if address is None else str(address)
+
+
+def client_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The IP address in `text`, out of its wrapping; `None` if it is no address."""
     address = parse(text)
-    return None if address is None else name_of(address)
+    return None if address is None else unwrapped(address)
 
 
 def parse(text: str) -> IPv4Address | IPv6Address | None:
-    """The address in `text`, if it is one without a zone."""
+    """
+    The address in `text`, but not with a zone, which would mean something on
+    another machine only and may hold any octet.
+    """
     if not text.isascii() or "%" in text:
         return None
     try:
@@ -25,8 +30,8 @@ def parse(text: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-def name_of(address: IPv4Address | IPv6Address) -> str:
-    """What a client with this address is called."""
+def unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """IPv4 where IPv6 only wraps it, so that nobody is known by two addresses."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(address)
+        return address.ipv4_mapped
+    return address

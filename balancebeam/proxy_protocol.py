@@ -13,7 +13,7 @@ from ipaddress import ip_address
 
 from attrs import frozen
 
-from balancebeam.clients import name_of, parse
+from balancebeam.clients import parse, unwrapped
 
 # The longest line of version 1, with its CRLF.
 _LONGEST_LINE = 107
@@ -83,7 +83,7 @@ def _read_address(word: str, version: int) -> str:
         raise ProxyProtocolError("a malformed address")
     if address.version != version:
         raise ProxyProtocolError("an address of another family")
-    return name_of(address)
+    return str(unwrapped(address))
 
 
 def _read_port(word: str) -> int:
@@ -111,9 +111,9 @@ def _read_binary(data: bytes) -> tuple[ProxiedConnection | None, int] | None:
     source, destination, source_port, destination_port = layout.unpack_from(data, _HEADER.size)
     return (
         ProxiedConnection(
-            name_of(ip_address(source)),
+            str(unwrapped(ip_address(source))),
             source_port,
-            name_of(ip_address(destination)),
+            str(unwrapped(ip_address(destination))),
             destination_port,
         ),
         end,

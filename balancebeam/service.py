@@ -38,13 +38,11 @@ from balancebeam.policy.limits.limit import make_limit
 from balancebeam.policy.selectors import ALGORITHMS
 from balancebeam.poller import batching_reactor
 from balancebeam.ticker import Ticker, sweep_interval
-from balancebeam.upstream.checker import CheckerService
 from balancebeam.upstream.directory import Directory
 from balancebeam.upstream.health import HealthService
 from balancebeam.upstream.limiter import LimiterService
 from balancebeam.upstream.names import Names
 from balancebeam.upstream.pool import Connect, ConnectionPool
-from balancebeam.upstream.probes import probe_for
 from balancebeam.upstream.selector import SelectorService
 from balancebeam.upstream.tcp_pool import TcpPool
 
@@ -76,8 +74,12 @@ class BalancerService(service.MultiService):
         checks = settings.active or ActiveChecks()
         active = ActiveHealth(checks.fall, checks.rise)
         health = HealthService(
-            *(self.directory, ticker, settings.passive, active),
-            *(settings.slow_start, timeouts.upstream),
+            self.directory,
+            ticker,
+            settings.passive,
+            active,
+            slow_start=settings.slow_start,
+            longest_test=timeouts.upstream,
         )
         limits = [make_limit(limit) for limit in settings.limits]
         access = AccessList(settings.allow, settings.deny)
@@ -91,7 +93,12 @@ class BalancerService(service.MultiService):
             # A client is closed when there is no server left to try.
             retries = evolve(retries, attempts=max(retries.attempts, len(settings.servers)))
         self.resource = BalancerResource(
-            *(selector, health, limiter, pool, retries, settings.waiting),
+            selector,
+            health,
+            limiter,
+            pool,
+            retries,
+            settings.waiting,
             trusted=trusted,
             onward=Onward(settings.forwarding, make_ids(random)),
         )
@@ -106,6 +113,10 @@ class BalancerService(service.MultiService):
         # Twisted starts children in this order, and what is listened to comes last.
         children = [ticker, selector, health, limiter, pool]
         if settings.active is not None:
+            # Imported here because treq, which checks need, takes its time.
+            from balancebeam.upstream.checker import CheckerService
+            from balancebeam.upstream.probes import probe_for
+
             probe = probe_for(settings.active, reactor)
             children.append(CheckerService(probe, settings.active, self.directory, health, reactor))
         if settings.demo:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from balancebeam.http1.chains import read_address
+from balancebeam.clients import client_name
 from balancebeam.interfaces import Choice
 from balancebeam.model import UpstreamFailure
 from balancebeam.policy.limits.keys import pack_client
@@ -116,7 +116,7 @@ class Exchange(ABC):
             return came
         transport = self.client_transport()
         peer, here = transport.getPeer(), transport.getHost()
-        if read_address(self.client) is None or not hasattr(here, "port"):
+        if client_name(self.client) is None or not hasattr(here, "port"):
             return None
         port = peer.port if peer_name(peer) == self.client else 0
         return ProxiedConnection(self.client, port, peer_name(here), here.port)

@@ -7,9 +7,9 @@ from typing import Any
 
 from attrs import frozen
 
-from balancebeam.http1.fields import field_values
+from balancebeam.http1.fields import field_values, without_fields
 from balancebeam.http1.forwarding import forwarding, plain_forwarding
-from balancebeam.http1.request_rules import RequestHead, without_field
+from balancebeam.http1.request_rules import RequestHead
 from balancebeam.interfaces import Random, StreamTransport
 from balancebeam.model import Forwarding, TcpAddress
 
@@ -39,12 +39,11 @@ class Onward:
             if trusted:
                 earlier = b", ".join(field_values(wire, b"forwarded"))
             # From anybody else it may be an invention.
-            wire = without_field(wire, b"forwarded")
+            wire = without_fields(wire, b"forwarded")
         if style.request_id == "make" or (
             style.request_id == "keep" and not _is_one(field_values(wire, b"x-request-id"))
         ):
-            for name in (b"x-request-id", b"x_request_id", b"x-request_id", b"x_request-id"):
-                wire = without_field(wire, name)
+            wire = without_fields(wire, b"x-request-id")
             wire += b"X-Request-Id: %b\r\n" % self.make_id()
         return wire + forwarding(head, client, proto, local, trusted, style, earlier)
 

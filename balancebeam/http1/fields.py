@@ -234,9 +234,16 @@ def field_values(head: bytes, name: bytes) -> list[bytes]:
     The values of the fields called `name`, in lower case, in a head that was
     read; also of their twins by underscore, which are the same to some servers.
     """
-    start = name + b":"
-    return [
-        line[len(start) :].strip(b" \t")
-        for line in head.split(b"\r\n")[1:]
-        if line[: len(start)].lower().replace(b"_", b"-") == start
-    ]
+    lines = head.split(b"\r\n")[1:]
+    return [line[len(name) + 1 :].strip(b" \t") for line in lines if _is_called(line, name)]
+
+
+def without_fields(head: bytes, name: bytes) -> bytes:
+    """`head`, which was read, without those that `field_values` finds."""
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if not _is_called(line, name))
+
+
+def _is_called(line: bytes, name: bytes) -> bool:
+    start = line[: len(name) + 1]
+    return start[-1:] == b":" and start[:-1].lower().replace(b"_", b"-") == name

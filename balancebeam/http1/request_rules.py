@@ -258,7 +258,7 @@ def assemble(
     if minor == 0 and extras.expects_continue:
         # RFC 9110, 10.1.1: "A server that receives a 100-continue expectation
         # in an HTTP/1.0 request MUST ignore that expectation."
-        block = without_field(block, b"expect")
+        block = _without_field(block, b"expect")
         extras = evolve(extras, expects_continue=False)
     if minor == 0 and extras.upgrade:
         # RFC 9110, 7.8: "A server MUST ignore an Upgrade header field that is
@@ -270,7 +270,7 @@ def assemble(
         # others the field means nothing, and passes.
         left = _read_max_forwards(extras.max_forwards)
         last_hop = left == 0
-        block = without_field(block, b"max-forwards")
+        block = _without_field(block, b"max-forwards")
         block += b"Max-Forwards: %d\r\n" % max(left - 1, 0)
     wire = b"%b %b HTTP/1.1\r\n%b" % (method, target, block)
     persistent = not close and (minor >= 1 or keep)
@@ -287,8 +287,7 @@ def assemble(
     )
 
 
-def without_field(block: bytes, name: bytes) -> bytes:
-    """`block`, lines that each end with CRLF, without the fields called `name`, in lower case."""
+def _without_field(block: bytes, name: bytes) -> bytes:
     lines = block.split(b"\r\n")
     return b"\r\n".join(line for line in lines if line.partition(b":")[0].lower() != name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from balancebeam.clients import client_name
+from balancebeam.clients import client_address
 
 # Answers that are remembered.
 _KNOWN = 4096
@@ -57,8 +57,5 @@ class Networks:
     def _look(self, peer: str) -> bool:
         if peer == UNIX_PEER:
             return self._unix
-        try:
-            address = ipaddress.ip_address(client_name(peer) or "")
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
+        address = client_address(peer)
+        return address is not None and any(address in network for network in self._networks)

@@ -33,8 +33,7 @@ class Link(Protocol):
         self.pass_on: Any = self.keep
 
     def keep(self, data: bytes) -> None:
-        """Something has come before there is another end."""
-        raise NotImplementedError
+        """Something has come while there is no other end: nobody is there to hear it."""
 
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):

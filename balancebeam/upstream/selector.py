@@ -10,15 +10,13 @@ from twisted.application import service
 from balancebeam.interfaces import Algorithm, Choice
 from balancebeam.upstream.directory import Directory, Server, Tier
 
-# What is said of a server that is not of the first tier, before the
-# algorithm's own reason.
+# The tiers after the first, in order, and what is said of their servers before
+# the algorithm's own reason.
 _NOTES = {
     Tier.BACKUP: "a backup: ",
     Tier.AVOIDED_PRIMARY: "in cooldown, but there is no better one: ",
     Tier.AVOIDED_BACKUP: "a backup in cooldown, but there is no better one: ",
 }
-
-_LATER = (Tier.BACKUP, Tier.AVOIDED_PRIMARY, Tier.AVOIDED_BACKUP)
 
 
 class SelectorService(service.Service):
@@ -58,7 +56,7 @@ class SelectorService(service.Service):
 
     def _through_tiers(self, client: str) -> Iterator[Choice[Server]]:
         yield from self._first.order(client)
-        for tier in _LATER:
+        for tier in _NOTES:
             yield from self._order(tier, client)
 
     def others(self, candidates: Iterator[Choice[Server]]) -> Iterator[Choice[Server]]:

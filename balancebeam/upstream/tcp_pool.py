@@ -35,9 +35,6 @@ class ServerLink(Link):
         self.exchange = exchange
         exchange.joined(self)
 
-    def keep(self, data: bytes) -> None:
-        """Nobody is there to hear it: the client left while this was connecting."""
-
     def readConnectionLost(self) -> None:
         if self.exchange is not None:
             self.exchange.half_ended("the server closed")

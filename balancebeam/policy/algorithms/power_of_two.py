@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from balancebeam.interfaces import C, Choice, Random
-from balancebeam.policy.algorithms.base import AlgorithmBase
-from balancebeam.policy.algorithms.urn import Urn
+from balancebeam.interfaces import C, Choice
+from balancebeam.policy.algorithms.random_choice import DRAWN, RandomChoice
 
 LESS = "the less loaded of two"
 MORE = "the more loaded of two"
-DRAWN = "drawn at random"
 
 
-class PowerOfTwo(AlgorithmBase[C]):
+class PowerOfTwo(RandomChoice[C]):
     """
     Two servers at random, in proportion to their shares, and of these the one
     with fewer requests in flight for its share.
@@ -21,13 +19,6 @@ class PowerOfTwo(AlgorithmBase[C]):
     M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
     IEEE TPDS 12 (2001).
     """
-
-    def __init__(self, random: Random) -> None:
-        self._random = random
-        self._urn: Urn[C] = Urn((), random)
-
-    def meet(self, servers: Sequence[C]) -> None:
-        self._urn = Urn(servers, self._random)
 
     def order(self, client: str) -> Iterator[Choice[C]]:
         urn = self._urn

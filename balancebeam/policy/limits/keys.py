@@ -6,11 +6,10 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from ipaddress import ip_address
 from typing import Callable, Optional
 from urllib.parse import unquote_to_bytes
 
-from balancebeam.clients import client_name
+from balancebeam.clients import client_address
 from balancebeam.interfaces import LimitedRequest
 from balancebeam.policy.paths import is_below, normal_path
 
@@ -34,11 +33,8 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 @lru_cache(maxsize=4096)
 def pack_client(client: str) -> bytes:
     """A client's address in 4 or 16 octets, or its text if it is none."""
-    try:
-        address = ip_address(client_name(client) or "")
-    except ValueError:
-        return client.encode()
-    return address.packed
+    address = client_address(client)
+    return client.encode() if address is None else address.packed
 
 
 def key_maker(names: Sequence[str], ipv6_prefix: int = 64) -> KeyMaker:
