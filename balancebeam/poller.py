@@ -54,6 +54,8 @@ class BatchPoller:
         self._stale: set[int] = set()
         # Descriptors of those that say `served_first`.
         self._first: set[int] = set()
+        # Descriptors that are not to be read for now.
+        self._paused: set[int] = set()
 
     # What transports use of a reactor.
 
@@ -74,10 +76,29 @@ class BatchPoller:
         self._add(selectable, select.EPOLLOUT)
 
     def removeReader(self, selectable: Any) -> None:
+        if self._paused:
+            descriptor = selectable.fileno()
+            if descriptor in self._paused and self._selectables[descriptor] is selectable:
+                self._paused.discard(descriptor)
+                self._stale.add(descriptor)
+                if not self._masks[descriptor]:
+                    self._forget(descriptor)
+                return
         self._remove(selectable, select.EPOLLIN)
 
     def removeWriter(self, selectable: Any) -> None:
         self._remove(selectable, select.EPOLLOUT)
+
+    def pause_reader(self, selectable: Any) -> None:
+        """
+        Do not have `selectable` read until it is added again, but have its
+        `connectionLost` called should its peer reset the connection meanwhile.
+        `removeReader` forgets it altogether.
+        """
+        descriptor = selectable.fileno()
+        if self._selectables.get(descriptor) is selectable:
+            self._paused.add(descriptor)
+            self._remove(selectable, select.EPOLLIN)
 
     def getReaders(self) -> list[Any]:
         return self._registered(select.EPOLLIN)
@@ -90,6 +111,7 @@ class BatchPoller:
         self._selectables.clear()
         self._masks.clear()
         self._first.clear()
+        self._paused.clear()
         if self._epoll is not None:
             self._close()
         return selectables
@@ -102,10 +124,13 @@ class BatchPoller:
         mask = self._masks.get(descriptor, 0)
         if mask & bit and self._selectables[descriptor] is selectable:
             return
+        paused = descriptor in self._paused
+        if paused and bit == select.EPOLLIN:
+            self._paused.discard(descriptor)
         if self._epoll is None:
             self._epoll = select.epoll()
             self._reactor.addReader(self)
-        if mask:
+        if mask or paused:
             self._epoll.modify(descriptor, mask | bit)
         else:
             self._epoll.register(descriptor, bit)
@@ -122,10 +147,16 @@ class BatchPoller:
         assert self._epoll is not None
         mask &= ~bit
         self._stale.add(descriptor)
-        if mask:
+        if mask or descriptor in self._paused:
             self._masks[descriptor] = mask
-            self._epoll.modify(descriptor, mask)
+            # Errors and hang-ups are always told of, and once is enough for
+            # what cannot be done away with by reading.
+            self._epoll.modify(descriptor, mask or select.EPOLLET)
             return
+        self._forget(descriptor)
+
+    def _forget(self, descriptor: int) -> None:
+        assert self._epoll is not None
         del self._masks[descriptor], self._selectables[descriptor]
         self._first.discard(descriptor)
         try:
@@ -160,7 +191,7 @@ class BatchPoller:
         if self._epoll is None:
             return
         selectables = self._selectables
-        stale = self._stale
+        stale, paused = self._stale, self._paused
         stale.clear()
         readable = select.EPOLLIN
         events = self._epoll.poll(0, BATCH)
@@ -175,6 +206,9 @@ class BatchPoller:
                 continue
             selectable = selectables.get(descriptor)
             if selectable is None:
+                continue
+            if descriptor in paused and not (self._masks[descriptor] or event & select.EPOLLERR):
+                # Both sides have said all, and some of it is still to be read.
                 continue
             try:
                 if event == readable:

@@ -40,6 +40,8 @@ class _WritesAtOnce:
     fileno: Callable[[], int]
     direct = True
     _ending = False
+    # Whether `Splice` may do its reading and writing.
+    splices = True
     # Octets that the kernel took from a backlog.
     taken = 0
 
@@ -121,6 +123,12 @@ class _WritesAtOnce:
 
 class TcpServerTransport(_WritesAtOnce, tcp.Server):
     """A client's connection over TCP."""
+
+    def pauseProducing(self) -> None:
+        # Who resets a connection that nobody reads has to be noticed too. (A
+        # server that does so may have said something before, which is read.)
+        pause = getattr(self.reactor, "pause_reader", self.reactor.removeReader)
+        pause(self)
 
 
 class TcpClientTransport(_WritesAtOnce, tcp.Connection):

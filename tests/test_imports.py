@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "balancebeam"
 # its neighbours.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "model", "interfaces", "clients", "config", "proxy_protocol"),
-    ("http1", "policy", "ticker", "poller", "connecting", "transport"),
+    ("http1", "policy", "ticker", "poller", "connecting", "splice", "transport"),
     ("upstream",),
     ("doors", "demo", "observe"),
     ("frontend",),

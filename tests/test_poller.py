@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -207,6 +208,64 @@ class Polling(SynchronousTestCase):
         self.assertEqual(sum(len(one.calls) for one in many), BATCH)
         self.poller.doRead()
         self.assertEqual(sum(len(one.calls) for one in many), BATCH + 10)
+
+    def tcp_selectable(self) -> Selectable:
+        one = self.selectable()
+        one.close()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            one.peer = socket.create_connection(listener.getsockname())
+            one.socket, _ = listener.accept()
+        one.socket.setblocking(False)
+        return one
+
+    def test_reset_of_who_is_not_read_for_now(self) -> None:
+        one, other = self.tcp_selectable(), self.tcp_selectable()
+        for paused in (one, other):
+            self.poller.addReader(paused)
+            paused.peer.send(b"x")
+            self.poller.pause_reader(paused)
+        self.poller.doRead()
+        self.assertEqual(self.poller.getReaders(), [])
+        self.assertEqual((one.calls, other.calls), ([], []))
+        one.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        one.peer.close()
+        self.poller.doRead()
+        self.assertEqual((one.calls, other.calls), (["lost: ConnectionLost"], []))
+        self.poller.removeReader(other)
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_a_regular_end_of_who_is_not_read_for_now(self) -> None:
+        one = self.tcp_selectable()
+        self.poller.addReader(one)
+        self.poller.pause_reader(one)
+        one.socket.shutdown(socket.SHUT_WR)
+        one.peer.send(b"x")
+        one.peer.close()
+        for _ in range(3):
+            self.poller.doRead()
+        self.assertEqual(one.calls, [])
+        self.poller.addReader(one)
+        for _ in range(2):
+            self.poller.doRead()
+        self.assertEqual(one.calls, ["read", "read", "read lost"])
+
+    def test_pausing_and_writing(self) -> None:
+        one = self.selectable()
+        self.poller.addReader(one)
+        self.poller.addWriter(one)
+        self.poller.pause_reader(one)
+        one.peer.send(b"x")
+        self.poller.doRead()
+        self.poller.removeWriter(one)
+        self.poller.doRead()
+        self.assertEqual(one.calls, ["write"])
+        self.poller.addWriter(one)
+        self.poller.doRead()
+        self.poller.removeReader(one)
+        self.poller.doRead()
+        self.assertEqual(one.calls, ["write"] * 3)
+        self.poller.removeWriter(one)
+        self.assertEqual(self.reactor.readers, [])
 
     def test_shutdown_disconnects_everybody(self) -> None:
         one = self.selectable()

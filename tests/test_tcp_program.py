@@ -11,6 +11,8 @@ import struct
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.programs import LIMIT, Program, Server, free_port, program, read_all, until
 
 
@@ -71,7 +73,7 @@ def test_connections_cut_anywhere_leave_nothing_behind(tmp_path: Path) -> None:
             with contextlib.suppress(OSError):
                 exchange(running.port, b"warm")
             before = _settled(running)
-            for _ in range(300):
+            for _ in range(1000):
                 try:
                     client = running.connect()
                 except ConnectionResetError:
@@ -79,7 +81,9 @@ def test_connections_cut_anywhere_leave_nothing_behind(tmp_path: Path) -> None:
                     continue
                 with contextlib.suppress(OSError):
                     for _ in range(chance.randrange(4)):
-                        client.sendall(os.urandom(chance.randrange(30_000)))
+                        # Now and then enough to be spliced.
+                        size = 2_000_000 if chance.random() < 0.02 else 30_000
+                        client.sendall(bytes(chance.randrange(size)))
                     if chance.random() < 0.5:
                         client.settimeout(0.01)
                         client.recv(1000)
@@ -87,6 +91,58 @@ def test_connections_cut_anywhere_leave_nothing_behind(tmp_path: Path) -> None:
                     _reset(client)
                 client.close()
             until(lambda: running.descriptors() <= before)
+
+
+def test_long_flows_in_both_directions(tmp_path: Path) -> None:
+    def slow_echo(connection: socket.socket, number: int) -> None:
+        # Full buffers everywhere: this one reads when it can no longer write.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+        while data := connection.recv(100_000):
+            connection.sendall(data)
+
+    payload = random.Random(1).randbytes(1_000_003) * 4
+    with Server(slow_echo) as server:
+        with program(tmp_path, "--mode", "tcp", "-u", server.address) as running:
+            answers: list[bytes] = []
+            threads = [
+                threading.Thread(
+                    target=lambda: answers.append(exchange(running.port, payload)), daemon=True
+                )
+                for _ in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(LIMIT)
+            assert [answer == payload for answer in answers] == [True] * 4
+
+
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="this Python has no splice")
+def test_a_flow_that_was_long_needs_a_pipe_only_for_as_long(tmp_path: Path) -> None:
+    with Server(echo) as server:
+        with program(tmp_path, "--mode", "tcp", "-u", server.address) as running:
+            with running.connect() as client:
+                assert _ask(client, b"?") == b"?"
+                before = _settled(running)
+                for _ in range(4):
+                    payload = os.urandom(1_000_000)
+                    assert _ask(client, payload) == payload
+                assert running.descriptors() == before + 4
+                for number in range(50):
+                    assert _ask(client, b"%d" % number) == b"%d" % number
+                until(lambda: running.descriptors() == before)
+                assert _ask(client, payload) == payload
+
+
+def _ask(client: socket.socket, payload: bytes) -> bytes:
+    """Send `payload`, and as much of an answer."""
+    sender = threading.Thread(target=client.sendall, args=(payload,))
+    sender.start()
+    answer = b""
+    while len(answer) < len(payload):
+        answer += client.recv(100_000)
+    sender.join(LIMIT)
+    return answer
 
 
 def _reset(connection: socket.socket) -> None:

@@ -85,7 +85,7 @@ class ClientLink(Link):
         super().readConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.closing = True
+        super().connectionLost(reason)
         self.site.channels.discard(self)
         self.exchange.client_lost(clean=reason.check(ConnectionDone) is not None)
 

@@ -41,7 +41,7 @@ class ServerLink(Link):
         super().readConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.closing = True
+        super().connectionLost(reason)
         self._pool.gone(self)
         if self.exchange is not None:
             self.exchange.server_gone(clean=reason.check(ConnectionDone) is not None)
