@@ -14,7 +14,6 @@ import socket
 from typing import Any, Callable
 
 from twisted.internet import error
-from twisted.internet.address import IPv4Address
 from twisted.python.failure import Failure
 
 from balancebeam.model import TcpAddress
@@ -25,9 +24,9 @@ MakeTransport = Callable[[socket.socket, Any], Any]
 
 class Connector:
     """
-    One attempt to connect to `where`, whose host is an IP address, within
-    `timeout` seconds. `factory`, a `ClientFactory`, hears how it ended, but not
-    before `connect` has returned.
+    One attempt to connect to `where`, whose host is an IP address. `factory`, a
+    `ClientFactory`, hears how it ended, but not before `connect` has returned.
+    Who waits for too long says `stopConnecting`.
 
     `state` is "connecting", "connected" or "disconnected", as that of Twisted's.
     """
@@ -35,16 +34,13 @@ class Connector:
     # See `BatchPoller`.
     served_first = True
 
-    def __init__(
-        self, where: TcpAddress, factory: Any, timeout: float, make: MakeTransport, reactor: Any
-    ) -> None:
+    def __init__(self, where: TcpAddress, factory: Any, make: MakeTransport, reactor: Any) -> None:
         self.state = "connecting"
         self._where = where
         self._factory = factory
         self._make = make
         self._reactor = reactor
         self._socket: socket.socket | None = None
-        self._timer = reactor.callLater(timeout, self._fail, error.TimeoutError())
 
     def connect(self) -> None:
         """Begin."""
@@ -52,15 +48,16 @@ class Connector:
             family, address = _socket_address(self._where)
             self._socket = socket.socket(family, socket.SOCK_STREAM)
             self._socket.setblocking(False)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             number = self._socket.connect_ex(address)
         except OSError as failure:
             number = failure.errno or errno.EIO
         if number in (0, errno.EINPROGRESS):
             self._reactor.addWriter(self)
         else:
-            self._timer.cancel()
             why = error.getConnectError((number, os.strerror(number)))
-            self._timer = self._reactor.callLater(0, self._fail, why)
+            self._reactor.callLater(0, self._fail, why)
 
     def stopConnecting(self) -> None:
         """Give up."""
@@ -83,15 +80,16 @@ class Connector:
         if number:
             self._fail(error.getConnectError((number, os.strerror(number))))
             return
-        self._reactor.removeWriter(self)
         self._socket = None
-        self._timer.cancel()
         transport = self._make(connected, self._reactor)
-        peer = IPv4Address("TCP", self._where.host, self._where.port)
-        protocol = self._factory.buildProtocol(peer)
+        protocol = self._factory.buildProtocol(None)
         self.state = "connected"
         transport.protocol = protocol
-        transport.startReading()
+        if hasattr(self._reactor, "succeed"):
+            self._reactor.succeed(self, transport)
+        else:
+            self._reactor.removeWriter(self)
+            transport.startReading()
         protocol.makeConnection(transport)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -106,8 +104,6 @@ class Connector:
         if self.state != "connecting":
             return
         self.state = "disconnected"
-        if self._timer.active():
-            self._timer.cancel()
         if self._socket is not None:
             self._reactor.removeWriter(self)
             self._socket.close()

@@ -14,7 +14,8 @@ from typing import Any, Callable
 
 from twisted.internet import error
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReadDescriptor
-from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -56,6 +57,10 @@ class BatchPoller:
         self._first: set[int] = set()
         # Descriptors that are not to be read for now.
         self._paused: set[int] = set()
+        # Those that are to be told, once nobody is in the middle of something,
+        # that they are closed.
+        self._leaving: list[Any] = []
+        self._serving = False
 
     # What transports use of a reactor.
 
@@ -99,6 +104,31 @@ class BatchPoller:
         if self._selectables.get(descriptor) is selectable:
             self._paused.add(descriptor)
             self._remove(selectable, select.EPOLLIN)
+
+    def succeed(self, writer: Any, reader: Any) -> None:
+        """`reader` has the descriptor now, of which `writer` waited for a first sign."""
+        descriptor = writer.fileno() if writer.fileno() >= 0 else reader.fileno()
+        assert self._epoll is not None
+        self._epoll.modify(descriptor, select.EPOLLIN)
+        self._masks[descriptor] = select.EPOLLIN
+        self._selectables[descriptor] = reader
+        self._stale.add(descriptor)
+
+    def disconnect_soon(self, selectable: Any) -> None:
+        """Have the `connectionLost` of `selectable`, which was in order, called in a moment."""
+        self._leaving.append(selectable)
+        if not self._serving and len(self._leaving) == 1:
+            self._reactor.callLater(0, self._let_go)
+
+    def _let_go(self) -> None:
+        self._serving = True
+        while self._leaving:
+            leaving, self._leaving = self._leaving, []
+            for selectable in leaving:
+                # One that is aborting ends in another way.
+                if not selectable.disconnected and not getattr(selectable, "_aborting", False):
+                    self._disconnect(selectable, CONNECTION_DONE, False)
+        self._serving = False
 
     def getReaders(self) -> list[Any]:
         return self._registered(select.EPOLLIN)
@@ -201,6 +231,7 @@ class BatchPoller:
             # Servers before clients: what a server said, or that it left, is to
             # be known before a client's request is sent on its connection.
             events = servers + [pair for pair in events if pair[0] not in first]
+        self._serving = True
         for descriptor, event in events:
             if stale and descriptor in stale:
                 continue
@@ -220,16 +251,20 @@ class BatchPoller:
                 why, reading = failure, False
             if why is not None:
                 self._disconnect(selectable, why, reading)
+        self._serving = False
+        if self._leaving:
+            self._let_go()
 
     def _disconnect(self, selectable: Any, why: Exception, reading: bool) -> None:
         """As the reactor does it: an end of input may be half of an end."""
         self.removeReader(selectable)
         try:
             if reading and isinstance(why, error.ConnectionDone):
-                selectable.readConnectionLost(Failure(why))
+                selectable.readConnectionLost(connectionDone)
             else:
                 self.removeWriter(selectable)
-                selectable.connectionLost(Failure(why))
+                orderly = why is CONNECTION_DONE
+                selectable.connectionLost(connectionDone if orderly else Failure(why))
         except Exception:
             self._log.failure("while disconnecting {who}", who=selectable)
 

@@ -66,7 +66,8 @@ class BalancerService(service.MultiService):
     ) -> None:
         super().__init__()
         timeouts = settings.timeouts
-        ticker = Ticker(reactor, sweep_interval(timeouts.upstream, timeouts.header, timeouts.idle))
+        limits = (timeouts.connect, timeouts.upstream, timeouts.header, timeouts.idle)
+        ticker = Ticker(reactor, sweep_interval(*limits))
         data_reactor = batching_reactor(reactor)
         self.directory = Directory(settings.servers)
         algorithm = ALGORITHMS[settings.algorithm]
@@ -81,9 +82,9 @@ class BalancerService(service.MultiService):
             slow_start=settings.slow_start,
             longest_test=timeouts.upstream,
         )
-        limits = [make_limit(limit) for limit in settings.limits]
+        rates = [make_limit(limit) for limit in settings.limits]
         access = AccessList(settings.allow, settings.deny)
-        limiter = LimiterService(limits, access, ticker, clock or reactor.seconds)
+        limiter = LimiterService(rates, access, ticker, clock or reactor.seconds)
         names = Names(reactor, ticker)
         kind = TcpPool if settings.mode == "tcp" else ConnectionPool
         pool = kind(data_reactor, names, timeouts, ticker, connect, health.failed)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import address, tcp, unix
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ITCPTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
 from balancebeam.connecting import Connector
@@ -25,6 +25,9 @@ from balancebeam.model import ServerAddress, TcpAddress, UnixAddress
 
 # Connections that wait for accept(2). nginx has 511.
 BACKLOG = 1024
+
+# Connections that are accepted before others get their turn.
+ACCEPTED = 64
 
 
 class _WritesAtOnce:
@@ -42,6 +45,8 @@ class _WritesAtOnce:
     _ending = False
     # Whether `Splice` may do its reading and writing.
     splices = True
+    # Nobody else has the descriptor, so closing it ends the connection.
+    _shouldShutdown = False
     # Octets that the kernel took from a backlog.
     taken = 0
 
@@ -102,13 +107,27 @@ class _WritesAtOnce:
         self.direct = not self._ending
 
     def loseConnection(self: Any, *arguments: Any) -> None:
+        at_once = self.direct and self.connected and self.producer is None
         self._ending = True
         self.direct = False
-        super().loseConnection(*arguments)  # type: ignore[misc]
+        soon = getattr(self.reactor, "disconnect_soon", None)
+        if at_once and soon is not None:
+            # Everything is out: there is nothing to wait for.
+            self.disconnecting = 1
+            self.stopReading()
+            soon(self)
+        else:
+            super().loseConnection(*arguments)  # type: ignore[misc]
 
     def loseWriteConnection(self: Any) -> None:
+        at_once = self.direct and self.connected
         self._ending = True
-        super().loseWriteConnection()  # type: ignore[misc]
+        self.direct = False
+        if at_once:
+            self._writeDisconnecting = self._writeDisconnected = True
+            self._closeWriteConnection()
+        else:
+            super().loseWriteConnection()  # type: ignore[misc]
 
     def abortConnection(self: Any) -> None:
         self._ending = True
@@ -122,7 +141,36 @@ class _WritesAtOnce:
 
 
 class TcpServerTransport(_WritesAtOnce, tcp.Server):
-    """A client's connection over TCP."""
+    """
+    A client's connection over TCP. `peer` is the client's address, `number` the
+    number of the connection at its `port`.
+    """
+
+    tuned = True
+
+    def __init__(
+        self,
+        accepted: socket.socket,
+        protocol: Any,
+        peer: tuple[Any, ...],
+        port: TcpPort,
+        number: int,
+        reactor: Any,
+    ) -> None:
+        # Twisted's writes texts about a connection that hardly anybody reads.
+        tcp.Connection.__init__(self, accepted, protocol, reactor)
+        if len(peer) != 2:
+            self._addressType = address.IPv6Address
+        self.server = port
+        self.client = peer
+        self.sessionno = number
+        self.hostname = peer[0]
+        self.logstr = "balancebeam"
+        self.connected = 1
+        self.startReading()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} #{self.sessionno} of {self.hostname}>"
 
     def pauseProducing(self) -> None:
         # Who resets a connection that nobody reads has to be noticed too. (A
@@ -135,6 +183,7 @@ class TcpClientTransport(_WritesAtOnce, tcp.Connection):
     """A connection to a server over TCP, which stands."""
 
     served_first = True
+    tuned = True
 
     def __init__(self, connected: socket.socket, reactor: Any) -> None:
         # Its protocol is not known yet.
@@ -164,7 +213,40 @@ class UnixClientTransport(_WritesAtOnce, unix.Client):
 
 
 class TcpPort(tcp.Port):
-    transport = TcpServerTransport
+    """A listening socket."""
+
+    transport: Any = TcpServerTransport
+
+    def startListening(self) -> None:
+        super().startListening()
+        # Connections have from the first what their port has.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def doRead(self) -> None:
+        """Accept who waits, some of them at a time."""
+        listening, reactor = self.socket, self.reactor
+        factory: Any = self.factory
+        for _ in range(ACCEPTED):
+            try:
+                accepted, peer = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                # Twisted knows what to do when there are no descriptors left.
+                super().doRead()
+                return
+            if len(peer) == 4 and peer[3]:
+                # An address of a link, which the name of its zone belongs to.
+                numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+                peer = (socket.getnameinfo(peer, numeric)[0], *peer[1:])
+            protocol = factory.buildProtocol(self._buildAddr(peer))
+            if protocol is None:
+                accepted.close()
+                continue
+            self.sessionno += 1
+            transport = self.transport(accepted, protocol, peer, self, self.sessionno, reactor)
+            protocol.makeConnection(transport)
 
 
 class UnixPort(unix.Port):
@@ -196,18 +278,29 @@ def listen(
     return listening
 
 
-def connect(where: ServerAddress, factory: Any, timeout: float, reactor: Any) -> Any:
+def connect(where: ServerAddress, factory: Any, reactor: Any) -> Any:
     """
     Begin to connect to `where`, whose host is an IP address; the factory, a
-    `ClientFactory`, hears of success and failure. Returns the connector.
+    `ClientFactory`, hears of success and failure. Returns the connector, which
+    knows no time limit.
     """
     connector: Any
     if isinstance(where, UnixAddress):
-        connector = UnixConnector(where.path, factory, timeout, reactor, 0)
+        connector = UnixConnector(where.path, factory, None, reactor, 0)
     else:
-        connector = Connector(where, factory, timeout, TcpClientTransport, reactor)
+        connector = Connector(where, factory, TcpClientTransport, reactor)
     connector.connect()
     return connector
+
+
+def tune(transport: Any) -> None:
+    """
+    Have a TCP connection send what it has at once, and find out when its peer
+    is gone. Ours are that way from the first.
+    """
+    if not getattr(transport, "tuned", False) and ITCPTransport.providedBy(transport):
+        transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)
 
 
 def _address(found: Any) -> address.IPv4Address | address.IPv6Address:

@@ -220,7 +220,7 @@ class MemoryBalancer:
         self.service.startService()
         self.peers: list[Peer] = []
 
-    def _connect(self, address: ServerAddress, factory: Any, timeout: float, reactor: Any) -> Any:
+    def _connect(self, address: ServerAddress, factory: Any, reactor: Any) -> Any:
         connector = Connector(address, factory)
         self.connectors.append(connector)
         return connector

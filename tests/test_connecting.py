@@ -41,7 +41,7 @@ class ConnectingTests(SynchronousTestCase):
 
     def begin(self, port: int, host: str = "127.0.0.1") -> Any:
         """Begin to connect, and have the reactor look once whether that is settled."""
-        connector = connect(TcpAddress(host, port), self.waiting, 5.0, self.reactor)
+        connector = connect(TcpAddress(host, port), self.waiting, self.reactor)
         self.assertEqual(self.waiting.failures, [])
         return connector
 
@@ -119,13 +119,6 @@ class ConnectingTests(SynchronousTestCase):
         if self.reactor.writers:
             self.settle()
         self.assertEqual(len(self.waiting.failures), 1)
-        self.assert_nothing_left()
-
-    def test_too_slow(self) -> None:
-        listening = self.listener()
-        self.begin(listening.getsockname()[1])
-        self.reactor.advance(5.1)
-        self.waiting.failures[0].trap(error.TimeoutError)
         self.assert_nothing_left()
 
     def test_given_up(self) -> None:

@@ -54,6 +54,19 @@ class Connecting(DoorCase):
         balancer.connectors[1].refuse(error.TimeoutError())
         self.assert_error(client.received(), 504)
 
+    def test_takes_too_long_to_accept(self) -> None:
+        balancer = self.balancer(servers=2)
+        client = balancer.client()
+        client.send(GET)
+        balancer.advance(4.5)
+        self.assertEqual(len(balancer.connectors), 1)
+        balancer.advance(2)
+        self.assertEqual(balancer.connectors[0].state, "disconnected")
+        self.assertEqual(len(balancer.connectors), 2)
+        balancer.advance(6.5)
+        self.assert_error(client.received(), 504)
+        self.assertIn("it had 5 s", balancer.servers[0].why)
+
     def test_connection_resets_while_connecting(self) -> None:
         balancer = self.balancer(servers=2)
         client = balancer.client()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IPushProducer,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -35,6 +34,7 @@ from balancebeam.http1.syntax import CRLF, HEAD_END
 from balancebeam.interfaces import StreamTransport
 from balancebeam.policy.limits.keys import pack_client
 from balancebeam.proxy_protocol import ProxiedConnection
+from balancebeam.transport import tune
 
 if TYPE_CHECKING:
     from balancebeam.doors.http import BalancerSite
@@ -87,8 +87,7 @@ class HttpChannel(Protocol):
         self._received = 0
 
     def connectionMade(self) -> None:
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
+        tune(self.transport)
         self.transport.registerProducer(self, True)
         self.site.channels.add(self)
 
@@ -312,8 +311,6 @@ class HttpChannel(Protocol):
     def open_tunnel(self) -> None:
         """From here on bytes pass both ways as they are."""
         self.state = TUNNEL
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpKeepAlive(True)
         data, self._buffer = self._buffer, b""
         if not self.reading:
             self.resume_reading()

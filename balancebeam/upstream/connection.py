@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Union
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -25,6 +25,7 @@ from balancebeam.http1.syntax import CRLF, HEAD_END, list_items
 from balancebeam.interfaces import StreamTransport
 from balancebeam.model import FailureKind, UpstreamFailure
 from balancebeam.ticker import Ticker
+from balancebeam.transport import tune
 from balancebeam.upstream.asker import Asker, Keeper
 from balancebeam.upstream.directory import Server
 
@@ -73,8 +74,7 @@ class UpstreamConnection(Protocol):
         self._body: Body | None = None
 
     def connectionMade(self) -> None:
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
+        tune(self.transport)
         self.transport.registerProducer(self, True)
 
     # What an exchange does with it.
@@ -100,8 +100,6 @@ class UpstreamConnection(Protocol):
 
     def keep_alive(self) -> None:
         """Have the kernel find out if the server is gone, for a silent tunnel."""
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpKeepAlive(True)
 
     def end_tunnel(self) -> None:
         """The client sends no more through the tunnel."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from balancebeam.interfaces import StreamTransport
 from balancebeam.splice import Splice, can_splice
+from balancebeam.transport import tune
 
 log = Logger()
 
@@ -49,9 +50,7 @@ class Link(Protocol):
         """Something has come while there is no other end: nobody is there to hear it."""
 
     def connectionMade(self) -> None:
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
+        tune(self.transport)
         self.transport.registerProducer(self, True)
 
     def join(self, other: Link) -> None:

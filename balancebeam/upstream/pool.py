@@ -28,9 +28,9 @@ from balancebeam.upstream.names import Names
 LONGEST_IDLE = 60.0
 
 
-# How a connection to an address is begun: address, factory, time limit,
-# reactor. Returns a connector.
-Connect = Callable[[ServerAddress, Any, float, Any], Any]
+# How a connection to an address is begun: address, factory, reactor. Returns a
+# connector.
+Connect = Callable[[ServerAddress, Any, Any], Any]
 
 
 # Who is told of failures that no request waits for.
@@ -62,6 +62,9 @@ class Attempt(ClientFactory):
         self._addresses: list[ServerAddress] = []
         self._connector: Any = None
         self._finding: defer.Deferred[list[ServerAddress]] | None = None
+        # When the address that is being tried was asked, on the ticker.
+        self._since = pool.ticker.now
+        self._late = False
 
     def begin(self) -> None:
         """Find out where the server is, and connect."""
@@ -84,9 +87,14 @@ class Attempt(ClientFactory):
         if not pool.open:
             self._failed(FailureKind.STOPPING, "")
             return
-        self._connector = pool.begin_connecting(
-            self._addresses.pop(0), self, pool.timeouts.connect, pool.reactor
-        )
+        self._since, self._late = pool.ticker.now, False
+        self._connector = pool.begin_connecting(self._addresses.pop(0), self, pool.reactor)
+
+    def end_if_late(self, now: float, limit: float) -> None:
+        """Wait no longer for an address that has not accepted for `limit` seconds."""
+        if self._connector is not None and now - self._since >= limit:
+            self._late = True
+            self._stop_connecting()
 
     def abandon(self) -> None:
         """Nobody waits any more; a connection that still comes is kept as idle."""
@@ -96,6 +104,9 @@ class Attempt(ClientFactory):
         """Stop connecting."""
         if self._finding is not None:
             self._finding.cancel()
+        self._stop_connecting()
+
+    def _stop_connecting(self) -> None:
         if self._connector is not None and self._connector.state == "connecting":
             self._connector.stopConnecting()
 
@@ -120,9 +131,13 @@ class Attempt(ClientFactory):
         if self._addresses:
             self._try_next()
             return
-        late = reason.check(error.TimeoutError, error.TCPTimedOutError) is not None
-        kind = FailureKind.CONNECT_TIMEOUT if late else FailureKind.UNREACHABLE
-        self._failed(kind, _in_words(reason))
+        if self._late:
+            limit = self._pool.timeouts.connect
+            self._failed(FailureKind.CONNECT_TIMEOUT, f"it had {limit:g} s")
+        else:
+            late = reason.check(error.TimeoutError, error.TCPTimedOutError) is not None
+            kind = FailureKind.CONNECT_TIMEOUT if late else FailureKind.UNREACHABLE
+            self._failed(kind, _in_words(reason))
 
     def _no_name(self, reason: Failure) -> None:
         if reason.check(defer.TimeoutError):
@@ -238,6 +253,7 @@ class ConnectionPool(service.Service):
 
     def sweep(self, now: float) -> None:
         """End what has been silent for too long."""
+        self.end_late_attempts(now)
         limit = self.timeouts.upstream
         for connection in list(self.connections):
             quiet = now - connection.quiet_since
@@ -255,6 +271,11 @@ class ConnectionPool(service.Service):
                     connection.give_up_client()
             elif quiet >= limit and connection.state != TUNNEL:
                 self._end_silent(connection, exchange, now)
+
+    def end_late_attempts(self, now: float) -> None:
+        """Give up servers that do not accept."""
+        for attempt in list(self.attempts):
+            attempt.end_if_late(now, self.timeouts.connect)
 
     def _end_silent(self, connection: UpstreamConnection, exchange: Any, now: float) -> None:
         """End it unless it is the client's turn, or the server takes what it is sent."""

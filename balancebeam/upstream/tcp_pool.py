@@ -68,6 +68,7 @@ class TcpPool(ConnectionPool):
         self.connections.discard(connection)
 
     def sweep(self, now: float) -> None:
+        self.end_late_attempts(now)
         for connection in list(self.connections):
             link: Any = connection
             link.abort_if_stuck(now, self.timeouts.idle)
