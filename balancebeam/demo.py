@@ -39,7 +39,7 @@ class DemoService(service.Service):
     _log = Logger()
 
     def __init__(self, count: int, directory: Directory, reactor: Any) -> None:
-        self._count = count
+        self.count = count
         self._directory = directory
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
@@ -47,7 +47,7 @@ class DemoService(service.Service):
 
     def startService(self) -> None:
         super().startService()
-        for number in range(1, self._count + 1):
+        for number in range(1, self.count + 1):
             name = f"demo server {number}"
             # Quiet: its requests are in nobody's interest.
             site = Site(_Hello(name), reactor=self._reactor)
@@ -56,7 +56,7 @@ class DemoService(service.Service):
             port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
             self._ports.append(port)
             address = TcpAddress("127.0.0.1", port.getHost().port)
-            self._servers.append(self._directory.add(ServerSettings(address)))
+            self._servers.append(self._directory.add(ServerSettings(address), registered=True))
             self._log.info("{name} is at {address}", name=name, address=str(address))
 
     def stopService(self) -> Any:

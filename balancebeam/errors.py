@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class StartError(SystemExit, Exception):
     """
@@ -15,6 +17,16 @@ class StartError(SystemExit, Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text
+
+    @classmethod
+    def of(cls, problems: Iterable[str]) -> StartError:
+        """The error that names all of `problems`."""
+        return cls("\n".join(f"balancebeam: {problem}" for problem in problems))
+
+    @property
+    def problems(self) -> list[str]:
+        """The mistakes alone."""
+        return [line.removeprefix("balancebeam: ") for line in self.text.splitlines()]
 
     def __str__(self) -> str:
         return self.text

@@ -1,145 +1,91 @@
-"""The listening sockets of one frontend, as a service."""
+"""One frontend: who comes in, and where they go."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from attrs import frozen
 from twisted.application import service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.logger import Logger
 
-from balancebeam import transport
+from balancebeam.doors.exchange import Observer
+from balancebeam.doors.forwarder import Onward, make_ids
 from balancebeam.doors.http import BalancerSite
 from balancebeam.doors.proxied import ProxiedSite
+from balancebeam.doors.routes import RouteTable
 from balancebeam.doors.tcp import TcpSite
-from balancebeam.errors import StartError
-from balancebeam.model import (
-    EndpointAddress,
-    ListenAddress,
-    ProxiedAddress,
-    TcpAddress,
-    UnixAddress,
-)
+from balancebeam.doors.trust import TrustedProxies
+from balancebeam.interfaces import Random
+from balancebeam.listeners import Clients
+from balancebeam.model import FrontendSettings, ListenAddress, ProxiedAddress
+from balancebeam.ticker import Ticker
+
+
+@frozen
+class Inside:
+    """What a frontend leads to: the routes, and who is told of requests that have ended."""
+
+    table: RouteTable
+    observer: Observer | None = None
 
 
 class FrontendService(service.Service):
-    """
-    Listens at `addresses` for the clients of `site`.
-
-    It does so in `privilegedStartService`, so that `twistd --uid` may use low
-    ports. Raises `StartError` if an address cannot be had; then none is kept.
-    """
-
-    _log = Logger()
+    """The clients of one frontend, who are served by `site`."""
 
     def __init__(
-        self,
-        name: str,
-        addresses: Sequence[ListenAddress],
-        site: BalancerSite | TcpSite,
-        reactor: Any,
-        data_reactor: Any,
+        self, settings: FrontendSettings, inside: Inside, ticker: Ticker, random: Random
     ) -> None:
-        self.name = f"frontend:{name}"
-        self.site = site
-        self.ports: list[IListeningPort] = []
-        self._addresses = addresses
-        self._endpoints = {
-            place: _endpoint(place, reactor)
-            for place in map(_place, addresses)
-            if isinstance(place, EndpointAddress)
-        }
-        self._proxied: ProxiedSite | None = None
-        if any(isinstance(address, ProxiedAddress) for address in addresses):
-            self._proxied = ProxiedSite(site)
-        self._data_reactor = data_reactor
-        self._listening = False
-
-    def privilegedStartService(self) -> None:
-        super().privilegedStartService()
-        self._listen()
-
-    def startService(self) -> None:
-        super().startService()
-        self._listen()
-
-    def _listen(self) -> None:
-        if self._listening:
-            return
-        self._listening = True
-        problems = []
-        for address in self._addresses:
-            try:
-                self._listen_at(address)
-            except (CannotListenError, OSError, ValueError) as error:
-                problems.append(f"--bind {address}: {_why(error)}")
-        if problems:
-            self._stop_listening().addErrback(
-                lambda failure: self._log.failure("while closing listeners", failure)
+        self.name = f"frontend:{settings.name}"
+        self.settings = settings
+        self._ticker = ticker
+        self._random = random
+        self.site: BalancerSite | TcpSite
+        if settings.mode == "tcp":
+            self.site = TcpSite(inside.table, ticker, settings.timeouts)
+        else:
+            self.site = BalancerSite(
+                inside.table, ticker, settings.timeouts, *self._manners(), settings.max_body
             )
-            _speak_plainly()
-            raise StartError("\n".join(f"balancebeam: {problem}" for problem in problems))
+        self.site.observer = inside.observer
+        self._proxied = ProxiedSite(self.site)
 
-    def _listen_at(self, address: ListenAddress) -> None:
-        place = _place(address)
-        factory: Any = self._proxied if isinstance(address, ProxiedAddress) else self.site
-        if not isinstance(place, EndpointAddress):
-            self.ports.append(transport.listen(place, factory, self._data_reactor))
-            return
-        failures: list[BaseException] = []
-        self._endpoints[place].listen(factory).addCallbacks(
-            self.ports.append, lambda failure: failures.append(failure.value)
-        )
-        # Endpoints that listen say so at once; a failure is raised from here
-        # so that it ends the start like that of any other address.
-        if failures:
-            raise OSError(str(failures[0])) from failures[0]
+    def _manners(self) -> tuple[TrustedProxies, Onward]:
+        settings = self.settings
+        trusted = TrustedProxies(settings.trusted_proxies)
+        return trusted, Onward(settings.forwarding, make_ids(self._random))
 
-    def _stop_listening(self) -> Deferred[Any]:
-        self._listening = False
-        ports, self.ports = self.ports, []
-        return DeferredList(
-            [maybeDeferred(port.stopListening) for port in ports], consumeErrors=False
-        )
+    def apply(self, settings: FrontendSettings, inside: Inside) -> None:
+        """Go by these from now on; connections that are open stay."""
+        self.settings = settings
+        site = self.site
+        site.timeouts = settings.timeouts
+        site.route(inside.table)
+        site.observer = inside.observer
+        if isinstance(site, BalancerSite):
+            site.max_body = settings.max_body
+            site.tell(*self._manners())
 
-    def stopService(self) -> Deferred[Any]:
-        super().stopService()
-        stopped = self._stop_listening()
+    def clients(self) -> Mapping[ListenAddress, Clients]:
+        """Who serves those that come in at each address."""
+        return {
+            address: self._proxied if isinstance(address, ProxiedAddress) else self.site
+            for address in self.settings.bind
+        }
+
+    def drain(self) -> None:
+        """Let clients go as soon as nothing is in progress."""
+        self.site.drain()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any client is connected."""
+        return self.site.busy
+
+    def dismiss(self) -> None:
+        """It is gone for good."""
+        self._ticker.remove(self.site.sweep)
+        self._ticker.remove(self._proxied.sweep)
+
+    def stopService(self) -> Any:
         self.site.close_all()
-        return stopped
-
-
-def _place(address: ListenAddress) -> TcpAddress | UnixAddress | EndpointAddress:
-    return address.address if isinstance(address, ProxiedAddress) else address
-
-
-def _speak_plainly() -> None:
-    """
-    Have the error that ends the program seen as it is. By now `twistd` sends
-    stderr to its log, which is right for a daemon only.
-    """
-    if sys.__stderr__ is not None and os.fstat(2).st_rdev != os.stat(os.devnull).st_rdev:
-        sys.stderr = sys.__stderr__
-
-
-def _endpoint(address: EndpointAddress, reactor: Any) -> IStreamServerEndpoint:
-    try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, address.description)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise StartError(
-            f"balancebeam: --bind: {address} is no endpoint description: {error}"
-        ) from error
-    return endpoint
-
-
-def _why(error: Exception) -> str:
-    """The reason in the operating system's words, with what would help."""
-    reason = error.socketError if isinstance(error, CannotListenError) else error
-    text = getattr(reason, "strerror", None) or str(reason)
-    return f"{text[:1].lower()}{text[1:]}; give another address or stop what uses it"
+        return super().stopService()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Union
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen
@@ -151,20 +151,28 @@ class Waiting:
 
 
 @frozen
-class Timeouts:
+class PoolTimeouts:
     """
-    Time limits in seconds.
-
-    `connect`: until a connection to a server stands. `upstream`: silence of a
-    server that owes an answer. `header`: a client's request head. `idle`:
-    silence of a client between requests, within a body, or while it should be
-    reading its answer.
+    Time limits in seconds. `connect`: until a connection to a server stands.
+    `upstream`: silence of a server that owes an answer.
     """
 
     connect: float = 5.0
     upstream: float = 60.0
+
+
+@frozen
+class FrontendTimeouts:
+    """
+    Time limits in seconds. `header`: a client's request head. `idle`: silence
+    of a client between requests, within a body, or while it should be reading
+    its answer. `tunnel`: silence on both sides of a TCP connection or a tunnel
+    such as a WebSocket; 0 for as long as they like.
+    """
+
     header: float = 10.0
     idle: float = 60.0
+    tunnel: float = 0.0
 
 
 @frozen
@@ -210,32 +218,108 @@ class LimitSettings:
 
 
 @frozen
-class Settings:
+class PoolSettings:
     """
-    Everything one balancer was told, checked and complete.
+    Servers that can stand in for each other.
 
     Over `slow_start` seconds a server that came back gets its full share
     little by little.
     """
 
-    servers: tuple[ServerSettings, ...]
-    bind: tuple[ListenAddress, ...] = (TcpAddress("0.0.0.0", 1100),)
-    mode: str = "http"
+    name: str = "app"
+    servers: tuple[ServerSettings, ...] = ()
     algorithm: str = "round-robin"
+    timeouts: PoolTimeouts = PoolTimeouts()
     active: ActiveChecks | None = None
     passive: PassiveChecks = PassiveChecks()
     retries: Retries = Retries()
     waiting: Waiting = Waiting()
     slow_start: float = 0.0
-    timeouts: Timeouts = Timeouts()
+    limits: tuple[LimitSettings, ...] = ()
+
+
+@frozen
+class RouteSettings:
+    """
+    Requests for `host` (or "*.example.org") below `path` go to the pool of that
+    name. In TCP mode `host` is the server name of a TLS client.
+    """
+
+    pool: str
+    host: str | None = None
+    path: str | None = None
+    limits: tuple[LimitSettings, ...] = ()
+
+
+@frozen
+class FrontendSettings:
+    """
+    Where clients come in, and where they go: by the first of `routes` that
+    matches, or else to the pool called `pool`.
+
+    With `registration`, servers may register through it from loopback and the
+    networks in `registration_from`. `access_log` is a file or "-".
+    """
+
+    name: str = "web"
+    bind: tuple[ListenAddress, ...] = (TcpAddress("0.0.0.0", 1100),)
+    mode: str = "http"
+    pool: str = "app"
+    routes: tuple[RouteSettings, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
-    forwarding: Forwarding = Forwarding()
+    max_body: int | None = None
+    registration: bool = False
+    registration_from: tuple[str, ...] = ()
+    access_log: str | None = None
+    access_log_format: str = "combined"
+    timeouts: FrontendTimeouts = FrontendTimeouts()
+    limits: tuple[LimitSettings, ...] = ()
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
-    limits: tuple[LimitSettings, ...] = ()
-    max_body: int | None = None
-    demo: int = 0
+    forwarding: Forwarding = Forwarding()
     log_connections: bool = False
+
+
+@frozen
+class Secret:
+    """A text that is not shown: `value` itself, or a file or a variable that holds it."""
+
+    value: str | None = field(default=None, repr=False)
+    file: str | None = None
+    variable: str | None = None
+
+
+@frozen
+class AdminSettings:
+    """Where the operator comes in, and the token that is asked for there, if any."""
+
+    bind: ListenAddress = TcpAddress("127.0.0.1", 1101)
+    token: Secret | None = None
+
+
+@frozen
+class Settings:
+    """
+    Everything one balancer was told, checked and complete.
+
+    `state` is the file in which the operator's marks outlive a restart.
+    `drain_timeout` is in seconds. So many `demo` servers are added to the
+    first pool.
+    """
+
+    frontends: tuple[FrontendSettings, ...]
+    pools: tuple[PoolSettings, ...]
+    admin: AdminSettings | None = None
+    state: str | None = None
+    drain_timeout: float = 30.0
+    demo: int = 0
+
+    def mode_of(self, pool: str) -> str:
+        """What the pool of that name is for: the mode of the frontends that use it."""
+        for frontend in self.frontends:
+            if pool == frontend.pool or any(pool == route.pool for route in frontend.routes):
+                return frontend.mode
+        return "http"
 
 
 class FailureKind(enum.Enum):

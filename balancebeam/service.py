@@ -4,57 +4,76 @@ The balancer as a tree of services.
 Starting the tree listens; stopping it closes everything. The children have
 names, so that whoever embeds the balancer finds them:
 
-    balancer.getServiceNamed("selector")     which server is tried first
-    balancer.getServiceNamed("health")       which are out, and why
-    balancer.getServiceNamed("checker")      asks how they are, if that is wanted
-    balancer.getServiceNamed("limiter")      who is admitted
-    balancer.getServiceNamed("pool")         connections to servers
-    balancer.getServiceNamed("frontend:web") the listening sockets
+    balancer.getServiceNamed("frontend:web")  the clients of a frontend
+    balancer.getServiceNamed("pool:app")      the servers of a pool; of its children
+        .getServiceNamed("selector")          says which server is tried first,
+        .getServiceNamed("health")            knows which are out, and why,
+        .getServiceNamed("checker")           asks how they are, if that is wanted,
+        .getServiceNamed("pool")              has the connections to them
+    balancer.getServiceNamed("limiter")       who is admitted
+    balancer.getServiceNamed("listeners")     the listening sockets
+    balancer.getServiceNamed("admin")         the operator's way in, if there is one
+
+What the first pool has is found by its short name as well: `selector`, `health`,
+`checker`, `pool`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import evolve
+from attrs import define
 from twisted.application import service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from balancebeam import transport
 from balancebeam.demo import DemoService
+from balancebeam.doors.exchange import Observer
 from balancebeam.doors.forwarder import Onward, make_ids
-from balancebeam.doors.http import BalancerSite
 from balancebeam.doors.resource import BalancerResource
-from balancebeam.doors.tcp import TcpSite
+from balancebeam.doors.routes import Route, RouteTable
 from balancebeam.doors.trust import TrustedProxies
-from balancebeam.frontend import FrontendService
+from balancebeam.errors import StartError
+from balancebeam.frontend import FrontendService, Inside
 from balancebeam.interfaces import Random
-from balancebeam.model import ActiveChecks, Settings
+from balancebeam.listeners import Entrance, ListenersService, check_endpoint, speak_plainly
+from balancebeam.model import FrontendSettings, Settings
 from balancebeam.observe.connections import ConnectionLog
 from balancebeam.policy.access import AccessList
-from balancebeam.policy.health import ActiveHealth
-from balancebeam.policy.limits.limit import make_limit
-from balancebeam.policy.selectors import ALGORITHMS
+from balancebeam.policy.routing import RouteRule
 from balancebeam.poller import batching_reactor
+from balancebeam.pools import PoolService, Surroundings
 from balancebeam.ticker import Ticker, sweep_interval
 from balancebeam.upstream.directory import Directory
-from balancebeam.upstream.health import HealthService
-from balancebeam.upstream.limiter import LimiterService
+from balancebeam.upstream.limiter import LimiterService, Scopes
 from balancebeam.upstream.names import Names
-from balancebeam.upstream.pool import Connect, ConnectionPool
-from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.tcp_pool import TcpPool
+from balancebeam.upstream.pool import Connect
+
+
+@define
+class Plan:
+    """All of a change that can fail, done; nothing of it is in use yet."""
+
+    settings: Settings
+    scopes: Scopes
+    opened: dict[Any, Entrance]
 
 
 class BalancerService(service.MultiService):
     """
     Everything one balancer consists of.
 
-    `resource` is its spine, for mounting in a `twisted.web` tree; with an
-    empty `settings.bind` that is the only way in. `clock` gives seconds and
-    never runs backwards, for limits; without one the reactor's is taken.
+    `resource` is the spine of the first frontend's pool, for mounting in a
+    `twisted.web` tree; where nothing is bound that is the only way in. `clock`
+    gives seconds and never runs backwards, for limits; without one the
+    reactor's is taken. `inherited` are descriptors of sockets that listen
+    already, by address.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -63,67 +82,252 @@ class BalancerService(service.MultiService):
         random: Random,
         connect: Connect = transport.connect,
         clock: Callable[[], float] | None = None,
+        inherited: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        timeouts = settings.timeouts
-        limits = (timeouts.connect, timeouts.upstream, timeouts.header, timeouts.idle)
-        ticker = Ticker(reactor, sweep_interval(*limits))
+        self.settings = settings
+        self.reactor = reactor
+        self.draining = False
+        self.pools: dict[str, PoolService] = {}
+        self.frontends: dict[str, FrontendService] = {}
+        # Those that are in no settings any more, but have something in progress.
+        self.leaving: list[PoolService | FrontendService] = []
+        self.ticker = Ticker(reactor, _interval(settings))
         data_reactor = batching_reactor(reactor)
-        self.directory = Directory(settings.servers)
-        algorithm = ALGORITHMS[settings.algorithm]
-        selector = SelectorService(lambda: algorithm(random), self.directory)
-        checks = settings.active or ActiveChecks()
-        active = ActiveHealth(checks.fall, checks.rise)
-        health = HealthService(
-            self.directory,
-            ticker,
-            settings.passive,
-            active,
-            slow_start=settings.slow_start,
-            longest_test=timeouts.upstream,
+        self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
+        self._around = Surroundings(
+            reactor, data_reactor, self.ticker, Names(reactor, self.ticker), random, connect
         )
-        rates = [make_limit(limit) for limit in settings.limits]
-        access = AccessList(settings.allow, settings.deny)
-        limiter = LimiterService(rates, access, ticker, clock or reactor.seconds)
-        names = Names(reactor, ticker)
-        kind = TcpPool if settings.mode == "tcp" else ConnectionPool
-        pool = kind(data_reactor, names, timeouts, ticker, connect, health.failed)
-        trusted = TrustedProxies(settings.trusted_proxies)
-        retries = settings.retries
-        if settings.mode == "tcp":
-            # A client is closed when there is no server left to try.
-            retries = evolve(retries, attempts=max(retries.attempts, len(settings.servers)))
-        self.resource = BalancerResource(
-            selector,
-            health,
-            limiter,
-            pool,
-            retries,
-            settings.waiting,
-            trusted=trusted,
-            onward=Onward(settings.forwarding, make_ids(random)),
-        )
-        if settings.log_connections:
-            self.resource.observer = ConnectionLog(reactor.seconds)
-        site: BalancerSite | TcpSite
-        if settings.mode == "tcp":
-            site = TcpSite(self.resource, ticker, timeouts)
-        else:
-            site = BalancerSite(self.resource, ticker, timeouts, settings.max_body)
-        self.frontend = FrontendService("web", settings.bind, site, reactor, data_reactor)
+        self.listeners = ListenersService(reactor, data_reactor, inherited)
+        for frontend in settings.frontends:
+            for address in frontend.bind:
+                check_endpoint(address, reactor)
         # Twisted starts children in this order, and what is listened to comes last.
-        children = [ticker, selector, health, limiter, pool]
-        if settings.active is not None:
-            # Imported here because treq, which checks need, takes its time.
-            from balancebeam.upstream.checker import CheckerService
-            from balancebeam.upstream.probes import probe_for
+        self.ticker.setServiceParent(self)
+        self.limiter.setServiceParent(self)
+        self.demo: DemoService | None = None
+        self._adopt(Plan(settings, self._plan_limits(settings), {}))
+        self.listeners.setServiceParent(self)
+        self.ticker.add(self._sweep)
 
-            probe = probe_for(settings.active, reactor)
-            children.append(CheckerService(probe, settings.active, self.directory, health, reactor))
-        if settings.demo:
-            children.append(DemoService(settings.demo, self.directory, reactor))
-        for child in (*children, self.frontend):
-            child.setServiceParent(self)
+    # What there is.
+
+    @property
+    def directory(self) -> Directory:
+        """The servers of the first pool."""
+        return self.first_pool.directory
+
+    @property
+    def first_pool(self) -> PoolService:
+        """Where servers register, and what is mounted."""
+        frontends = self.settings.frontends
+        return self.pools[frontends[0].pool if frontends else self.settings.pools[0].name]
+
+    @property
+    def frontend(self) -> FrontendService:
+        """The first frontend."""
+        return next(iter(self.frontends.values()))
+
+    @property
+    def resource(self) -> BalancerResource:
+        """The spine of the first pool."""
+        return self.first_pool.spine
+
+    def getServiceNamed(self, name: str) -> service.IService:
+        for tree in (self, self.first_pool):
+            if name in tree.namedServices:
+                found: service.IService = tree.namedServices[name]
+                return found
+        raise KeyError(name)
+
+    # Starting and stopping.
+
+    def privilegedStartService(self) -> None:
+        # Here, so that `twistd --uid` may use low ports.
+        self._listen()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        self.draining = False
+        self._listen()
+        super().startService()
+
+    def _listen(self) -> None:
+        clients = self._clients()
+        try:
+            self.listeners.use(clients, self.listeners.open(clients))
+        except StartError:
+            speak_plainly()
+            raise
+
+    def drain(self) -> Deferred[None]:
+        """
+        Let everybody go: listen no more, close idle clients, and let the others
+        finish, but for no longer than the settings say. Fires when nobody is left.
+        """
+        self.draining = True
+        self.listeners.close()
+        for frontend in self.frontends.values():
+            frontend.drain()
+        deadline = self.ticker.now + self.settings.drain_timeout
+        drained: Deferred[None] = Deferred()
+
+        def look(now: float) -> None:
+            busy = [one for one in (*self.frontends.values(), *self.leaving) if one.busy]
+            if busy and now < deadline:
+                return
+            if busy:
+                self.log.warn("the time for draining is over, and not everybody has left")
+            self.ticker.remove(look)
+            drained.callback(None)
+
+        self.ticker.add(look)
+        return drained
+
+    # Changing everything while it runs.
+
+    def apply(self, settings: Settings) -> None:
+        """
+        Go by `settings` from now on. What they do not change is not touched, and
+        nothing in progress is cut. Raises `StartError`, and then nothing has
+        changed, if a part of it cannot be had.
+        """
+        scopes = self._plan_limits(settings)
+        addresses = [address for frontend in settings.frontends for address in frontend.bind]
+        opened = self.listeners.open(addresses) if self.running else {}
+        self._adopt(Plan(settings, scopes, opened))
+        self.ticker.sweep_every(_interval(settings))
+
+    def _plan_limits(self, settings: Settings) -> Scopes:
+        wanted = {f"pool {pool.name}": pool.limits for pool in settings.pools}
+        for frontend in settings.frontends:
+            scope = f"frontend {frontend.name}"
+            wanted[scope] = frontend.limits
+            for route in frontend.routes:
+                # By what it is for, so that it keeps its limits when others come before it.
+                wanted[_route_scope(scope, route.host, route.path)] = route.limits
+        return self.limiter.plan(wanted)
+
+    def _adopt(self, plan: Plan) -> None:
+        """Make `plan` the truth. Nothing here can fail."""
+        settings = self.settings = plan.settings
+        self.limiter.adopt(plan.scopes)
+        self._adopt_pools(settings)
+        self._adopt_frontends(settings)
+        if self.running:
+            self.listeners.use(self._clients(), plan.opened)
+        self._adopt_demo(settings.demo)
+
+    def _adopt_pools(self, settings: Settings) -> None:
+        before, self.pools = self.pools, {}
+        for pool in settings.pools:
+            mode = settings.mode_of(pool.name)
+            gate = self.limiter.gate(self.limiter.scopes[f"pool {pool.name}"])
+            known = before.pop(pool.name, None)
+            if known is not None and known.mode != mode:
+                self._let_leave(known)
+                known = None
+            if known is None:
+                known = PoolService(pool, mode, gate, self._around)
+                known.setServiceParent(self)
+            else:
+                known.apply(pool)
+            known.spine.limiter = gate
+            self.pools[pool.name] = known
+        for gone in before.values():
+            self._let_leave(gone)
+
+    def _adopt_frontends(self, settings: Settings) -> None:
+        before, self.frontends = self.frontends, {}
+        for frontend in settings.frontends:
+            inside = Inside(self._table(frontend), self._observer(frontend))
+            known = before.pop(frontend.name, None)
+            if known is not None and known.settings.mode != frontend.mode:
+                self._let_leave(known)
+                known = None
+            if known is None:
+                known = FrontendService(frontend, inside, self.ticker, self._around.random)
+                known.setServiceParent(self)
+            else:
+                known.apply(frontend, inside)
+            self.frontends[frontend.name] = known
+        if settings.frontends:
+            self._tell_web_door(settings.frontends[0])
+        for gone in before.values():
+            self._let_leave(gone)
+
+    def _tell_web_door(self, frontend: FrontendSettings) -> None:
+        """What comes in through a `twisted.web` tree is treated as by `frontend`."""
+        spine = self.pools[frontend.pool].spine
+        spine.trusted = TrustedProxies(frontend.trusted_proxies)
+        spine.onward = Onward(frontend.forwarding, make_ids(self._around.random))
+        spine.idle_timeout = frontend.timeouts.idle
+        spine.limiter = self._table(frontend).default.limiter
+
+    def _table(self, frontend: FrontendSettings) -> RouteTable:
+        scope = f"frontend {frontend.name}"
+        scopes = self.limiter.scopes
+        access = AccessList(frontend.allow, frontend.deny)
+
+        def route(pool: str, own: str | None, rule: RouteRule) -> Route:
+            limits = scopes[scope] + (scopes[own] if own else ()) + scopes[f"pool {pool}"]
+            return Route(self.pools[pool].spine, self.limiter.gate(limits, access), rule)
+
+        routes = [
+            route(one.pool, _route_scope(scope, one.host, one.path), RouteRule(one.host, one.path))
+            for one in frontend.routes
+        ]
+        return RouteTable(route(frontend.pool, None, RouteRule()), routes)
+
+    def _observer(self, frontend: FrontendSettings) -> Observer | None:
+        return ConnectionLog(self.reactor.seconds) if frontend.log_connections else None
+
+    def _clients(self) -> dict[Any, Any]:
+        return {
+            address: clients
+            for frontend in self.frontends.values()
+            for address, clients in frontend.clients().items()
+        }
+
+    def _adopt_demo(self, count: int) -> None:
+        if self.demo is None and count:
+            self.demo = DemoService(count, self.directory, self.reactor)
+            self.demo.setServiceParent(self)
+        elif self.demo is not None and self.demo.count != count:
+            self.demo.disownServiceParent()
+            self.demo = None
+            self._adopt_demo(count)
+
+    # Those that leave.
+
+    def _let_leave(self, child: PoolService | FrontendService) -> None:
+        """`child` has lost its place, but what is in progress goes on."""
+        del self.namedServices[child.name]
+        child.name = f"{child.name} (leaving)"
+        child.drain()
+        self.leaving.append(child)
+
+    def _sweep(self, _: float) -> None:
+        for child in [one for one in self.leaving if not one.busy]:
+            self.leaving.remove(child)
+            child.dismiss()
+            self.services.remove(child)
+            child.parent = None
+            child.stopService()
+
+
+def _route_scope(frontend: str, host: str | None, path: str | None) -> str:
+    return f"{frontend} route {host} {path}"
+
+
+def _interval(settings: Settings) -> float:
+    limits = [0.0]
+    for pool in settings.pools:
+        limits += (pool.timeouts.connect, pool.timeouts.upstream)
+    for frontend in settings.frontends:
+        times = frontend.timeouts
+        limits += (times.header, times.idle, times.tunnel)
+    return sweep_interval(*(limit for limit in limits if limit))
 
 
 def make_balancer(

@@ -9,51 +9,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Callable, ClassVar, TypeVar
 
+from attrs import evolve
 from twisted.application.service import IService
 from twisted.python import usage
 
 from balancebeam import __version__
 from balancebeam.config.addresses import read_listen_address, read_server
 from balancebeam.config.checks import read_check_path
+from balancebeam.config.dump import dump
+from balancebeam.config.file import complete, read_file
+from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
 from balancebeam.config.hosts import read_hosts
-from balancebeam.config.mini import MiniSettings, read_mini
 from balancebeam.config.numbers import read_count, read_seconds
+from balancebeam.config.overlay import Overlay
+from balancebeam.config.whole import check_whole
 from balancebeam.errors import StartError
-from balancebeam.model import (
-    ActiveChecks,
-    LimitSettings,
-    PassiveChecks,
-    ServerSettings,
-    Settings,
-    Timeouts,
-)
+from balancebeam.model import ServerSettings, Settings
 from balancebeam.policy.networks import read_network
 from balancebeam.policy.selectors import ALGORITHMS, algorithm_name
 
 T = TypeVar("T")
 
-MODES = ("http", "tcp")
+TIMEOUTS = ("connect", "upstream", "header", "idle", "tunnel")
 
 
 class Options(usage.Options):
     """
     The options of the command line.
 
-    `settings` is what they say, once they are parsed. Mistakes end the
-    program with a `StartError` that names all of them.
+    `settings` is what they say, once they are parsed; `read` finds out what
+    they say by now, as files may have changed. Mistakes raise a `StartError`
+    that names all of them.
     """
 
     synopsis = "[options]"
     longdesc = (
-        "Balances HTTP requests or TCP connections over servers. --upstream, --bind and "
-        "--trusted-proxy may be given several times. For a first look: "
+        "Balances HTTP requests or TCP connections over servers. --upstream, --bind, "
+        "--trusted-proxy and --registration-from may be given several times. For a first look: "
         "twistd -n balancebeam --demo 3, and then curl http://localhost:1100/"
     )
 
     optParameters: ClassVar[list[list[str | None]]] = [
         ["mode", "m", None, "What to balance: http (unless told otherwise) or tcp."],
-        ["algorithm", "a", "round-robin", f"How to choose: {', '.join(sorted(ALGORITHMS))}."],
-        ["active-health-check-path", None, None, "Ask servers for this path if they are well."],
+        ["algorithm", "a", None, f"How to choose (round-robin): {', '.join(sorted(ALGORITHMS))}."],
+        ["active-health-check-path", None, None, "Ask servers for this path if they are well (/)."],
         [
             "active-health-check-interval",
             "t",
@@ -63,17 +62,34 @@ class Options(usage.Options):
         [
             "max-requests-per-minute",
             None,
-            "0",
+            None,
             "Requests of one client that are let in in a minute; 0 for any number.",
         ],
-        ["cooldown", None, "10", "How long a server that failed is avoided, in seconds."],
-        ["connect-timeout", None, "5", "Time limit for connecting to a server, in seconds."],
-        ["upstream-timeout", None, "60", "Time limit for a server's silence, in seconds."],
-        ["header-timeout", None, "10", "Time limit for a client's request head, in seconds."],
-        ["idle-timeout", None, "60", "Time limit for an idle client, in seconds."],
-        ["config", "c", None, "A file in the form of mini-balancer: [frontend] bind_on, ..."],
+        ["cooldown", None, None, "How long a server that failed is avoided, in seconds (10)."],
+        ["connect-timeout", None, None, "Time limit for connecting to a server, in seconds (5)."],
+        ["upstream-timeout", None, None, "Time limit for a server's silence, in seconds (60)."],
+        ["header-timeout", None, None, "Time limit for a client's request head, in seconds (10)."],
+        ["idle-timeout", None, None, "Time limit for an idle client, in seconds (60)."],
+        [
+            "tunnel-timeout",
+            None,
+            None,
+            "Time limit for a silent TCP connection or WebSocket, in seconds; 0 for none (0).",
+        ],
         ["hosts", None, None, "A file with one server, host:port, a line."],
-        ["demo", None, "0", "Start so many tiny servers and balance over them too."],
+        ["config", "c", None, "The configuration file; what else is given here wins."],
+        ["admin", None, None, "Where the operator is let in, such as 127.0.0.1:1101."],
+        ["admin-token-file", None, None, "The file with the token that the operator needs."],
+        ["state", None, None, "A file in which what is set at run time outlives a restart."],
+        ["drain-timeout", None, None, "How long to wait for clients at the end, in seconds (30)."],
+        ["access-log", None, None, "A file for a line about every request; - for stdout."],
+        ["access-log-format", None, None, "combined (unless told otherwise) or json."],
+        ["demo", None, None, "Start so many tiny servers and balance over them too."],
+    ]
+
+    optFlags: ClassVar[list[list[str | None]]] = [
+        ["registration", None, "Let servers register by POST /register, from this machine."],
+        ["check", None, "Read everything, print it as a configuration file, and exit."],
     ]
 
     settings: Settings
@@ -83,6 +99,7 @@ class Options(usage.Options):
         self._bind: list[str] = []
         self._upstreams: list[str] = []
         self._trusted: list[str] = []
+        self._registration_from: list[str] = []
         self._arguments: Sequence[str] = ()
         self._problems: list[str] = []
 
@@ -106,6 +123,10 @@ class Options(usage.Options):
         """A network (CIDR) of proxies whose X-Forwarded-* fields are believed."""
         self._trusted.append(network)
 
+    def opt_registration_from(self, network: str) -> None:
+        """A network (CIDR) from which servers may register too."""
+        self._registration_from.append(network)
+
     def opt_version(self) -> None:
         """Show the version and exit."""
         print(f"balancebeam {__version__}")
@@ -123,74 +144,92 @@ class Options(usage.Options):
             raise StartError(f"balancebeam: {error}; see twistd balancebeam --help") from None
 
     def postOptions(self) -> None:
-        problems = self._problems
-        mini = self._read_config()
-        self["mode"] = self["mode"] or "http"
+        self.settings = self.read()
+        if self["check"]:
+            print(dump(self.settings), end="")
+            raise SystemExit(0)
+
+    def read(self) -> Settings:
+        """What the options and the files say. Raises `StartError`."""
+        self._problems = []
+        settings = Settings((), ())
+        if self["config"] is not None:
+            settings, self._problems = read_file(self["config"])
         for argument in self._arguments:
-            problems.append(f"{argument!r} is no option; servers are given by --upstream")
-        if self["mode"] not in MODES:
-            problems.append(f"--mode: {self['mode']!r} is no mode; give {' or '.join(MODES)}")
-        settings = Settings(
-            servers=tuple(self._read_servers()) or mini.servers,
-            bind=tuple(self._read_each("bind", self._bind, read_listen_address))
-            or mini.bind
-            or Settings(servers=()).bind,
-            mode=self["mode"],
-            # S3 told of every connection.
-            log_connections=self["config"] is not None,
-            algorithm=self._read("algorithm", algorithm_name) or "",
-            active=self._read_checks(),
-            passive=PassiveChecks(
-                cooldown=self._read("cooldown", lambda text: read_seconds(text, zero=True)) or 0.0
-            ),
-            timeouts=Timeouts(
-                *(
-                    self._read(f"{name}-timeout", read_seconds) or 1.0
-                    for name in ("connect", "upstream", "header", "idle")
-                )
-            ),
-            trusted_proxies=tuple(self._read_each("trusted-proxy", self._trusted, read_network)),
-            limits=self._read_limits(),
-            demo=self._read("demo", lambda text: read_count(text, 0, 100)) or 0,
+            self._problems.append(f"{argument!r} is no option; servers are given by --upstream")
+        overlay = Overlay(complete(settings))
+        self._lay_over(overlay)
+        self._problems += overlay.problems
+        settings = complete(overlay.settings)
+        if not self._problems:
+            self._problems += check_whole(settings)
+        if self._problems:
+            raise StartError.of(self._problems)
+        return settings
+
+    def _lay_over(self, overlay: Overlay) -> None:
+        """Have the options win, one by one."""
+        self._lay_over_frontends(overlay)
+        self._lay_over_pools(overlay)
+        if self["admin"] is not None or self["admin-token-file"] is not None:
+            overlay.admin(self._read("admin", read_listen_address), self["admin-token-file"])
+        changes: dict[str, Any] = {}
+        if self["state"] is not None:
+            changes["state"] = self["state"]
+        if self["drain-timeout"] is not None:
+            changes["drain_timeout"] = self._read("drain-timeout", _seconds_or_none)
+        if self["demo"] is not None:
+            changes["demo"] = self._read("demo", lambda text: read_count(text, 0, 100))
+        overlay.settings = evolve(overlay.settings, **changes)
+
+    def _lay_over_frontends(self, overlay: Overlay) -> None:
+        mode = self._read("mode", _one_of(MODES))
+        if mode is not None:
+            overlay.mode(mode)
+        if self._bind:
+            overlay.bind(tuple(self._read_each("bind", self._bind, read_listen_address)))
+        if self._trusted:
+            trusted = tuple(self._read_each("trusted-proxy", self._trusted, read_network))
+            overlay.frontends(lambda one: evolve(one, trusted_proxies=trusted))
+        most = self._read("max-requests-per-minute", lambda text: read_count(text, 0, 10**9))
+        if most is not None:
+            overlay.requests_per_minute(most)
+        networks = tuple(
+            self._read_each("registration-from", self._registration_from, read_network)
         )
-        if not settings.servers and not settings.demo and not problems:
-            problems.append("no server to balance over; give --upstream host:port (or --demo 3)")
-        if problems:
-            raise StartError("\n".join(f"balancebeam: {problem}" for problem in problems))
-        self.settings = settings
+        if self["registration"]:
+            overlay.registration(networks)
+        elif networks:
+            self._problems.append("--registration-from: has no meaning without --registration")
+        if self["access-log"] is not None:
+            overlay.frontends(lambda one: evolve(one, access_log=self["access-log"]))
+        style = self._read("access-log-format", _one_of(ACCESS_LOG_FORMATS))
+        if style is not None:
+            overlay.frontends(lambda one: evolve(one, access_log_format=style))
 
-    def _read_config(self) -> MiniSettings:
-        """S3's file, which is about TCP and nothing else."""
-        if self["config"] is None:
-            return MiniSettings((), ())
-        if self["mode"] not in (None, "tcp"):
-            self._problems.append("--mode: the file given by --config is about TCP; give tcp")
-        self["mode"] = "tcp"
-        mini, problems = read_mini(self["config"])
-        self._problems += [f"--config: {problem}" for problem in problems]
-        return mini
-
-    def _read_checks(self) -> ActiveChecks | None:
-        """Either option turns active checks on."""
-        path = self["active-health-check-path"]
-        interval = self["active-health-check-interval"]
-        if path is None and interval is None:
-            return None
-        default = ActiveChecks(None if self["mode"] == "tcp" else "/")
-        if path is not None and self["mode"] == "tcp":
+    def _lay_over_pools(self, overlay: Overlay) -> None:
+        if self._upstreams or self["hosts"] is not None:
+            overlay.servers(tuple(self._read_servers()))
+        algorithm = self._read("algorithm", algorithm_name)
+        if algorithm is not None:
+            overlay.pools(lambda pool: evolve(pool, algorithm=algorithm))
+        for name in TIMEOUTS:
+            read = _seconds_or_none if name == "tunnel" else read_seconds
+            seconds = self._read(f"{name}-timeout", read)
+            if seconds is not None:
+                overlay.timeouts(name, seconds)
+        cooldown = self._read("cooldown", _seconds_or_none)
+        if cooldown is not None:
+            overlay.cooldown(cooldown)
+        path = self._read("active-health-check-path", read_check_path)
+        interval = self._read("active-health-check-interval", read_seconds)
+        if path is not None and all(one.mode == "tcp" for one in overlay.settings.frontends):
             self._problems.append(
                 "--active-health-check-path: a path belongs to --mode http; "
                 "give --active-health-check-interval to check by connecting"
             )
-        elif path is not None:
-            path = self._read("active-health-check-path", read_check_path)
-        if interval is not None:
-            interval = self._read("active-health-check-interval", read_seconds)
-        return ActiveChecks(path or default.path, interval or default.interval)
-
-    def _read_limits(self) -> tuple[LimitSettings, ...]:
-        most = self._read("max-requests-per-minute", lambda text: read_count(text, 0, 10**9))
-        return (LimitSettings(most, 60.0, name="requests-per-minute"),) if most else ()
+        if path is not None or interval is not None:
+            overlay.checks(path, interval)
 
     def _read_servers(self) -> list[ServerSettings]:
         servers = self._read_each("upstream", self._upstreams, read_server)
@@ -217,7 +256,23 @@ class Options(usage.Options):
         return values
 
     def _read(self, name: str, read: Callable[[str], T]) -> T | None:
+        """What `read` makes of the option; `None` if it was not given."""
+        if self[name] is None:
+            return None
         return next(iter(self._read_each(name, [self[name]], read)), None)
+
+
+def _seconds_or_none(text: str) -> float:
+    return read_seconds(text, zero=True)
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"{text!r} is not known; give {' or '.join(choices)}")
+        return text
+
+    return read
 
 
 def makeService(options: Options) -> IService:

@@ -43,12 +43,27 @@ class Ticker(service.Service):
         seconds: float = self._clock.seconds()
         return seconds
 
+    def remove(self, sweep: Callable[[float], object]) -> None:
+        """Have `sweep` called no more."""
+        self._sweeps.remove(sweep)
+
+    def sweep_every(self, interval: float) -> None:
+        """Sweep so often (in seconds) from now on."""
+        if interval != self.interval:
+            self.interval = interval
+            if self._loop.running:
+                self._loop.stop()
+                self._begin()
+
     def add(self, sweep: Callable[[float], object]) -> None:
         """Have `sweep(now)` called once per interval."""
         self._sweeps.append(sweep)
 
     def startService(self) -> None:
         super().startService()
+        self._begin()
+
+    def _begin(self) -> None:
         self._last = self._clock.seconds()
         self._loop.start(self.interval, now=False).addErrback(
             lambda failure: self._log.failure("the sweeps have stopped", failure)
@@ -64,7 +79,7 @@ class Ticker(service.Service):
         elapsed = seconds - self._last
         self._last = seconds
         self.now += min(max(elapsed, 0.0), self.interval * LONGEST_STEP)
-        for sweep in self._sweeps:
+        for sweep in list(self._sweeps):
             try:
                 sweep(self.now)
             except Exception:

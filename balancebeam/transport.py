@@ -10,6 +10,7 @@ first and fall back to that path for what it does not take.
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import sys
 import termios
@@ -19,6 +20,7 @@ from typing import Any
 from twisted.internet import address, tcp, unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ITCPTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
 
 from balancebeam.connecting import Connector
 from balancebeam.model import ServerAddress, TcpAddress, UnixAddress
@@ -223,6 +225,14 @@ class TcpPort(tcp.Port):
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
+    def loseConnection(self, connDone: Failure = Failure(CONNECTION_DONE)) -> Any:
+        """Listen no more; who has been accepted by the kernel already is let in."""
+        if self.connected:
+            self.doRead()
+        return super().loseConnection(connDone)
+
+    stopListening = loseConnection
+
     def doRead(self) -> None:
         """Accept who waits, some of them at a time."""
         listening, reactor = self.socket, self.reactor
@@ -274,6 +284,21 @@ def listen(
         interface = "" if where.host == "0.0.0.0" else where.host
         port = TcpPort(where.port, factory, BACKLOG, interface, reactor)
     port.startListening()
+    listening: IListeningPort = port
+    return listening
+
+
+def adopt(
+    where: TcpAddress | UnixAddress, descriptor: int, factory: IProtocolFactory, reactor: Any
+) -> IListeningPort:
+    """Go on listening at `where` with a socket that somebody else has opened."""
+    kind: Any = UnixPort if isinstance(where, UnixAddress) else TcpPort
+    with socket.socket(fileno=os.dup(descriptor)) as opened:
+        family = opened.family
+        opened.setblocking(False)
+    port: Any = kind._fromListeningDescriptor(reactor, descriptor, family, factory)
+    port.startListening()
+    os.close(descriptor)
     listening: IListeningPort = port
     return listening
 

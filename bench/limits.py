@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Callable
 
 from attrs import define
-from twisted.internet.task import Clock
 
 from balancebeam.model import LimitSettings
 from balancebeam.policy.access import AccessList
 from balancebeam.policy.limits.base import MOST_KEYS, Limiter
 from balancebeam.policy.limits.limit import LimitSet, make_limit
-from balancebeam.ticker import Ticker
-from balancebeam.upstream.limiter import Held, LimiterService
+from balancebeam.upstream.limiter import Gate, Held
 
 ALGORITHMS = ("fixed-window", "sliding-window", "sliding-log", "token-bucket", "concurrent")
 SIZES = (1_000, 1_000_000)
@@ -138,7 +136,7 @@ def service_nanoseconds(
 ) -> float:
     """For one request that the service admits, with the clock that it reads."""
     limits = [make_limit(settings) for settings in several]
-    service = LimiterService(limits, AccessList(), Ticker(Clock()), time.monotonic)
+    service = Gate(limits, AccessList(), time.monotonic)
     made = [Request(key) for key in keys_in_turn(size, requests)]
 
     def run() -> int:

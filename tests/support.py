@@ -6,8 +6,10 @@ A balancer in memory: its clients and servers are plain objects, its time is a
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
+from attrs import fields
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IPushProducer, ITCPTransport
@@ -17,8 +19,16 @@ from zope.interface import implementer
 
 from balancebeam.doors.channel import HttpChannel
 from balancebeam.doors.tcp import ClientLink
-from balancebeam.model import ServerAddress, ServerSettings, Settings, TcpAddress
+from balancebeam.model import (
+    FrontendSettings,
+    PoolSettings,
+    ServerAddress,
+    ServerSettings,
+    Settings,
+    TcpAddress,
+)
 from balancebeam.service import BalancerService
+from balancebeam.simple import Timeouts, simple_settings
 from balancebeam.upstream.directory import Server
 
 # What a producer is paused at, as in Twisted's transports.
@@ -200,6 +210,25 @@ class Connector:
         self.refuse(error.UserError())
 
 
+def flat(settings: Settings) -> SimpleNamespace:
+    """The settings of the first frontend and its pool, side by side."""
+    frontend, pool = settings.frontends[0], settings.pools[0]
+    return SimpleNamespace(
+        **{name.name: getattr(settings, name.name) for name in fields(Settings)},
+        **{name.name: getattr(pool, name.name) for name in fields(PoolSettings)}
+        | {name.name: getattr(frontend, name.name) for name in fields(FrontendSettings)}
+        | {
+            "timeouts": Timeouts(
+                pool.timeouts.connect,
+                pool.timeouts.upstream,
+                frontend.timeouts.header,
+                frontend.timeouts.idle,
+                frontend.timeouts.tunnel,
+            )
+        },
+    )
+
+
 class MemoryBalancer:
     """
     A whole balancer over `servers` servers, which are called 10.0.0.1 and so on.
@@ -215,7 +244,7 @@ class MemoryBalancer:
         )
         settings.setdefault("servers", listed)
         self.service = BalancerService(
-            Settings(bind=(), **settings), self.clock, random.Random(1), self._connect
+            simple_settings(bind=(), **settings), self.clock, random.Random(1), self._connect
         )
         self.service.startService()
         self.peers: list[Peer] = []

@@ -24,13 +24,13 @@ from balancebeam.model import (
     PassiveChecks,
     ServerAddress,
     ServerSettings,
-    Settings,
     TcpAddress,
     UnixAddress,
     UpstreamFailure,
 )
 from balancebeam.policy.health import ActiveHealth
 from balancebeam.service import BalancerService
+from balancebeam.simple import simple_settings
 from balancebeam.ticker import Ticker
 from balancebeam.upstream.checker import CheckerService
 from balancebeam.upstream.directory import Directory, Server
@@ -382,9 +382,9 @@ class InTheTree(SynchronousTestCase):
     """The checker is a service like the others, if it is wanted."""
 
     def names(self, **options: Any) -> set[str | None]:
-        settings = Settings((ServerSettings(TcpAddress("a", 1)),), bind=(), **options)
+        settings = simple_settings((ServerSettings(TcpAddress("a", 1)),), bind=(), **options)
         balancer = BalancerService(settings, MemoryReactorClock(), random.Random(1))
-        return {child.name for child in balancer}
+        return {child.name for child in balancer.first_pool}
 
     def test_only_if_it_is_wanted(self) -> None:
         self.assertNotIn("checker", self.names())

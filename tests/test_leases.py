@@ -14,10 +14,10 @@ from balancebeam.model import (
     Retries,
     ServerSettings,
     TcpAddress,
-    Timeouts,
     Waiting,
 )
 from balancebeam.policy.selectors import ALGORITHMS
+from balancebeam.simple import Timeouts
 from tests.support import GET, OK, MemoryBalancer, Peer
 from tests.test_http_door import DoorCase
 

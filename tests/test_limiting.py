@@ -101,7 +101,7 @@ class Answers(LimitCase):
         balancer = self.limited(LimitSettings(1, 5.0, dry_run=True))
         client = balancer.client()
         self.assertEqual(self.statuses(balancer, client, *[GET] * 3), [200] * 3)
-        self.assertEqual(balancer.service.resource.limiter.limits[0].refused, 2)  # type: ignore[attr-defined]
+        self.assertEqual(balancer.service.limiter.scopes["frontend web"][0].refused, 2)
 
     def test_without_limits_all_is_let_in(self) -> None:
         balancer = self.limited()
@@ -273,7 +273,7 @@ class AtOnce(LimitCase):
                 )
                 server.send(OK if end == "answered" else OK[:-1])
                 server.vanish()
-            limit = balancer.service.resource.limiter.limits[0]  # type: ignore[attr-defined]
+            limit = balancer.service.limiter.scopes["frontend web"][0]
             self.assertEqual(len(limit.limiter), 0, end)
 
 

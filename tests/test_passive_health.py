@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from balancebeam.model import OperatorState, PassiveChecks, ServerSettings, TcpAddress, Timeouts
+from balancebeam.model import OperatorState, PassiveChecks, ServerSettings, TcpAddress
+from balancebeam.simple import Timeouts
 from balancebeam.upstream.directory import Server
 from tests.support import GET, OK, MemoryBalancer, Peer
 from tests.test_http_door import DoorCase

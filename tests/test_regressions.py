@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from balancebeam.model import Timeouts
+from balancebeam.simple import Timeouts
 from tests.support import FULL, GET, OK, Peer, head_and_body
 from tests.test_http_door import DoorCase
 from tests.test_upgrade import SWITCH, UPGRADE
@@ -174,6 +174,8 @@ class Found(DoorCase):
             balancer = self.balancer(max_body=10)
             client = balancer.client()
             client.send(request)
+            if balancer.connectors:
+                balancer.accept()
             balancer.advance(62)
             lines, body = head_and_body(client.received())
             self.assertEqual(lines[0][9:10], b"4", request)

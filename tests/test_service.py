@@ -16,11 +16,13 @@ from zope.interface.verify import verifyObject
 from balancebeam.demo import DemoService
 from balancebeam.doors.exchange import Exchange
 from balancebeam.doors.resource import BalancerResource
+from balancebeam.doors.routes import Route, RouteTable
 from balancebeam.doors.trust import TrustedProxies
 from balancebeam.errors import StartError
-from balancebeam.model import EndpointAddress, ServerSettings, Settings, TcpAddress, UnixAddress
+from balancebeam.model import EndpointAddress, ServerSettings, TcpAddress, UnixAddress
 from balancebeam.policy.limits.limit import Refusal
 from balancebeam.service import BalancerService, make_balancer
+from balancebeam.simple import simple_settings
 from balancebeam.ticker import Ticker, sweep_interval
 from balancebeam.upstream.directory import Directory
 from balancebeam.upstream.names import KEPT, Names
@@ -33,7 +35,7 @@ class Tree(SynchronousTestCase):
     """What there is, under which name."""
 
     def test_children(self) -> None:
-        balancer = BalancerService(Settings(ONE), Clock(), random.Random(1))
+        balancer = BalancerService(simple_settings(ONE), Clock(), random.Random(1))
         for name in ("selector", "health", "limiter", "pool", "frontend:web"):
             verifyObject(IService, balancer.getServiceNamed(name))
         self.assertIsInstance(balancer.resource, BalancerResource)
@@ -41,14 +43,14 @@ class Tree(SynchronousTestCase):
 
     def test_making_touches_nothing(self) -> None:
         clock = Clock()
-        BalancerService(Settings(ONE), clock, random.Random(1))
+        BalancerService(simple_settings(ONE), clock, random.Random(1))
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_defaults(self) -> None:
-        self.assertIsInstance(make_balancer(Settings(ONE)), BalancerService)
+        self.assertIsInstance(make_balancer(simple_settings(ONE)), BalancerService)
 
     def test_bad_endpoint(self) -> None:
-        settings = Settings(ONE, bind=(EndpointAddress("tcp:http:colour=red"),))
+        settings = simple_settings(ONE, bind=(EndpointAddress("tcp:http:colour=red"),))
         error = self.assertRaises(StartError, BalancerService, settings, Clock(), random.Random(1))
         self.assertIn("--bind", str(error))
         self.assertEqual(error.code, str(error))
@@ -254,8 +256,8 @@ class Seams(SynchronousTestCase):
     def test_limiter(self) -> None:
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
-        resource = balancer.service.resource
-        resource.limiter = Refuser()
+        site = balancer.service.frontend.site
+        site.route(RouteTable(Route(balancer.service.resource, Refuser())))
         client = balancer.client()
         client.send(GET)
         lines, body = head_and_body(client.received())
@@ -275,7 +277,7 @@ class Seams(SynchronousTestCase):
             def exchange_ended(self, exchange: Any) -> None:
                 seen.append((exchange.status, exchange.ended))
 
-        balancer.service.resource.observer = Watcher()
+        balancer.service.frontend.site.observer = Watcher()
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from types import SimpleNamespace
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
@@ -17,16 +18,17 @@ from balancebeam.model import (
     ProxiedAddress,
     ServerSettings,
     TcpAddress,
-    Timeouts,
     UnixAddress,
 )
+from balancebeam.simple import Timeouts
 from balancebeam.tap import Options, makeService
+from tests.support import flat
 
 
-def parse(*arguments: str) -> Options:
+def parse(*arguments: str) -> SimpleNamespace:
     options = Options()
     options.parseOptions(list(arguments))
-    return options
+    return SimpleNamespace(settings=flat(options.settings))
 
 
 def scratch_file(case: SynchronousTestCase) -> str:

@@ -9,9 +9,9 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.doors.proxied import ProxiedSite
-from balancebeam.model import LimitSettings, OperatorState, ServerSettings, TcpAddress, Timeouts
+from balancebeam.model import LimitSettings, OperatorState, ServerSettings, TcpAddress
 from balancebeam.proxy_protocol import ProxiedConnection, proxy_header
-from balancebeam.upstream.tcp_pool import TcpPool
+from balancebeam.simple import Timeouts
 from tests.support import FULL, MemoryBalancer, Peer
 
 
@@ -190,10 +190,7 @@ class Ending(TcpCase):
         self.assertTrue(client.transport.closing)
 
     def test_silence_for_too_long(self) -> None:
-        balancer, client, server = self.joined()
-        pool = balancer.service.resource.pool
-        assert isinstance(pool, TcpPool)
-        pool.idle_limit = 5.0
+        balancer, client, server = self.joined(timeouts=Timeouts(tunnel=5))
         for _ in range(4):
             balancer.advance(3)
             server.send(b"still here")
@@ -203,7 +200,7 @@ class Ending(TcpCase):
         self.assert_free(balancer)
 
     def test_who_takes_nothing_of_the_last_is_not_waited_for_without_end(self) -> None:
-        balancer = self.balancer(timeouts=Timeouts(idle=5))
+        balancer = self.balancer(timeouts=Timeouts(idle=5, upstream=5))
         client = balancer.client()
         server = balancer.accept()
         client.transport.stuck = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from balancebeam.model import Timeouts
+from balancebeam.simple import Timeouts
 from tests.support import FULL, GET, OK
 from tests.test_http_door import DoorCase
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from balancebeam.model import Timeouts
+from balancebeam.simple import Timeouts
 from tests.support import FULL, GET, OK, MemoryBalancer, Peer, head_and_body
 from tests.test_http_door import DoorCase
 

@@ -11,7 +11,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
-from balancebeam.model import Timeouts
+from balancebeam.simple import Timeouts
 from tests.support import FULL, GET, OK, MemoryBalancer, Peer, head_and_body
 from tests.test_http_door import DoorCase
 

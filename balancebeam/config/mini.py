@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
-from attrs import frozen
-
 from balancebeam.config.addresses import read_listen_address, read_server_address
-from balancebeam.model import ListenAddress, ServerSettings
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from balancebeam.model import ServerSettings, Settings
+from balancebeam.simple import simple_settings
 
 _BACKEND = re.compile(r"\s*\[\[\s*frontend\s*\.\s*backend\s*\]\]")
 
 
-@frozen
-class MiniSettings:
-    """What S3's file says: a place to listen at, and servers to take in turn."""
-
-    bind: tuple[ListenAddress, ...]
-    servers: tuple[ServerSettings, ...]
+def is_mini(content: dict[str, Any]) -> bool:
+    """Whether this is S3's schema."""
+    frontend = content.get("frontend")
+    return isinstance(frontend, dict) and ("bind_on" in frontend or "backend" in frontend)
 
 
-def read_mini(path: str) -> tuple[MiniSettings, list[str]]:
-    """What the file at `path` says, and what is wrong with it, a line each."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        line = re.search(r"at line (\d+)", str(error))
-        place = f"{path}:{line[1]}" if line else path
-        return MiniSettings((), ()), [f"{place}: is no TOML: {error}"]
-    except UnicodeDecodeError:
-        return MiniSettings((), ()), [f"{path}: cannot be read: it is not UTF-8"]
-    except OSError as error:
-        return MiniSettings((), ()), [f"{path}: cannot be read: {error.strerror}"]
+def read_mini_content(path: str, text: str, content: dict[str, Any]) -> tuple[Settings, list[str]]:
+    """
+    What the file at `path`, which holds `text`, says, and what is wrong with
+    it, a line each.
+    """
     reader = _Reader(path, text)
     settings = reader.read(content)
     return settings, reader.problems
@@ -54,13 +36,13 @@ class _Reader:
         self._path = path
         self._lines = text.splitlines()
 
-    def read(self, content: dict[str, Any]) -> MiniSettings:
+    def read(self, content: dict[str, Any]) -> Settings:
         all_lines = range(1, len(self._lines) + 1)
         self._only("", content, ("frontend",), all_lines)
         frontend = content.get("frontend")
         if not isinstance(frontend, dict):
             self._say("frontend", all_lines, "needs a table [frontend] with bind_on")
-            return MiniSettings((), ())
+            return Settings((), ())
         self._only("frontend.", frontend, ("bind_on", "backend"), all_lines)
         bind = self._address(frontend.get("bind_on"), "bind_on", all_lines, read_listen_address)
         backends = frontend.get("backend", [])
@@ -68,7 +50,10 @@ class _Reader:
             self._say("frontend", all_lines, "needs a table [[frontend.backend]] with forward_to")
             backends = []
         servers = [s for n, backend in enumerate(backends) for s in self._backend(n, backend)]
-        return MiniSettings((bind,) if bind else (), tuple(servers))
+        # S3 told of every connection.
+        return simple_settings(
+            tuple(servers), (bind,) if bind else (), mode="tcp", log_connections=True
+        )
 
     def _backend(self, number: int, backend: Any) -> list[ServerSettings]:
         lines = self._part(number)

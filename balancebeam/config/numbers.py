@@ -8,13 +8,13 @@ import re
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?|\.[0-9]{1,12}")
 
 # A year; what is longer is a mistake, and timers overflow somewhere beyond.
-_LONGEST = 366 * 24 * 3600.0
+LONGEST = 366 * 24 * 3600.0
 
 
 def read_seconds(text: str, zero: bool = False) -> float:
     """A length of time in seconds. Raises `ValueError`."""
     seconds = float(text) if _DECIMAL.fullmatch(text) else math.nan
-    if not (0 <= seconds <= _LONGEST) or (seconds == 0 and not zero):
+    if not (0 <= seconds <= LONGEST) or (seconds == 0 and not zero):
         least = "0 or more" if zero else "more than 0"
         raise ValueError(f"{text!r} is no length of time; give seconds, {least}, such as 10 or 0.5")
     return seconds

@@ -38,6 +38,7 @@ from balancebeam.transport import tune
 
 if TYPE_CHECKING:
     from balancebeam.doors.http import BalancerSite
+    from balancebeam.doors.resource import BalancerResource
 
 HEADS, BODY, DISCARDING, ANSWERING, TUNNEL, LINGERING, CLOSING, CLOSED = range(8)
 
@@ -63,7 +64,6 @@ class HttpChannel(Protocol):
 
     def __init__(self, site: BalancerSite, peer: str, trusted: bool) -> None:
         self.site = site
-        self.spine = site.spine
         self.client = peer
         self.client_key = pack_client(peer)
         self.exchange: HttpExchange | None = None
@@ -74,7 +74,7 @@ class HttpChannel(Protocol):
         self.quiet_since = site.ticker.now
         self._ticker = site.ticker
         self._heads = site.heads
-        self._forwarder = Forwarder(peer, trusted, site.spine.onward)
+        self._forwarder = Forwarder(peer, trusted, site.onward)
         self._buffer = b""
         self.head_since: float | None = site.ticker.now
         self._advancing = False
@@ -90,6 +90,10 @@ class HttpChannel(Protocol):
         tune(self.transport)
         self.transport.registerProducer(self, True)
         self.site.channels.add(self)
+
+    def meet(self, trusted: bool) -> None:
+        """What is known of the client, and told of it, may have changed."""
+        self._forwarder = Forwarder(self.client, trusted, self.site.onward)
 
     # Bytes from the client.
 
@@ -124,7 +128,7 @@ class HttpChannel(Protocol):
                 self.pause_reading()
             return
         self._advancing = True
-        forwarder = self._forwarder
+        forwarder, site = self._forwarder, self.site
         while True:
             end = data.find(HEAD_END)
             if end < 0 or end > MAX_HEAD:
@@ -142,22 +146,21 @@ class HttpChannel(Protocol):
                 break
             self.head_since = None
             self._checked = 0
+            table = site.table
+            route = site.default if table is None else table.find(head.host, head.target)
             if head.extras is NO_EXTRAS and head.length >= 0 and head.minor and forwarder.usual:
                 if head.host is not forwarder.host:
                     forwarder.address(head.host)
-                exchange = HttpExchange(self, head, head.wire + forwarder.plain)
+                exchange = HttpExchange(self, route.spine, head, head.wire + forwarder.plain)
             else:
-                exchange = HttpExchange(self, head, forwarder.unusual(head, self.transport))
-                exchange.last_hop = head.last_hop
-                if forwarder.trusted:
-                    exchange.client = self.spine.trusted.client_of(self.client, head)
+                exchange = self._unusual_exchange(route.spine, head)
             self.exchange = exchange
             if head.length == 0:
                 self.state = ANSWERING
                 self._buffer = data[end + 4 :]
             elif not self._begin_body(exchange, head, data[end + 4 :]):
                 break
-            self.spine.forward(exchange)
+            route.spine.forward(exchange, route.limiter)
             if self.state != HEADS or self.backlogged:
                 break
             data, self._buffer = self._buffer, b""
@@ -165,6 +168,14 @@ class HttpChannel(Protocol):
                 self._await_request()
                 break
         self._advancing = False
+
+    def _unusual_exchange(self, spine: BalancerResource, head: RequestHead) -> HttpExchange:
+        forwarder, site = self._forwarder, self.site
+        exchange = HttpExchange(self, spine, head, forwarder.unusual(head, self.transport))
+        exchange.last_hop = head.last_hop
+        if forwarder.trusted:
+            exchange.client = site.trusted.client_of(self.client, head)
+        return exchange
 
     def _read_part_of_head(self, data: bytes) -> None:
         """Keep the beginning of a head, unless it can no longer become one."""
@@ -266,7 +277,7 @@ class HttpChannel(Protocol):
         self, status: int, text: str, fields: Fields, bodyless: bool, persistent: bool
     ) -> None:
         """Write an error answer of the proxy's own."""
-        now = self.spine.pool.reactor.seconds()
+        now = self._ticker.time()
         self.transport.write(answers.error_answer(status, text, fields, bodyless, persistent, now))
 
     def _refuse(self, refused: RequestRefused, bodyless: bool = False) -> None:
@@ -358,6 +369,14 @@ class HttpChannel(Protocol):
         self.transport.unregisterProducer()
         self.resume_reading()
         self.transport.loseWriteConnection()
+
+    def drain(self) -> None:
+        """Close now if nothing is going on, or else after the answer."""
+        if self.state == HEADS and self.head_since is None and not self._buffer:
+            # Who has only just come in has a first request to make.
+            self.lose()
+        elif self.exchange is not None and self.state != TUNNEL:
+            self.exchange.persistent = False
 
     def abort(self) -> None:
         """Close at once, in a way that no client takes for a regular end."""

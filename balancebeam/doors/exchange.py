@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
 
 from balancebeam.clients import client_name
 from balancebeam.interfaces import Choice
@@ -31,6 +32,13 @@ BUFFER = 64 * 1024
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
+class Observer(Interface):
+    """Who is told of every request that has ended."""
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """`exchange` is over, one way or another."""
+
+
 class Exchange(ABC):
     """
     What the spine and the pool have to know of it.
@@ -46,6 +54,7 @@ class Exchange(ABC):
     """
 
     spine: BalancerResource
+    observer: Observer | None = None
     client: str
     method: bytes
     connection: Any = None

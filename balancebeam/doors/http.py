@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from typing import Protocol as Interface
 
-from twisted.internet.interfaces import (
-    IAddress,
-)
+from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
 from balancebeam.doors.channel import HttpChannel
+from balancebeam.doors.exchange import Observer
+from balancebeam.doors.forwarder import Onward
 from balancebeam.doors.patience import end_if_too_slow
-from balancebeam.doors.resource import BalancerResource
-from balancebeam.model import Timeouts
+from balancebeam.doors.routes import RouteTable
+from balancebeam.doors.trust import TrustedProxies
+from balancebeam.http1.requests import RequestHeads
+from balancebeam.model import FrontendTimeouts
 from balancebeam.ticker import Ticker
 from balancebeam.transport import peer_name
 
@@ -31,37 +33,72 @@ class Part(Interface):
 
 class BalancerSite(Site):
     """
-    Listens for HTTP clients and hands their requests to a `BalancerResource`.
+    Listens for HTTP clients and hands their requests to a `BalancerResource`,
+    the one that `table` says.
 
-    `max_body` is the largest body in octets, `None` for no limit.
+    `trusted` are the proxies whose word about a client is taken, `onward` says
+    what servers are told. `max_body` is the largest body in octets, `None` for
+    no limit. A site that is `draining` lets clients go after their answers.
     """
 
     noisy = False
 
     def __init__(
         self,
-        spine: BalancerResource,
+        table: RouteTable,
         ticker: Ticker,
-        timeouts: Timeouts = Timeouts(),
+        timeouts: FrontendTimeouts,
+        trusted: TrustedProxies,
+        onward: Onward,
         max_body: int | None = None,
     ) -> None:
+        spine = table.default.spine
         super().__init__(spine, reactor=spine.reactor)
-        self.spine = spine
         self.ticker = ticker
         self.timeouts = timeouts
         self.max_body = max_body
-        self.heads = spine.heads
+        self._observer: Observer | None = None
+        self.draining = False
+        # Whether there is more to do for a request than to forward it.
+        self.unusual = False
+        self.heads = RequestHeads()
         self.channels: set[HttpChannel] = set()
         # Listeners of a kind of their own, whose clients come here in the end.
         self.parts: list[Part] = []
+        self.trusted = trusted
+        self.onward = onward
+        self.route(table)
         ticker.add(self.sweep)
+
+    def route(self, table: RouteTable) -> None:
+        """Requests go where `table` says from now on."""
+        self.resource = table.default.spine
+        self.default = table.default
+        # Most have nothing to look for.
+        self.table = table if table.routes else None
+
+    @property
+    def observer(self) -> Observer | None:
+        """Who is told of requests that have ended."""
+        return self._observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._observer = observer
+        self.unusual = self.draining or observer is not None
+
+    def tell(self, trusted: TrustedProxies, onward: Onward) -> None:
+        """Believe these proxies, and tell servers of clients in this way, from now on."""
+        self.trusted, self.onward = trusted, onward
+        for channel in self.channels:
+            channel.meet(trusted.includes(channel.client))
 
     def buildProtocol(self, addr: IAddress | None) -> HttpChannel:  # type: ignore[override]
         return self.channel_for(peer_name(addr))
 
     def channel_for(self, peer: str) -> HttpChannel:
         """The channel of a client that is called `peer`."""
-        return HttpChannel(self, peer, self.spine.trusted.includes(peer))
+        return HttpChannel(self, peer, self.trusted.includes(peer))
 
     def startFactory(self) -> None:
         """`Site` would keep a clock for its log here; ours is elsewhere."""
@@ -73,6 +110,19 @@ class BalancerSite(Site):
         """End what clients leave hanging for too long."""
         for channel in list(self.channels):
             end_if_too_slow(channel, self.timeouts, now, self.ticker.interval)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self.channels)
+
+    def drain(self) -> None:
+        """Close idle connections now, and the others after their answers; tunnels go on."""
+        self.draining = self.unusual = True
+        for part in self.parts:
+            part.close_all()
+        for channel in list(self.channels):
+            channel.drain()
 
     def close_all(self) -> None:
         """Close every client's connection, whatever is going on."""

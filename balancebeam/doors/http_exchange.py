@@ -15,6 +15,7 @@ from balancebeam.proxy_protocol import ProxiedConnection
 
 if TYPE_CHECKING:
     from balancebeam.doors.channel import HttpChannel
+    from balancebeam.doors.resource import BalancerResource
 
 CONTINUE = 100
 
@@ -36,16 +37,22 @@ class HttpExchange(MessageExchange):
     framed = True
     _held = b""
 
-    def __init__(self, channel: HttpChannel, head: RequestHead, wire: bytes) -> None:
+    def __init__(
+        self, channel: HttpChannel, spine: BalancerResource, head: RequestHead, wire: bytes
+    ) -> None:
         # What `super().__init__` does, without the call: this runs for every
         # request.
-        self.spine = channel.spine
+        self.spine = spine
         self.head = head
         self.method = head.method
         self.wire = wire
         self.client = channel.client
         self.channel = channel
         self.persistent = head.persistent
+        site = channel.site
+        if site.unusual:
+            self.observer = site.observer
+            self.persistent = head.persistent and not site.draining
         if head.extras.upgrade:
             self.upgrade = head.extras.upgrade
 

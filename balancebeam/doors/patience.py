@@ -14,7 +14,7 @@ from balancebeam.doors.channel import (
     TUNNEL,
     HttpChannel,
 )
-from balancebeam.model import Timeouts
+from balancebeam.model import FrontendTimeouts
 
 # After the last answer the client may still be sending. It is listened to for
 # so long (seconds) before the connection closes, so that the reset which
@@ -27,7 +27,9 @@ LINGER = 2.0
 HALF_CLOSED = 1.0
 
 
-def end_if_too_slow(channel: HttpChannel, timeouts: Timeouts, now: float, interval: float) -> None:
+def end_if_too_slow(
+    channel: HttpChannel, timeouts: FrontendTimeouts, now: float, interval: float
+) -> None:
     """
     End what has lasted too long. `interval` is the time between two sweeps,
     by which `now` may be late where a limit is about as short.
@@ -54,13 +56,20 @@ def end_if_too_slow(channel: HttpChannel, timeouts: Timeouts, now: float, interv
     elif state == ANSWERING:
         if channel.half_closed and quiet >= HALF_CLOSED + interval and not channel.responded:
             channel.abort()
-    elif state == TUNNEL and channel.half_over and quiet >= timeouts.idle:
-        # Half of it has ended and the other half is silent: nobody would
-        # notice if that were gone too.
+    elif state == TUNNEL:
+        _end_if_silent(channel, timeouts, quiet)
+
+
+def _end_if_silent(channel: HttpChannel, timeouts: FrontendTimeouts, quiet: float) -> None:
+    """Abort a tunnel through which nothing has passed for too long."""
+    # When half of it has ended and the other half is silent, nobody would
+    # notice if that were gone too.
+    limit = timeouts.tunnel or (timeouts.idle if channel.half_over else 0.0)
+    if limit and quiet >= limit:
         channel.abort()
 
 
-def _end_if_stuck(channel: HttpChannel, timeouts: Timeouts, now: float) -> None:
+def _end_if_stuck(channel: HttpChannel, timeouts: FrontendTimeouts, now: float) -> None:
     """Abort if the client has taken nothing for the idle time."""
     transport: Any = channel.transport
     outstanding = transport.outstanding() if hasattr(transport, "outstanding") else None

@@ -9,6 +9,7 @@ accounts for what happened.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import chain
 from random import SystemRandom
 from typing import Protocol as Interface
@@ -16,7 +17,7 @@ from typing import Protocol as Interface
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from balancebeam.doors.exchange import Exchange
+from balancebeam.doors.exchange import Exchange, Observer
 from balancebeam.doors.forwarder import Onward, make_ids
 from balancebeam.doors.trust import TrustedProxies
 from balancebeam.doors.waiting import WaitingLine
@@ -48,13 +49,6 @@ class LimiterSeam(Interface):
         """`request`, which was admitted, is over."""
 
 
-class Observer(Interface):
-    """Who is told of every request that has ended."""
-
-    def exchange_ended(self, exchange: Exchange) -> None:
-        """`exchange` is over, one way or another."""
-
-
 class BalancerResource(ReverseProxyResource):
     """
     Balances requests over servers.
@@ -75,7 +69,6 @@ class BalancerResource(ReverseProxyResource):
         pool: ConnectionPool,
         retries: Retries = Retries(),
         waiting: Waiting = Waiting(),
-        observer: Observer | None = None,
         trusted: TrustedProxies = TrustedProxies(()),
         path: bytes = b"",
         onward: Onward | None = None,
@@ -88,11 +81,16 @@ class BalancerResource(ReverseProxyResource):
         self.retries = RetryPolicy(retries.attempts)
         self.budget = RetryBudget(retries.budget)
         self.requests = 0
+        # Exchanges that ended, by the status of their answers; 0 without one.
+        self.answered: defaultdict[int, int] = defaultdict(int)
+        self.retried = 0
         self.waiting = WaitingLine(waiting)
         # Asked for every request, and a dict answers quicker.
         self._waiting_since = self.waiting.since
         self._handing_on = False
-        self.observer = observer
+        # For the web door. Others have their own.
+        self.observer: Observer | None = None
+        self.idle_timeout = 60.0
         self.trusted = trusted
         self.onward = onward or Onward(Forwarding(), make_ids(SystemRandom()))
         self.heads = RequestHeads()
@@ -110,10 +108,14 @@ class BalancerResource(ReverseProxyResource):
 
     # The way of a request.
 
-    def forward(self, exchange: Exchange) -> None:
-        """Take a request that a door has read, and see it through to its end."""
+    def forward(self, exchange: Exchange, limiter: LimiterSeam | None = None) -> None:
+        """
+        Take a request that a door has read, and see it through to its end. It
+        is asked of `limiter`, or else of the resource's own.
+        """
         self.requests += 1
-        limiter = self.limiter
+        if limiter is None:
+            limiter = self.limiter
         refusal = None if limiter.idle else limiter.admit(exchange)
         if refusal is not None:
             self._refuse(exchange, refusal)
@@ -172,6 +174,7 @@ class BalancerResource(ReverseProxyResource):
         exchange.server = server
         exchange.reason = reason
         server.in_flight += 1
+        server.requests += 1
         if server.watched:
             self._note_taken(exchange, server)
         if server.idle:
@@ -185,6 +188,7 @@ class BalancerResource(ReverseProxyResource):
         if server is None:
             # The client has left, and `finished` was told.
             return
+        server.failed += 1
         self.health.failed(server, exchange, failure)
         exchange.failure = failure
         if not self.retries.allows(exchange.method, failure, exchange.rewind()):
@@ -205,6 +209,7 @@ class BalancerResource(ReverseProxyResource):
         within_budget = self.budget.allows(self.requests)
         if len(exchange.tried) < self.retries.attempts and within_budget:
             self.budget.spend()
+            self.retried += 1
             exchange.candidates = self.selector.others(exchange.candidates)
             self._try_next(exchange)
         else:
@@ -224,6 +229,7 @@ class BalancerResource(ReverseProxyResource):
         exchange.failure = failure
         server = exchange.server
         if server is not None:
+            server.failed += 1
             self.health.failed(server, exchange, failure)
             self._release(exchange, server)
 
@@ -234,10 +240,11 @@ class BalancerResource(ReverseProxyResource):
             self._release(exchange, server)
         elif self._waiting_since:
             self.waiting.leave(exchange)
+        self.answered[exchange.status] += 1
         if exchange.held:
             self.limiter.release(exchange)
-        if self.observer is not None:
-            self.observer.exchange_ended(exchange)
+        if exchange.observer is not None:
+            exchange.observer.exchange_ended(exchange)
 
     def _release(self, exchange: Exchange, server: Server) -> None:
         """`server` has no more to do with the request."""
@@ -329,6 +336,12 @@ class BalancerResource(ReverseProxyResource):
             if free and self._may_have(server):
                 return server, reason
         return None
+
+    def configure(self, retries: Retries, waiting: Waiting) -> None:
+        """Go by these from now on."""
+        self.retries = RetryPolicy(retries.attempts)
+        self.budget.share = retries.budget
+        self.waiting.settings = waiting
 
     def sweep(self, now: float) -> None:
         """Serve those who wait, should servers have come back, and end what waits for too long."""

@@ -15,10 +15,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
-from balancebeam.doors.exchange import Exchange, Fields
+from balancebeam.client_hello import ClientHelloReader, NoClientHello
+from balancebeam.doors.exchange import Exchange, Fields, Observer
 from balancebeam.doors.http import Part
-from balancebeam.doors.resource import BalancerResource
-from balancebeam.model import Timeouts
+from balancebeam.doors.routes import Route, RouteTable
+from balancebeam.model import FrontendTimeouts
 from balancebeam.policy.limits.keys import pack_client
 from balancebeam.proxy_protocol import ProxiedConnection
 from balancebeam.ticker import Ticker
@@ -28,22 +29,41 @@ from balancebeam.upstream.tcp_pool import ServerLink
 
 
 class TcpSite(ServerFactory):
-    """Listens for TCP clients and has `spine` find servers for them."""
+    """
+    Listens for TCP clients and has a spine, the one that `table` says, find
+    servers for them. Where there are routes, clients are expected to begin TLS
+    and to say which server they want.
+    """
 
     noisy = False
 
-    def __init__(self, spine: BalancerResource, ticker: Ticker, timeouts: Timeouts) -> None:
-        self.spine = spine
+    def __init__(self, table: RouteTable, ticker: Ticker, timeouts: FrontendTimeouts) -> None:
         self.ticker = ticker
         self.timeouts = timeouts
+        self.observer: Observer | None = None
+        self.draining = False
         self.channels: set[ClientLink] = set()
         self.parts: list[Part] = []
+        self.route(table)
         ticker.add(self.sweep)
 
+    def route(self, table: RouteTable) -> None:
+        """New connections go where `table` says from now on."""
+        self.default = table.default
+        self.table = table if table.routes else None
+
     def sweep(self, now: float) -> None:
-        """End connections whose client does not take the last of what it was sent."""
+        """
+        End connections whose client does not take the last of what it was
+        sent, and those that are silent for too long; wait no longer for names.
+        """
+        timeouts = self.timeouts
         for channel in list(self.channels):
-            channel.abort_if_stuck(now, self.timeouts.idle)
+            channel.abort_if_stuck(now, timeouts.idle)
+            if timeouts.tunnel:
+                channel.exchange.end_if_idle(now, timeouts.tunnel)
+            if channel.hello is not None and now - channel.since >= timeouts.header:
+                channel.go(self.default)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientLink:
         return self.channel_for(peer_name(addr))
@@ -51,6 +71,17 @@ class TcpSite(ServerFactory):
     def channel_for(self, peer: str) -> ClientLink:
         """The link of a client that is called `peer`."""
         return ClientLink(self, peer)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self.channels)
+
+    def drain(self) -> None:
+        """Connections go on until they end; there are no others."""
+        self.draining = True
+        for part in self.parts:
+            part.close_all()
 
     def close_all(self) -> None:
         """Close every connection, whatever is going on."""
@@ -61,7 +92,11 @@ class TcpSite(ServerFactory):
 
 
 class ClientLink(Link):
-    """The client's end. `came_by` is the connection a PROXY header told of."""
+    """
+    The client's end. `came_by` is the connection a PROXY header told of. While
+    it is not known which server the client wants, `hello` reads it, and has
+    done so `since`, on the ticker.
+    """
 
     came_by: ProxiedConnection | None = None
 
@@ -70,21 +105,54 @@ class ClientLink(Link):
         self.site = site
         self.client = client
         self.client_key = pack_client(client)
+        self.hello: ClientHelloReader | None = None
+        self.since = 0.0
         self.exchange = TcpExchange(self)
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.site.channels.add(self)
-        self.site.spine.forward(self.exchange)
+        site = self.site
+        site.channels.add(self)
+        if site.table is None:
+            site.default.spine.forward(self.exchange, site.default.limiter)
+        else:
+            self.hello = ClientHelloReader()
+            self.since = site.ticker.now
 
     def keep(self, data: bytes) -> None:
-        self.exchange.hold(data, last=False)
+        reader = self.hello
+        if reader is None:
+            self.exchange.hold(data, last=False)
+            return
+        try:
+            hello = reader.feed(data)
+        except NoClientHello:
+            # Those who do not speak TLS have no name to go by.
+            self.go(self.site.default)
+            return
+        if hello is not None:
+            name, table = hello.server_name, self.site.table
+            if name is None or table is None:
+                self.go(self.site.default)
+            else:
+                self.go(table.find(name.encode(), b"/"))
+
+    def go(self, route: Route) -> None:
+        """Take `route`, with what has come so far."""
+        reader, self.hello = self.hello, None
+        self.exchange.spine = route.spine
+        if reader is not None and reader.received:
+            self.exchange.hold(bytes(reader.received), last=False)
+        route.spine.forward(self.exchange, route.limiter)
 
     def readConnectionLost(self) -> None:
         self.exchange.half_ended("the client closed")
         super().readConnectionLost()
+        if self.hello is not None:
+            self.go(self.site.default)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.hello = None
         super().connectionLost(reason)
         self.site.channels.discard(self)
         self.exchange.client_lost(clean=reason.check(ConnectionDone) is not None)
@@ -100,7 +168,8 @@ class TcpExchange(Exchange):
     why = ""
 
     def __init__(self, link: ClientLink) -> None:
-        self.spine = link.site.spine
+        self.spine = link.site.default.spine
+        self.observer = link.site.observer
         self.client = link.client
         self.link = link
         self.begun = self.spine.pool.reactor.seconds()

@@ -16,7 +16,7 @@ class WaitingLine:
     """
 
     def __init__(self, settings: Waiting) -> None:
-        self._settings = settings
+        self.settings = settings
         # Since when each of them waits, on the ticker, in that order.
         self.since: dict[Exchange, float] = {}
 
@@ -32,7 +32,7 @@ class WaitingLine:
     @property
     def full(self) -> bool:
         """Whether nobody else may wait."""
-        return len(self.since) >= self._settings.limit
+        return len(self.since) >= self.settings.limit
 
     @property
     def first_was_tried(self) -> bool:
@@ -51,7 +51,7 @@ class WaitingLine:
         """Those that have waited for too long, who leave by this."""
         late = []
         for exchange, since in self.since.items():
-            if now - since < self._settings.timeout:
+            if now - since < self.settings.timeout:
                 break
             late.append(exchange)
         for exchange in late:

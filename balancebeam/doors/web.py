@@ -47,6 +47,7 @@ def forward_web_request(spine: BalancerResource, request: Request) -> None:
     wire = spine.onward.wire(head, peer.encode("ascii"), proto, b"", trusted)
     client = spine.trusted.client_of(peer, head) if trusted else peer
     exchange = WebExchange(spine, head, wire, client, request)
+    exchange.observer = spine.observer
     request.notifyFinish().addErrback(exchange.left)
     if head.length:
         exchange.expect_body()
@@ -210,7 +211,7 @@ class WebExchange(MessageExchange):
 
     def is_stuck(self, now: float) -> bool:
         since = self._paused_since
-        return since is not None and now - since >= self.spine.pool.timeouts.idle
+        return since is not None and now - since >= self.spine.idle_timeout
 
     def pauseProducing(self) -> None:
         self._paused_since = self.spine.pool.ticker.now

@@ -56,3 +56,16 @@ def _without_dots(path: bytes) -> bytes:
         elif segment != b".":
             segments.append(segment)
     return b"/" + b"/".join(segments)
+
+
+def routed_path(target: bytes) -> bytes:
+    """
+    The path of a request's target as most servers read it: percent-encoding
+    undone, slashes merged, dots resolved (RFC 3986, 5.2.4).
+    """
+    path = target.partition(b"?")[0]
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    if b"//" in path:
+        path = _SLASHES.sub(b"/", path)
+    return _without_dots(path) if b"/." in path else path

@@ -47,7 +47,7 @@ class RetryBudget:
     """
 
     def __init__(self, share: float) -> None:
-        self._share = share
+        self.share = share
         self._retries = 0
         # When, and both counts up to then; the first is the oldest that matters.
         self._past: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
@@ -62,7 +62,7 @@ class RetryBudget:
     def allows(self, requests: int) -> bool:
         """Whether one more retry is allowed, after so many `requests` in all."""
         _, requests_then, retries_then = self._past[0]
-        allowed = max(ALWAYS, self._share * (requests - requests_then))
+        allowed = max(ALWAYS, self.share * (requests - requests_then))
         return self._retries - retries_then < allowed
 
     def spend(self) -> None:

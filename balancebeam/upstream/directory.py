@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable
 
-from balancebeam.model import OperatorState, ServerSettings
+from balancebeam.model import OperatorState, ServerAddress, ServerSettings
 from balancebeam.policy.outliers import AnswerCounts
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ class Server:
     """
     One server while the program runs.
 
-    `in_flight` counts the requests that are its to answer. `idle` holds its
+    `in_flight` counts the requests that are its to answer, `requests` those it
+    was ever given, and `failed` those that it failed. `idle` holds its
     idle connections, the one used last at the end. `share` is its weight, or
     less while it warms up.
 
@@ -39,20 +40,18 @@ class Server:
     nothing any more. Since `well_since` all is well again.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, registered: bool = False) -> None:
         self.address = settings.address
         self.name = str(settings.address)
         self.weight = settings.weight
         self.share = float(settings.weight)
-        self.backup = settings.backup
-        self.max_in_flight = settings.max_in_flight or sys.maxsize
-        self.proxy_protocol = settings.proxy_protocol
-        # A connection that began with a client's address is for no other.
-        self.usual_idle = 0 if settings.proxy_protocol else MAX_IDLE
-        self.max_idle = self.usual_idle
-        self.in_flight = 0
+        self.registered = registered
         self.idle: dict[UpstreamConnection, None] = {}
         self.operator = OperatorState.READY
+        self.configure(settings)
+        self.in_flight = 0
+        self.requests = 0
+        self.failed = 0
         self.removed = False
         self.healthy = True
         self.checks_in_row = 0
@@ -72,6 +71,21 @@ class Server:
         self.tested_at = 0.0
         self.well_since = 0.0
         self.answers: AnswerCounts | None = None
+
+    def configure(self, settings: ServerSettings) -> None:
+        """Take over all of `settings` but the weight."""
+        self.backup = settings.backup
+        self.max_in_flight = settings.max_in_flight or sys.maxsize
+        self.proxy_protocol = settings.proxy_protocol
+        # What the file says of its weight, whatever the operator has made of it.
+        self.configured_weight = settings.weight
+        # A connection that began with a client's address is for no other.
+        self.usual_idle = 0 if settings.proxy_protocol else MAX_IDLE
+        if self.operator is OperatorState.READY:
+            self.max_idle = self.usual_idle
+        if not self.usual_idle:
+            for connection in list(self.idle):
+                connection.leave_pool()
 
     def watch(self, *, followed: bool | None = None, suspect: bool | None = None) -> None:
         """Set either reason for which somebody wants to hear of its requests."""
@@ -130,6 +144,7 @@ class Directory:
     def __init__(self, servers: Iterable[ServerSettings] = ()) -> None:
         self.servers: list[Server] = []
         self.generation = 0
+        self._leaving: list[Server] = []
         self._tiers: tuple[tuple[Server, ...], ...] | None = None
         self._listeners: list[Callable[[], object]] = []
         for settings in servers:
@@ -146,13 +161,32 @@ class Directory:
             self._tiers = tuple(tuple(tier) for tier in tiers)
         return self._tiers
 
+    @property
+    def leaving(self) -> list[Server]:
+        """Those that were removed, but have requests in flight."""
+        return [server for server in self._leaving if server.in_flight]
+
     def listen(self, listener: Callable[[], object]) -> None:
         """Have `listener` called after every change."""
         self._listeners.append(listener)
 
-    def add(self, settings: ServerSettings) -> Server:
-        """Add a server, behind those that are there."""
-        server = Server(settings)
+    def find(self, address: ServerAddress) -> Server | None:
+        """The server at `address`, if there is one."""
+        return next((server for server in self.servers if server.address == address), None)
+
+    def sort(self, place: Callable[[Server], int]) -> None:
+        """Have the servers in the order of their places."""
+        ordered = sorted(self.servers, key=place)
+        if ordered != self.servers:
+            self.servers = ordered
+            self.changed()
+
+    def add(self, settings: ServerSettings, registered: bool = False) -> Server:
+        """
+        Add a server, behind those that are there. One that is `registered` does
+        not leave because it is in no file.
+        """
+        server = Server(settings, registered)
         self.servers.append(server)
         self.generation += 1
         self.changed(server)
@@ -161,6 +195,9 @@ class Directory:
     def remove(self, server: Server) -> None:
         """Give `server` no more requests; those in flight go on."""
         self.servers.remove(server)
+        self._leaving = [one for one in self._leaving if one.in_flight]
+        if server.in_flight:
+            self._leaving.append(server)
         server.removed = True
         self.generation += 1
         server.retire()

@@ -48,6 +48,22 @@ class HealthService(service.Service):
     ) -> None:
         self._directory = directory
         self._ticker = ticker
+        # When each of those that warm up came back, on the ticker.
+        self._warming: dict[Server, float] = {}
+        self._ejected: set[Server] = set()
+        self._generation = -1
+        self.configure(passive, active, slow_start, longest_test)
+        ticker.add(self.sweep)
+        directory.listen(self._changed)
+
+    def configure(
+        self,
+        passive: PassiveChecks,
+        active: ActiveHealth,
+        slow_start: float,
+        longest_test: float,
+    ) -> None:
+        """Go by these from now on; what is known of servers stays."""
         self._passive = PassiveHealth(passive.cooldown, passive.failures)
         self._active = active
         self._window = passive.window
@@ -56,15 +72,21 @@ class HealthService(service.Service):
             self._outliers = ErrorRatio(
                 passive.error_ratio, passive.least_answers, passive.most_ejected
             )
+        else:
+            for server in self._directory.servers:
+                server.answers = None
         self._slow_start = SlowStart(slow_start)
-        # When each of those that warm up came back, on the ticker.
-        self._warming: dict[Server, float] = {}
-        self._ejected: set[Server] = set()
-        self._generation = -1
         self._longest_test = longest_test
-        ticker.add(self.sweep)
-        directory.listen(self._changed)
+        self._generation = -1
         self._changed()
+
+    def forget_checks(self) -> None:
+        """Nobody asks servers any more how they are: those that were down for it are up."""
+        for server in self._directory.servers:
+            server.checks_in_row = 0
+            if not server.healthy:
+                server.healthy = True
+                self._moved(server, "it is not checked any more")
 
     # What requests tell.
 

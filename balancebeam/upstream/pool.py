@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from balancebeam import transport
 from balancebeam.http1.responses import ResponseHeads
-from balancebeam.model import FailureKind, ServerAddress, Timeouts, UpstreamFailure
+from balancebeam.model import FailureKind, PoolTimeouts, ServerAddress, UpstreamFailure
 from balancebeam.proxy_protocol import ProxiedConnection, proxy_header
 from balancebeam.ticker import Ticker
 from balancebeam.upstream.connection import IDLE, TUNNEL, UpstreamConnection
@@ -194,7 +194,7 @@ class ConnectionPool(service.Service):
         self,
         reactor: Any,
         names: Names,
-        timeouts: Timeouts,
+        timeouts: PoolTimeouts,
         ticker: Ticker,
         connect: Connect = transport.connect,
         report: Report = lambda server, request, failure: None,

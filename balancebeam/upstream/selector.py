@@ -34,6 +34,11 @@ class SelectorService(service.Service):
         self, make_algorithm: Callable[[], Algorithm[Server]], directory: Directory
     ) -> None:
         self.directory = directory
+        self.use(make_algorithm)
+        directory.listen(self._changed)
+
+    def use(self, make_algorithm: Callable[[], Algorithm[Server]]) -> None:
+        """Choose by this algorithm from now on, of which there is one for each tier."""
         self._tiers = [make_algorithm() for _ in Tier]
         self._stale = [True] * len(Tier)
         self._first = self._tiers[Tier.PRIMARY]
@@ -43,7 +48,6 @@ class SelectorService(service.Service):
         self._only_first = False
         self.follows_load = self._first.follows_load
         self._generation = -1
-        directory.listen(self._changed)
         self._changed()
 
     def candidates(self, client: str) -> Iterator[Choice[Server]]:

@@ -48,14 +48,7 @@ class ServerLink(Link):
 
 
 class TcpPool(ConnectionPool):
-    """
-    All connections to servers, none of which is used twice.
-
-    One through which nothing has passed for `idle_limit` seconds is ended, if
-    that is given.
-    """
-
-    idle_limit: float | None = None
+    """All connections to servers, none of which is used twice."""
 
     def fresh(self, server: Server, attempt: Attempt) -> ServerLink:
         return ServerLink(server, self, attempt)
@@ -71,9 +64,7 @@ class TcpPool(ConnectionPool):
         self.end_late_attempts(now)
         for connection in list(self.connections):
             link: Any = connection
-            link.abort_if_stuck(now, self.timeouts.idle)
-            if self.idle_limit is not None and link.exchange is not None:
-                link.exchange.end_if_idle(now, self.idle_limit)
+            link.abort_if_stuck(now, self.timeouts.upstream)
 
     def stopService(self) -> Any:
         self.open = False

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Callable, Optional
-from urllib.parse import unquote_to_bytes
 
 from balancebeam.clients import client_address
 from balancebeam.interfaces import LimitedRequest
+from balancebeam.policy.hosts import plain_host
 from balancebeam.policy.paths import is_below, normal_path
 
 # What a request is counted under; `None` if the limit is not about it.
@@ -56,7 +56,7 @@ def _one(name: str, ipv6_prefix: int) -> KeyMaker:
     if name == "client":
         return _client_key(ipv6_prefix)
     if name == "host":
-        return lambda request: _short(_plain_host(request.host or b""))
+        return lambda request: _short(plain_host(request.host or b""))
     if kind == "header" and _FIELD_NAME.fullmatch(rest):
         return _field_key(rest.lower().replace("_", "-"))
     if kind == "path" and rest.startswith("/"):
@@ -113,9 +113,3 @@ def _joined(makers: Sequence[KeyMaker]) -> KeyMaker:
 
 def _short(key: bytes) -> bytes:
     return key if len(key) <= _LONGEST else blake2b(key, digest_size=16).digest()
-
-
-def _plain_host(authority: bytes) -> bytes:
-    """A host in the one way to write it, without its port."""
-    host = re.sub(rb":[0-9]*$", b"", unquote_to_bytes(authority)).lower()
-    return host[:-1] if host.endswith(b".") else host

@@ -1,0 +1,217 @@
+"""Settings as a configuration file that reads back to the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from balancebeam.model import (
+    ActiveChecks,
+    AdminSettings,
+    FrontendSettings,
+    LimitSettings,
+    PoolSettings,
+    RouteSettings,
+    ServerSettings,
+    Settings,
+)
+
+# What stands for a secret that is not shown.
+MASK = "********"
+
+
+def dump(settings: Settings, mask: bool = False) -> str:
+    """All of `settings` as TOML; secrets are not shown with `mask`."""
+    lines = list(
+        _table(
+            "",
+            {
+                "state": settings.state,
+                "drain_timeout": settings.drain_timeout,
+                "demo": settings.demo,
+            },
+        )
+    )
+    for frontend in settings.frontends:
+        lines += _frontend(frontend)
+    for pool in settings.pools:
+        lines += _pool(pool)
+    if settings.admin is not None:
+        lines += _table("[admin]", _admin(settings.admin, mask))
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _frontend(frontend: FrontendSettings) -> Iterator[str]:
+    tcp = frontend.mode == "tcp"
+    yield from _table(
+        "[[frontend]]",
+        {
+            "name": frontend.name,
+            "bind": [str(address) for address in frontend.bind],
+            "mode": frontend.mode,
+            "pool": frontend.pool,
+            "trusted_proxies": list(frontend.trusted_proxies),
+            "max_body": frontend.max_body,
+            "registration": None if tcp else frontend.registration,
+            "registration_from": None if tcp else list(frontend.registration_from),
+            "access_log": frontend.access_log,
+            "access_log_format": frontend.access_log_format,
+            "log_connections": frontend.log_connections if tcp else None,
+            "allow": list(frontend.allow),
+            "deny": list(frontend.deny),
+        },
+    )
+    yield from _table(
+        "[frontend.timeouts]",
+        {
+            "header": frontend.timeouts.header,
+            "idle": frontend.timeouts.idle,
+            "tunnel": frontend.timeouts.tunnel,
+        },
+    )
+    if not tcp:
+        yield from _table(
+            "[frontend.forwarding]",
+            {
+                "x_forwarded": frontend.forwarding.x_forwarded,
+                "forwarded": frontend.forwarding.forwarded,
+                "request_id": frontend.forwarding.request_id,
+            },
+        )
+    for limit in frontend.limits:
+        yield from _table("[[frontend.limit]]", _limit(limit))
+    for route in frontend.routes:
+        yield from _route(route)
+
+
+def _route(route: RouteSettings) -> Iterator[str]:
+    yield from _table(
+        "[[frontend.route]]", {"host": route.host, "path": route.path, "pool": route.pool}
+    )
+    for limit in route.limits:
+        yield from _table("[[frontend.route.limit]]", _limit(limit))
+
+
+def _limit(limit: LimitSettings) -> Mapping[str, Any]:
+    return {
+        "name": limit.name,
+        "algorithm": limit.algorithm,
+        "requests": limit.requests,
+        "per": None if limit.algorithm == "concurrent" else limit.per,
+        "burst": limit.burst,
+        "key": list(limit.key),
+        "ipv6_prefix": limit.ipv6_prefix,
+        "dry_run": limit.dry_run,
+        "status": limit.status,
+        "message": limit.message,
+    }
+
+
+def _pool(pool: PoolSettings) -> Iterator[str]:
+    yield from _table(
+        "[[pool]]",
+        {
+            "name": pool.name,
+            "algorithm": pool.algorithm,
+            "slow_start": pool.slow_start,
+            "upstreams": [_server(server) for server in pool.servers],
+        },
+    )
+    yield from _table(
+        "[pool.timeouts]",
+        {
+            "connect": pool.timeouts.connect,
+            "upstream": pool.timeouts.upstream,
+        },
+    )
+    if pool.active is not None:
+        yield from _table("[pool.health]", _health(pool.active))
+    yield from _table(
+        "[pool.passive]",
+        {
+            "failures": pool.passive.failures,
+            "cooldown": pool.passive.cooldown,
+            "error_ratio": pool.passive.error_ratio,
+            "window": pool.passive.window,
+            "least_answers": pool.passive.least_answers,
+            "most_ejected": pool.passive.most_ejected,
+        },
+    )
+    yield from _table(
+        "[pool.retries]", {"attempts": pool.retries.attempts, "budget": pool.retries.budget}
+    )
+    yield from _table(
+        "[pool.waiting]", {"limit": pool.waiting.limit, "timeout": pool.waiting.timeout}
+    )
+    for limit in pool.limits:
+        yield from _table("[[pool.limit]]", _limit(limit))
+
+
+def _health(checks: ActiveChecks) -> Mapping[str, Any]:
+    first, last = checks.status
+    return {
+        "path": checks.path,
+        "interval": checks.interval,
+        "timeout": checks.timeout,
+        "fall": checks.fall,
+        "rise": checks.rise,
+        "status": f"{first}-{last}",
+    }
+
+
+def _server(server: ServerSettings) -> Mapping[str, Any]:
+    return {
+        "address": str(server.address),
+        "weight": server.weight,
+        "backup": server.backup,
+        "max_in_flight": server.max_in_flight,
+        "proxy": f"v{server.proxy_protocol}" if server.proxy_protocol else None,
+    }
+
+
+def _admin(admin: AdminSettings, mask: bool) -> Mapping[str, Any]:
+    token = admin.token
+    found: dict[str, Any] = {"bind": str(admin.bind)}
+    if token is not None and token.file is not None:
+        found["token_file"] = token.file
+    elif token is not None and token.variable is not None:
+        found["token"] = {"env": token.variable}
+    elif token is not None:
+        found["token"] = MASK if mask else token.value
+    return found
+
+
+# TOML.
+
+
+def _table(header: str, content: Mapping[str, Any]) -> Iterator[str]:
+    if header:
+        yield ""
+        yield header
+    for key, value in content.items():
+        if value is not None:
+            yield f"{key} = {_value(value)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, str):
+        # Of what JSON does not escape, TOML wants only DEL escaped.
+        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    elif isinstance(value, Mapping):
+        given = (f"{key} = {_value(one)}" for key, one in value.items() if one is not None)
+        text = f"{{{_joined(given)}}}"
+    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        text = "[\n" + "".join(f"    {_value(one)},\n" for one in value) + "]"
+    elif isinstance(value, list):
+        text = f"[{_joined(_value(one) for one in value)}]"
+    else:
+        whole = isinstance(value, float) and value.is_integer()
+        text = repr(int(value) if whole else value)
+    return text
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(texts)

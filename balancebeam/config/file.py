@@ -1,0 +1,167 @@
+"""The configuration file, as settings."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+from attrs import evolve
+
+from balancebeam.config import values as v
+from balancebeam.config.addresses import read_listen_address
+from balancebeam.config.frontends import read_frontend
+from balancebeam.config.mini import is_mini, read_mini_content
+from balancebeam.config.pools import read_pool
+from balancebeam.config.table import Document, Table, nearest
+from balancebeam.model import AdminSettings, FrontendSettings, PoolSettings, Secret, Settings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_file(path: str) -> tuple[Settings, list[str]]:
+    """What the file at `path` says, and what is wrong with it, a line each."""
+    nothing = Settings((), ())
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        place = f"{path}:{line[1]}" if line else path
+        return nothing, [f"{place}: is no TOML: {error}"]
+    except (UnicodeDecodeError, RecursionError) as error:
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it nests too deep"
+        return nothing, [f"{path}: cannot be read: {why}"]
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        return nothing, [f"{path}: cannot be read: {why}"]
+    if is_mini(content):
+        return read_mini_content(path, text, content)
+    document = Document(path, text)
+    settings = _read(Table(document, (), content))
+    return settings, document.problems
+
+
+def _read(root: Table) -> Settings:
+    pools = root.tables("pool")
+    frontends = root.tables("frontend")
+    read_pools = [read_pool(table, first=not number) for number, table in enumerate(pools)]
+    read_frontends = [read_frontend(table) for table in frontends]
+    names = [pool.name for pool in read_pools]
+    if len(names) == 1:
+        # With one pool there is nothing to choose.
+        read_frontends = [
+            evolve(frontend, pool=names[0]) if "pool" not in table else frontend
+            for table, frontend in zip(frontends, read_frontends)
+        ]
+    admin = root.table("admin")
+    settings = Settings(
+        frontends=tuple(read_frontends),
+        pools=tuple(read_pools),
+        admin=_read_admin(admin) if admin is not None else None,
+        state=root.take("state", v.text, None),
+        drain_timeout=root.take("drain_timeout", v.seconds_or_none, 30.0),
+        demo=root.take("demo", v.whole(0, 100), 0),
+    )
+    root.close()
+    _check_names(frontends, settings.frontends, "frontend")
+    _check_names(pools, settings.pools, "pool")
+    _check_references(frontends, settings)
+    _check_binds(frontends, settings)
+    _check_modes(pools, frontends, settings)
+    return settings
+
+
+def _read_admin(table: Table) -> AdminSettings:
+    token = table.take("token", _read_secret, None)
+    file = table.take("token_file", v.text, None)
+    if token is not None and file is not None:
+        table.say("token_file", "there is a token already; give one of them")
+    settings = AdminSettings(
+        table.take("bind", v.from_text(read_listen_address), AdminSettings().bind),
+        Secret(file=file) if file is not None else token,
+    )
+    table.close()
+    return settings
+
+
+def _read_secret(value: Any) -> Secret:
+    """A text, or `{env = "NAME"}`. Raises `ValueError`."""
+    if isinstance(value, str) and value:
+        return Secret(value)
+    if isinstance(value, dict) and list(value) == ["env"] and isinstance(value["env"], str):
+        return Secret(variable=value["env"])
+    raise ValueError('it is no token; give a text, or {env = "NAME"}')
+
+
+# What one table says of another.
+
+
+def _check_names(tables: list[Table], settings: Any, kind: str) -> None:
+    seen = set()
+    for table, one in zip(tables, settings):
+        if one.name in seen:
+            table.say("name", f"there is a {kind} called {one.name!r} already; give another name")
+        seen.add(one.name)
+
+
+def _check_references(tables: list[Table], settings: Settings) -> None:
+    names = [pool.name for pool in settings.pools]
+    for table, frontend in zip(tables, settings.frontends):
+        if names and frontend.pool not in names:
+            table.say(
+                "pool", f"there is no pool {frontend.pool!r}; {nearest(frontend.pool, names)}"
+            )
+        seen = set()
+        for number, route in enumerate(frontend.routes):
+            path = (*table.path, "route", number)
+            if route.pool not in names:
+                what = f"there is no pool {route.pool!r}; {nearest(route.pool, names)}"
+                table.document.say((*path, "pool"), what)
+            if (route.host, route.path) in seen:
+                table.document.say(path, "there is a route for that already, which is first")
+            seen.add((route.host, route.path))
+
+
+def _check_binds(tables: list[Table], settings: Settings) -> None:
+    seen = set()
+    for table, frontend in zip(tables, settings.frontends):
+        for address in frontend.bind:
+            if str(address) in seen:
+                table.say("bind", f"{address} is given twice")
+            seen.add(str(address))
+    if settings.admin is not None and str(settings.admin.bind) in seen:
+        tables[0].document.say(("admin", "bind"), f"{settings.admin.bind} is a frontend's already")
+
+
+def _check_modes(pools: list[Table], frontends: list[Table], settings: Settings) -> None:
+    modes: dict[str, str] = {}
+    for table, frontend in zip(frontends, settings.frontends):
+        for pool in (frontend.pool, *(route.pool for route in frontend.routes)):
+            if modes.setdefault(pool, frontend.mode) != frontend.mode:
+                table.say("pool", f"{pool!r} is for HTTP or for TCP, not for both; make two of it")
+    for table, one in zip(pools, settings.pools):
+        health = table.table("health")
+        if modes.get(one.name) == "tcp" and health is not None and "path" in health:
+            health.say("path", "servers of a TCP frontend are asked to connect only; leave it out")
+
+
+def complete(settings: Settings) -> Settings:
+    """
+    `settings` with a frontend and a pool, if there are none, and with what
+    active checks look like in TCP mode.
+    """
+    pools = settings.pools or (PoolSettings(),)
+    frontends = settings.frontends or (FrontendSettings(pool=pools[0].name),)
+    settings = evolve(settings, frontends=frontends, pools=pools)
+
+    def checked(pool: PoolSettings) -> PoolSettings:
+        if pool.active is None or settings.mode_of(pool.name) != "tcp":
+            return pool
+        return evolve(pool, active=evolve(pool.active, path=None))
+
+    return evolve(settings, pools=tuple(checked(pool) for pool in pools))

@@ -1,0 +1,45 @@
+"""Limits in a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from balancebeam.config import values as v
+from balancebeam.config.table import Table
+from balancebeam.model import LimitSettings
+from balancebeam.policy.limits.limit import ALGORITHMS, make_limit
+
+
+def read_limits(tables: Sequence[Table]) -> tuple[LimitSettings, ...]:
+    """What the tables of limits say; those with mistakes are left out."""
+    found = (_read_limit(table) for table in tables)
+    return tuple(limit for limit in found if limit is not None)
+
+
+def _read_limit(table: Table) -> LimitSettings | None:
+    usual = LimitSettings(1)
+    if "requests" not in table:
+        table.document.say(table.path, "needs requests, the number that is let in")
+    limit = LimitSettings(
+        requests=table.take("requests", v.whole(1), 1),
+        per=table.take("per", v.seconds, usual.per),
+        algorithm=table.take("algorithm", v.one_of(ALGORITHMS), usual.algorithm),
+        burst=table.take("burst", v.whole(1), None),
+        key=table.take("key", v.each(v.text), usual.key),
+        ipv6_prefix=table.take("ipv6_prefix", v.whole(1, 128), usual.ipv6_prefix),
+        dry_run=table.take("dry_run", v.flag, usual.dry_run),
+        status=table.take("status", v.whole(400, 599), usual.status),
+        message=table.take("message", v.text, usual.message),
+        name=table.take("name", v.text, usual.name),
+    )
+    if limit.burst is not None and limit.algorithm != "token-bucket":
+        table.say("burst", "belongs to the algorithm token-bucket")
+    if limit.algorithm == "concurrent" and "per" in table:
+        table.say("per", "does not belong to the algorithm concurrent, which counts no time")
+    table.close()
+    try:
+        make_limit(limit)
+    except ValueError as error:
+        table.document.say(table.path, str(error))
+        return None
+    return limit

@@ -1,0 +1,166 @@
+"""Which line of a TOML file says what: `tomllib` tells the values, but not the places."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from itertools import count
+from typing import Optional, Union
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# What indexes the parsed data: ("pool", 0, "upstreams", 1, "weight").
+Path = tuple[Union[str, int], ...]
+
+# A table or an array that is still open: its path, and the indices that an
+# array has left; a table has none.
+_Container = tuple[Path, Optional[Iterator[int]]]
+
+# These always match, if nothing at all, and take linear time. A string of several
+# lines ends at the first three quotes, and up to two more are its own.
+_STRING = (
+    r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"{3,5}'
+    r"|'''.*?'{3,5}"
+    r'|"[^"\\]*(?:\\.[^"\\]*)*"'
+    r"|'[^']*'"
+)
+_KEY = re.compile(rf"{_STRING}|[\w-]*", re.DOTALL)
+_SCALAR = re.compile(rf"{_STRING}|[^,\]}}#\n]*", re.DOTALL)
+_SPACE = re.compile(r"[ \t]*")
+# Where a comma may stand is known to be right.
+_GAP = re.compile(r"(?:[ \t\n,]+|#[^\n]*)*")
+
+
+def key_lines(text: str) -> dict[Path, int]:
+    """
+    The lines, from 1 on, of all keys, tables and elements of arrays in `text`.
+
+    `tomllib` must have accepted the text. What has a header of its own is found
+    there, and everything else where it is first mentioned.
+    """
+    return _Scanner(text).scan()
+
+
+def line_of(lines: dict[Path, int], path: Path) -> int:
+    """The line of `path`, or of the nearest that it is part of; 0 if there is none."""
+    prefixes = (path[:length] for length in range(len(path), 0, -1))
+    return next((lines[prefix] for prefix in prefixes if prefix in lines), 0)
+
+
+class _Scanner:
+    """Goes through the text once. It has no recursion: no nesting is too deep for it."""
+
+    def __init__(self, text: str) -> None:
+        # As tomllib does: no other place in its text may hold a "\r".
+        self._text = text.replace("\r\n", "\n")
+        self._place = 0
+        self._line = 1
+        self._counted = 0
+        self._lines: dict[Path, int] = {}
+        # How many headers [[…]] each path has had.
+        self._headers: dict[Path, int] = {}
+
+    def scan(self) -> dict[Path, int]:
+        table: Path = ()
+        self._skip(_GAP)
+        while self._place < len(self._text):
+            if self._text[self._place] == "[":
+                table = self._header()
+            else:
+                self._value(self._key(table))
+            self._skip(_GAP)
+        return self._lines
+
+    def _header(self) -> Path:
+        """Go past a header; the path of the table that follows."""
+        brackets = 2 if self._text.startswith("[[", self._place) else 1
+        self._place += brackets
+        path = self._name(())
+        line = self._here()
+        if brackets == 2:
+            self._lines.setdefault(path, line)
+            number = self._headers.get(path, 0)
+            self._headers[path] = number + 1
+            path = (*path, number)
+        # Tables below it may have come before it.
+        self._lines[path] = line
+        self._place += brackets
+        return path
+
+    def _key(self, table: Path) -> Path:
+        """Go past a key of `table` and the "=" after it; the path of the value."""
+        path = self._name(table)
+        self._lines[path] = self._here()
+        self._place += 1
+        self._skip(_SPACE)
+        return path
+
+    def _name(self, table: Path) -> Path:
+        """Go past a name, dotted or not, in `table`; its path."""
+        path = (*table, self._part())
+        line = self._here()
+        while self._text.startswith(".", self._place):
+            self._place += 1
+            self._lines.setdefault(path, line)
+            if path in self._headers:
+                path = (*path, self._headers[path] - 1)
+            path = (*path, self._part())
+        return path
+
+    def _part(self) -> str:
+        """Go past one part of a name and the space around it."""
+        self._skip(_SPACE)
+        part = self._skip(_KEY)
+        self._skip(_SPACE)
+        if not part.startswith(('"', "'")):
+            return part
+        if part.startswith('"') and "\\" in part:
+            # Who reads the values knows all the escapes.
+            return str(tomllib.loads(f"part = {part}")["part"])
+        return part[1:-1]
+
+    def _value(self, path: Path) -> None:
+        """Go past the value at `path` and note the places of what is in it."""
+        containers: list[_Container] = []
+        value: Path | None = path
+        while value is not None:
+            opening = self._text[self._place : self._place + 1]
+            if opening in ("[", "{"):
+                self._place += 1
+                containers.append((value, count() if opening == "[" else None))
+            else:
+                self._skip(_SCALAR)
+            value = self._next(containers)
+
+    def _next(self, containers: list[_Container]) -> Path | None:
+        """Go to the next value in the innermost open container; `None` once all are closed."""
+        while containers:
+            self._skip(_GAP)
+            if self._text[self._place : self._place + 1] in ("]", "}", ""):
+                self._place += 1
+                containers.pop()
+                continue
+            table, indices = containers[-1]
+            if indices is None:
+                return self._key(table)
+            path = (*table, next(indices))
+            self._lines[path] = self._here()
+            return path
+        return None
+
+    def _skip(self, pattern: re.Pattern[str]) -> str:
+        """Go past what `pattern` matches here, and return that."""
+        start = self._place
+        match = pattern.match(self._text, start)
+        self._place = match.end() if match else start
+        return self._text[start : self._place]
+
+    def _here(self) -> int:
+        """The number of the line. Newlines are counted once, on the way."""
+        self._line += self._text.count("\n", self._counted, self._place)
+        self._counted = self._place
+        return self._line

@@ -1,0 +1,119 @@
+"""One table of a configuration file, read key by key; mistakes are collected, not raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, Callable, TypeVar
+
+from balancebeam.config.lines import Path, key_lines, line_of
+
+T = TypeVar("T")
+
+
+class Document:
+    """A file that is being read: where its keys are, and what is wrong with it."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.problems: list[str] = []
+        self._file = file
+        self._lines = key_lines(text)
+
+    def place(self, path: Path) -> str:
+        """The file and the line of what is at `path`."""
+        line = line_of(self._lines, path)
+        return f"{self._file}:{line}" if line else self._file
+
+    def say(self, path: Path, what: str) -> None:
+        """Note a mistake at `path`."""
+        key = ".".join(str(part) for part in path if isinstance(part, str))
+        self.problems.append(f"{self.place(path)}: {key + ': ' if key else ''}{what}")
+
+
+class Table:
+    """
+    The table at `path` of a document. Every key that is asked for is known;
+    `close` complains of all others.
+    """
+
+    def __init__(self, document: Document, path: Path, content: Any) -> None:
+        self.document = document
+        self.path = path
+        self._known: list[str] = []
+        self._content: dict[str, Any] = {}
+        if isinstance(content, dict):
+            self._content = content
+        else:
+            document.say(path, "is no table")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._content
+
+    def take(self, key: str, read: Callable[[Any], T], default: T) -> T:
+        """What `read` makes of the value of `key`; `default` without one, or with a bad one."""
+        self._known.append(key)
+        if key not in self._content:
+            return default
+        try:
+            return read(self._content[key])
+        except ValueError as error:
+            self.say(key, str(error))
+            return default
+
+    def each(self, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
+        """What `read` makes of each value in the list of `key`."""
+        self._known.append(key)
+        value = self._content.get(key, [])
+        found = []
+        for number, one in enumerate(value if isinstance(value, list) else [value]):
+            try:
+                found.append(read(one))
+            except ValueError as error:
+                self.document.say((*self.path, key, number), str(error))
+        return tuple(found)
+
+    def raw(self, key: str) -> list[tuple[Path, Any]]:
+        """The values in the list of `key`, and where they are."""
+        self._known.append(key)
+        value = self._content.get(key, [])
+        if not isinstance(value, list):
+            self.say(key, "is no list")
+            return []
+        return [((*self.path, key, number), one) for number, one in enumerate(value)]
+
+    def table(self, key: str) -> Table | None:
+        """The table called `key`, if there is one."""
+        self._known.append(key)
+        if key not in self._content:
+            return None
+        return Table(self.document, (*self.path, key), self._content[key])
+
+    def tables(self, key: str) -> list[Table]:
+        """The tables called `key`; one that stands alone will do."""
+        self._known.append(key)
+        value = self._content.get(key, [])
+        if isinstance(value, dict):
+            return [Table(self.document, (*self.path, key), value)]
+        if not isinstance(value, list):
+            self.say(key, f"is no table; write [[{key}]]")
+            return []
+        return [
+            Table(self.document, (*self.path, key, number), one) for number, one in enumerate(value)
+        ]
+
+    def say(self, key: str, what: str) -> None:
+        """Note a mistake about `key`."""
+        self.document.say((*self.path, key), what)
+
+    def close(self) -> None:
+        """Complain of what nobody asked for."""
+        for key in self._content:
+            if key not in self._known:
+                self.say(key, f"is not known; {nearest(key, self._known)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What was probably meant, or all that could have been."""
+    choices = sorted(known)
+    close = get_close_matches(word, choices, 1, 0.5)
+    return f"did you mean {close[0]}?" if close else f"there is {', '.join(choices) or 'none'}"

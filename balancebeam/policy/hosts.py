@@ -1,0 +1,14 @@
+"""Hosts, compared."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+_PORT = re.compile(rb":[0-9]*$")
+
+
+def plain_host(authority: bytes) -> bytes:
+    """A host in the one way to write it, without its port."""
+    host = _PORT.sub(b"", unquote_to_bytes(authority)).lower()
+    return host[:-1] if host.endswith(b".") else host
