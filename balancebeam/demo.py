@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from balancebeam.model import ServerSettings, TcpAddress
+from balancebeam.model import Origin, ServerSettings, TcpAddress
 from balancebeam.upstream.directory import Directory, Server
 
 
@@ -56,7 +56,7 @@ class DemoService(service.Service):
             port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
             self._ports.append(port)
             address = TcpAddress("127.0.0.1", port.getHost().port)
-            self._servers.append(self._directory.add(ServerSettings(address), registered=True))
+            self._servers.append(self._directory.add(ServerSettings(address), Origin.DEMO))
             self._log.info("{name} is at {address}", name=name, address=str(address))
 
     def stopService(self) -> Any:

@@ -75,6 +75,14 @@ class ServerSettings:
     proxy_protocol: int | None = None
 
 
+class Origin(enum.Enum):
+    """How a server came to be in its pool."""
+
+    CONFIGURED = "configured"
+    REGISTERED = "registered"
+    DEMO = "demo"
+
+
 class OperatorState(enum.Enum):
     """What the operator wants of a server, whatever its health."""
 

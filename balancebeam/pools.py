@@ -11,7 +11,7 @@ from twisted.application import service
 
 from balancebeam.doors.resource import BalancerResource, LimiterSeam
 from balancebeam.interfaces import Random
-from balancebeam.model import ActiveChecks, PoolSettings, Retries, ServerSettings
+from balancebeam.model import ActiveChecks, Origin, PoolSettings, Retries, ServerSettings
 from balancebeam.policy.health import ActiveHealth
 from balancebeam.policy.selectors import ALGORITHMS
 from balancebeam.ticker import Ticker
@@ -100,13 +100,16 @@ class PoolService(service.MultiService):
         old = {settings.address: settings for settings in before}
         new = {settings.address: settings for settings in wanted}
         for server in list(directory.servers):
-            if server.address not in new and not server.registered:
+            if server.address not in new and server.origin is Origin.CONFIGURED:
                 directory.remove(server)
         for address, settings in new.items():
             known = directory.find(address)
+            if settings == old.get(address):
+                # One that is not there was taken out by the operator.
+                continue
             if known is None:
                 directory.add(settings)
-            elif settings != old.get(address):
+            else:
                 self._change(known, old.get(address), settings)
         places = {address: place for place, address in enumerate(new)}
         directory.sort(lambda server: places.get(server.address, len(places)))
@@ -115,7 +118,7 @@ class PoolService(service.MultiService):
         self, server: Server, before: ServerSettings | None, settings: ServerSettings
     ) -> None:
         """What the operator has set stays, unless it is just this that has changed."""
-        server.registered = False
+        server.origin = Origin.CONFIGURED
         server.configure(settings)
         if before is None or before.weight != settings.weight:
             self.health.set_weight(server, settings.weight)

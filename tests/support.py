@@ -243,9 +243,19 @@ class MemoryBalancer:
             ServerSettings(TcpAddress(f"10.0.0.{number}", 80)) for number in range(1, servers + 1)
         )
         settings.setdefault("servers", listed)
-        self.service = BalancerService(
-            simple_settings(bind=(), **settings), self.clock, random.Random(1), self._connect
-        )
+        self._start(simple_settings(bind=(), **settings))
+
+    @classmethod
+    def of(cls, settings: Settings) -> MemoryBalancer:
+        """A balancer with just these settings, which bind nothing."""
+        balancer = cls.__new__(cls)
+        balancer.clock = Clock()
+        balancer.connectors = []
+        balancer._start(settings)
+        return balancer
+
+    def _start(self, settings: Settings) -> None:
+        self.service = BalancerService(settings, self.clock, random.Random(1), self._connect)
         self.service.startService()
         self.peers: list[Peer] = []
 
@@ -296,9 +306,8 @@ class MemoryBalancer:
         assert all(server.in_flight == 0 for server in self.servers), self.servers
         assert not any(server.idle for server in self.servers), self.servers
         assert not self.service.frontend.site.channels
-        pool = self.service.resource.pool
-        assert not pool.connections
-        assert not pool.attempts
+        for pool in self.service.pools.values():
+            assert not pool.busy, pool.name
 
 
 GET = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"

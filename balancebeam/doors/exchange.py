@@ -44,7 +44,8 @@ class Exchange(ABC):
     What the spine and the pool have to know of it.
 
     `pending` is what waits for a connection. `reason` says why `server` has
-    the exchange; `tried` are those where it failed. If the server is watched,
+    the exchange; `tried` are those where it failed, `last_server` is who had it
+    last. If the server is watched,
     `taken_at` is when it got it and `answered_at` when its answer began, on
     the reactor's clock. `responded` means that an answer has begun, `ended`
     that nothing more will happen, and `abandoned` that this is because the
@@ -60,6 +61,7 @@ class Exchange(ABC):
     connection: Any = None
     attempt: Attempt | None = None
     server: Server | None = None
+    last_server: Server | None = None
     candidates: Iterator[Choice[Server]] = iter(())
     tried: tuple[Server, ...] = ()
     reason = ""

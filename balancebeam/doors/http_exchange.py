@@ -29,12 +29,16 @@ class HttpExchange(MessageExchange):
 
     `persistent`: the client's connection goes on after this. `chunking`: the
     body goes to the client in chunked transfer coding. `framed`: the client
-    can tell a cut body from a whole one. `_held` is a head that waits for the
+    can tell a cut body from a whole one. `begun` is when the request was read,
+    in seconds since the epoch, if anybody wants to know; `octets` is the length
+    of the body that the client gets. `_held` is a head that waits for the
     beginning of its body.
     """
 
     chunking = False
     framed = True
+    begun = 0.0
+    octets = 0
     _held = b""
 
     def __init__(
@@ -52,6 +56,7 @@ class HttpExchange(MessageExchange):
         site = channel.site
         if site.unusual:
             self.observer = site.observer
+            self.begun = site.ticker.time()
             self.persistent = head.persistent and not site.draining
         if head.extras.upgrade:
             self.upgrade = head.extras.upgrade
@@ -73,6 +78,7 @@ class HttpExchange(MessageExchange):
     def respond_whole(self, head: ResponseHead, body: bytes) -> None:
         self.responded = True
         self.status = head.status
+        self.octets = len(body)
         if self.persistent and head.usual and self.head.minor:
             # What nearly all responses are: one join, one write.
             self.channel.transport.write(b"".join((head.wire, _PLAIN_END, body)))
@@ -129,6 +135,7 @@ class HttpExchange(MessageExchange):
         return b"".join(lines)
 
     def relay(self, data: bytes) -> None:
+        self.octets += len(data)
         if self.chunking:
             data = chunk(data)
         if self._held:
@@ -141,6 +148,7 @@ class HttpExchange(MessageExchange):
             self.channel.transport.write(held)
 
     def finish(self, content: bytes, trailers: bytes) -> None:
+        self.octets += len(content)
         if self.chunking:
             content = (chunk(content) if content else b"") + last_chunk(trailers)
         if self._held or content:
@@ -205,6 +213,7 @@ class HttpExchange(MessageExchange):
         self.channel.open_tunnel()
 
     def tunnel_data(self, data: bytes) -> None:
+        self.octets += len(data)
         self.channel.quiet_since = self.spine.pool.ticker.now
         self.channel.transport.write(data)
 

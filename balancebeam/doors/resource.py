@@ -249,6 +249,7 @@ class BalancerResource(ReverseProxyResource):
     def _release(self, exchange: Exchange, server: Server) -> None:
         """`server` has no more to do with the request."""
         exchange.server = None
+        exchange.last_server = server
         server.in_flight -= 1
         if server.watched:
             self._note_released(exchange, server)

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable
 
-from balancebeam.model import OperatorState, ServerAddress, ServerSettings
+from attrs import frozen
+
+from balancebeam.model import OperatorState, Origin, ServerAddress, ServerSettings
 from balancebeam.policy.outliers import AnswerCounts
 
 if TYPE_CHECKING:
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
 
 # Idle connections kept for one server.
 MAX_IDLE = 512
+
+
+@frozen
+class CheckResult:
+    """What an active check saw, at `when` (seconds since the epoch)."""
+
+    when: float
+    passed: bool
+    why: str
 
 
 class Server:
@@ -40,12 +51,14 @@ class Server:
     nothing any more. Since `well_since` all is well again.
     """
 
-    def __init__(self, settings: ServerSettings, registered: bool = False) -> None:
+    def __init__(self, settings: ServerSettings, origin: Origin = Origin.CONFIGURED) -> None:
         self.address = settings.address
         self.name = str(settings.address)
         self.weight = settings.weight
         self.share = float(settings.weight)
-        self.registered = registered
+        self.origin = origin
+        # When it was checked last, on the ticker's time of day, and what was seen.
+        self.last_check: CheckResult | None = None
         self.idle: dict[UpstreamConnection, None] = {}
         self.operator = OperatorState.READY
         self.configure(settings)
@@ -181,12 +194,12 @@ class Directory:
             self.servers = ordered
             self.changed()
 
-    def add(self, settings: ServerSettings, registered: bool = False) -> Server:
+    def add(self, settings: ServerSettings, origin: Origin = Origin.CONFIGURED) -> Server:
         """
-        Add a server, behind those that are there. One that is `registered` does
-        not leave because it is in no file.
+        Add a server, behind those that are there. Only one that is configured
+        leaves because it is in no file any more.
         """
-        server = Server(settings, registered)
+        server = Server(settings, origin)
         self.servers.append(server)
         self.generation += 1
         self.changed(server)

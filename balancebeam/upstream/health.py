@@ -10,7 +10,7 @@ from balancebeam.policy.health import ActiveHealth, PassiveHealth
 from balancebeam.policy.outliers import AnswerCounts, ErrorRatio
 from balancebeam.policy.slow_start import SlowStart
 from balancebeam.ticker import Ticker
-from balancebeam.upstream.directory import Directory, Server
+from balancebeam.upstream.directory import CheckResult, Directory, Server
 
 _AT_FAULT = frozenset(
     (
@@ -198,6 +198,7 @@ class HealthService(service.Service):
 
     def checked(self, server: Server, passed: bool, why: str) -> None:
         """An active check of `server` has ended; `why` says what it saw."""
+        server.last_check = CheckResult(self._ticker.time(), passed, why)
         changed = self._active.checked(server, passed)
         if passed and server.avoided and server.checks_in_row >= self._active.rise:
             self._forgive(server)
