@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Callable
 from typing import Protocol as Interface
 
 from twisted.application import service
@@ -53,25 +53,31 @@ class ListenersService(service.Service):
     Listens, and can listen at other addresses later.
 
     Sockets that a predecessor or the system's manager has handed over are used
-    where they fit: `inherited` are their descriptors by address.
+    where they fit: `inherit` finds their descriptors, by address.
     """
 
     name = "listeners"
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, data_reactor: Any, inherited: Mapping[str, int] | None = None
+        self,
+        reactor: Any,
+        data_reactor: Any,
+        inherit: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         self.entrances: dict[ListenAddress, Entrance] = {}
         self._reactor = reactor
         self._data_reactor = data_reactor
-        self._inherited = dict(inherited or {})
+        self._inherit = inherit
+        self._inherited: dict[str, int] = {}
 
     def open(self, wanted: Iterable[ListenAddress]) -> dict[ListenAddress, Entrance]:
         """
         Listen at those of the addresses that are `wanted` where it does not
         yet. Raises `StartError` if one cannot be had; then none is kept.
         """
+        if self._inherit is not None:
+            self._inherited, self._inherit = dict(self._inherit()), None
         opened: dict[ListenAddress, Entrance] = {}
         problems = []
         for address in wanted:
@@ -99,6 +105,17 @@ class ListenersService(service.Service):
             entrance.clients = clients.get(address)
         self._close(entrances[address] for address in entrances if address not in clients)
         self.entrances = {address: entrances[address] for address in clients}
+
+    def hand_over(self) -> dict[str, int]:
+        """The descriptors of all sockets, for a successor to listen with, by address."""
+        found = {}
+        for address, entrance in self.entrances.items():
+            place = address.address if isinstance(address, ProxiedAddress) else address
+            port: Any = entrance.port
+            if hasattr(port, "fileno") and port.fileno() >= 0:
+                port.handed_over = True
+                found[str(place)] = port.fileno()
+        return found
 
     def close(self) -> Deferred[Any]:
         """Listen no more."""

@@ -24,26 +24,34 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import define
+from attrs import define, evolve
 from twisted.application import service
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from balancebeam import transport
+from balancebeam.config.difference import differences
 from balancebeam.demo import DemoService
+from balancebeam.doors.desk import PATH, RegistrationDesk
 from balancebeam.doors.exchange import Observer
 from balancebeam.doors.forwarder import Onward, make_ids
 from balancebeam.doors.resource import BalancerResource
-from balancebeam.doors.routes import Route, RouteTable
+from balancebeam.doors.routes import Route, RouteTable, Rule
 from balancebeam.doors.trust import TrustedProxies
 from balancebeam.errors import StartError
 from balancebeam.frontend import FrontendService, Inside
 from balancebeam.interfaces import Random
 from balancebeam.listeners import Entrance, ListenersService, check_endpoint, speak_plainly
 from balancebeam.model import FrontendSettings, Settings
+from balancebeam.observe.admin.guard import Guard
+from balancebeam.observe.admin.service import AdminService, asker, guard_for
 from balancebeam.observe.connections import ConnectionLog
+from balancebeam.observe.operator import Operator
+from balancebeam.observe.registration import register
+from balancebeam.observe.state import StateService, nothing_to_save
 from balancebeam.policy.access import AccessList
-from balancebeam.policy.routing import RouteRule
+from balancebeam.policy.routing import ExactPath, RouteRule
 from balancebeam.poller import batching_reactor
 from balancebeam.pools import PoolService, Surroundings
 from balancebeam.ticker import Ticker, sweep_interval
@@ -60,6 +68,7 @@ class Plan:
     settings: Settings
     scopes: Scopes
     opened: dict[Any, Entrance]
+    guard: Guard | None
 
 
 class BalancerService(service.MultiService):
@@ -69,8 +78,9 @@ class BalancerService(service.MultiService):
     `resource` is the spine of the first frontend's pool, for mounting in a
     `twisted.web` tree; where nothing is bound that is the only way in. `clock`
     gives seconds and never runs backwards, for limits; without one the
-    reactor's is taken. `inherited` are descriptors of sockets that listen
-    already, by address.
+    reactor's is taken. `source` says by which settings to go when everything is
+    read again. `inherit` finds the descriptors of sockets that listen already,
+    by address.
     """
 
     log = Logger()
@@ -82,12 +92,20 @@ class BalancerService(service.MultiService):
         random: Random,
         connect: Connect = transport.connect,
         clock: Callable[[], float] | None = None,
-        inherited: Mapping[str, int] | None = None,
+        source: Callable[[], Settings] | None = None,
+        inherit: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.reactor = reactor
         self.draining = False
+        self.reloads = self.reloads_failed = 0
+        # When it was last, in seconds since the epoch.
+        self.reloaded_at = 0.0
+        self._source = source or (lambda: self.settings)
+        self.operator = Operator(self, asker(reactor))
+        self.admin: AdminService | None = None
+        self.state: StateService | None = None
         self.pools: dict[str, PoolService] = {}
         self.frontends: dict[str, FrontendService] = {}
         # Those that are in no settings any more, but have something in progress.
@@ -98,7 +116,7 @@ class BalancerService(service.MultiService):
         self._around = Surroundings(
             reactor, data_reactor, self.ticker, Names(reactor, self.ticker), random, connect
         )
-        self.listeners = ListenersService(reactor, data_reactor, inherited)
+        self.listeners = ListenersService(reactor, data_reactor, inherit)
         for frontend in settings.frontends:
             for address in frontend.bind:
                 check_endpoint(address, reactor)
@@ -106,7 +124,7 @@ class BalancerService(service.MultiService):
         self.ticker.setServiceParent(self)
         self.limiter.setServiceParent(self)
         self.demo: DemoService | None = None
-        self._adopt(Plan(settings, self._plan_limits(settings), {}))
+        self._adopt(self._plan(settings))
         self.listeners.setServiceParent(self)
         self.ticker.add(self._sweep)
 
@@ -166,7 +184,9 @@ class BalancerService(service.MultiService):
         finish, but for no longer than the settings say. Fires when nobody is left.
         """
         self.draining = True
-        self.listeners.close()
+        admin = self.admin
+        # Who operates it may want to see how it goes.
+        self.listeners.use({} if admin is None else admin.clients(), {})
         for frontend in self.frontends.values():
             frontend.drain()
         deadline = self.ticker.now + self.settings.drain_timeout
@@ -192,11 +212,56 @@ class BalancerService(service.MultiService):
         nothing in progress is cut. Raises `StartError`, and then nothing has
         changed, if a part of it cannot be had.
         """
-        scopes = self._plan_limits(settings)
-        addresses = [address for frontend in settings.frontends for address in frontend.bind]
-        opened = self.listeners.open(addresses) if self.running else {}
-        self._adopt(Plan(settings, scopes, opened))
+        self._adopt(self._plan(settings))
         self.ticker.sweep_every(_interval(settings))
+
+    def reload(self) -> list[str]:
+        """
+        Read the settings again, and go by them; what has changed, a line each.
+        Raises `StartError`, and then nothing has changed.
+        """
+        try:
+            if self.draining:
+                raise StartError.of(["it is stopping"])
+            settings = self._source()
+            changed = differences(self.settings, settings)
+            self.apply(settings)
+        except StartError as refused:
+            self.reloads_failed += 1
+            for problem in refused.problems:
+                self.log.error("not reloaded: {problem}", problem=problem)
+            raise
+        self.reloads += 1
+        self.reloaded_at = self.ticker.time()
+        for line in changed or ["nothing has changed"]:
+            self.log.info("reloaded: {line}", line=line)
+        return changed
+
+    def save(self) -> Deferred[None]:
+        """Write down what was set at run time, if that is wanted; never fails."""
+        return nothing_to_save() if self.state is None else self.state.save()
+
+    def unready(self) -> str:
+        """Why no traffic can be served, if it cannot."""
+        if self.draining or not self.running:
+            return "it is stopping" if self.draining else "it is not running"
+        for frontend in self.settings.frontends:
+            if not any(self.pools[frontend.pool].directory.tiers):
+                return f"the pool {frontend.pool} has no server to try"
+        return ""
+
+    def _plan(self, settings: Settings) -> Plan:
+        """Do all that can fail. Raises `StartError`."""
+        try:
+            scopes = self._plan_limits(settings)
+            guard = None if settings.admin is None else guard_for(settings.admin)
+        except ValueError as error:
+            raise StartError.of([str(error)]) from None
+        wanted = [address for frontend in settings.frontends for address in frontend.bind]
+        if settings.admin is not None:
+            wanted.append(settings.admin.bind)
+        opened = self.listeners.open(wanted) if self.running else {}
+        return Plan(settings, scopes, opened, guard)
 
     def _plan_limits(self, settings: Settings) -> Scopes:
         wanted = {f"pool {pool.name}": pool.limits for pool in settings.pools}
@@ -214,6 +279,8 @@ class BalancerService(service.MultiService):
         self.limiter.adopt(plan.scopes)
         self._adopt_pools(settings)
         self._adopt_frontends(settings)
+        self._adopt_admin(settings, plan.guard)
+        self._adopt_state(settings.state)
         if self.running:
             self.listeners.use(self._clients(), plan.opened)
         self._adopt_demo(settings.demo)
@@ -269,25 +336,60 @@ class BalancerService(service.MultiService):
         scopes = self.limiter.scopes
         access = AccessList(frontend.allow, frontend.deny)
 
-        def route(pool: str, own: str | None, rule: RouteRule) -> Route:
+        def route(pool: str, own: str | None, rule: Rule) -> Route:
             limits = scopes[scope] + (scopes[own] if own else ()) + scopes[f"pool {pool}"]
             return Route(self.pools[pool].spine, self.limiter.gate(limits, access), rule)
 
-        routes = [
+        routes = [] if not frontend.registration else [self._desk(frontend, route)]
+        routes += [
             route(one.pool, _route_scope(scope, one.host, one.path), RouteRule(one.host, one.path))
             for one in frontend.routes
         ]
         return RouteTable(route(frontend.pool, None, RouteRule()), routes)
 
+    def _desk(self, frontend: FrontendSettings, route: Callable[..., Route]) -> Route:
+        """The way of those who want to register: into the frontend's own pool."""
+        pool = self.pools[frontend.pool]
+
+        def answering(body: bytes) -> Deferred[tuple[int, bytes]]:
+            return Deferred.fromCoroutine(register(self.operator, pool, body))
+
+        desk = RegistrationDesk(pool.spine, frontend.registration_from, answering)
+        return evolve(route(frontend.pool, None, ExactPath(PATH)), entry=desk)
+
     def _observer(self, frontend: FrontendSettings) -> Observer | None:
         return ConnectionLog(self.reactor.seconds) if frontend.log_connections else None
 
     def _clients(self) -> dict[Any, Any]:
-        return {
-            address: clients
-            for frontend in self.frontends.values()
-            for address, clients in frontend.clients().items()
-        }
+        doors: list[FrontendService | AdminService] = [*self.frontends.values()]
+        if self.admin is not None:
+            doors.append(self.admin)
+        return {address: one for door in doors for address, one in door.clients().items()}
+
+    def _adopt_admin(self, settings: Settings, guard: Guard | None) -> None:
+        if settings.admin is None or guard is None:
+            if self.admin is not None:
+                self.admin.disownServiceParent()
+                self.admin = None
+            return
+        if self.admin is None:
+            self.admin = AdminService(self, self.operator, self.reactor)
+            self.admin.setServiceParent(self)
+        self.admin.apply(settings.admin, guard)
+
+    def _adopt_state(self, path: str | None) -> None:
+        if self.state is not None and self.state.path != path:
+            self.state.disownServiceParent()
+            self.state = None
+        if self.state is None and path is not None:
+            self.state = StateService(path, lambda: self.pools, self._defer_to_thread)
+            self.state.setServiceParent(self)
+
+    def _defer_to_thread(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        deferred: Deferred[Any] = deferToThreadPool(
+            self.reactor, self.reactor.getThreadPool(), call, *arguments
+        )
+        return deferred
 
     def _adopt_demo(self, count: int) -> None:
         if self.demo is None and count:
@@ -331,12 +433,17 @@ def _interval(settings: Settings) -> float:
 
 
 def make_balancer(
-    settings: Settings, reactor: Any = None, random: Random | None = None
+    settings: Settings,
+    reactor: Any = None,
+    random: Random | None = None,
+    source: Callable[[], Settings] | None = None,
+    inherit: Callable[[], Mapping[str, int]] | None = None,
 ) -> BalancerService:
     """
     The service tree for `settings`; touches no socket before it is started.
 
-    The reactor defaults to the global one, `random` to the system's.
+    The reactor defaults to the global one, `random` to the system's. See
+    `BalancerService` for the others.
     """
     if reactor is None:
         from twisted.internet import reactor
@@ -344,4 +451,6 @@ def make_balancer(
         from random import SystemRandom
 
         random = SystemRandom()
-    return BalancerService(settings, reactor, random, clock=time.monotonic)
+    return BalancerService(
+        settings, reactor, random, clock=time.monotonic, source=source, inherit=inherit
+    )

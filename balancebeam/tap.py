@@ -279,7 +279,15 @@ def makeService(options: Options) -> IService:
     """What `twistd balancebeam` runs."""
     # Imported here, because twisted.web.proxy imports the reactor, and twistd
     # may only just have chosen one.
-    from balancebeam.service import make_balancer
+    from twisted.internet import reactor
 
-    service: Any = make_balancer(options.settings)
+    from balancebeam.inheritance import inherited_sockets
+    from balancebeam.notify import Manager
+    from balancebeam.service import make_balancer
+    from balancebeam.signals import SignalService
+
+    service: Any = make_balancer(
+        options.settings, reactor, source=options.read, inherit=inherited_sockets
+    )
+    SignalService(service, reactor, Manager()).setServiceParent(service)
     return IService(service)

@@ -218,6 +218,8 @@ class TcpPort(tcp.Port):
     """A listening socket."""
 
     transport: Any = TcpServerTransport
+    # A successor may listen with the same one.
+    _shouldShutdown = False
 
     def startListening(self) -> None:
         super().startListening()
@@ -260,7 +262,19 @@ class TcpPort(tcp.Port):
 
 
 class UnixPort(unix.Port):
+    """A listening socket in the file system. One that was `handed_over` stays there."""
+
     transport = UnixServerTransport
+    handed_over = False
+    _shouldShutdown = False
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.handed_over:
+            if self.lockFile is not None:
+                self.lockFile.unlock()
+            tcp.Port.connectionLost(self, reason)
+        else:
+            super().connectionLost(reason)
 
 
 class UnixConnector(unix.Connector):

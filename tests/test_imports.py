@@ -22,7 +22,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("upstream",),
     ("doors", "demo", "observe"),
     ("listeners", "pools", "frontend"),
-    ("service",),
+    ("service", "notify", "inheritance", "succession"),
+    ("signals",),
     ("tap", "script", "__main__"),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from balancebeam.errors import StartError
 from balancebeam.model import LimitSettings
 from tests.support import GET, OK, MemoryBalancer, Peer, head_and_body
 from tests.test_http_door import DoorCase
@@ -123,7 +124,7 @@ class Answers(LimitCase):
             LimitSettings(1, key=("header:Forwarded",)),
             LimitSettings(1, key=("header:X-Forwarded-For",)),
         ):
-            self.assertRaises(ValueError, self.limited, limit)
+            self.assertRaises(StartError, self.limited, limit)
 
 
 class Keys(LimitCase):

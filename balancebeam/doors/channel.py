@@ -160,7 +160,7 @@ class HttpChannel(Protocol):
                 self._buffer = data[end + 4 :]
             elif not self._begin_body(exchange, head, data[end + 4 :]):
                 break
-            route.spine.forward(exchange, route.limiter)
+            route.entry.forward(exchange, route.limiter)
             if self.state != HEADS or self.backlogged:
                 break
             data, self._buffer = self._buffer, b""
@@ -273,16 +273,17 @@ class HttpChannel(Protocol):
 
     # Answers.
 
-    def refuse(
-        self, status: int, text: str, fields: Fields, bodyless: bool, persistent: bool
+    def say(
+        self, status: int, body: bytes, fields: Fields, bodyless: bool, persistent: bool
     ) -> None:
-        """Write an error answer of the proxy's own."""
+        """Write an answer of the proxy's own."""
         now = self._ticker.time()
-        self.transport.write(answers.error_answer(status, text, fields, bodyless, persistent, now))
+        self.transport.write(answers.own_answer(status, body, fields, bodyless, persistent, now))
 
     def _refuse(self, refused: RequestRefused, bodyless: bool = False) -> None:
         """Answer a request that could not be read, and read no other."""
-        self.refuse(refused.status, refused.reason, (), bodyless, persistent=False)
+        body = answers.error_body(refused.reason)
+        self.say(refused.status, body, (), bodyless, persistent=False)
         self._linger()
 
     def exchange_done(self, persistent: bool) -> None:
@@ -371,11 +372,8 @@ class HttpChannel(Protocol):
         self.transport.loseWriteConnection()
 
     def drain(self) -> None:
-        """Close now if nothing is going on, or else after the answer."""
-        if self.state == HEADS and self.head_since is None and not self._buffer:
-            # Who has only just come in has a first request to make.
-            self.lose()
-        elif self.exchange is not None and self.state != TUNNEL:
+        """Close after the answer; sweeps see to those who ask for nothing more."""
+        if self.exchange is not None and self.state != TUNNEL:
             self.exchange.persistent = False
 
     def abort(self) -> None:

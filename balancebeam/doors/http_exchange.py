@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from balancebeam.doors.exchange import Fields
 from balancebeam.doors.messages import MessageExchange
-from balancebeam.http1.answers import http_date
+from balancebeam.http1.answers import error_body, http_date
 from balancebeam.http1.bodies import chunk, last_chunk
 from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
@@ -184,6 +184,10 @@ class HttpExchange(MessageExchange):
             channel.abort()
 
     def answer(self, status: int, text: str, fields: Fields = ()) -> None:
+        self.say(status, error_body(text) if status >= 400 else b"", fields)
+
+    def say(self, status: int, body: bytes, fields: Fields = ()) -> None:
+        """Answer with a body of the proxy's own, which is JSON. No other answer has begun."""
         self.responded = True
         self.status = status
         if not self.head.minor:
@@ -193,7 +197,9 @@ class HttpExchange(MessageExchange):
             # the body after a final status; nobody knows where it goes on.
             expects = self.head.extras.expects_continue
             self.persistent = self.persistent and not expects and self.channel.may_discard()
-        self.channel.refuse(status, text, fields, self.method == b"HEAD", self.persistent)
+        bodyless = self.method == b"HEAD"
+        self.octets = 0 if bodyless else len(body)
+        self.channel.say(status, body, fields, bodyless, self.persistent)
         self._done()
 
     def _done(self) -> None:

@@ -21,6 +21,10 @@ from balancebeam.model import FrontendTimeouts
 # unread bytes would cause does not destroy the answer (RFC 9112, 9.6).
 LINGER = 2.0
 
+# When clients are let go, one that has asked for nothing for so long (seconds)
+# is idle. Of others, a request may be on its way.
+DRAINED = 1.0
+
 # A client that has sent the end of its stream may have left or may only have
 # said all it had to say; nothing tells the two apart. It gets its answer if
 # that begins within so many seconds.
@@ -42,7 +46,7 @@ def end_if_too_slow(
         if channel.head_since is not None:
             if now - channel.head_since >= timeouts.header:
                 channel.head_too_slow()
-        elif quiet >= timeouts.idle:
+        elif quiet >= (DRAINED if channel.site.draining else timeouts.idle):
             channel.lose()
     elif state == LINGERING:
         if quiet >= LINGER + interval:

@@ -118,7 +118,7 @@ class BalancerResource(ReverseProxyResource):
             limiter = self.limiter
         refusal = None if limiter.idle else limiter.admit(exchange)
         if refusal is not None:
-            self._refuse(exchange, refusal)
+            self.refuse(exchange, refusal)
         elif exchange.last_hop:
             # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
             # instead, the intermediary MUST respond as the final recipient".
@@ -134,7 +134,8 @@ class BalancerResource(ReverseProxyResource):
             else:
                 self._try_next(exchange)
 
-    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+    def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        """Answer a request that is not admitted."""
         fields = []
         if refusal.limit:
             # RFC 6585, 4: 429 "MAY include a Retry-After header".

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+from typing import Protocol as Interface
 
-from attrs import frozen
+from attrs import field, frozen
 
 from balancebeam.doors.resource import BalancerResource, LimiterSeam
 from balancebeam.policy.hosts import plain_host
 from balancebeam.policy.paths import routed_path
 from balancebeam.policy.routing import RouteRule
 
+
+class Entry(Interface):
+    """Who takes requests: a spine, or whoever answers in its place."""
+
+    def forward(self, exchange: Any, limiter: LimiterSeam) -> None:
+        """See a request through to its end; see `BalancerResource.forward`."""
+
+
+class Rule(Interface):
+    """Which requests are meant."""
+
+    def matches(self, host: bytes, path: bytes) -> bool:
+        """Whether one is; see `RouteRule.matches`."""
+
+
 ANY = RouteRule()
 
 
 @frozen(eq=False)
 class Route:
-    """The requests that `rule` is about are asked of `limiter`, and go on by `spine`."""
+    """
+    The requests that `rule` is about are asked of `limiter`, and go on by
+    `spine`, unless `entry` answers them instead.
+    """
 
     spine: BalancerResource
     limiter: LimiterSeam
-    rule: RouteRule = ANY
+    rule: Rule = ANY
+    entry: Entry = field()
+
+    @entry.default
+    def _by_the_spine(self) -> Entry:
+        return self.spine
 
 
 class RouteTable:

@@ -53,13 +53,25 @@ def error_answer(
     persistent: bool,
     now: float,
 ) -> bytes:
+    """An answer that says `text`; a `status` below 400 has none. See `own_answer`."""
+    body = error_body(text) if status >= 400 else b""
+    return own_answer(status, body, extra, bodyless, persistent, now)
+
+
+def own_answer(
+    status: int,
+    body: bytes,
+    extra: tuple[tuple[bytes, bytes], ...],
+    bodyless: bool,
+    persistent: bool,
+    now: float,
+) -> bytes:
     """
-    A whole answer of the proxy's own.
+    A whole answer of the proxy's own, of which the body is JSON.
 
     `bodyless`: it answers a HEAD. `persistent`: the connection goes on after
-    it. `now` is in seconds since the epoch. A `status` below 400 has no text.
+    it. `now` is in seconds since the epoch.
     """
-    body = error_body(text) if status >= 400 else b""
     lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status)), b"Date: " + http_date(now)]
     lines += [b"%b: %b" % field for field in error_fields(body, extra)]
     if not persistent:

@@ -49,3 +49,14 @@ class RouteRule:
             return False
         prefix = self._path
         return not prefix or path == prefix or path.startswith(prefix + b"/")
+
+
+class ExactPath:
+    """Requests for just this path, of whatever host."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+
+    def matches(self, host: bytes, path: bytes) -> bool:
+        """See `RouteRule.matches`."""
+        return path == self._path

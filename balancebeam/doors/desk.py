@@ -1,0 +1,130 @@
+"""S4's `POST /register` on the port where traffic comes in."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from balancebeam.doors.http_exchange import HttpExchange
+from balancebeam.doors.resource import BalancerResource, LimiterSeam
+from balancebeam.http1.bodies import ChunkedReader
+from balancebeam.policy.networks import Networks
+
+# Where S4's servers knock.
+PATH = b"/register"
+
+# Networks whose servers may always register.
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+# Octets of a body.
+_MOST = 64 * 1024
+
+# What makes an answer of the body of a request: its status, and its body.
+Answering = Callable[[bytes], "Deferred[tuple[int, bytes]]"]
+
+
+class RegistrationDesk:
+    """
+    Answers those who want to register, instead of a server: those in `networks`
+    and on this machine. Others are refused before anything is done for them.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, spine: BalancerResource, networks: tuple[str, ...], answering: Answering
+    ) -> None:
+        self._spine = spine
+        self._networks = Networks((*LOOPBACK, *networks))
+        self._answering = answering
+
+    def forward(self, exchange: Any, limiter: LimiterSeam) -> None:
+        """Take a request, in the place of the spine."""
+        refusal = None if limiter.idle else limiter.admit(exchange)
+        if refusal is not None:
+            self._spine.refuse(exchange, refusal)
+        elif not self._networks.includes(exchange.client):
+            exchange.answer(403, "servers do not register from there")
+        elif exchange.method != b"POST":
+            exchange.answer(405, "servers register by POST", ((b"Allow", b"POST"),))
+        elif _is_foreign(exchange):
+            exchange.answer(403, "pages of other origins are not listened to")
+        elif not _is_json(exchange):
+            exchange.answer(415, "the body has to be application/json")
+        else:
+            self._listen(exchange)
+
+    def _listen(self, exchange: HttpExchange) -> None:
+        pending, exchange.pending = exchange.pending, ()
+        exchange.connection = _Body(exchange, self._heard)  # type: ignore[assignment]
+        for data in pending:
+            exchange.connection.send_body(data)  # type: ignore[union-attr]
+        if not pending and exchange.body_complete:
+            self._heard(exchange, b"")
+
+    def _heard(self, exchange: HttpExchange, body: bytes) -> None:
+        """All of the body is here."""
+        answering = self._answering(body)
+
+        def give(answer: tuple[int, bytes]) -> None:
+            if not exchange.ended:
+                exchange.connection = None
+                exchange.say(answer[0], answer[1])
+
+        def failed(failure: Failure) -> tuple[int, bytes]:
+            self.log.failure("while a server registered", failure)
+            return 500, b'{"status": "error", "data": "something went wrong"}'
+
+        answering.addErrback(failed).addCallback(give)
+        answering.addErrback(lambda failure: self.log.failure("while answering", failure))
+
+
+class _Body:
+    """Stands where a connection to a server would, and keeps what that would get."""
+
+    def __init__(
+        self, exchange: HttpExchange, heard: Callable[[HttpExchange, bytes], None]
+    ) -> None:
+        self._exchange = exchange
+        self._heard = heard
+        self._content = b""
+        self._chunks = ChunkedReader() if exchange.head.length < 0 else None
+
+    def send_body(self, data: bytes) -> None:
+        """More of it, as it is on the wire."""
+        exchange = self._exchange
+        if exchange.ended:
+            return
+        self._content += data if self._chunks is None else self._chunks.feed(data)
+        if len(self._content) > _MOST:
+            exchange.connection = None
+            exchange.answer(413, "the request body is too large")
+        elif exchange.body_complete:
+            self._heard(exchange, self._content)
+
+    def abandon(self) -> None:
+        """The client has gone; nobody waits for the answer."""
+
+    def pause_reading(self) -> None:
+        """The answer is short."""
+
+    def resume_reading(self) -> None:
+        """The answer is short."""
+
+
+def _is_json(exchange: HttpExchange) -> bool:
+    kinds = exchange.field_values(b"content-type")
+    plain = [kind.partition(b";")[0].strip().lower() for kind in kinds]
+    return plain == [b"application/json"]
+
+
+def _is_foreign(exchange: HttpExchange) -> bool:
+    """Whether a web page of somebody else's has sent this."""
+    host = (exchange.host or b"").lower()
+    origins = exchange.field_values(b"origin")
+    if any(origin.lower().partition(b"://")[2] != host for origin in origins):
+        return True
+    return b"cross-site" in exchange.field_values(b"sec-fetch-site")

@@ -1,0 +1,83 @@
+"""Who may ask the admin listener anything."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from attrs import frozen
+
+# RFC 9110, 7.2, and without anything that is more than a host and a port.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(:[0-9]{1,5})?")
+
+
+@frozen
+class Refused:
+    """Why a request is not listened to; `fields` are the answer's."""
+
+    status: int
+    text: str
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@frozen
+class Asking:
+    """What of a request decides: the values of its fields."""
+
+    hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
+    sites: Sequence[str] = ()
+    authorizations: Sequence[str] = ()
+    preflight: bool = False
+
+
+class Guard:
+    """
+    Lets in those who know the `token`, if there is one, and no web page.
+
+    `names` are the host names by which the listener may be called; addresses
+    are always right. A page that has made its own name point to this machine
+    (DNS rebinding) calls it by another, and pages of others give themselves
+    away by their origin.
+    """
+
+    def __init__(self, token: bytes | None, names: Sequence[str]) -> None:
+        self._token = token
+        self._names = frozenset(name.lower() for name in names)
+
+    def check(self, asking: Asking) -> Refused | None:
+        """Why a request is refused, if it is."""
+        if len(asking.hosts) != 1 or not self._is_ours(asking.hosts[0]):
+            return Refused(403, "this is not called by that name; use its address")
+        if not self._knows_token(asking.authorizations):
+            # RFC 9110, 15.5.2: "MUST send a WWW-Authenticate header field".
+            challenge = b'Bearer realm="balancebeam"'
+            return Refused(401, "the token is wanted", ((b"WWW-Authenticate", challenge),))
+        own = {f"{scheme}://{asking.hosts[0].lower()}" for scheme in ("http", "https")}
+        foreign = [origin for origin in asking.origins if origin.lower() not in own]
+        if foreign or asking.preflight or "cross-site" in asking.sites:
+            return Refused(403, "pages of other origins are not listened to")
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = match[1].lower().rstrip(".")
+        if name in self._names:
+            return True
+        try:
+            ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+    def _knows_token(self, authorizations: Sequence[str]) -> bool:
+        if self._token is None:
+            return True
+        given = authorizations[0] if len(authorizations) == 1 else ""
+        scheme, _, token = given.partition(" ")
+        same = hmac.compare_digest(token.strip().encode("utf-8", "replace"), self._token)
+        return same and scheme.lower() == "bearer"

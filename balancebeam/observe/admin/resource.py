@@ -1,0 +1,109 @@
+"""The admin listener's one resource: guards, finds what is asked for, and answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from balancebeam.observe.admin.answers import Answer, error
+from balancebeam.observe.admin.api import Api, Wanted, find
+from balancebeam.observe.admin.guard import Asking, Guard
+from balancebeam.observe.operator import Mistake
+
+WITH_BODY = ("POST", "PATCH", "PUT")
+
+
+class AdminResource(Resource):
+    """Answers all requests of the admin listener."""
+
+    isLeaf = True
+    log = Logger()
+
+    def __init__(self, api: Api, guard: Guard) -> None:
+        super().__init__()
+        self.guard = guard
+        self._api = api
+
+    def render(self, request: Request) -> int:
+        """Answer now or later."""
+        answering = Deferred.fromCoroutine(self._answer(request))
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def give(answer: Answer) -> None:
+            if not gone:
+                _write(request, answer)
+
+        answering.addErrback(self._failed).addCallback(give)
+        answering.addErrback(lambda failure: self.log.failure("while answering", failure))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> Answer:
+        refused = self.guard.check(_asking(request))
+        if refused is not None:
+            return error(refused.status, refused.text, refused.fields)
+        found = find(request.path.decode("ascii", "replace"))
+        if found is None:
+            return error(404, "there is nothing here")
+        methods, names = found
+        method = request.method.decode("ascii", "replace")
+        if method not in methods and not (method == "HEAD" and "GET" in methods):
+            allowed = ", ".join(sorted({*methods, *(("HEAD",) if "GET" in methods else ())}))
+            text = f"there is no {method} here; there is {allowed}"
+            return error(405, text[:200], ((b"Allow", allowed.encode()),))
+        content: Any = request.content
+        body = content.read() if content is not None else b""
+        kinds = list(request.requestHeaders.getRawHeaders("content-type") or [])
+        if not _is_json(kinds, needed=bool(body)):
+            return error(415, "the body has to be application/json")
+        try:
+            return await methods["GET" if method == "HEAD" else method](
+                self._api, Wanted(names, body)
+            )
+        except Mistake as mistake:
+            return error(mistake.status, mistake.text)
+
+    def _failed(self, failure: Failure) -> Answer:
+        self.log.failure("while answering the operator", failure)
+        return error(500, "something went wrong, which the log tells")
+
+
+def _asking(request: Request) -> Asking:
+    headers = request.requestHeaders
+
+    def values(name: str) -> list[str]:
+        return list(headers.getRawHeaders(name) or [])
+
+    preflight = bool(values("access-control-request-method"))
+    return Asking(
+        values("host"),
+        values("origin"),
+        values("sec-fetch-site"),
+        values("authorization"),
+        preflight,
+    )
+
+
+def _is_json(kinds: list[str], needed: bool) -> bool:
+    if not kinds:
+        return not needed
+    return len(kinds) == 1 and kinds[0].partition(";")[0].strip().lower() == "application/json"
+
+
+def _write(request: Request, answer: Answer) -> None:
+    request.setResponseCode(answer.status)
+    request.setHeader(b"content-type", answer.kind)
+    request.setHeader(b"content-length", b"%d" % len(answer.body))
+    request.setHeader(b"cache-control", b"no-store")
+    request.setHeader(b"x-content-type-options", b"nosniff")
+    request.responseHeaders.removeHeader(b"server")
+    for name, value in answer.fields:
+        request.setHeader(name, value)
+    if request.method != b"HEAD":
+        request.write(answer.body)
+    request.finish()

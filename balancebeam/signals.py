@@ -1,0 +1,98 @@
+"""What signals do: SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR2 starts a successor."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any, Callable
+
+from twisted.application import service
+from twisted.logger import Logger
+
+from balancebeam.errors import StartError
+from balancebeam.notify import Manager
+from balancebeam.service import BalancerService
+from balancebeam.succession import end_predecessor, start_successor
+
+
+class SignalService(service.Service):
+    """
+    Listens to signals once the reactor runs, in the place of Twisted's own
+    handlers, and tells the service manager how it goes.
+    """
+
+    name = "signals"
+    log = Logger()
+
+    def __init__(self, balancer: BalancerService, reactor: Any, manager: Manager) -> None:
+        self._balancer = balancer
+        self._reactor = reactor
+        self._manager = manager
+        self._before: dict[int, Any] = {}
+        self._ending = False
+
+    def startService(self) -> None:
+        super().startService()
+        # Twisted installs its own when the reactor begins to run.
+        self._reactor.callWhenRunning(self._install)
+
+    def _install(self) -> None:
+        if not self.running or threading.current_thread() is not threading.main_thread():
+            return
+        for number, call in (
+            (signal.SIGTERM, self.end),
+            (signal.SIGINT, self.end),
+            (signal.SIGHUP, self.reload),
+            (signal.SIGUSR2, self.succeed),
+        ):
+            self._before[number] = signal.signal(number, self._handler(call))
+        self._manager.ready()
+        end_predecessor()
+
+    def _handler(self, call: Callable[[], None]) -> Callable[[int, Any], None]:
+        # A handler may interrupt anything, so it only says what is to be done.
+        return lambda number, frame: self._reactor.callFromThread(call)
+
+    def stopService(self) -> Any:
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        return super().stopService()
+
+    def end(self) -> None:
+        """Let clients go, and end then; at once if this is said again."""
+        if self._ending:
+            self.log.info("ending at once")
+            self._stop()
+            return
+        self._ending = True
+        self.log.info("draining; say it again to end at once")
+        self._manager.stopping()
+        self._balancer.drain().addCallback(lambda _: self._stop()).addErrback(
+            lambda failure: self.log.failure("while draining", failure)
+        )
+
+    def _stop(self) -> None:
+        if self._reactor.running and self.running:
+            self._reactor.stop()
+
+    def reload(self) -> None:
+        """Read everything again."""
+        self._manager.reloading()
+        try:
+            self._balancer.reload()
+        except StartError:
+            # The log says what was wrong with it.
+            self._manager.tell("STATUS=Balancing; the last reload was refused.")
+        self._manager.ready()
+
+    def succeed(self) -> None:
+        """Start a successor, which ends this process once it listens."""
+        if self._ending:
+            return
+        sockets = self._balancer.listeners.hand_over()
+        self.log.info("starting a successor for {sockets}", sockets=", ".join(sockets))
+        try:
+            start_successor(sockets, self._reactor)
+        except OSError as failure:
+            self.log.error("there is no successor: {why}", why=failure)
