@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 import h11
 
+from balancebeam.client_hello import ClientHello, ClientHelloReader, NoClientHello
 from balancebeam.clients import client_name
 from balancebeam.errors import RequestRefused, ResponseRefused
 from balancebeam.http1.bodies import BodyError, ChunkedReader
@@ -19,6 +20,7 @@ from balancebeam.http1.chains import forwarded, forwarded_for
 from balancebeam.http1.forwarding import forwarding
 from balancebeam.http1.requests import RequestHeads
 from balancebeam.http1.responses import ResponseHeads
+from balancebeam.http1.syntax import is_host
 from balancebeam.proxy_protocol import ProxyProtocolError, proxy_header, read_proxy_header
 from tests.support import GET, OK, MemoryBalancer, Peer
 
@@ -55,6 +57,30 @@ def request_heads(data: bytes) -> None:
         head = outcomes[0]
         wire = head.wire + forwarding(head, b"192.0.2.1", b"http", b"localhost", False)
         read_requests(wire, at_least=1)
+
+
+def client_hellos(data: bytes) -> None:
+    """A hello is read, or refused, the same in pieces; its name can stand in a Host field."""
+    step = data[0] + 1 if data else 1
+    whole = _read_client_hello(data[1:], len(data) + 1)
+    for pieces in (step, 1):
+        assert _read_client_hello(data[1:], pieces) == whole, whole
+    if isinstance(whole, ClientHello) and whole.server_name is not None:
+        name = whole.server_name
+        assert is_host(name.encode("ascii")) and name == name.lower(), name
+        assert client_name(name) is None, name
+
+
+def _read_client_hello(data: bytes, step: int) -> ClientHello | str | None:
+    reader = ClientHelloReader()
+    try:
+        for start in range(0, len(data), step):
+            hello = reader.feed(data[start : start + step])
+            if hello is not None:
+                return hello
+    except NoClientHello as error:
+        return str(error)
+    return None
 
 
 def chains(data: bytes) -> None:
@@ -237,10 +263,14 @@ _WAYS: tuple[Callable[[bytes], None], ...] = (
     servers,
     chains,
     proxy_headers,
+    client_hellos,
 )
 
 # Where to begin: one well-formed example of each, and some that are nearly so.
 SEEDS: tuple[bytes, ...] = (
+    b"\x07\x04\x16\x03\x01\x00\x4e\x01\x00\x00\x4a\x03\x03" + bytes(32) + b"\x00\x00\x02\x13\x01"
+    b"\x01\x00\x00\x1f\x00\x0a\x00\x04\x00\x02\x00\x1d\x00\x00\x00\x13\x00\x11\x00\x00"
+    b"\x0eWww.Example.de",
     b"\x05192.0.2.9, [2001:db8::1]:80, unknown",
     b'\x05for="[2001:db8::1]:80";proto=http;by=_x, for=192.0.2.9',
     b"\x06PROXY TCP4 192.0.2.9 192.0.2.1 4711 80\r\nGET",
