@@ -22,6 +22,7 @@ from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
 from balancebeam.config.hosts import read_hosts
 from balancebeam.config.numbers import read_count, read_seconds
 from balancebeam.config.overlay import Overlay
+from balancebeam.config.table import one_line
 from balancebeam.config.whole import check_whole
 from balancebeam.errors import StartError
 from balancebeam.model import ServerSettings, Settings
@@ -164,7 +165,7 @@ class Options(usage.Options):
         if not self._problems:
             self._problems += check_whole(settings)
         if self._problems:
-            raise StartError.of(self._problems)
+            raise StartError.of(map(one_line, self._problems))
         return settings
 
     def _lay_over(self, overlay: Overlay) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from balancebeam.config.addresses import read_listen_address, read_server_address
+from balancebeam.config.table import one_line
 from balancebeam.model import ServerSettings, Settings
 from balancebeam.simple import simple_settings
 
@@ -95,4 +96,4 @@ class _Reader:
         found = [n for n in lines if pattern.match(self._lines[n - 1])]
         line = next(iter(found), lines.start if lines and lines.start > 1 else 0)
         place = f"{self._path}:{line}" if line else self._path
-        self.problems.append(f"{place}: {what}")
+        self.problems.append(one_line(f"{place}: {what}"))

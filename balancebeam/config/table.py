@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Callable, TypeVar
@@ -9,6 +11,8 @@ from typing import Any, Callable, TypeVar
 from balancebeam.config.lines import Path, key_lines, line_of
 
 T = TypeVar("T")
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Document:
@@ -26,8 +30,8 @@ class Document:
 
     def say(self, path: Path, what: str) -> None:
         """Note a mistake at `path`."""
-        key = ".".join(str(part) for part in path if isinstance(part, str))
-        self.problems.append(f"{self.place(path)}: {key + ': ' if key else ''}{what}")
+        key = ".".join(_shown_key(part) for part in path if isinstance(part, str))
+        self.problems.append(one_line(f"{self.place(path)}: {key + ': ' if key else ''}{what}"))
 
 
 class Table:
@@ -110,6 +114,15 @@ class Table:
         for key in self._content:
             if key not in self._known:
                 self.say(key, f"is not known; {nearest(key, self._known)}")
+
+
+def one_line(text: str) -> str:
+    """`text`, with escapes for what would end the line or is not seen."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _shown_key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
