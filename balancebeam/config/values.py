@@ -90,7 +90,8 @@ def size(value: Any) -> int:
 
 def status_range(value: Any) -> tuple[int, int]:
     """ "200-299" or "200"."""
-    match = _STATUS.fullmatch(str(value)) if isinstance(value, (str, int)) else None
+    shown = _shown(value) if isinstance(value, int) else value
+    match = _STATUS.fullmatch(shown) if isinstance(shown, str) else None
     if match is None or int(match[2] or match[1]) < int(match[1]):
         raise ValueError(f'{_shown(value)} is no range of statuses; give one such as "200-299"')
     return int(match[1]), int(match[2] or match[1])
@@ -124,5 +125,9 @@ def from_text(read: Callable[[str], T]) -> Callable[[Any], T]:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value) if not isinstance(value, bool) else str(value).lower()
+    try:
+        shown = repr(value) if not isinstance(value, bool) else str(value).lower()
+    except (ValueError, RecursionError):
+        # A number of thousands of digits, or as many tables in each other.
+        return "this"
     return shown if len(shown) <= 60 else shown[:57] + "..."
