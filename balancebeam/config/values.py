@@ -82,10 +82,13 @@ def size(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63:
         return value
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not int(match[1]):
+    octets = 0
+    if match is not None:
+        base = 1024 if match[3] else 1000
+        octets = int(match[1]) * int(base ** " kmgt".index(match[2].lower() or " "))
+    if not 0 < octets < 2**63:
         raise ValueError(f'{_shown(value)} is no size; give octets, or a text such as "10MB"')
-    base = 1024 if match[3] else 1000
-    return int(match[1]) * int(base ** " kmgt".index(match[2].lower() or " "))
+    return octets
 
 
 def status_range(value: Any) -> tuple[int, int]:
