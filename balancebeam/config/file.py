@@ -104,27 +104,32 @@ def _read_secret(value: Any) -> Secret:
 def _check_names(tables: list[Table], settings: Any, kind: str) -> None:
     seen = set()
     for table, one in zip(tables, settings):
-        if one.name in seen:
+        if one.name in seen and "name" not in table.bad:
             table.say("name", f"there is a {kind} called {one.name!r} already; give another name")
         seen.add(one.name)
 
 
 def _check_references(tables: list[Table], settings: Settings) -> None:
-    names = [pool.name for pool in settings.pools]
+    # Without any, the one that is made of the command line will be called so.
+    names = [pool.name for pool in settings.pools] or [PoolSettings().name]
     for table, frontend in zip(tables, settings.frontends):
-        if names and frontend.pool not in names:
-            table.say(
-                "pool", f"there is no pool {frontend.pool!r}; {nearest(frontend.pool, names)}"
-            )
+        _check_reference(table, frontend.pool, names)
         seen = set()
-        for number, route in enumerate(frontend.routes):
-            path = (*table.path, "route", number)
-            if route.pool not in names:
-                what = f"there is no pool {route.pool!r}; {nearest(route.pool, names)}"
-                table.document.say((*path, "pool"), what)
+        for route_table, route in zip(table.tables("route"), frontend.routes):
+            if "pool" in route_table:
+                _check_reference(route_table, route.pool, names)
+            if route_table.bad or route.host == route.path is None:
+                continue
             if (route.host, route.path) in seen:
-                table.document.say(path, "there is a route for that already, which is first")
+                table.document.say(
+                    route_table.path, "there is a route for that already, which is first"
+                )
             seen.add((route.host, route.path))
+
+
+def _check_reference(table: Table, pool: str, names: list[str]) -> None:
+    if pool not in names and "pool" not in table.bad:
+        table.say("pool", f"there is no pool {pool!r}; {nearest(pool, names)}")
 
 
 def _check_binds(tables: list[Table], settings: Settings) -> None:

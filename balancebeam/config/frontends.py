@@ -51,7 +51,7 @@ def read_frontend(table: Table) -> FrontendSettings:
         log_connections=table.take("log_connections", v.flag, False),
     )
     table.close()
-    if "bind" in table and not settings.bind:
+    if "bind" in table and not settings.bind and "bind" not in table.bad:
         table.say("bind", "needs an address at least")
     if settings.mode == "tcp":
         _check_tcp(table, settings)

@@ -55,6 +55,8 @@ def _read_servers(table: Table) -> tuple[ServerSettings, ...]:
             except ValueError as error:
                 table.document.say(path, str(error))
                 continue
+        if server.address is _NOBODY.address:
+            continue
         if any(server.address == other.address for other in servers):
             table.document.say(path, f"{server.address} is given twice")
         servers.append(server)

@@ -37,13 +37,16 @@ class Document:
 class Table:
     """
     The table at `path` of a document. Every key that is asked for is known;
-    `close` complains of all others.
+    `close` complains of all others. `bad` are the keys with a value that was
+    refused, so that a default stands for it.
     """
 
     def __init__(self, document: Document, path: Path, content: Any) -> None:
         self.document = document
         self.path = path
+        self.bad: set[str] = set()
         self._known: list[str] = []
+        self._found: dict[str, list[Table]] = {}
         self._content: dict[str, Any] = {}
         if isinstance(content, dict):
             self._content = content
@@ -61,6 +64,7 @@ class Table:
         try:
             return read(self._content[key])
         except ValueError as error:
+            self.bad.add(key)
             self.say(key, str(error))
             return default
 
@@ -73,6 +77,7 @@ class Table:
             try:
                 found.append(read(one))
             except ValueError as error:
+                self.bad.add(key)
                 self.document.say((*self.path, key, number), str(error))
         return tuple(found)
 
@@ -90,10 +95,17 @@ class Table:
         self._known.append(key)
         if key not in self._content:
             return None
-        return Table(self.document, (*self.path, key), self._content[key])
+        if key not in self._found:
+            self._found[key] = [Table(self.document, (*self.path, key), self._content[key])]
+        return self._found[key][0]
 
     def tables(self, key: str) -> list[Table]:
         """The tables called `key`; one that stands alone will do."""
+        if key not in self._found:
+            self._found[key] = self._tables(key)
+        return self._found[key]
+
+    def _tables(self, key: str) -> list[Table]:
         self._known.append(key)
         value = self._content.get(key, [])
         if isinstance(value, dict):
