@@ -11,6 +11,7 @@ from attrs import evolve
 from balancebeam.config import values as v
 from balancebeam.config.addresses import read_listen_address
 from balancebeam.config.frontends import read_frontend
+from balancebeam.config.limits import check_tcp_limits
 from balancebeam.config.mini import is_mini, read_mini_content
 from balancebeam.config.pools import read_pool
 from balancebeam.config.table import Document, Table, nearest
@@ -146,10 +147,16 @@ def _check_binds(tables: list[Table], settings: Settings) -> None:
 def _check_modes(pools: list[Table], frontends: list[Table], settings: Settings) -> None:
     modes: dict[str, str] = {}
     for table, frontend in zip(frontends, settings.frontends):
-        for pool in (frontend.pool, *(route.pool for route in frontend.routes)):
+        if "mode" in table.bad:
+            continue
+        users = [(table, frontend.pool)]
+        users += zip(table.tables("route"), (route.pool for route in frontend.routes))
+        for user, pool in users:
             if modes.setdefault(pool, frontend.mode) != frontend.mode:
-                table.say("pool", f"{pool!r} is for HTTP or for TCP, not for both; make two of it")
+                user.say("pool", f"{pool!r} is for HTTP or for TCP, not for both; make two of it")
     for table, one in zip(pools, settings.pools):
+        if modes.get(one.name) == "tcp":
+            check_tcp_limits(table.tables("limit"))
         health = table.table("health")
         if modes.get(one.name) == "tcp" and health is not None and "path" in health:
             health.say("path", "servers of a TCP frontend are asked to connect only; leave it out")

@@ -6,7 +6,7 @@ from typing import Any
 
 from balancebeam.config import values as v
 from balancebeam.config.addresses import read_listen_address
-from balancebeam.config.limits import read_limits
+from balancebeam.config.limits import check_tcp_limits, read_limits
 from balancebeam.config.table import Table
 from balancebeam.model import (
     Forwarding,
@@ -54,25 +54,21 @@ def read_frontend(table: Table) -> FrontendSettings:
     if "bind" in table and not settings.bind and "bind" not in table.bad:
         table.say("bind", "needs an address at least")
     if settings.mode == "tcp":
-        _check_tcp(table, settings)
+        _check_tcp(table)
     elif "log_connections" in table:
         table.say("log_connections", "belongs to the mode tcp; for requests there is access_log")
     return settings
 
 
-def _check_tcp(table: Table, settings: FrontendSettings) -> None:
+def _check_tcp(table: Table) -> None:
     for key in _HTTP_ONLY:
         if key in table:
             table.say(key, 'belongs to the mode "http"')
-    limits = list(settings.limits)
-    for route_table, route in zip(table.tables("route"), settings.routes):
-        limits += route.limits
-        if route.path is not None:
-            route_table.say("path", 'belongs to the mode "http"')
-    for limit in limits:
-        for key in limit.key:
-            if key != "client":
-                table.say("limit", f'{key} belongs to the mode "http"; give the key "client"')
+    check_tcp_limits(table.tables("limit"))
+    for route in table.tables("route"):
+        check_tcp_limits(route.tables("limit"))
+        if "path" in route:
+            route.say("path", 'belongs to the mode "http"')
 
 
 def _read_route(table: Table) -> RouteSettings:

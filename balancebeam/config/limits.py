@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from balancebeam.config import values as v
 from balancebeam.config.table import Table
 from balancebeam.model import LimitSettings
+from balancebeam.policy.limits.keys import key_maker
 from balancebeam.policy.limits.limit import ALGORITHMS, make_limit
 
 
@@ -25,7 +27,7 @@ def _read_limit(table: Table) -> LimitSettings | None:
         per=table.take("per", v.seconds, usual.per),
         algorithm=table.take("algorithm", v.one_of(ALGORITHMS), usual.algorithm),
         burst=table.take("burst", v.whole(1), None),
-        key=table.take("key", v.each(v.text), usual.key),
+        key=table.take("key", _read_key, usual.key),
         ipv6_prefix=table.take("ipv6_prefix", v.whole(1, 128), usual.ipv6_prefix),
         dry_run=table.take("dry_run", v.flag, usual.dry_run),
         status=table.take("status", v.whole(400, 599), usual.status),
@@ -41,9 +43,27 @@ def _read_limit(table: Table) -> LimitSettings | None:
     if limit.algorithm == "concurrent" and "per" in table:
         table.say("per", "does not belong to the algorithm concurrent, which counts no time")
     table.close()
+    if "key" in table.bad:
+        return None
     try:
         make_limit(limit)
     except ValueError as error:
         table.document.say(table.path, str(error))
         return None
     return limit
+
+
+def _read_key(value: Any) -> tuple[str, ...]:
+    names = v.each(v.text)(value)
+    key_maker(names)
+    return names
+
+
+def check_tcp_limits(tables: Sequence[Table]) -> None:
+    """Of a connection nothing is known but where it comes from."""
+    for table in tables:
+        if "key" in table.bad:
+            continue
+        for name in table.take("key", _read_key, LimitSettings(1).key):
+            if name != "client":
+                table.say("key", f'{name} belongs to the mode "http"; give "client"')

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from balancebeam.config.secrets import read_secret
-from balancebeam.model import ListenAddress, Settings, TcpAddress, UnixAddress
+from balancebeam.model import (
+    FrontendSettings,
+    LimitSettings,
+    ListenAddress,
+    Settings,
+    TcpAddress,
+    UnixAddress,
+)
 
 
 def check_whole(settings: Settings) -> list[str]:
@@ -71,7 +79,30 @@ def _check_modes(settings: Settings) -> list[str]:
                 problems.append(
                     f"pool {pool}: is for HTTP or for TCP, not for both; make two of it"
                 )
-        limits = [*frontend.limits, *(one for route in frontend.routes for one in route.limits)]
-        if frontend.mode == "tcp" and any(one.key != ("client",) for one in limits):
-            problems.append(f'frontend {frontend.name}: in TCP mode limits have the key "client"')
+        if frontend.mode == "tcp":
+            problems += _check_tcp(frontend)
+    for one in settings.pools:
+        if modes.get(one.name) == "tcp" and _counts_more(one.limits):
+            problems.append(f'pool {one.name}: in TCP mode limits have the key "client"')
     return problems
+
+
+def _check_tcp(frontend: FrontendSettings) -> list[str]:
+    """What means something for requests only; a file says so of its own, with the line."""
+    usual = FrontendSettings()
+    used = [
+        key
+        for key in ("max_body", "registration", "registration_from", "forwarding")
+        if getattr(frontend, key) != getattr(usual, key)
+    ]
+    if any(route.path is not None for route in frontend.routes):
+        used.append("a route's path")
+    problems = [f"frontend {frontend.name}: {key} belongs to --mode http" for key in used]
+    limits = [*frontend.limits, *(one for route in frontend.routes for one in route.limits)]
+    if _counts_more(limits):
+        problems.append(f'frontend {frontend.name}: in TCP mode limits have the key "client"')
+    return problems
+
+
+def _counts_more(limits: Iterable[LimitSettings]) -> bool:
+    return any(name != "client" for limit in limits for name in limit.key)
