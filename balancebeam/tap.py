@@ -17,7 +17,7 @@ from balancebeam import __version__
 from balancebeam.config.addresses import read_listen_address, read_server
 from balancebeam.config.checks import read_check_path
 from balancebeam.config.dump import dump
-from balancebeam.config.file import complete, read_file
+from balancebeam.config.file import complete, filled, read_file
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
 from balancebeam.config.hosts import read_hosts
 from balancebeam.config.numbers import read_count, read_seconds
@@ -158,7 +158,7 @@ class Options(usage.Options):
             settings, self._problems = read_file(self["config"])
         for argument in self._arguments:
             self._problems.append(f"{argument!r} is no option; servers are given by --upstream")
-        overlay = Overlay(complete(settings))
+        overlay = Overlay(filled(settings))
         self._lay_over(overlay)
         self._problems += overlay.problems
         settings = complete(overlay.settings)

@@ -162,18 +162,23 @@ def _check_modes(pools: list[Table], frontends: list[Table], settings: Settings)
             health.say("path", "servers of a TCP frontend are asked to connect only; leave it out")
 
 
+def filled(settings: Settings) -> Settings:
+    """`settings` with a frontend and a pool, if there are none."""
+    pools = settings.pools or (PoolSettings(),)
+    frontends = settings.frontends or (FrontendSettings(pool=pools[0].name),)
+    return evolve(settings, frontends=frontends, pools=pools)
+
+
 def complete(settings: Settings) -> Settings:
     """
     `settings` with a frontend and a pool, if there are none, and with what
     active checks look like in TCP mode.
     """
-    pools = settings.pools or (PoolSettings(),)
-    frontends = settings.frontends or (FrontendSettings(pool=pools[0].name),)
-    settings = evolve(settings, frontends=frontends, pools=pools)
+    settings = filled(settings)
 
     def checked(pool: PoolSettings) -> PoolSettings:
         if pool.active is None or settings.mode_of(pool.name) != "tcp":
             return pool
         return evolve(pool, active=evolve(pool.active, path=None))
 
-    return evolve(settings, pools=tuple(checked(pool) for pool in pools))
+    return evolve(settings, pools=tuple(checked(pool) for pool in settings.pools))

@@ -58,7 +58,13 @@ class Overlay:
 
     def mode(self, mode: str) -> None:
         """Balance requests, or connections."""
-        self.frontends(lambda frontend: evolve(frontend, mode=mode))
+
+        def change(frontend: FrontendSettings) -> FrontendSettings:
+            # For requests there is an access log.
+            log = frontend.log_connections and mode == "tcp"
+            return evolve(frontend, mode=mode, log_connections=log)
+
+        self.frontends(change)
 
     def timeouts(self, name: str, seconds: float) -> None:
         """Change one time limit."""
