@@ -200,6 +200,8 @@ class Options(usage.Options):
         )
         if self["registration"]:
             overlay.registration(networks)
+        elif networks and any(one.registration for one in overlay.settings.frontends):
+            overlay.registration_from(networks)
         elif networks:
             self._problems.append("--registration-from: has no meaning without --registration")
         if self["access-log"] is not None:

@@ -120,6 +120,12 @@ class Overlay:
                 return
         self.problems.append("--registration: belongs to --mode http")
 
+    def registration_from(self, networks: tuple[str, ...]) -> None:
+        """Let servers register from there, where they may."""
+        self.frontends(
+            lambda one: evolve(one, registration_from=networks) if one.registration else one
+        )
+
     def admin(self, bind: ListenAddress | None, token_file: str | None) -> None:
         """Let the operator in there."""
         admin = self.settings.admin
