@@ -172,8 +172,9 @@ class Options(usage.Options):
         """Have the options win, one by one."""
         self._lay_over_frontends(overlay)
         self._lay_over_pools(overlay)
-        if self["admin"] is not None or self["admin-token-file"] is not None:
-            overlay.admin(self._read("admin", read_listen_address), self["admin-token-file"])
+        admin = self._read("admin", read_listen_address)
+        if admin is not None or (self["admin"] is None and self["admin-token-file"] is not None):
+            overlay.admin(admin, self["admin-token-file"])
         changes: dict[str, Any] = {}
         if self["state"] is not None:
             changes["state"] = self["state"]
@@ -212,7 +213,8 @@ class Options(usage.Options):
 
     def _lay_over_pools(self, overlay: Overlay) -> None:
         if self._upstreams or self["hosts"] is not None:
-            overlay.servers(tuple(self._read_servers()))
+            option = "--upstream" if self._upstreams else "--hosts"
+            overlay.servers(tuple(self._read_servers()), option)
         algorithm = self._read("algorithm", algorithm_name)
         if algorithm is not None:
             overlay.pools(lambda pool: evolve(pool, algorithm=algorithm))

@@ -49,10 +49,10 @@ class Overlay:
         else:
             self.frontends(lambda frontend: evolve(frontend, bind=addresses))
 
-    def servers(self, servers: tuple[ServerSettings, ...]) -> None:
-        """Balance over these instead."""
+    def servers(self, servers: tuple[ServerSettings, ...], option: str) -> None:
+        """Balance over these, which `option` gives, instead."""
         if len(self.settings.pools) > 1:
-            self.problems.append("--upstream: the file has several pools; change it there")
+            self.problems.append(f"{option}: the file has several pools; change it there")
         else:
             self.pools(lambda pool: evolve(pool, servers=servers))
 
