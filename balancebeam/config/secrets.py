@@ -19,13 +19,14 @@ def read_secret(secret: Secret) -> bytes:
         try:
             with open(secret.file, "rb") as file:
                 value = file.read(_LONGEST + 1).strip()
-        except OSError as error:
-            raise ValueError(f"{secret.file}: cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise ValueError(f"{secret.file}: cannot be read: {why}") from None
         where = secret.file
     elif secret.variable is not None:
         if secret.variable not in os.environ:
             raise ValueError(f"the environment has no variable {secret.variable}")
-        value = os.environ[secret.variable].encode().strip()
+        value = os.fsencode(os.environ[secret.variable]).strip()
         where = f"the variable {secret.variable}"
     else:
         value, where = (secret.value or "").encode(), "the token"
@@ -33,5 +34,5 @@ def read_secret(secret: Secret) -> bytes:
         raise ValueError(f"{where} is empty")
     if len(value) > _LONGEST or not all(32 < octet < 127 for octet in value):
         # RFC 6750, 2.1: a token is sent in a field, in ASCII without blanks.
-        raise ValueError(f"{where} holds no token; a token is one word in ASCII")
+        raise ValueError(f"{where} is not one word in ASCII, as a token has to be")
     return value
