@@ -17,13 +17,13 @@ from balancebeam import __version__
 from balancebeam.config.addresses import read_listen_address, read_server
 from balancebeam.config.checks import read_check_path
 from balancebeam.config.dump import dump
-from balancebeam.config.file import complete, filled, read_file
+from balancebeam.config.file import complete, filled, read_document
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
 from balancebeam.config.hosts import read_hosts
 from balancebeam.config.numbers import read_count, read_seconds
 from balancebeam.config.overlay import Overlay
-from balancebeam.config.table import one_line
-from balancebeam.config.whole import check_whole
+from balancebeam.config.table import Document, one_line
+from balancebeam.config.whole import check_admin, check_whole
 from balancebeam.errors import StartError
 from balancebeam.model import ServerSettings, Settings
 from balancebeam.policy.networks import read_network
@@ -153,9 +153,10 @@ class Options(usage.Options):
     def read(self) -> Settings:
         """What the options and the files say. Raises `StartError`."""
         self._problems = []
-        settings = Settings((), ())
+        settings, document = Settings((), ()), None
         if self["config"] is not None:
-            settings, self._problems = read_file(self["config"])
+            settings, document = read_document(self["config"])
+            self._problems += document.problems
         for argument in self._arguments:
             self._problems.append(f"{argument!r} is no option; servers are given by --upstream")
         overlay = Overlay(filled(settings))
@@ -163,10 +164,24 @@ class Options(usage.Options):
         self._problems += overlay.problems
         settings = complete(overlay.settings)
         if not self._problems:
-            self._problems += check_whole(settings)
+            self._problems += check_whole(settings, document)
+        self._check_admin(settings, document)
         if self._problems:
             raise StartError.of(map(one_line, self._problems))
         return settings
+
+    def _check_admin(self, settings: Settings, document: Document | None) -> None:
+        """Have the operator's way in be safe, whatever else is wrong."""
+        told = document is not None and document.said(("admin",))
+        problem = check_admin(settings.admin) if settings.admin is not None and not told else None
+        if problem is None:
+            return
+        key, what = problem
+        option = {"bind": "admin", "token_file": "admin-token-file"}.get(key)
+        place = f"--{option}"
+        if document is not None and (option is None or self[option] is None):
+            place = f"{document.place(('admin', key))}: admin.{key}"
+        self._problems.append(f"{place}: {what}")
 
     def _lay_over(self, overlay: Overlay) -> None:
         """Have the options win, one by one."""

@@ -14,7 +14,7 @@ from balancebeam.config.frontends import read_frontend
 from balancebeam.config.limits import check_tcp_limits
 from balancebeam.config.mini import is_mini, read_mini_content
 from balancebeam.config.pools import read_pool
-from balancebeam.config.table import Document, Table, nearest
+from balancebeam.config.table import Document, Table, nearest, one_line
 from balancebeam.model import AdminSettings, FrontendSettings, PoolSettings, Secret, Settings
 
 if sys.version_info >= (3, 11):
@@ -25,7 +25,13 @@ else:
 
 def read_file(path: str) -> tuple[Settings, list[str]]:
     """What the file at `path` says, and what is wrong with it, a line each."""
-    nothing = Settings((), ())
+    settings, document = read_document(path)
+    return settings, document.problems
+
+
+def read_document(path: str) -> tuple[Settings, Document]:
+    """What the file at `path` says, and where, and what is wrong with it."""
+    nothing, document = Settings((), ()), Document(path, "")
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -33,18 +39,22 @@ def read_file(path: str) -> tuple[Settings, list[str]]:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         place = f"{path}:{line[1]}" if line else path
-        return nothing, [f"{place}: is no TOML: {error}"]
+        document.problems.append(one_line(f"{place}: is no TOML: {error}"))
+        return nothing, document
     except (UnicodeDecodeError, RecursionError) as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it nests too deep"
-        return nothing, [f"{path}: cannot be read: {why}"]
+        document.say((), f"cannot be read: {why}")
+        return nothing, document
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        return nothing, [f"{path}: cannot be read: {why}"]
-    if is_mini(content):
-        return read_mini_content(path, text, content)
+        document.say((), f"cannot be read: {why}")
+        return nothing, document
     document = Document(path, text)
-    settings = _read(Table(document, (), content))
-    return settings, document.problems
+    if is_mini(content):
+        settings, problems = read_mini_content(path, text, content)
+        document.problems += problems
+        return settings, document
+    return _read(Table(document, (), content)), document
 
 
 def _read(root: Table) -> Settings:

@@ -21,6 +21,7 @@ class Document:
     def __init__(self, file: str, text: str) -> None:
         self.problems: list[str] = []
         self._file = file
+        self._said: set[Path] = set()
         self._lines = key_lines(text)
 
     def place(self, path: Path) -> str:
@@ -28,8 +29,16 @@ class Document:
         line = line_of(self._lines, path)
         return f"{self._file}:{line}" if line else self._file
 
+    def __contains__(self, path: Path) -> bool:
+        return path in self._lines
+
+    def said(self, path: Path) -> bool:
+        """Whether there is a mistake in what is at `path`."""
+        return path in self._said
+
     def say(self, path: Path, what: str) -> None:
         """Note a mistake at `path`."""
+        self._said.update(path[:length] for length in range(1, len(path) + 1))
         key = ".".join(_shown_key(part) for part in path if isinstance(part, str))
         self.problems.append(one_line(f"{self.place(path)}: {key + ': ' if key else ''}{what}"))
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from balancebeam.config.secrets import read_secret
+from balancebeam.config.table import Document
 from balancebeam.model import (
+    AdminSettings,
     FrontendSettings,
     LimitSettings,
     ListenAddress,
@@ -16,44 +18,46 @@ from balancebeam.model import (
 )
 
 
-def check_whole(settings: Settings) -> list[str]:
-    """What is wrong with `settings`, a line each."""
+def check_whole(settings: Settings, document: Document | None = None) -> list[str]:
+    """What is wrong with `settings`, which are from `document` in part, a line each."""
     problems = []
     dynamic = settings.admin is not None or any(one.registration for one in settings.frontends)
-    if not any(pool.servers for pool in settings.pools) and not settings.demo and not dynamic:
+    places = document if document is not None and ("pool",) in document else None
+    if dynamic:
+        pass
+    elif places is None and not settings.demo and not any(one.servers for one in settings.pools):
         problems.append("no server to balance over; give --upstream host:port (or --demo 3)")
     else:
-        problems += _empty_pools(settings, dynamic)
-    problems += _check_admin(settings)
+        problems += _empty_pools(settings, places)
     problems += _check_modes(settings)
     return problems
 
 
-def _empty_pools(settings: Settings, dynamic: bool) -> list[str]:
+def _empty_pools(settings: Settings, document: Document | None) -> list[str]:
     first = settings.frontends[0].pool
-    return [
-        f"pool {pool.name}: has no upstreams; give one at least"
-        for pool in settings.pools
-        if not pool.servers and not dynamic and not (settings.demo and pool.name == first)
-    ]
+    problems = []
+    for number, pool in enumerate(settings.pools):
+        if not pool.servers and not (settings.demo and pool.name == first):
+            place = f"{document.place(('pool', number))}: " if document is not None else ""
+            problems.append(f"{place}pool {pool.name}: has no upstreams; give one at least")
+    return problems
 
 
-def _check_admin(settings: Settings) -> list[str]:
-    admin = settings.admin
-    if admin is None:
-        return []
-    if admin.token is None:
+def check_admin(admin: AdminSettings) -> tuple[str, str] | None:
+    """What is wrong with `admin`: the key, and what it is."""
+    token = admin.token
+    if token is None:
         if is_local(admin.bind):
-            return []
-        return [
-            f"admin: {admin.bind} can be reached from elsewhere, so it needs a token; give "
-            "token_file (--admin-token-file), or an address of this machine such as 127.0.0.1:1101"
-        ]
+            return None
+        return "bind", (
+            f"{admin.bind} can be reached from elsewhere, so it needs a token; give token_file "
+            "(--admin-token-file), or an address of this machine such as 127.0.0.1:1101"
+        )
     try:
-        read_secret(admin.token)
+        read_secret(token)
     except ValueError as error:
-        return [f"admin: {error}"]
-    return []
+        return "token_file" if token.file is not None else "token", str(error)
+    return None
 
 
 def is_local(address: ListenAddress) -> bool:
