@@ -13,8 +13,10 @@ from balancebeam.model import (
     LimitSettings,
     PoolSettings,
     RouteSettings,
+    ServerAddress,
     ServerSettings,
     Settings,
+    TcpAddress,
 )
 
 # What stands for a secret that is not shown.
@@ -162,12 +164,18 @@ def _health(checks: ActiveChecks) -> Mapping[str, Any]:
 
 def _server(server: ServerSettings) -> Mapping[str, Any]:
     return {
-        "address": str(server.address),
+        "address": _address(server.address),
         "weight": server.weight,
         "backup": server.backup,
         "max_in_flight": server.max_in_flight,
         "proxy": f"v{server.proxy_protocol}" if server.proxy_protocol else None,
     }
+
+
+def _address(address: ServerAddress) -> str:
+    # A machine may be called unix, too.
+    named = isinstance(address, TcpAddress) and address.host == "unix"
+    return f"http://{address}" if named else str(address)
 
 
 def _admin(admin: AdminSettings, mask: bool) -> Mapping[str, Any]:
