@@ -31,9 +31,7 @@ def read_frontend(table: Table) -> FrontendSettings:
     networks = v.from_text(read_network)
     settings = FrontendSettings(
         name=table.take("name", v.name, usual.name),
-        bind=table.each("bind", v.from_text(read_listen_address))
-        if "bind" in table
-        else usual.bind,
+        bind=table.each("bind", v.from_text(read_listen_address), usual.bind),
         mode=table.take("mode", v.one_of(MODES), usual.mode),
         pool=table.take("pool", v.name, usual.pool),
         routes=tuple(_read_route(route) for route in table.tables("route")),

@@ -77,10 +77,14 @@ class Table:
             self.say(key, str(error))
             return default
 
-    def each(self, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
-        """What `read` makes of each value in the list of `key`."""
+    def each(
+        self, key: str, read: Callable[[Any], T], default: tuple[T, ...] = ()
+    ) -> tuple[T, ...]:
+        """What `read` makes of each value in the list of `key`; `default` without one."""
         self._known.append(key)
-        value = self._content.get(key, [])
+        if key not in self._content:
+            return default
+        value = self._content[key]
         found = []
         for number, one in enumerate(value if isinstance(value, list) else [value]):
             try:
