@@ -28,6 +28,7 @@ def read_pool(table: Table, first: bool) -> PoolSettings:
     usual = PoolSettings()
     if not first and "name" not in table:
         table.document.say(table.path, "needs a name")
+        table.bad.add("name")
     settings = PoolSettings(
         name=table.take("name", v.name, usual.name),
         servers=_read_servers(table),

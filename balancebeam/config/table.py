@@ -50,17 +50,13 @@ class Table:
     refused, so that a default stands for it.
     """
 
-    def __init__(self, document: Document, path: Path, content: Any) -> None:
+    def __init__(self, document: Document, path: Path, content: dict[str, Any]) -> None:
         self.document = document
         self.path = path
         self.bad: set[str] = set()
         self._known: list[str] = []
         self._found: dict[str, list[Table]] = {}
-        self._content: dict[str, Any] = {}
-        if isinstance(content, dict):
-            self._content = content
-        else:
-            document.say(path, "is no table")
+        self._content = content
 
     def __contains__(self, key: str) -> bool:
         return key in self._content
@@ -109,8 +105,8 @@ class Table:
         if key not in self._content:
             return None
         if key not in self._found:
-            self._found[key] = [Table(self.document, (*self.path, key), self._content[key])]
-        return self._found[key][0]
+            self._found[key] = self._those({(*self.path, key): self._content[key]})
+        return next(iter(self._found[key]), None)
 
     def tables(self, key: str) -> list[Table]:
         """The tables called `key`; one that stands alone will do."""
@@ -122,12 +118,21 @@ class Table:
         self._known.append(key)
         value = self._content.get(key, [])
         if isinstance(value, dict):
-            return [Table(self.document, (*self.path, key), value)]
+            return self._those({(*self.path, key): value})
         if not isinstance(value, list):
             self.say(key, f"is no table; write [[{key}]]")
             return []
+        return self._those({(*self.path, key, number): one for number, one in enumerate(value)})
+
+    def _those(self, values: dict[Path, Any]) -> list[Table]:
+        """Those of `values` that are tables; complain of the others."""
+        for path, value in values.items():
+            if not isinstance(value, dict):
+                self.document.say(path, "is no table")
         return [
-            Table(self.document, (*self.path, key, number), one) for number, one in enumerate(value)
+            Table(self.document, path, value)
+            for path, value in values.items()
+            if isinstance(value, dict)
         ]
 
     def say(self, key: str, what: str) -> None:
