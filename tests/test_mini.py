@@ -64,6 +64,7 @@ class MiniTests(SynchronousTestCase):
             (GOOD.replace("frontend", "frontent"), 2, ["frontent: is not known", "frontend?"]),
             (GOOD + "weight = 3\n", 10, ["frontend.backend.weight is not known", "forward_to"]),
             ('[frontend]\nbind_on = "a:1"\n', 1, ["[[frontend.backend]]"]),
+            (GOOD.replace("app.example.org:9002", "127.0.0.1:9001"), 9, ["forward_to", "twice"]),
             ("frontend = 1\n", 1, ["[[frontend]]"]),
             ("[frontend]\nbind_on = x\n", 2, ["is no TOML", "Invalid value"]),
             ("frontend = 'x\n", None, ["is no TOML", "end of document"]),

@@ -36,6 +36,7 @@ class _Reader:
         self.problems: list[str] = []
         self._path = path
         self._lines = text.splitlines()
+        self._seen: set[Any] = set()
 
     def read(self, content: dict[str, Any]) -> Settings:
         all_lines = range(1, len(self._lines) + 1)
@@ -63,6 +64,9 @@ class _Reader:
             return []
         self._only("frontend.backend.", backend, ("forward_to",), lines)
         address = self._address(backend.get("forward_to"), "forward_to", lines, read_server_address)
+        if address and address in self._seen:
+            self._say("forward_to", lines, f"forward_to: {address} is given twice")
+        self._seen.add(address)
         return [ServerSettings(address)] if address else []
 
     def _part(self, number: int) -> range:
