@@ -69,7 +69,8 @@ _MANY = st.integers(1, 10**9)
 
 _HOSTS = st.sampled_from(("localhost", "a-b.example.org", "_x", "10.0.0.1", "::1", "fe80::1%eth0"))
 _LISTEN_TCP = st.builds(TcpAddress, _HOSTS, st.integers(0, 65535))
-_PATHS = _TEXTS.map(lambda text: "/" + text)
+_FILES = _TEXTS.filter(lambda text: bool(text) and "\0" not in text)
+_PATHS = _FILES.map(lambda text: "/" + text)
 _LISTEN_UNIX = st.builds(UnixAddress, _PATHS.filter(lambda path: ":" not in path))
 _ENDPOINTS = st.builds(
     EndpointAddress,
@@ -207,7 +208,7 @@ def frontends(
         max_body=None if tcp else draw(st.none() | st.integers(1, 2**63 - 1)),
         registration=not tcp and draw(st.booleans()),
         registration_from=() if tcp else draw(_NETWORKS),
-        access_log=draw(st.none() | _TEXTS),
+        access_log=draw(st.none() | _FILES),
         access_log_format=draw(st.sampled_from(ACCESS_LOG_FORMATS)),
         timeouts=draw(st.builds(FrontendTimeouts, _SECONDS, _SECONDS, _SECONDS_OR_NONE)),
         limits=draw(some_limits(tcp)),
@@ -230,7 +231,7 @@ def frontends(
 _TOKENS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)
 _SECRETS = st.one_of(
     st.builds(Secret, _TOKENS),
-    st.builds(Secret, file=_TEXTS),
+    st.builds(Secret, file=_FILES),
     st.builds(Secret, variable=_TEXTS),
 )
 
@@ -251,7 +252,7 @@ def all_settings(draw: st.DrawFn) -> Settings:
         tuple(found),
         (),
         draw(st.none() | st.builds(AdminSettings, st.just(addresses[6]), st.none() | _SECRETS)),
-        draw(st.none() | _TEXTS),
+        draw(st.none() | _FILES),
         draw(_SECONDS_OR_NONE),
         draw(st.integers(0, 100)),
     )

@@ -484,7 +484,7 @@ class Bad(FileCase):
             (f"[admin]\ntoken_file='{empty}'\n", 2, ["admin.token_file", empty, "is empty"]),
             (f"[admin]\ntoken_file='{binary}'\n", 2, ["admin.token_file", binary, "one word"]),
             (f"[admin]\ntoken_file='{self.folder}'\n", 2, ["admin.token_file", "directory"]),
-            ('[admin]\ntoken_file="a\\u0000"\n', 2, ["admin.token_file", "null"]),
+            ('[admin]\ntoken_file="a\\u0000"\n', 2, ["admin.token_file", "no path of a file"]),
             ("[admin]\ntoken={env='BB_MISSING'}\n", 2, ["admin.token", "no variable BB_MISSING"]),
             ("[admin]\ntoken={env='BB_EMPTY'}\n", 2, ["admin.token", "BB_EMPTY is empty"]),
             ("[admin]\ntoken={env='BB_ODD'}\n", 2, ["admin.token", "BB_ODD", "one word"]),

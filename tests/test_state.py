@@ -22,7 +22,7 @@ HOST = st.one_of(
 )
 ADDRESS: st.SearchStrategy[ServerAddress] = st.one_of(
     st.builds(TcpAddress, HOST, st.integers(1, 65535)),
-    st.builds(UnixAddress, st.text(max_size=25).map(lambda text: "/" + text)),
+    st.builds(UnixAddress, st.text(max_size=25).map(lambda text: "/" + text.replace("\0", ""))),
 )
 WEIGHT = st.none() | st.integers(0, 256)
 SERVER = st.builds(

@@ -68,7 +68,7 @@ def _is_broken_ipv4(host: str) -> bool:
 
 def _read_unix(text: str) -> UnixAddress:
     path = text[len("unix:") :]
-    if not path.startswith("/") or len(path.encode()) > _LONGEST_PATH:
+    if not path.startswith("/") or "\0" in path or len(path.encode()) > _LONGEST_PATH:
         raise ValueError(
             f"{text!r} has no valid path; give unix:/path, at most {_LONGEST_PATH} bytes"
         )

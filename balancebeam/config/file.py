@@ -74,7 +74,7 @@ def _read(root: Table) -> Settings:
         frontends=tuple(read_frontends),
         pools=tuple(read_pools),
         admin=_read_admin(admin) if admin is not None else None,
-        state=root.take("state", v.text, None),
+        state=root.take("state", v.file_path, None),
         drain_timeout=root.take("drain_timeout", v.seconds_or_none, 30.0),
         demo=root.take("demo", v.whole(0, 100), 0),
     )
@@ -89,7 +89,7 @@ def _read(root: Table) -> Settings:
 
 def _read_admin(table: Table) -> AdminSettings:
     token = table.take("token", _read_secret, None)
-    file = table.take("token_file", v.text, None)
+    file = table.take("token_file", v.file_path, None)
     if token is not None and file is not None:
         table.say("token_file", "there is a token already; give one of them")
     settings = AdminSettings(

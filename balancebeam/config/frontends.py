@@ -39,7 +39,7 @@ def read_frontend(table: Table) -> FrontendSettings:
         max_body=table.take("max_body", v.size, None),
         registration=table.take("registration", v.flag, False),
         registration_from=table.each("registration_from", networks),
-        access_log=table.take("access_log", v.text, None),
+        access_log=table.take("access_log", v.file_path, None),
         access_log_format=table.take("access_log_format", v.one_of(ACCESS_LOG_FORMATS), "combined"),
         timeouts=_read_timeouts(table.table("timeouts")),
         limits=read_limits(table.tables("limit")),

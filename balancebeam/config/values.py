@@ -26,6 +26,14 @@ def text(value: Any) -> str:
     return value
 
 
+def file_path(value: Any) -> str:
+    """The path of a file."""
+    path = text(value)
+    if not path or "\0" in path:
+        raise ValueError(f"{_shown(value)} is no path of a file")
+    return path
+
+
 def flag(value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):

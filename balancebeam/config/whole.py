@@ -30,7 +30,17 @@ def check_whole(settings: Settings, document: Document | None = None) -> list[st
     else:
         problems += _empty_pools(settings, places)
     problems += _check_modes(settings)
+    problems += _check_binds(settings)
     return problems
+
+
+def _check_binds(settings: Settings) -> list[str]:
+    """An address of the command line may be one of the file's."""
+    admin = settings.admin
+    taken = {str(address) for frontend in settings.frontends for address in frontend.bind}
+    if admin is not None and str(admin.bind) in taken:
+        return [f"admin: {admin.bind} is a frontend's already; give another address"]
+    return []
 
 
 def _empty_pools(settings: Settings, document: Document | None) -> list[str]:
