@@ -67,6 +67,7 @@ class PoolService(service.MultiService):
         self.spine = BalancerResource(
             self.selector, self.health, gate, self.connections, self._retries(), settings.waiting
         )
+        self.spine.pool_name = settings.name
         self.checker: service.IService | None = None
         for child in (self.selector, self.health, self.connections):
             child.setServiceParent(self)

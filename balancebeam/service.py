@@ -12,6 +12,7 @@ names, so that whoever embeds the balancer finds them:
         .getServiceNamed("pool")              has the connections to them
     balancer.getServiceNamed("limiter")       who is admitted
     balancer.getServiceNamed("listeners")     the listening sockets
+    balancer.getServiceNamed("access-logs")   the files of what has ended
     balancer.getServiceNamed("admin")         the operator's way in, if there is one
 
 What the first pool has is found by its short name as well: `selector`, `health`,
@@ -44,11 +45,14 @@ from balancebeam.frontend import FrontendService, Inside
 from balancebeam.interfaces import Random
 from balancebeam.listeners import Entrance, ListenersService, check_endpoint, speak_plainly
 from balancebeam.model import FrontendSettings, Settings
+from balancebeam.observe.access_log import AccessLogs
 from balancebeam.observe.admin.guard import Guard
 from balancebeam.observe.admin.service import AdminService, asker, guard_for
 from balancebeam.observe.connections import ConnectionLog
+from balancebeam.observe.log_file import LogFile
 from balancebeam.observe.operator import Operator
 from balancebeam.observe.registration import register
+from balancebeam.observe.several import tell_all
 from balancebeam.observe.state import StateService, nothing_to_save
 from balancebeam.policy.access import AccessList
 from balancebeam.policy.routing import ExactPath, RouteRule
@@ -67,6 +71,7 @@ class Plan:
 
     settings: Settings
     scopes: Scopes
+    logs: Mapping[str, LogFile]
     opened: dict[Any, Entrance]
     guard: Guard | None
 
@@ -113,6 +118,7 @@ class BalancerService(service.MultiService):
         self.ticker = Ticker(reactor, _interval(settings))
         data_reactor = batching_reactor(reactor)
         self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
+        self.access_logs = AccessLogs(self.ticker, self.ticker.time)
         self._around = Surroundings(
             reactor, data_reactor, self.ticker, Names(reactor, self.ticker), random, connect
         )
@@ -123,6 +129,8 @@ class BalancerService(service.MultiService):
         # Twisted starts children in this order, and what is listened to comes last.
         self.ticker.setServiceParent(self)
         self.limiter.setServiceParent(self)
+        # Stopped after those who write to them.
+        self.access_logs.setServiceParent(self)
         self.demo: DemoService | None = None
         self._adopt(self._plan(settings))
         self.listeners.setServiceParent(self)
@@ -173,8 +181,10 @@ class BalancerService(service.MultiService):
     def _listen(self) -> None:
         clients = self._clients()
         try:
+            self.access_logs.open()
             self.listeners.use(clients, self.listeners.open(clients))
         except StartError:
+            self.access_logs.close()
             speak_plainly()
             raise
 
@@ -260,8 +270,15 @@ class BalancerService(service.MultiService):
         wanted = [address for frontend in settings.frontends for address in frontend.bind]
         if settings.admin is not None:
             wanted.append(settings.admin.bind)
-        opened = self.listeners.open(wanted) if self.running else {}
-        return Plan(settings, scopes, opened, guard)
+        logs = self.access_logs.plan(settings.frontends)
+        opened: dict[Any, Entrance] = {}
+        if self.running:
+            try:
+                opened = self.listeners.open(wanted)
+            except StartError:
+                self.access_logs.give_up(logs)
+                raise
+        return Plan(settings, scopes, logs, opened, guard)
 
     def _plan_limits(self, settings: Settings) -> Scopes:
         wanted = {f"pool {pool.name}": pool.limits for pool in settings.pools}
@@ -277,6 +294,7 @@ class BalancerService(service.MultiService):
         """Make `plan` the truth. Nothing here can fail."""
         settings = self.settings = plan.settings
         self.limiter.adopt(plan.scopes)
+        self.access_logs.adopt(settings.frontends, plan.logs)
         self._adopt_pools(settings)
         self._adopt_frontends(settings)
         self._adopt_admin(settings, plan.guard)
@@ -300,6 +318,7 @@ class BalancerService(service.MultiService):
             else:
                 known.apply(pool)
             known.spine.limiter = gate
+            known.spine.observer = None
             self.pools[pool.name] = known
         for gone in before.values():
             self._let_leave(gone)
@@ -330,6 +349,7 @@ class BalancerService(service.MultiService):
         spine.onward = Onward(frontend.forwarding, make_ids(self._around.random))
         spine.idle_timeout = frontend.timeouts.idle
         spine.limiter = self._table(frontend).default.limiter
+        spine.observer = self.access_logs.observer(frontend)
 
     def _table(self, frontend: FrontendSettings) -> RouteTable:
         scope = f"frontend {frontend.name}"
@@ -358,7 +378,8 @@ class BalancerService(service.MultiService):
         return evolve(route(frontend.pool, None, ExactPath(PATH)), entry=desk)
 
     def _observer(self, frontend: FrontendSettings) -> Observer | None:
-        return ConnectionLog(self.reactor.seconds) if frontend.log_connections else None
+        talkative = ConnectionLog(self.reactor.seconds) if frontend.log_connections else None
+        return tell_all(self.access_logs.observer(frontend), talkative)
 
     def _clients(self) -> dict[Any, Any]:
         doors: list[FrontendService | AdminService] = [*self.frontends.values()]

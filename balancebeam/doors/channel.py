@@ -239,6 +239,9 @@ class HttpChannel(Protocol):
         """The body cannot be read to its end: neither server nor client go on."""
         self.exchange = None
         responded = exchange.responded
+        if not responded:
+            # What the client gets, for who keeps count.
+            exchange.status = refused.status
         exchange.client_gone()
         if responded:
             self.abort()

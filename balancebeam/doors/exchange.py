@@ -48,10 +48,11 @@ class Exchange(ABC):
     last. If the server is watched,
     `taken_at` is when it got it and `answered_at` when its answer began, on
     the reactor's clock. `responded` means that an answer has begun, `ended`
-    that nothing more will happen, and `abandoned` that this is because the
-    client has gone. One on its `last_hop` must not go on, but has to be
-    answered here. `upload_paused` tells that the client must not send for
-    now, because a server does not take it.
+    that nothing more will happen, `abandoned` that this is because the
+    client has gone, and `incomplete` that the answer was cut. One on its
+    `last_hop` must not go on, but has to be answered here. `upload_paused`
+    tells that the client must not send for now, because a server does not take
+    it.
     """
 
     spine: BalancerResource
@@ -72,6 +73,7 @@ class Exchange(ABC):
     responded = False
     ended = False
     abandoned = False
+    incomplete = False
     upload_paused = False
     last_hop = False
     status = 0

@@ -29,16 +29,12 @@ class HttpExchange(MessageExchange):
 
     `persistent`: the client's connection goes on after this. `chunking`: the
     body goes to the client in chunked transfer coding. `framed`: the client
-    can tell a cut body from a whole one. `begun` is when the request was read,
-    in seconds since the epoch, if anybody wants to know; `octets` is the length
-    of the body that the client gets. `_held` is a head that waits for the
+    can tell a cut body from a whole one. `_held` is a head that waits for the
     beginning of its body.
     """
 
     chunking = False
     framed = True
-    begun = 0.0
-    octets = 0
     _held = b""
 
     def __init__(
@@ -171,7 +167,7 @@ class HttpExchange(MessageExchange):
             self.chunking = False
             self.answer(why.status, why.for_client)
             return
-        self.ended = True
+        self.ended = self.incomplete = True
         self.spine.finished(self)
         channel = self.channel
         channel.exchange = None
@@ -190,6 +186,7 @@ class HttpExchange(MessageExchange):
         """Answer with a body of the proxy's own, which is JSON. No other answer has begun."""
         self.responded = True
         self.status = status
+        self.count_answer(status, text)
         if not self.head.minor:
             self.persistent = False
         elif not self.body_complete:

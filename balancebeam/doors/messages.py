@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from balancebeam.doors.exchange import BUFFER, Exchange
+from balancebeam.http1.answers import error_body
 from balancebeam.http1.fields import field_values
 from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
@@ -22,13 +23,17 @@ class MessageExchange(Exchange):
 
     `wire` is the head as it goes to a server; what is `pending` is body, in
     wire form. `awaits_continue` tells that the client will send when the
-    server tells it to.
+    server tells it to. `begun` is when the request was read, in seconds since
+    the epoch, if anybody wants to know; `octets` is the length of the body that
+    the client gets.
     """
 
     connection: UpstreamConnection | None = None
     body_complete = True
     awaits_continue = False
     upgrade = b""
+    begun = 0.0
+    octets = 0
     _sent: list[bytes] | None = None
     _sent_octets = 0
 
@@ -91,6 +96,11 @@ class MessageExchange(Exchange):
         self.pending = self._sent.copy()
         self._pending_octets = self._sent_octets
         return True
+
+    def count_answer(self, status: int, text: str) -> None:
+        """The answer is one of the proxy's own."""
+        if self.observer is not None and self.method != b"HEAD" and status >= 400:
+            self.octets = len(error_body(text))
 
     # For the pool and a connection to call; a door says how.
 

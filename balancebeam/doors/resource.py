@@ -61,6 +61,9 @@ class BalancerResource(ReverseProxyResource):
 
     isLeaf = True
 
+    # For logs.
+    pool_name = ""
+
     def __init__(
         self,
         selector: SelectorService,

@@ -48,6 +48,7 @@ def forward_web_request(spine: BalancerResource, request: Request) -> None:
     client = spine.trusted.client_of(peer, head) if trusted else peer
     exchange = WebExchange(spine, head, wire, client, request)
     exchange.observer = spine.observer
+    exchange.begun = spine.pool.ticker.time()
     request.notifyFinish().addErrback(exchange.left)
     if head.length:
         exchange.expect_body()
@@ -137,6 +138,7 @@ class WebExchange(MessageExchange):
     # The response.
 
     def answer(self, status: int, text: str, fields: Fields = ()) -> None:
+        self.count_answer(status, text)
         self._end(status)
         _answer(self.spine, self._request, status, text, fields)
 
@@ -145,6 +147,7 @@ class WebExchange(MessageExchange):
 
     def respond_whole(self, head: ResponseHead, body: bytes) -> None:
         self._begin(head)
+        self.octets = len(body)
         if body:
             self._request.write(body)
         self._finish()
@@ -155,12 +158,14 @@ class WebExchange(MessageExchange):
         self._request.registerProducer(self, True)
 
     def relay(self, data: bytes) -> None:
+        self.octets += len(data)
         self._request.write(data)
 
     def flush(self) -> None:
         """Nothing is held back here."""
 
     def finish(self, content: bytes, trailers: bytes) -> None:
+        self.octets += len(content)
         if content:
             self._request.write(content)
         self._request.unregisterProducer()
@@ -168,6 +173,7 @@ class WebExchange(MessageExchange):
 
     def cut(self, why: UpstreamFailure) -> None:
         self.spine.cut(self, why)
+        self.incomplete = True
         self._end(self.status)
         request = self._request
         channel: Any = request.channel

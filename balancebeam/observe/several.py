@@ -1,0 +1,32 @@
+"""Several observers, told as one."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from attrs import frozen
+
+
+class Observer(Protocol):
+    """Who is told of what has ended; see `doors.exchange.Observer`."""
+
+    def exchange_ended(self, exchange: Any) -> None:
+        """`exchange` is over."""
+
+
+@frozen
+class Several:
+    """Tells all of `observers`."""
+
+    observers: tuple[Observer, ...]
+
+    def exchange_ended(self, exchange: Any) -> None:
+        """`exchange` is over."""
+        for observer in self.observers:
+            observer.exchange_ended(exchange)
+
+
+def tell_all(*observers: Observer | None) -> Observer | None:
+    """An observer that tells those of `observers` there are; `None` without any."""
+    there = tuple(observer for observer in observers if observer is not None)
+    return Several(there) if len(there) > 1 else next(iter(there), None)
