@@ -162,6 +162,7 @@ class LogFiles(SynchronousTestCase):
         self.file.write("first\nsecond\n")
         self.file.close()
         self.assertEqual(self.file.lost, 2)
+        self.assertIn("is closed; 2 lines were lost", self.said[1])
         self.assertFalse(self.file.is_open)
         self.mend()
 

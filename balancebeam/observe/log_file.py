@@ -79,6 +79,9 @@ class LogFile:
         self.flush()
         self._drop_torn_line()
         self._lose(self._left.count(b"\n"))
+        if self._told:
+            lost = self.lost - self._lost_before
+            self._log.error("{path} is closed; {lost} lines were lost", path=self.path, lost=lost)
         self._left = b""
         self._octets = self._enough = 0
         self._outlet.close()
