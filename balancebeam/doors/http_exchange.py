@@ -186,7 +186,6 @@ class HttpExchange(MessageExchange):
         """Answer with a body of the proxy's own, which is JSON. No other answer has begun."""
         self.responded = True
         self.status = status
-        self.count_answer(status, text)
         if not self.head.minor:
             self.persistent = False
         elif not self.body_complete:

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from balancebeam.doors.exchange import BUFFER, Exchange
-from balancebeam.http1.answers import error_body
 from balancebeam.http1.fields import field_values
 from balancebeam.http1.request_rules import RequestHead
 from balancebeam.http1.responses import ResponseHead
@@ -96,11 +95,6 @@ class MessageExchange(Exchange):
         self.pending = self._sent.copy()
         self._pending_octets = self._sent_octets
         return True
-
-    def count_answer(self, status: int, text: str) -> None:
-        """The answer is one of the proxy's own."""
-        if self.observer is not None and self.method != b"HEAD" and status >= 400:
-            self.octets = len(error_body(text))
 
     # For the pool and a connection to call; a door says how.
 

@@ -138,7 +138,8 @@ class WebExchange(MessageExchange):
     # The response.
 
     def answer(self, status: int, text: str, fields: Fields = ()) -> None:
-        self.count_answer(status, text)
+        if self.method != b"HEAD" and status >= 400:
+            self.octets = len(answers.error_body(text))
         self._end(status)
         _answer(self.spine, self._request, status, text, fields)
 
