@@ -40,7 +40,7 @@ class DemoService(service.Service):
 
     def __init__(self, count: int, directory: Directory, reactor: Any) -> None:
         self.count = count
-        self._directory = directory
+        self.directory = directory
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
         self._servers: list[Server] = []
@@ -56,12 +56,12 @@ class DemoService(service.Service):
             port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
             self._ports.append(port)
             address = TcpAddress("127.0.0.1", port.getHost().port)
-            self._servers.append(self._directory.add(ServerSettings(address), Origin.DEMO))
+            self._servers.append(self.directory.add(ServerSettings(address), Origin.DEMO))
             self._log.info("{name} is at {address}", name=name, address=str(address))
 
     def stopService(self) -> Any:
         super().stopService()
         while self._servers:
-            self._directory.remove(self._servers.pop())
+            self.directory.remove(self._servers.pop())
         ports, self._ports = self._ports, []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])

@@ -416,7 +416,10 @@ class BalancerService(service.MultiService):
         if self.demo is None and count:
             self.demo = DemoService(count, self.directory, self.reactor)
             self.demo.setServiceParent(self)
-        elif self.demo is not None and self.demo.count != count:
+        elif self.demo is not None and (self.demo.count, self.demo.directory) != (
+            count,
+            self.directory,
+        ):
             self.demo.disownServiceParent()
             self.demo = None
             self._adopt_demo(count)

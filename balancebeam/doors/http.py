@@ -27,6 +27,10 @@ from balancebeam.transport import peer_name
 class Part(Interface):
     """Who holds connections that are not channels yet."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether there are any."""
+
     def close_all(self) -> None:
         """Close them."""
 
@@ -114,13 +118,11 @@ class BalancerSite(Site):
     @property
     def busy(self) -> bool:
         """Whether anybody is connected."""
-        return bool(self.channels)
+        return bool(self.channels) or any(part.busy for part in self.parts)
 
     def drain(self) -> None:
         """Close idle connections now, and the others after their answers; tunnels go on."""
         self.draining = self.unusual = True
-        for part in self.parts:
-            part.close_all()
         for channel in list(self.channels):
             channel.drain()
 

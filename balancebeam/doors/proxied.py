@@ -42,6 +42,11 @@ class ProxiedSite(ServerFactory):
             if now - greeting.since >= self.site.timeouts.header:
                 greeting.close("its header is too slow")
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody has yet to say who is there."""
+        return bool(self.greetings)
+
     def close_all(self) -> None:
         """Close all connections that have not said yet who is there."""
         for greeting in list(self.greetings):

@@ -75,13 +75,11 @@ class TcpSite(ServerFactory):
     @property
     def busy(self) -> bool:
         """Whether anybody is connected."""
-        return bool(self.channels)
+        return bool(self.channels) or any(part.busy for part in self.parts)
 
     def drain(self) -> None:
         """Connections go on until they end; there are no others."""
         self.draining = True
-        for part in self.parts:
-            part.close_all()
 
     def close_all(self) -> None:
         """Close every connection, whatever is going on."""

@@ -13,11 +13,10 @@ from balancebeam.errors import StartError
 from balancebeam.observe.admin.answers import Answer, error, success
 from balancebeam.observe.admin.openapi import describe
 from balancebeam.observe.admin.page import PAGE
+from balancebeam.observe.exposition import CONTENT_TYPE
 from balancebeam.observe.metrics import metrics_text
 from balancebeam.observe.operator import Balancer, Mistake, Operator, read_object
 from balancebeam.observe.registration import register
-
-PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 @frozen
@@ -74,7 +73,7 @@ class Api:
         return success(self.operator.describe(pool, server))
 
     async def metrics(self, wanted: Wanted) -> Answer:
-        return Answer(200, metrics_text(self.balancer).encode(), PROMETHEUS)
+        return Answer(200, metrics_text(self.balancer).encode(), CONTENT_TYPE.encode())
 
     async def healthz(self, wanted: Wanted) -> Answer:
         return success("alive")
