@@ -8,7 +8,8 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>balancebeam</title>
 <style>
-  body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem }
+  body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem;
+    padding: 0 1rem }
   table { border-collapse: collapse; width: 100% }
   th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd }
   td.number { text-align: right; font-variant-numeric: tabular-nums }
