@@ -1,12 +1,19 @@
-"""The console script `balancebeam`: `twistd -n balancebeam` in one word."""
+"""The console script `balancebeam`: `twistd -n balancebeam` in one word, and the operator's."""
 
 from __future__ import annotations
 
 import sys
 
+from balancebeam.client.arguments import is_command
+
 
 def main() -> None:
-    """Run the balancer in the foreground with the options of the command line."""
+    """Do one of the operator's commands, or run the balancer in the foreground."""
+    if is_command(sys.argv[1:]):
+        # Imported here, as what follows is: neither is needed for the other.
+        from balancebeam.client.program import run as run_command
+
+        raise SystemExit(run_command(sys.argv[1:]))
     from twisted.scripts.twistd import run
 
     # A program in the foreground has no use for a pid file, and two of them

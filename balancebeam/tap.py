@@ -14,6 +14,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from balancebeam import __version__
+from balancebeam.client.arguments import COMMANDS
 from balancebeam.config.addresses import read_listen_address, read_server
 from balancebeam.config.checks import read_check_path
 from balancebeam.config.dump import dump
@@ -47,7 +48,9 @@ class Options(usage.Options):
     longdesc = (
         "Balances HTTP requests or TCP connections over servers. --upstream, --bind, "
         "--trusted-proxy and --registration-from may be given several times. For a first look: "
-        "twistd -n balancebeam --demo 3, and then curl http://localhost:1100/"
+        "twistd -n balancebeam --demo 3, and then curl http://localhost:1100/. "
+        f"A balancer that runs with --admin obeys these commands: {', '.join(COMMANDS)}; "
+        "see balancebeam status --help."
     )
 
     optParameters: ClassVar[list[list[str | None]]] = [

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / "balancebeam"
 LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "model", "simple", "interfaces", "clients"),
-        *("proxy_protocol", "client_hello"),
+        *("proxy_protocol", "client_hello", "client"),
     ),
     ("http1", "policy", "config", "ticker", "poller", "connecting", "splice", "transport"),
     ("upstream",),
