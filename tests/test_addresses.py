@@ -32,13 +32,20 @@ class TcpTests(SynchronousTestCase):
             "a-b.example.org.:65535": TcpAddress("a-b.example.org.", 65535),
             "my_service:80": TcpAddress("my_service", 80),
             "[::1]:80": TcpAddress("::1", 80),
-            "[2001:DB8::1]:0": TcpAddress("2001:DB8::1", 0),
-            "[::ffff:192.0.2.1]:80": TcpAddress("::ffff:192.0.2.1", 80),
+            "[2001:db8::1]:0": TcpAddress("2001:db8::1", 0),
             "[fe80::1%eth0]:80": TcpAddress("fe80::1%eth0", 80),
         }
         for text, address in cases.items():
             self.assertEqual(read_tcp(text), address, msg=text)
             self.assertEqual(str(address), text)
+
+    def test_the_same_address_is_the_same_text(self) -> None:
+        for one, other in (
+            ("[2001:DB8:0::1]:80", "[2001:db8::1]:80"),
+            ("[::ffff:192.0.2.1]:80", "[::ffff:c000:201]:80"),
+            ("App.Example.ORG:80", "app.example.org:80"),
+        ):
+            self.assertEqual(read_tcp(one), read_tcp(other))
 
     def test_what_is_refused(self) -> None:
         cases = [

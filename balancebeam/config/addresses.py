@@ -45,14 +45,14 @@ def read_tcp(text: str) -> TcpAddress:
         raise ValueError(f"{text!r} has no such port; ports go from 0 to 65535")
     if match["v6"] is not None:
         try:
-            IPv6Address(match["v6"])
+            # In the one way to write it, so that equal addresses are equal.
+            return TcpAddress(str(IPv6Address(match["v6"])), port)
         except ValueError:
             raise ValueError(f"{text!r} has no IPv6 address in its brackets") from None
-        return TcpAddress(match["v6"], port)
     host = match["host"]
     if _NAME.fullmatch(host) is None or _is_broken_ipv4(host):
         raise ValueError(f"{text!r} has no valid host; give a name or an IP address")
-    return TcpAddress(host, port)
+    return TcpAddress(host.lower(), port)
 
 
 def _is_broken_ipv4(host: str) -> bool:
@@ -68,7 +68,11 @@ def _is_broken_ipv4(host: str) -> bool:
 
 def _read_unix(text: str) -> UnixAddress:
     path = text[len("unix:") :]
-    if not path.startswith("/") or "\0" in path or len(path.encode()) > _LONGEST_PATH:
+    try:
+        fits = len(path.encode()) <= _LONGEST_PATH
+    except UnicodeEncodeError:
+        fits = False
+    if not path.startswith("/") or "\0" in path or not fits:
         raise ValueError(
             f"{text!r} has no valid path; give unix:/path, at most {_LONGEST_PATH} bytes"
         )

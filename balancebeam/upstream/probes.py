@@ -119,6 +119,9 @@ class _Bounded:
         self._greeting = b"" if version is None else proxy_header(version, None)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        inner: Any = protocolFactory
+        # Nobody wants to hear of each check twice.
+        inner.noisy = False
         factory = _BoundedFactory(protocolFactory)
         factory.greeting = self._greeting
         connecting: Deferred[Any] = self._endpoint.connect(factory)
