@@ -168,7 +168,7 @@ class Refusing(StateCase):
             ({"p": [1]}, "the pool 'p', server 1 is no object: 1"),
             ({"p": [{"address": "a:1"}, {}]}, "'p', server 2: its address is no text: None"),
             ({"p": [{"address": "a:1"}, {"address": "http://a:1"}]}, "'p' has a:1 twice"),
-            ({"\ud800": []}, "no valid path"),
+            ({"\ud800": []}, "half a character"),
         ):
             self.assertIn(words, self.refused(with_pools(pools)))
         other = with_pools({}).replace(b'"pools"', b'"other": 1, "pools"')
