@@ -57,7 +57,9 @@ class Guard:
             return Refused(401, "the token is wanted", ((b"WWW-Authenticate", challenge),))
         own = {f"{scheme}://{asking.hosts[0].lower()}" for scheme in ("http", "https")}
         foreign = [origin for origin in asking.origins if origin.lower() not in own]
-        if foreign or asking.preflight or "cross-site" in asking.sites:
+        # The other ports of a host are of the same site, and everybody's.
+        other = [site for site in asking.sites if site not in ("same-origin", "none")]
+        if foreign or asking.preflight or other:
             return Refused(403, "pages of other origins are not listened to")
         return None
 

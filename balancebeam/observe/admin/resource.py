@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,12 +11,12 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from balancebeam.observe.admin.answers import Answer, error
+from balancebeam.observe.admin.answers import JSON, Answer, error
 from balancebeam.observe.admin.api import Api, Wanted, find
 from balancebeam.observe.admin.guard import Asking, Guard
 from balancebeam.observe.operator import Mistake
 
-WITH_BODY = ("POST", "PATCH", "PUT")
+_ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 
 
 class AdminResource(Resource):
@@ -44,10 +45,11 @@ class AdminResource(Resource):
         return NOT_DONE_YET
 
     async def _answer(self, request: Request) -> Answer:
-        refused = self.guard.check(_asking(request))
+        path, authority = _target(request)
+        refused = self.guard.check(_asking(request, authority))
         if refused is not None:
             return error(refused.status, refused.text, refused.fields)
-        found = find(request.path.decode("ascii", "replace"))
+        found = find(path)
         if found is None:
             return error(404, "there is nothing here")
         methods, names = found
@@ -58,7 +60,7 @@ class AdminResource(Resource):
             return error(405, text[:200], ((b"Allow", allowed.encode()),))
         content: Any = request.content
         body = content.read() if content is not None else b""
-        kinds = list(request.requestHeaders.getRawHeaders("content-type") or [])
+        kinds = list(request.requestHeaders.getRawHeaders(b"content-type") or [])
         if not _is_json(kinds, needed=bool(body)):
             return error(415, "the body has to be application/json")
         try:
@@ -73,15 +75,27 @@ class AdminResource(Resource):
         return error(500, "something went wrong, which the log tells")
 
 
-def _asking(request: Request) -> Asking:
+def _target(request: Request) -> tuple[str, str | None]:
+    """The path that is asked for, and whose it is said to be, if it is."""
+    path = request.path.decode("ascii", "replace")
+    absolute = _ABSOLUTE.fullmatch(path)
+    return (path, None) if absolute is None else (absolute[2] or "/", absolute[1])
+
+
+def _asking(request: Request, authority: str | None) -> Asking:
+    """
+    RFC 9112, 3.2.2: who gets a target in absolute-form "MUST ignore the received
+    Host header field (if any)"; `authority` takes its place.
+    """
     headers = request.requestHeaders
 
     def values(name: str) -> list[str]:
-        return list(headers.getRawHeaders(name) or [])
+        # As octets, for not all that comes is UTF-8.
+        return [value.decode("latin-1") for value in headers.getRawHeaders(name.encode()) or []]
 
     preflight = bool(values("access-control-request-method"))
     return Asking(
-        values("host"),
+        values("host") if authority is None else [authority],
         values("origin"),
         values("sec-fetch-site"),
         values("authorization"),
@@ -89,10 +103,10 @@ def _asking(request: Request) -> Asking:
     )
 
 
-def _is_json(kinds: list[str], needed: bool) -> bool:
+def _is_json(kinds: list[bytes], needed: bool) -> bool:
     if not kinds:
         return not needed
-    return len(kinds) == 1 and kinds[0].partition(";")[0].strip().lower() == "application/json"
+    return len(kinds) == 1 and kinds[0].partition(b";")[0].strip().lower() == JSON
 
 
 def _write(request: Request, answer: Answer) -> None:
@@ -101,7 +115,6 @@ def _write(request: Request, answer: Answer) -> None:
     request.setHeader(b"content-length", b"%d" % len(answer.body))
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"x-content-type-options", b"nosniff")
-    request.responseHeaders.removeHeader(b"server")
     for name, value in answer.fields:
         request.setHeader(name, value)
     if request.method != b"HEAD":
