@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from balancebeam.doors.http_exchange import HttpExchange
 from balancebeam.doors.resource import BalancerResource, LimiterSeam
 from balancebeam.http1.bodies import ChunkedReader
+from balancebeam.http1.chains import forwarded, forwarded_for
 from balancebeam.policy.networks import Networks
 
 # Where S4's servers knock.
@@ -46,12 +47,12 @@ class RegistrationDesk:
         refusal = None if limiter.idle else limiter.admit(exchange)
         if refusal is not None:
             self._spine.refuse(exchange, refusal)
-        elif not self._networks.includes(exchange.client):
+        elif not self._networks.includes(exchange.client) or _is_passed_on(exchange):
             exchange.answer(403, "servers do not register from there")
         elif exchange.method != b"POST":
             exchange.answer(405, "servers register by POST", ((b"Allow", b"POST"),))
-        elif _is_foreign(exchange):
-            exchange.answer(403, "pages of other origins are not listened to")
+        elif _is_of_a_page(exchange):
+            exchange.answer(403, "servers register, but no web pages")
         elif not _is_json(exchange):
             exchange.answer(415, "the body has to be application/json")
         else:
@@ -59,9 +60,12 @@ class RegistrationDesk:
 
     def _listen(self, exchange: HttpExchange) -> None:
         pending, exchange.pending = exchange.pending, ()
-        exchange.connection = _Body(exchange, self._heard)  # type: ignore[assignment]
+        body = _Body(exchange, self._heard)
+        exchange.connection = body  # type: ignore[assignment]
+        if exchange.awaits_continue:
+            exchange.invite()
         for data in pending:
-            exchange.connection.send_body(data)  # type: ignore[union-attr]
+            body.send_body(data)
         if not pending and exchange.body_complete:
             self._heard(exchange, b"")
 
@@ -121,10 +125,26 @@ def _is_json(exchange: HttpExchange) -> bool:
     return plain == [b"application/json"]
 
 
-def _is_foreign(exchange: HttpExchange) -> bool:
-    """Whether a web page of somebody else's has sent this."""
-    host = (exchange.host or b"").lower()
-    origins = exchange.field_values(b"origin")
-    if any(origin.lower().partition(b"://")[2] != host for origin in origins):
-        return True
-    return b"cross-site" in exchange.field_values(b"sec-fetch-site")
+def _is_passed_on(exchange: HttpExchange) -> bool:
+    """
+    Whether a proxy has sent this for somebody of whom nothing is known, as it is
+    not trusted or did not tell. It may stand on this machine, and have the world
+    for its clients.
+    """
+    peer, extras = exchange.channel.client, exchange.head.extras
+    if exchange.client != peer:
+        return False
+    if extras.forwarded_for:
+        chain = forwarded_for(extras.forwarded_for)
+    else:
+        chain = forwarded(b",".join(exchange.field_values(b"forwarded")))
+    return any(address != peer for address in chain)
+
+
+def _is_of_a_page(exchange: HttpExchange) -> bool:
+    """
+    Whether a web page has sent this. Traffic comes for any host, so that even a
+    page of that host may be anybody's (DNS rebinding); and no server is a page.
+    """
+    sites = exchange.field_values(b"sec-fetch-site")
+    return bool(exchange.field_values(b"origin")) or any(site != b"none" for site in sites)

@@ -159,6 +159,11 @@ class HttpExchange(MessageExchange):
         if self.head.minor:
             self.channel.transport.write(head.wire + b"\r\n")
 
+    def invite(self) -> None:
+        """Tell a client that waits for it to send the body (RFC 9110, 10.1.1)."""
+        self.awaits_continue = False
+        self.channel.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     def cut(self, why: UpstreamFailure) -> None:
         self.spine.cut(self, why)
         if self._held:
