@@ -30,6 +30,9 @@ HEALTH_PATH = "/health"
 
 MOST_WEIGHT = 256
 
+# Characters. A name of DNS has 253, and there is a scheme and a port.
+_LONGEST_ADDRESS = 300
+
 
 class Pool(Interface):
     """A pool, as far as the operator has to know it."""
@@ -112,11 +115,14 @@ def read_registration(body: bytes, unknown: int) -> Registration:
     text = content.get("address")
     if not isinstance(text, str):
         raise Mistake(400, 'address is missing; give one such as "http://127.0.0.1:1080"')
+    text = text.strip()
+    if len(text) > _LONGEST_ADDRESS or not text.isprintable():
+        raise Mistake(400, f"address: {text[:100]!r} is too long, or no text to be shown")
     try:
-        address = read_server_address(text.strip())
+        address = read_server_address(text)
     except ValueError as error:
         raise Mistake(400, f"address: {error}") from None
-    return Registration(text.strip(), address, read_weight(content.get("weight", 1)))
+    return Registration(text, address, read_weight(content.get("weight", 1)))
 
 
 def read_weight(value: Any) -> int:
@@ -140,6 +146,12 @@ class Operator:
     ) -> None:
         self.balancer = balancer
         self._alive = alive
+        self._asking: set[Deferred[str]] = set()
+
+    def stop(self) -> None:
+        """Ask no server any more; those that are being asked do not register."""
+        for asking in list(self._asking):
+            asking.cancel()
 
     def pool(self, name: str) -> Pool:
         """The pool of that name. Raises `Mistake`."""
@@ -193,11 +205,17 @@ class Operator:
             # S4 wants a 2xx, whatever the checks that come later want.
             checks = evolve(checks, path=checks.path or HEALTH_PATH, status=(200, 299))
         candidate = ServerSettings(wish.address, wish.weight)
+        asking = self._alive(Server(candidate), checks)
+        self._asking.add(asking)
         try:
-            await self._alive(Server(candidate), checks)
+            await asking
         except Exception as error:
             self.log.info("{server} is not alive: {why}", server=wish.text, why=error)
             raise NotAlive(f"{wish.text} not alive, registration failed.") from None
+        finally:
+            self._asking.discard(asking)
+        if self.balancer.pools.get(pool.settings.name) is not pool:
+            raise Mistake(404, f"the pool {pool.settings.name} is no more")
         known = pool.directory.find(wish.address)
         if known is None:
             pool.directory.add(candidate, Origin.REGISTERED)
