@@ -12,6 +12,7 @@ from balancebeam.model import (
     FrontendSettings,
     LimitSettings,
     ListenAddress,
+    ProxiedAddress,
     Settings,
     TcpAddress,
     UnixAddress,
@@ -55,6 +56,8 @@ def _empty_pools(settings: Settings, document: Document | None) -> list[str]:
 
 def check_admin(admin: AdminSettings) -> tuple[str, str] | None:
     """What is wrong with `admin`: the key, and what it is."""
+    if isinstance(admin.bind, ProxiedAddress):
+        return "bind", f"{admin.bind}: haproxy: is for frontends; give the address without it"
     token = admin.token
     if token is None:
         if is_local(admin.bind):
