@@ -188,6 +188,10 @@ class BalancerService(service.MultiService):
             speak_plainly()
             raise
 
+    def stopService(self) -> Any:
+        self.operator.stop()
+        return super().stopService()
+
     def drain(self) -> Deferred[None]:
         """
         Let everybody go: listen no more, close idle clients, and let the others
@@ -241,6 +245,8 @@ class BalancerService(service.MultiService):
             for problem in refused.problems:
                 self.log.error("not reloaded: {problem}", problem=problem)
             raise
+        # A server that was registered, and is configured by now, leaves with the file's next.
+        self.save()
         self.reloads += 1
         self.reloaded_at = self.ticker.time()
         for line in changed or ["nothing has changed"]:

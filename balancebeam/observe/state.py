@@ -33,9 +33,14 @@ class StateService(service.Service):
 
     def startService(self) -> None:
         super().startService()
+        before = collect(self._pools())
         state = read_state(self.path)
         if state is not None:
             restore(state, self._pools(), self.log)
+        if before.pools:
+            # The file has come late, by a reload: what was set meanwhile is newer.
+            restore(before, self._pools(), self.log)
+            self.save()
 
     def save(self) -> Deferred[None]:
         """Write what there is now; never fails, for `StateFile` tells the log."""
