@@ -52,7 +52,11 @@ def _paths() -> Schema:
         "/register": {
             "post": _operation(
                 "Add a server to the first frontend's pool.",
-                {**register, **malformed, "403": _fail("An unknown field.")},
+                {
+                    **register,
+                    **malformed,
+                    "403": _either("An unknown field, or not from there, or not by that name."),
+                },
                 body="Registration",
             )
         },
