@@ -31,7 +31,7 @@ HEALTH_PATH = "/health"
 MOST_WEIGHT = 256
 
 # Characters. A name of DNS has 253, and there is a scheme and a port.
-_LONGEST_ADDRESS = 300
+LONGEST_ADDRESS = 300
 
 
 class Pool(Interface):
@@ -116,7 +116,7 @@ def read_registration(body: bytes, unknown: int) -> Registration:
     if not isinstance(text, str):
         raise Mistake(400, 'address is missing; give one such as "http://127.0.0.1:1080"')
     text = text.strip()
-    if len(text) > _LONGEST_ADDRESS or not text.isprintable():
+    if len(text) > LONGEST_ADDRESS or not text.isprintable():
         raise Mistake(400, f"address: {text[:100]!r} is too long, or no text to be shown")
     try:
         address = read_server_address(text)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from balancebeam import __version__
-from balancebeam.observe.operator import MOST_WEIGHT
+from balancebeam.observe.operator import LONGEST_ADDRESS, MOST_WEIGHT
 
 Schema = dict[str, Any]
 
@@ -146,7 +146,11 @@ def _schemas() -> Schema:
     return {
         "Registration": _object(
             {
-                "address": {"type": "string", "examples": ["http://127.0.0.1:1080"]},
+                "address": {
+                    "type": "string",
+                    "maxLength": LONGEST_ADDRESS,
+                    "examples": ["http://127.0.0.1:1080"],
+                },
                 "weight": {**_WEIGHT, "default": 1},
             },
             ["address"],
