@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import tempfile
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -20,6 +22,7 @@ from balancebeam.observe.admin.guard import Asking, Guard
 from balancebeam.observe.admin.service import guard_for
 from balancebeam.simple import simple_settings
 from tests.admins import HOST, JSON, Admin, read_replies
+from tests.programs import LIMIT, free_port, program, read_all
 
 TOKEN = b"sesame"
 
@@ -408,3 +411,58 @@ class BoundsTests(WireCase):
         self.admin.well()
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
+
+
+def curl(place: int | Path, target: str, token: str, method: str = "GET") -> tuple[int, bytes]:
+    """The status and the body of what is answered by a program, on a TCP port or a Unix socket."""
+    family = socket.AF_INET if isinstance(place, int) else socket.AF_UNIX
+    where = ("127.0.0.1", place) if isinstance(place, int) else str(place)
+    with socket.socket(family) as client:
+        client.settimeout(LIMIT)
+        client.connect(where)
+        fields = f"Host: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n"
+        client.sendall(f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode())
+        (reply,) = read_replies(read_all(client))
+        return reply.status, reply.body
+
+
+def test_a_token_that_changes(tmp_path: Path) -> None:
+    """The new one counts from the reload on, also for who is connected; none is ever shown."""
+    port, token = free_port(), tmp_path / "token"
+    token.write_text("first-secret\n")
+    options = ["--admin", f"127.0.0.1:{port}", "--admin-token-file", str(token)]
+    with program(tmp_path, "--demo", "1", *options) as running:
+        with socket.create_connection(("127.0.0.1", port), LIMIT) as connected:
+            token.write_text("second-secret\n")
+            assert curl(port, "/healthz", "first-secret")[0] == 200
+            assert curl(port, "/reload", "first-secret", "POST")[0] == 200
+            assert curl(port, "/healthz", "first-secret")[0] == 401
+            auth = b"Authorization: Bearer first-secret\r\n"
+            connected.sendall(b"GET /config HTTP/1.1\r\n" + HOST + auth + b"\r\n")
+            assert connected.recv(1000).startswith(b"HTTP/1.1 401 ")
+            status, shown = curl(port, "/config", "second-secret")
+            assert (status, b"secret" in shown.replace(str(token).encode(), b"")) == (200, False)
+            # It stops although somebody is connected.
+            assert running.stop() == 0
+    output = running.output.read_text()
+    assert "secret" not in output, output
+
+
+def test_on_a_unix_socket_and_an_endpoint(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("sesame\n")
+    place = tmp_path / "admin.sock"
+    with program(tmp_path, "--demo", "1", "--admin", f"unix:{place}"):
+        assert curl(place, "/healthz", "")[0] == 200
+    port = free_port()
+    options = ["--admin", f"tcp:{port}:interface=127.0.0.1", "--admin-token-file", str(token)]
+    with program(tmp_path, "--demo", "1", *options):
+        # Of an endpoint nobody knows who can reach it: it has no names.
+        assert curl(port, "/healthz", "sesame")[0] == 403
+        with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
+            client.sendall(b"POST /register HTTP/1.1\r\nContent-Length: 900000\r\n\r\n")
+            for _ in range(9):
+                client.sendall(b"x" * 100000)
+            # All of it was sent, and the answer can be read.
+            (reply,) = read_replies(read_all(client))
+            assert reply.status == 413
