@@ -405,10 +405,16 @@ class BoundsTests(WireCase):
         fields = HOST + JSON + self.auth
         asking = self.admin.begin("POST", "/register", {"address": "10.1.1.1:80"}, fields)
         self.admin.service.stopService()
-        for client in (idle, halfway, asking):
+        for client in (idle, halfway):
             self.assertTrue(client.transport.aborted)
             client.leave()
+        self.assertFalse(asking.transport.disconnecting)
         self.admin.well()
+        (reply,) = read_replies(asking.received())
+        self.assertEqual(reply.status, 200)
+        self.assertTrue(asking.transport.disconnecting)
+        asking.leave()
+        self.assertFalse(self.admin.service.site.connections)
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 

@@ -62,10 +62,14 @@ class AdminRequest(Request):
 
 
 class AdminChannel(HTTPChannel):
-    """A connection on which a request may not take for ever, and gets an answer in any case."""
+    """
+    A connection on which a request may not take for ever, and gets an answer in
+    any case. `answering` is from the end of a request to that of its answer.
+    """
 
     site: Any = None
     refused = False
+    answering = False
 
     def refuse(self, status: int, text: str) -> None:
         """Answer what can be read no further, and read no other."""
@@ -116,7 +120,12 @@ class AdminChannel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         if not self.refused:
+            self.answering = True
             super().allContentReceived()
+
+    def requestDone(self, request: Any) -> None:
+        self.answering = False
+        super().requestDone(request)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(400, "the request cannot be read")
@@ -156,9 +165,12 @@ class AdminSite(Site):
         """What the operator does is logged where it is done."""
 
     def close_all(self) -> None:
-        """Close every connection."""
+        """Close every connection; those where somebody waits, such as for a reload, after that."""
         for channel in list(self.connections):
-            self._close(channel)
+            if channel.answering:
+                channel.persistent = 0
+            else:
+                self._close(channel)
 
     def _close(self, channel: Any) -> None:
         self.connections.pop(channel, None)
