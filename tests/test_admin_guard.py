@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.config.addresses import read_listen_address
-from balancebeam.config.whole import check_whole
+from balancebeam.config.whole import check_admin, check_whole
 from balancebeam.model import AdminSettings, Secret, ServerSettings, TcpAddress
 from balancebeam.observe.admin import site
 from balancebeam.observe.admin.guard import Asking, Guard
@@ -181,7 +181,9 @@ class StartTests(SynchronousTestCase):
         settings = simple_settings(listed, (read_listen_address(frontend),))
         secret = None if token is None else Secret(token)
         admin = AdminSettings(read_listen_address(bind), secret)
-        return "\n".join(check_whole(evolve(settings, admin=admin)))
+        problem = check_admin(admin)
+        found = [] if problem is None else [problem[1]]
+        return "\n".join(found + check_whole(evolve(settings, admin=admin)))
 
     def test_other_addresses_need_a_token(self) -> None:
         for bind in ("0.0.0.0:1101", "[::]:1101", "192.0.2.1:1101", "tcp:1101", "lb.example:1"):
@@ -194,7 +196,7 @@ class StartTests(SynchronousTestCase):
 
     def test_a_bad_token_is_not_shown(self) -> None:
         problems = self.problems("127.0.0.1:1101", "two words")
-        self.assertIn("holds no token", problems)
+        self.assertIn("not one word", problems)
         self.assertNotIn("two words", problems)
 
     def test_an_address_that_is_no_place_for_it(self) -> None:
