@@ -11,7 +11,7 @@ class AnswerCounts:
     """How many answers one server gave, and how many were errors, over `window` seconds."""
 
     def __init__(self, window: float) -> None:
-        self._window = window
+        self.window = window
         # When, how many, how many errors: one for each moment of the ticker.
         self._moments: deque[_Moment] = deque()
         self.answers = 0
@@ -22,7 +22,7 @@ class AnswerCounts:
         moments = self._moments
         if not moments or moments[-1].when != now:
             moments.append(_Moment(now))
-            while moments[0].when <= now - self._window:
+            while moments[0].when <= now - self.window:
                 past = moments.popleft()
                 self.answers -= past.answers
                 self.errors -= past.errors

@@ -72,9 +72,11 @@ class HealthService(service.Service):
             self._outliers = ErrorRatio(
                 passive.error_ratio, passive.least_answers, passive.most_ejected
             )
-        else:
-            for server in self._directory.servers:
+        for server in self._directory.servers:
+            if self._outliers is None:
                 server.answers = None
+            elif server.answers is not None:
+                server.answers.window = passive.window
         self._slow_start = SlowStart(slow_start)
         self._longest_test = longest_test
         self._generation = -1
@@ -178,7 +180,9 @@ class HealthService(service.Service):
 
     def _count(self, server: Server, status: int) -> None:
         counts, outliers, now = server.answers, self._outliers, self._ticker.now
-        assert counts is not None and outliers is not None
+        if counts is None or outliers is None:
+            # It has left, or nobody counts any more.
+            return
         counts.add(status >= 500, now)
         if status < 500 or server.avoided or not outliers.exceeded(counts):
             return
