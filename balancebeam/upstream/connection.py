@@ -51,6 +51,8 @@ class UpstreamConnection(Protocol):
     """
 
     transport: StreamTransport  # type: ignore[assignment]
+    # Whether it began with a client's address, and so is for no other.
+    for_one = False
 
     def __init__(
         self, server: Server, keeper: Keeper, heads: ResponseHeads, ticker: Ticker

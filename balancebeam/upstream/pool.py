@@ -124,6 +124,7 @@ class Attempt(ClientFactory):
         exchange.attempt = None
         version = self._server.proxy_protocol
         if version is not None:
+            connection.for_one = True
             connection.transport.write(proxy_header(version, exchange.origin))
         connection.send(exchange)
 
@@ -224,7 +225,7 @@ class ConnectionPool(service.Service):
     def keep(self, connection: UpstreamConnection) -> None:
         """`connection` is idle."""
         idle = connection.server.idle
-        if not self.open:
+        if not self.open or connection.for_one:
             connection.close()
             return
         if len(idle) >= connection.server.max_idle:
