@@ -50,10 +50,13 @@ class Ticker(service.Service):
     def sweep_every(self, interval: float) -> None:
         """Sweep so often (in seconds) from now on."""
         if interval != self.interval:
-            self.interval = interval
             if self._loop.running:
+                # What has passed counts, however often this is called.
+                self._tick()
                 self._loop.stop()
+                self.interval = interval
                 self._begin()
+            self.interval = interval
 
     def add(self, sweep: Callable[[float], object]) -> None:
         """Have `sweep(now)` called once per interval."""
