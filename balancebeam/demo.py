@@ -62,6 +62,8 @@ class DemoService(service.Service):
     def stopService(self) -> Any:
         super().stopService()
         while self._servers:
-            self.directory.remove(self._servers.pop())
+            server = self._servers.pop()
+            if not server.removed:
+                self.directory.remove(server)
         ports, self._ports = self._ports, []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
