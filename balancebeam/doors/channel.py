@@ -416,6 +416,11 @@ class HttpChannel(Protocol):
             exchange.client_gone()
 
     @property
+    def silent(self) -> bool:
+        """Whether nothing has come of the next request."""
+        return self._buffer in (b"", b"\r", CRLF)
+
+    @property
     def responded(self) -> bool:
         """Whether the response to the request in progress has begun."""
         return self.exchange is not None and self.exchange.responded
@@ -424,7 +429,7 @@ class HttpChannel(Protocol):
 
     def head_too_slow(self) -> None:
         """The head that is being read takes too long."""
-        if self._buffer not in (b"", b"\r", CRLF):
+        if not self.silent:
             refused = RequestRefused(408, "the request head is too slow")
             self._refuse(refused, bodyless=_asks_for_head(self._buffer))
         else:

@@ -120,8 +120,13 @@ class BalancerSite(Site):
         """Whether anybody is connected."""
         return bool(self.channels) or any(part.busy for part in self.parts)
 
+    def begin(self) -> None:
+        """Clients come, perhaps once more after those before had to go."""
+        self.draining = False
+        self.unusual = self._observer is not None
+
     def drain(self) -> None:
-        """Close idle connections now, and the others after their answers; tunnels go on."""
+        """Close idle connections soon, and the others after their answers; tunnels go on."""
         self.draining = self.unusual = True
         for channel in list(self.channels):
             channel.drain()

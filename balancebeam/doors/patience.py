@@ -43,11 +43,7 @@ def end_if_too_slow(
     if channel.backlogged or state == CLOSING or (state == LINGERING and not channel.flushed):
         _end_if_stuck(channel, timeouts, now)
     elif state == HEADS:
-        if channel.head_since is not None:
-            if now - channel.head_since >= timeouts.header:
-                channel.head_too_slow()
-        elif quiet >= (DRAINED if channel.site.draining else timeouts.idle):
-            channel.lose()
+        _end_if_idle(channel, timeouts, now)
     elif state == LINGERING:
         if quiet >= LINGER + interval:
             channel.lose()
@@ -62,6 +58,18 @@ def end_if_too_slow(
             channel.abort()
     elif state == TUNNEL:
         _end_if_silent(channel, timeouts, quiet)
+
+
+def _end_if_idle(channel: HttpChannel, timeouts: FrontendTimeouts, now: float) -> None:
+    """Let a client go that does not ask for anything, or takes too long to."""
+    draining, quiet = channel.site.draining, now - channel.quiet_since
+    if draining and channel.silent and quiet >= DRAINED:
+        channel.lose()
+    elif channel.head_since is None:
+        if quiet >= timeouts.idle:
+            channel.lose()
+    elif now - channel.head_since >= timeouts.header:
+        channel.head_too_slow()
 
 
 def _end_if_silent(channel: HttpChannel, timeouts: FrontendTimeouts, quiet: float) -> None:

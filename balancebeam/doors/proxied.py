@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from balancebeam.doors.http import BalancerSite
+from balancebeam.doors.patience import DRAINED
 from balancebeam.doors.tcp import TcpSite
 from balancebeam.proxy_protocol import ProxiedConnection, ProxyProtocolError, read_proxy_header
 from balancebeam.transport import peer_name
@@ -38,9 +39,18 @@ class ProxiedSite(ServerFactory):
 
     def sweep(self, now: float) -> None:
         """Close connections whose header takes too long."""
+        limit = self.site.timeouts.header
         for greeting in list(self.greetings):
-            if now - greeting.since >= self.site.timeouts.header:
+            waited = now - greeting.since
+            if waited >= limit:
                 greeting.close("its header is too slow")
+            elif self.site.draining and greeting.silent and waited >= DRAINED:
+                greeting.close("")
+
+    @property
+    def busy(self) -> bool:
+        """Whether any connection has not said yet who is there."""
+        return bool(self.greetings)
 
     @property
     def busy(self) -> bool:
@@ -61,6 +71,11 @@ class Greeting(Protocol):
         self.since = factory.site.ticker.now
         self._peer = peer
         self._data = b""
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come."""
+        return not self._data
 
     def connectionMade(self) -> None:
         self.factory.greetings.add(self)

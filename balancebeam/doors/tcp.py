@@ -77,6 +77,10 @@ class TcpSite(ServerFactory):
         """Whether anybody is connected."""
         return bool(self.channels) or any(part.busy for part in self.parts)
 
+    def begin(self) -> None:
+        """Clients come, perhaps once more after those before had to go."""
+        self.draining = False
+
     def drain(self) -> None:
         """Connections go on until they end; there are no others."""
         self.draining = True
