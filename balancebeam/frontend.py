@@ -37,6 +37,7 @@ class FrontendService(service.Service):
     ) -> None:
         self.name = f"frontend:{settings.name}"
         self.settings = settings
+        self._table = inside.table
         self._ticker = ticker
         self._random = random
         self.site: BalancerSite | TcpSite
@@ -57,6 +58,7 @@ class FrontendService(service.Service):
     def apply(self, settings: FrontendSettings, inside: Inside) -> None:
         """Go by these from now on; connections that are open stay."""
         self.settings = settings
+        self._table = inside.table
         site = self.site
         site.timeouts = settings.timeouts
         site.route(inside.table)
@@ -76,6 +78,11 @@ class FrontendService(service.Service):
         """Let clients go as soon as nothing is in progress."""
         self.site.drain()
 
+    def leads_to(self, pool: Any) -> bool:
+        """Whether a client's next request may be one for `pool`, a service."""
+        routes = (self._table.default, *self._table.routes)
+        return any(route.spine is getattr(pool, "spine", None) for route in routes)
+
     @property
     def busy(self) -> bool:
         """Whether any client is connected."""
@@ -85,6 +92,10 @@ class FrontendService(service.Service):
         """It is gone for good."""
         self._ticker.remove(self.site.sweep)
         self._ticker.remove(self._proxied.sweep)
+
+    def startService(self) -> None:
+        super().startService()
+        self.site.begin()
 
     def stopService(self) -> Any:
         self.site.close_all()

@@ -43,7 +43,13 @@ from balancebeam.doors.trust import TrustedProxies
 from balancebeam.errors import StartError
 from balancebeam.frontend import FrontendService, Inside
 from balancebeam.interfaces import Random
-from balancebeam.listeners import Entrance, ListenersService, check_endpoint, speak_plainly
+from balancebeam.listeners import (
+    Entrance,
+    Inherited,
+    ListenersService,
+    check_endpoint,
+    speak_plainly,
+)
 from balancebeam.model import FrontendSettings, Settings
 from balancebeam.observe.access_log import AccessLogs
 from balancebeam.observe.admin.guard import Guard
@@ -52,8 +58,7 @@ from balancebeam.observe.connections import ConnectionLog
 from balancebeam.observe.log_file import LogFile
 from balancebeam.observe.operator import Operator
 from balancebeam.observe.registration import register
-from balancebeam.observe.several import tell_all
-from balancebeam.observe.state import StateService, nothing_to_save
+from balancebeam.observe.state import StateService, collect, nothing_to_save, restore
 from balancebeam.policy.access import AccessList
 from balancebeam.policy.routing import ExactPath, RouteRule
 from balancebeam.poller import batching_reactor
@@ -84,8 +89,7 @@ class BalancerService(service.MultiService):
     `twisted.web` tree; where nothing is bound that is the only way in. `clock`
     gives seconds and never runs backwards, for limits; without one the
     reactor's is taken. `source` says by which settings to go when everything is
-    read again. `inherit` finds the descriptors of sockets that listen already,
-    by address.
+    read again. `inherit` finds sockets that listen already, by address.
     """
 
     log = Logger()
@@ -98,7 +102,7 @@ class BalancerService(service.MultiService):
         connect: Connect = transport.connect,
         clock: Callable[[], float] | None = None,
         source: Callable[[], Settings] | None = None,
-        inherit: Callable[[], Mapping[str, int]] | None = None,
+        inherit: Callable[[], Mapping[str, Inherited]] | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -188,18 +192,15 @@ class BalancerService(service.MultiService):
             speak_plainly()
             raise
 
-    def stopService(self) -> Any:
-        self.operator.stop()
-        return super().stopService()
-
-    def drain(self) -> Deferred[None]:
+    def drain(self, followed: bool = False) -> Deferred[None]:
         """
         Let everybody go: listen no more, close idle clients, and let the others
-        finish, but for no longer than the settings say. Fires when nobody is left.
+        finish, but for no longer than the settings say. Fires when nobody is
+        left. One that is `followed` by another leaves the operator to that.
         """
         self.draining = True
-        admin = self.admin
         # Who operates it may want to see how it goes.
+        admin = None if followed else self.admin
         self.listeners.use({} if admin is None else admin.clients(), {})
         for frontend in self.frontends.values():
             frontend.drain()
@@ -216,6 +217,8 @@ class BalancerService(service.MultiService):
             drained.callback(None)
 
         self.ticker.add(look)
+        # There may be nobody to wait for.
+        look(self.ticker.now)
         return drained
 
     # Changing everything while it runs.
@@ -315,12 +318,16 @@ class BalancerService(service.MultiService):
             mode = settings.mode_of(pool.name)
             gate = self.limiter.gate(self.limiter.scopes[f"pool {pool.name}"])
             known = before.pop(pool.name, None)
-            if known is not None and known.mode != mode:
-                self._let_leave(known)
+            other_mode = known if known is not None and known.mode != mode else None
+            if other_mode is not None:
+                self._let_leave(other_mode)
                 known = None
             if known is None:
                 known = PoolService(pool, mode, gate, self._around)
                 known.setServiceParent(self)
+                if other_mode is not None:
+                    # The servers are others now, but the operator's wishes the same.
+                    restore(collect({pool.name: other_mode}), {pool.name: known}, self.log)
             else:
                 known.apply(pool)
             known.spine.limiter = gate
@@ -422,9 +429,8 @@ class BalancerService(service.MultiService):
         if self.demo is None and count:
             self.demo = DemoService(count, self.directory, self.reactor)
             self.demo.setServiceParent(self)
-        elif self.demo is not None and (self.demo.count, self.demo.directory) != (
-            count,
-            self.directory,
+        elif self.demo is not None and (
+            self.demo.count != count or self.demo.directory is not self.directory
         ):
             self.demo.disownServiceParent()
             self.demo = None
@@ -440,7 +446,11 @@ class BalancerService(service.MultiService):
         self.leaving.append(child)
 
     def _sweep(self, _: float) -> None:
-        for child in [one for one in self.leaving if not one.busy]:
+        clients = [one for one in self.leaving if isinstance(one, FrontendService)]
+        for child in list(self.leaving):
+            # Somebody who is still connected may ask for something once more.
+            if child.busy or any(one.leads_to(child) for one in clients if one.busy):
+                continue
             self.leaving.remove(child)
             child.dismiss()
             self.services.remove(child)
@@ -467,7 +477,7 @@ def make_balancer(
     reactor: Any = None,
     random: Random | None = None,
     source: Callable[[], Settings] | None = None,
-    inherit: Callable[[], Mapping[str, int]] | None = None,
+    inherit: Callable[[], Mapping[str, Inherited]] | None = None,
 ) -> BalancerService:
     """
     The service tree for `settings`; touches no socket before it is started.
