@@ -10,9 +10,11 @@ import os
 import socket
 import stat
 from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 
 from twisted.logger import Logger
 
+from balancebeam.listeners import Inherited
 from balancebeam.model import TcpAddress
 
 log = Logger()
@@ -25,19 +27,37 @@ SOCKETS = "BALANCEBEAM_SOCKETS"
 PREDECESSOR = "BALANCEBEAM_PREDECESSOR"
 
 
-def inherited_sockets(environment: MutableMapping[str, str] = os.environ) -> Mapping[str, int]:
+def inherited_sockets(
+    environment: MutableMapping[str, str] | None = None,
+) -> Mapping[str, Inherited]:
     """
-    The descriptors of sockets that listen, by the texts of their addresses.
+    The sockets that listen, by the texts of their addresses.
 
     The environment does not tell of them afterwards, so that no other process
     takes them for its own.
     """
+    if environment is None:
+        environment = os.environ
+        environment.update(_from_the_beginning())
     found = _from_predecessor(environment)
     found.update(_from_manager(environment))
     return found
 
 
-def _from_predecessor(environment: MutableMapping[str, str]) -> dict[str, int]:
+def _from_the_beginning() -> dict[str, str]:
+    """
+    What the service manager said when the program began. Twisted's endpoints
+    have taken it out of the environment when they were imported.
+    """
+    try:
+        given = Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (os.fsdecode(one).partition("=") for one in given.split(b"\0"))
+    return {name: value for name, _, value in pairs if name in ("LISTEN_PID", "LISTEN_FDS")}
+
+
+def _from_predecessor(environment: MutableMapping[str, str]) -> dict[str, Inherited]:
     text = environment.pop(SOCKETS, "")
     if not text or environment.get(PREDECESSOR) != str(os.getppid()):
         return {}
@@ -49,13 +69,11 @@ def _from_predecessor(environment: MutableMapping[str, str]) -> dict[str, int]:
         log.warn("{name} is nonsense, and means nothing", name=SOCKETS)
         return {}
     return {
-        address: number
-        for address, number in found.items()
-        if isinstance(number, int) and address_of(number) is not None
+        address: Inherited(*one) for address, one in found.items() if address_of(one[0]) is not None
     }
 
 
-def _from_manager(environment: MutableMapping[str, str]) -> dict[str, int]:
+def _from_manager(environment: MutableMapping[str, str]) -> dict[str, Inherited]:
     process, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
     if process != str(os.getpid()) or not (count.isascii() and count.isdigit()):
@@ -67,7 +85,7 @@ def _from_manager(environment: MutableMapping[str, str]) -> dict[str, int]:
             log.warn("descriptor {number} is no socket that listens", number=descriptor)
         else:
             os.set_inheritable(descriptor, False)
-            found[address] = descriptor
+            found[address] = Inherited(descriptor, lasting=True)
     return found
 
 
@@ -82,6 +100,8 @@ def address_of(descriptor: int) -> str | None:
             name = listening.getsockname()
             if listening.family == socket.AF_UNIX:
                 return f"unix:{os.fsdecode(name)}"
-            return str(TcpAddress(name[0], name[1]))
+            if listening.family in (socket.AF_INET, socket.AF_INET6):
+                return str(TcpAddress(name[0], name[1]))
+            return None
     except OSError:
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any, Callable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Callable, Union
 from typing import Protocol as Interface
 
+from attrs import frozen
 from twisted.application import service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -22,7 +24,14 @@ from balancebeam.model import (
     EndpointAddress,
     ListenAddress,
     ProxiedAddress,
+    TcpAddress,
+    UnixAddress,
 )
+
+# Descriptions of endpoints that are nothing but a socket.
+PLAIN = ("tcp:", "tcp4:", "tcp6:")
+
+Place = Union[TcpAddress, UnixAddress, EndpointAddress]
 
 
 class Clients(Interface):
@@ -30,6 +39,17 @@ class Clients(Interface):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """The protocol of the client at `addr`."""
+
+
+@frozen
+class Inherited:
+    """
+    The `descriptor` of a socket that listens. One that is `lasting` has a name
+    in the file system that is somebody else's to remove.
+    """
+
+    descriptor: int
+    lasting: bool
 
 
 class Entrance(ServerFactory):
@@ -53,7 +73,8 @@ class ListenersService(service.Service):
     Listens, and can listen at other addresses later.
 
     Sockets that a predecessor or the system's manager has handed over are used
-    where they fit: `inherit` finds their descriptors, by address.
+    where they fit: `inherit` finds them, by address. `entrances` go by place,
+    whatever clients begin with there.
     """
 
     name = "listeners"
@@ -63,33 +84,39 @@ class ListenersService(service.Service):
         self,
         reactor: Any,
         data_reactor: Any,
-        inherit: Callable[[], Mapping[str, int]] | None = None,
+        inherit: Callable[[], Mapping[str, Inherited]] | None = None,
     ) -> None:
-        self.entrances: dict[ListenAddress, Entrance] = {}
+        self.entrances: dict[Place, Entrance] = {}
         self._reactor = reactor
         self._data_reactor = data_reactor
         self._inherit = inherit
-        self._inherited: dict[str, int] = {}
+        self._inherited: dict[str, Inherited] = {}
+        # Unix sockets that a predecessor would still remove, if it went on.
+        self._bequeathed: list[Any] = []
 
-    def open(self, wanted: Iterable[ListenAddress]) -> dict[ListenAddress, Entrance]:
+    def open(self, wanted: Iterable[ListenAddress]) -> dict[Place, Entrance]:
         """
         Listen at those of the addresses that are `wanted` where it does not
         yet. Raises `StartError` if one cannot be had; then none is kept.
         """
-        if self._inherit is not None:
-            self._inherited, self._inherit = dict(self._inherit()), None
-        opened: dict[ListenAddress, Entrance] = {}
+        inherit, self._inherit = self._inherit, None
+        if inherit is not None:
+            self._inherited = dict(inherit())
+        opened: dict[Place, Entrance] = {}
         problems = []
-        for address in wanted:
-            if address in self.entrances:
+        places = {place_of(address): address for address in wanted}
+        for place, address in places.items():
+            if place in self.entrances:
                 continue
             entrance = Entrance()
             try:
-                entrance.port = self._listen(address, entrance)
+                entrance.port = self._listen(place, entrance)
             except (CannotListenError, OSError, ValueError) as error:
                 problems.append(f"--bind {address}: {_why(error)}")
             else:
-                opened[address] = entrance
+                opened[place] = entrance
+        if not any(str(place).startswith("systemd:") for place in places):
+            self._disclaim()
         if problems:
             self._close(opened.values())
             raise StartError.of(problems)
@@ -101,21 +128,40 @@ class ListenersService(service.Service):
         `opened`, and at no others.
         """
         entrances = {**self.entrances, **opened}
-        for address, entrance in entrances.items():
-            entrance.clients = clients.get(address)
-        self._close(entrances[address] for address in entrances if address not in clients)
-        self.entrances = {address: entrances[address] for address in clients}
+        served = {place_of(address): who for address, who in clients.items()}
+        for place, who in served.items():
+            entrances[place].clients = who
+        self.entrances = {place: entrances[place] for place in served}
+        # Who waits to be accepted there is let in by those who served it so far.
+        self._close(entrances[place] for place in entrances if place not in served)
 
-    def hand_over(self) -> dict[str, int]:
-        """The descriptors of all sockets, for a successor to listen with, by address."""
-        found = {}
-        for address, entrance in self.entrances.items():
-            place = address.address if isinstance(address, ProxiedAddress) else address
+    def hand_over(self) -> tuple[dict[str, Inherited], Sequence[str]]:
+        """
+        The sockets for a successor to listen with, by address; and the
+        addresses of those that nobody else can use.
+        """
+        found, stuck = {}, []
+        for place, entrance in self.entrances.items():
             port: Any = entrance.port
-            if hasattr(port, "fileno") and port.fileno() >= 0:
-                port.handed_over = True
-                found[str(place)] = port.fileno()
-        return found
+            if isinstance(place, EndpointAddress) and not place.description.startswith(PLAIN):
+                stuck.append(str(place))
+            else:
+                found[str(place)] = Inherited(port.fileno(), getattr(port, "lasting", False))
+        return found, stuck
+
+    def bequeath(self) -> None:
+        """Somebody else listens with these sockets now, and removes them in the end."""
+        for entrance in self.entrances.values():
+            port: Any = entrance.port
+            # Those of endpoints would have the socket end for all.
+            port._shouldShutdown = False
+            port.lasting = True
+
+    def own(self) -> None:
+        """The predecessor has been told to go: what it would have removed is ours to remove."""
+        for port in self._bequeathed:
+            port.lasting = False
+        self._bequeathed = []
 
     def close(self) -> Deferred[Any]:
         """Listen no more."""
@@ -131,12 +177,14 @@ class ListenersService(service.Service):
         closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         return closed.addErrback(lambda failure: self._log.failure("while closing", failure))
 
-    def _listen(self, address: ListenAddress, entrance: Entrance) -> IListeningPort:
-        place = address.address if isinstance(address, ProxiedAddress) else address
+    def _listen(self, place: Place, entrance: Entrance) -> IListeningPort:
+        inherited = self._claim(place)
+        if inherited is not None:
+            adopted = transport.adopt(inherited.descriptor, entrance, self._data_reactor)
+            if not inherited.lasting:
+                self._bequeathed.append(adopted)
+            return adopted
         if not isinstance(place, EndpointAddress):
-            descriptor = self._inherited.pop(str(place), None)
-            if descriptor is not None:
-                return transport.adopt(place, descriptor, entrance, self._data_reactor)
             return transport.listen(place, entrance, self._data_reactor)
         try:
             endpoint = serverFromString(self._reactor, place.description)
@@ -151,6 +199,34 @@ class ListenersService(service.Service):
         port: IListeningPort = outcome[0]
         return port
 
+    def _claim(self, place: Place) -> Inherited | None:
+        """The socket that was handed over for `place`, if there is one."""
+        found = self._inherited.pop(str(place), None)
+        if found is None and isinstance(place, TcpAddress) and place.host == "0.0.0.0":
+            # What the service manager makes of "ListenStream=1100".
+            both = str(TcpAddress("::", place.port))
+            if both in self._inherited and _speaks_both(self._inherited[both].descriptor):
+                found = self._inherited.pop(both)
+        return found
+
+    def _disclaim(self) -> None:
+        """Close what was handed over for nothing: who connects there would wait for ever."""
+        unwanted, self._inherited = self._inherited, {}
+        for address, inherited in unwanted.items():
+            self._log.warn("nobody is to listen at {address} any more", address=address)
+            os.close(inherited.descriptor)
+
+
+def place_of(address: ListenAddress) -> Place:
+    """Where to listen, whatever clients begin with."""
+    return address.address if isinstance(address, ProxiedAddress) else address
+
+
+def _speaks_both(descriptor: int) -> bool:
+    """Whether a socket for IPv6 takes IPv4 as well."""
+    with socket.socket(fileno=os.dup(descriptor)) as listening:
+        return not listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
 
 def speak_plainly() -> None:
     """
@@ -163,7 +239,7 @@ def speak_plainly() -> None:
 
 def check_endpoint(address: ListenAddress, reactor: Any) -> None:
     """Raise `StartError` if `address` is a description that no endpoint can be made of."""
-    place = address.address if isinstance(address, ProxiedAddress) else address
+    place = place_of(address)
     if isinstance(place, EndpointAddress):
         try:
             serverFromString(reactor, place.description)

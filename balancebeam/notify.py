@@ -35,9 +35,9 @@ class Manager:
         except OSError as failure:
             log.warn("the service manager was not told: {why}", why=failure)
 
-    def ready(self) -> None:
+    def ready(self, status: str = "Balancing.") -> None:
         """Clients can come, now or again. The manager watches this process."""
-        self.tell("READY=1", f"MAINPID={os.getpid()}", "STATUS=Balancing.")
+        self.tell("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
 
     def reloading(self) -> None:
         """The configuration is being read again."""

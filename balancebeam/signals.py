@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from balancebeam.errors import StartError
 from balancebeam.notify import Manager
 from balancebeam.service import BalancerService
-from balancebeam.succession import end_predecessor, start_successor
+from balancebeam.succession import PidFile, end_predecessor, start_successor
 
 
 class SignalService(service.Service):
@@ -24,12 +24,21 @@ class SignalService(service.Service):
     name = "signals"
     log = Logger()
 
-    def __init__(self, balancer: BalancerService, reactor: Any, manager: Manager) -> None:
+    def __init__(
+        self,
+        balancer: BalancerService,
+        reactor: Any,
+        manager: Manager,
+        pid_file: PidFile | None = None,
+    ) -> None:
         self._balancer = balancer
         self._reactor = reactor
         self._manager = manager
         self._before: dict[int, Any] = {}
+        self._pid_file = pid_file or PidFile({})
         self._ending = False
+        # Whether a process has been started that is to follow this one.
+        self._followed = False
 
     def startService(self) -> None:
         super().startService()
@@ -48,6 +57,7 @@ class SignalService(service.Service):
             self._before[number] = signal.signal(number, self._handler(call))
         self._manager.ready()
         end_predecessor()
+        self._balancer.listeners.own()
 
     def _handler(self, call: Callable[[], None]) -> Callable[[int, Any], None]:
         # A handler may interrupt anything, so it only says what is to be done.
@@ -67,8 +77,12 @@ class SignalService(service.Service):
             return
         self._ending = True
         self.log.info("draining; say it again to end at once")
-        self._manager.stopping()
-        self._balancer.drain().addCallback(lambda _: self._stop()).addErrback(
+        if self._followed:
+            # For the manager nothing ends, and what listens is the other's.
+            self._balancer.listeners.bequeath()
+        else:
+            self._manager.stopping()
+        self._balancer.drain(self._followed).addCallback(lambda _: self._stop()).addErrback(
             lambda failure: self.log.failure("while draining", failure)
         )
 
@@ -78,21 +92,43 @@ class SignalService(service.Service):
 
     def reload(self) -> None:
         """Read everything again."""
+        if self._ending:
+            self.log.info("not reloaded: it is stopping")
+            return
         self._manager.reloading()
+        status = "Balancing; the last reload was refused."
         try:
             self._balancer.reload()
+            status = "Balancing."
         except StartError:
             # The log says what was wrong with it.
-            self._manager.tell("STATUS=Balancing; the last reload was refused.")
-        self._manager.ready()
+            pass
+        finally:
+            self._manager.ready(status)
 
     def succeed(self) -> None:
         """Start a successor, which ends this process once it listens."""
-        if self._ending:
+        if self._ending or self._followed:
+            self.log.info("there is a successor already, or none is needed any more")
             return
-        sockets = self._balancer.listeners.hand_over()
+        sockets, stuck = self._balancer.listeners.hand_over()
+        if stuck:
+            places = ", ".join(stuck)
+            self.log.error("no successor: {places} cannot be handed over", places=places)
+            return
         self.log.info("starting a successor for {sockets}", sockets=", ".join(sockets))
+        self._followed = True
         try:
-            start_successor(sockets, self._reactor)
+            self._pid_file.make_way()
+            start_successor(sockets, self._reactor, self._not_followed)
         except OSError as failure:
             self.log.error("there is no successor: {why}", why=failure)
+            self._not_followed()
+
+    def _not_followed(self) -> None:
+        """The successor has ended, so this process goes on, if it still can."""
+        self._followed = False
+        try:
+            self._pid_file.come_back()
+        except OSError as failure:
+            self.log.error("the pid file is lost: {why}", why=failure)

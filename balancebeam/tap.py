@@ -308,9 +308,12 @@ def makeService(options: Options) -> IService:
     from balancebeam.notify import Manager
     from balancebeam.service import make_balancer
     from balancebeam.signals import SignalService
+    from balancebeam.succession import PidFile
 
     service: Any = make_balancer(
         options.settings, reactor, source=options.read, inherit=inherited_sockets
     )
-    SignalService(service, reactor, Manager()).setServiceParent(service)
+    # What `twistd` itself goes by.
+    pid_file = PidFile(getattr(options, "parent", None) or {})
+    SignalService(service, reactor, Manager(), pid_file).setServiceParent(service)
     return IService(service)

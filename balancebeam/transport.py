@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import address, tcp, unix
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ITCPTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
@@ -214,26 +217,42 @@ class UnixClientTransport(_WritesAtOnce, unix.Client):
     served_first = True
 
 
-class TcpPort(tcp.Port):
+class _ClosesAtOnce:
+    """
+    Mixed into Twisted's listening ports: in the time between the last look at
+    who waits and the end of the socket, others could come, and be reset.
+    """
+
+    # A successor may listen with the same socket.
+    _shouldShutdown = False
+
+    def loseConnection(self: Any, connDone: Failure = Failure(CONNECTION_DONE)) -> Deferred[None]:
+        """Listen no more; who has been accepted by the kernel already is let in."""
+        if self.connected:
+            poll = select.poll()
+            poll.register(self.fileno(), select.POLLIN)
+            # So often and no more: others may come without end.
+            for _ in range(BACKLOG):
+                if not poll.poll(0):
+                    break
+                self.doRead()
+            self.stopReading()
+            self.connectionLost(connDone)
+        return succeed(None)
+
+    stopListening = loseConnection
+
+
+class TcpPort(_ClosesAtOnce, tcp.Port):
     """A listening socket."""
 
     transport: Any = TcpServerTransport
-    # A successor may listen with the same one.
-    _shouldShutdown = False
 
     def startListening(self) -> None:
         super().startListening()
         # Connections have from the first what their port has.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    def loseConnection(self, connDone: Failure = Failure(CONNECTION_DONE)) -> Any:
-        """Listen no more; who has been accepted by the kernel already is let in."""
-        if self.connected:
-            self.doRead()
-        return super().loseConnection(connDone)
-
-    stopListening = loseConnection
 
     def doRead(self) -> None:
         """Accept who waits, some of them at a time."""
@@ -261,20 +280,36 @@ class TcpPort(tcp.Port):
             protocol.makeConnection(transport)
 
 
-class UnixPort(unix.Port):
-    """A listening socket in the file system. One that was `handed_over` stays there."""
+class UnixPort(_ClosesAtOnce, unix.Port):
+    """
+    A listening socket in the file system, or one that somebody else has
+    `opened`. One that is `lasting` stays there: others listen with it, too.
+    """
 
     transport = UnixServerTransport
-    handed_over = False
-    _shouldShutdown = False
+    opened: socket.socket | None = None
+    lasting = False
+
+    def startListening(self) -> None:
+        if self.opened is None:
+            super().startListening()
+            return
+        factory: Any = self.factory
+        factory.doStart()
+        self.socket, self.opened = self.opened, None
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+        self.connected = True
+        self.numberAccepts = ACCEPTED
+        self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:
-        if self.handed_over:
-            if self.lockFile is not None:
-                self.lockFile.unlock()
-            tcp.Port.connectionLost(self, reason)
-        else:
-            super().connectionLost(reason)
+        if not self.lasting and not self._bindPath.startswith(b"\0"):
+            # Somebody may have removed it by hand.
+            with suppress(OSError):
+                os.unlink(self._bindPath)
+        if self.lockFile is not None:
+            self.lockFile.unlock()
+        tcp.Port.connectionLost(self, reason)
 
 
 class UnixConnector(unix.Connector):
@@ -293,6 +328,7 @@ def listen(
     """
     port: Any
     if isinstance(where, UnixAddress):
+        _remove_if_dead(where.path)
         port = UnixPort(where.path.encode(), factory, BACKLOG, reactor=reactor, wantPID=1)
     else:
         interface = "" if where.host == "0.0.0.0" else where.host
@@ -302,17 +338,38 @@ def listen(
     return listening
 
 
-def adopt(
-    where: TcpAddress | UnixAddress, descriptor: int, factory: IProtocolFactory, reactor: Any
-) -> IListeningPort:
-    """Go on listening at `where` with a socket that somebody else has opened."""
-    kind: Any = UnixPort if isinstance(where, UnixAddress) else TcpPort
-    with socket.socket(fileno=os.dup(descriptor)) as opened:
-        family = opened.family
-        opened.setblocking(False)
-    port: Any = kind._fromListeningDescriptor(reactor, descriptor, family, factory)
+def _remove_if_dead(path: str) -> None:
+    """
+    Remove a Unix socket behind which nobody is any more. Twisted does so where
+    a lock is left as well, but who inherits a socket has none.
+    """
+    if os.path.lexists(path + ".lock"):
+        return
+    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+        client.setblocking(False)
+        try:
+            client.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def adopt(descriptor: int, factory: IProtocolFactory, reactor: Any) -> IListeningPort:
+    """
+    Go on listening with a socket that somebody else has opened, and may still
+    listen with. Raises `OSError`.
+    """
+    opened = socket.socket(fileno=descriptor)
+    opened.set_inheritable(False)
+    opened.setblocking(False)
+    port: Any
+    if opened.family == socket.AF_UNIX:
+        port = UnixPort(os.fsencode(opened.getsockname()), factory, reactor=reactor)
+        port.opened = opened
+        port.lasting = True
+    else:
+        with opened:
+            port = TcpPort._fromListeningDescriptor(reactor, descriptor, opened.family, factory)
     port.startListening()
-    os.close(descriptor)
     listening: IListeningPort = port
     return listening
 
