@@ -168,9 +168,14 @@ class PoolService(service.MultiService):
     @property
     def busy(self) -> bool:
         """Whether any request, or connection, is not over."""
-        if self.connections.connections or self.connections.attempts or self.spine.waiting:
-            return True
-        return any(server.in_flight for server in self.directory.servers)
+        return bool(self.connections.connections or self.connections.attempts) or self.occupied
+
+    @property
+    def occupied(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return bool(self.spine.waiting) or any(
+            server.in_flight for server in (*self.directory.servers, *self.directory.leaving)
+        )
 
     def dismiss(self) -> None:
         """It is gone for good."""

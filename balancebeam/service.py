@@ -208,7 +208,9 @@ class BalancerService(service.MultiService):
         drained: Deferred[None] = Deferred()
 
         def look(now: float) -> None:
-            busy = [one for one in (*self.frontends.values(), *self.leaving) if one.busy]
+            busy = any(one.busy for one in (*self.frontends.values(), *self.leaving))
+            # Some came by a door that is not ours.
+            busy = busy or any(pool.occupied for pool in self.pools.values())
             if busy and now < deadline:
                 return
             if busy:

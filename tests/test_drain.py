@@ -182,3 +182,14 @@ class Draining(SynchronousTestCase):
         self.pass_time(5)
         self.assertFalse(client.transport.closed)
         self.assertEqual(self.balancer.service.unready(), "")
+
+    def test_requests_through_a_tree_are_waited_for(self) -> None:
+        # What a web door does to a server, as the balancer sees it.
+        server = self.balancer.servers[0]
+        server.in_flight += 1
+        self.drain()
+        self.pass_time(3)
+        self.assertNoResult(self.drained)
+        server.in_flight -= 1
+        self.pass_time(2)
+        self.successResultOf(self.drained)
