@@ -201,7 +201,8 @@ class BalancerService(service.MultiService):
         self.draining = True
         # Who operates it may want to see how it goes.
         admin = None if followed else self.admin
-        self.listeners.use({} if admin is None else admin.clients(), {})
+        if self.running:
+            self.listeners.use({} if admin is None else admin.clients(), {})
         for frontend in self.frontends.values():
             frontend.drain()
         deadline = self.ticker.now + self.settings.drain_timeout

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import random
+
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.errors import StartError
-from balancebeam.model import FrontendSettings, PoolSettings, ServerSettings, Settings, TcpAddress
+from balancebeam.model import (
+    AdminSettings,
+    FrontendSettings,
+    PoolSettings,
+    ServerSettings,
+    Settings,
+    TcpAddress,
+)
+from balancebeam.service import BalancerService
 from tests.support import GET, OK, MemoryBalancer, Peer
 
 APP = PoolSettings("app", (ServerSettings(TcpAddress("10.0.0.1", 80)),))
@@ -193,3 +204,8 @@ class Draining(SynchronousTestCase):
         server.in_flight -= 1
         self.pass_time(2)
         self.successResultOf(self.drained)
+
+    def test_before_it_was_started(self) -> None:
+        settings = evolve(SETTINGS, admin=AdminSettings())
+        balancer = BalancerService(settings, Clock(), random.Random(1))
+        self.successResultOf(balancer.drain())
