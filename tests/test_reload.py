@@ -187,6 +187,14 @@ class Servers(Reloading):
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", client.received())
 
+    def test_one_that_came_is_tried_when_one_that_left_fails(self) -> None:
+        client = self.asking()
+        self.apply(with_pool(servers=(server(2),)))
+        self.balancer.connectors[0].refuse()
+        self.balancer.accept().send(OK)
+        self.assertIn(b"200 OK", client.received())
+        self.assertEqual(self.addresses(), ["10.0.0.1", "10.0.0.2"])
+
     def test_order(self) -> None:
         self.apply(with_pool(servers=(server(2), server(3), server(1))))
         names = [one.name for one in self.balancer.servers]

@@ -66,16 +66,21 @@ class SelectorService(service.Service):
     def others(self, candidates: Iterator[Choice[Server]]) -> Iterator[Choice[Server]]:
         """
         What is left of `candidates` after one of them failed, as the servers
-        are by now: those that are avoided meanwhile come last. One that moved
-        may come twice.
+        are by now: those that are avoided meanwhile come last, but for those
+        that were not there at all. One that moved may come twice.
         """
-        late = []
+        late, known = [], set()
         for server, reason in candidates:
+            known.add(server)
             if server.available:
                 yield server, reason
             elif server.wanted:
                 late.append((server, reason))
         yield from late
+        for tier in self.directory.tiers:
+            for server in tier:
+                if server not in known:
+                    yield server, "it came while others failed"
 
     def taken(self, server: Server, now: float) -> None:
         """See `Algorithm.taken`."""
