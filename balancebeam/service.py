@@ -58,6 +58,7 @@ from balancebeam.observe.connections import ConnectionLog
 from balancebeam.observe.log_file import LogFile
 from balancebeam.observe.operator import Operator
 from balancebeam.observe.registration import register
+from balancebeam.observe.several import tell_all
 from balancebeam.observe.state import StateService, collect, nothing_to_save, restore
 from balancebeam.policy.access import AccessList
 from balancebeam.policy.routing import ExactPath, RouteRule
@@ -191,6 +192,10 @@ class BalancerService(service.MultiService):
             self.access_logs.close()
             speak_plainly()
             raise
+
+    def stopService(self) -> Any:
+        self.operator.stop()
+        return super().stopService()
 
     def drain(self, followed: bool = False) -> Deferred[None]:
         """

@@ -52,11 +52,6 @@ class ProxiedSite(ServerFactory):
         """Whether any connection has not said yet who is there."""
         return bool(self.greetings)
 
-    @property
-    def busy(self) -> bool:
-        """Whether anybody has yet to say who is there."""
-        return bool(self.greetings)
-
     def close_all(self) -> None:
         """Close all connections that have not said yet who is there."""
         for greeting in list(self.greetings):
