@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -193,7 +194,9 @@ class Following(SynchronousTestCase):
     """What goes on around a successor."""
 
     def test_the_pid_file_makes_way_and_comes_back(self) -> None:
-        path = Path(self.mktemp())
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        path = Path(folder, "twistd.pid")
         path.write_text("7")
         options: dict[str, Any] = {"pidfile": str(path)}
         pid_file = PidFile(options)
