@@ -91,14 +91,20 @@ class ListenersService(service.Service):
         self._data_reactor = data_reactor
         self._inherit = inherit
         self._inherited: dict[str, Inherited] = {}
+        # The place that only who runs this may connect to, if it is in the file system.
+        self.private: Place | None = None
         # Unix sockets that a predecessor would still remove, if it went on.
         self._bequeathed: list[Any] = []
 
-    def open(self, wanted: Iterable[ListenAddress]) -> dict[Place, Entrance]:
+    def open(
+        self, wanted: Iterable[ListenAddress], said: Mapping[str, str] | None = None
+    ) -> dict[Place, Entrance]:
         """
         Listen at those of the addresses that are `wanted` where it does not
-        yet. Raises `StartError` if one cannot be had; then none is kept.
+        yet. Raises `StartError` if one cannot be had, with where their texts
+        were `said`; then none is kept.
         """
+        said = said or {}
         inherit, self._inherit = self._inherit, None
         if inherit is not None:
             self._inherited = dict(inherit())
@@ -112,7 +118,8 @@ class ListenersService(service.Service):
             try:
                 entrance.port = self._listen(place, entrance)
             except (CannotListenError, OSError, ValueError) as error:
-                problems.append(f"--bind {address}: {_why(error)}")
+                where = said.get(str(address), "--bind")
+                problems.append(f"{where} {address}: {_why(error)}")
             else:
                 opened[place] = entrance
         if not any(str(place).startswith("systemd:") for place in places):
@@ -185,7 +192,8 @@ class ListenersService(service.Service):
                 self._bequeathed.append(adopted)
             return adopted
         if not isinstance(place, EndpointAddress):
-            return transport.listen(place, entrance, self._data_reactor)
+            mode = 0o600 if place == self.private else 0o666
+            return transport.listen(place, entrance, self._data_reactor, mode)
         try:
             endpoint = serverFromString(self._reactor, place.description)
         except (ValueError, TypeError, KeyError, IndexError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Union
 
 from attrs import field, frozen
@@ -312,7 +313,8 @@ class Settings:
 
     `state` is the file in which the operator's marks outlive a restart.
     `drain_timeout` is in seconds. So many `demo` servers are added to the
-    first pool.
+    first pool. `places` says where in a file the texts of addresses to listen
+    at stand, for messages.
     """
 
     frontends: tuple[FrontendSettings, ...]
@@ -321,6 +323,7 @@ class Settings:
     state: str | None = None
     drain_timeout: float = 30.0
     demo: int = 0
+    places: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
     def mode_of(self, pool: str) -> str:
         """What the pool of that name is for: the mode of the frontends that use it."""

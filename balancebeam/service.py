@@ -22,7 +22,7 @@ What the first pool has is found by its short name as well: `selector`, `health`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import define, evolve
@@ -48,6 +48,7 @@ from balancebeam.listeners import (
     Inherited,
     ListenersService,
     check_endpoint,
+    place_of,
     speak_plainly,
 )
 from balancebeam.model import FrontendSettings, Settings
@@ -187,7 +188,7 @@ class BalancerService(service.MultiService):
         clients = self._clients()
         try:
             self.access_logs.open()
-            self.listeners.use(clients, self.listeners.open(clients))
+            self.listeners.use(clients, self._open(clients, self.settings))
         except StartError:
             self.access_logs.close()
             speak_plainly()
@@ -291,11 +292,18 @@ class BalancerService(service.MultiService):
         opened: dict[Any, Entrance] = {}
         if self.running:
             try:
-                opened = self.listeners.open(wanted)
+                opened = self._open(wanted, settings)
             except StartError:
                 self.access_logs.give_up(logs)
                 raise
         return Plan(settings, scopes, logs, opened, guard)
+
+    def _open(self, wanted: Iterable[Any], settings: Settings) -> dict[Any, Entrance]:
+        said = dict(settings.places)
+        if settings.admin is not None:
+            self.listeners.private = place_of(settings.admin.bind)
+            said.setdefault(str(settings.admin.bind), "--admin")
+        return self.listeners.open(wanted, said)
 
     def _plan_limits(self, settings: Settings) -> Scopes:
         wanted = {f"pool {pool.name}": pool.limits for pool in settings.pools}

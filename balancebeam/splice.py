@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from typing import Any, Callable
 
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -83,7 +84,7 @@ class Splice:
             return CONNECTION_LOST
         if not octets:
             return CONNECTION_DONE
-        self._held = octets
+        self._held += octets
         self._count(octets)
         if self._push() is not None or self._held:
             # An error is met again, and reported, when the target is written to.
@@ -127,6 +128,11 @@ class Splice:
 
     def _wait(self) -> None:
         self._source.pauseProducing()
+        if self._target.socket.family != socket.AF_UNIX:
+            # splice(2) corks what it has sent when there is more in the pipe. If
+            # that does not fit, the last segment would stay behind until a probe
+            # timer finds it, which takes longer and longer. This pushes it out.
+            self._target.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._target.doWrite = self.write
         self._target.startWriting()
 

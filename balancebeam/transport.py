@@ -318,10 +318,10 @@ class UnixConnector(unix.Connector):
 
 
 def listen(
-    where: TcpAddress | UnixAddress, factory: IProtocolFactory, reactor: Any
+    where: TcpAddress | UnixAddress, factory: IProtocolFactory, reactor: Any, mode: int = 0o666
 ) -> IListeningPort:
     """
-    Listen at `where`.
+    Listen at `where`; a socket in the file system has this `mode`.
 
     A Unix socket left behind by a process that is gone is replaced. Raises
     `twisted.internet.error.CannotListenError`.
@@ -329,7 +329,7 @@ def listen(
     port: Any
     if isinstance(where, UnixAddress):
         _remove_if_dead(where.path)
-        port = UnixPort(where.path.encode(), factory, BACKLOG, reactor=reactor, wantPID=1)
+        port = UnixPort(where.path.encode(), factory, BACKLOG, mode, reactor, 1)
     else:
         interface = "" if where.host == "0.0.0.0" else where.host
         port = TcpPort(where.port, factory, BACKLOG, interface, reactor)

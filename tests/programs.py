@@ -101,8 +101,7 @@ def program(folder: Path, *options: str) -> Iterator[Program]:
     finally:
         status = running.stop()
     text = running.output.read_text()
-    # twistd ends by the signal that ended it.
-    assert status in (0, -signal.SIGTERM), text
+    assert status == 0, text
     assert "Traceback" not in text, text
     assert "#error" not in text, text
     assert "#critical" not in text, text

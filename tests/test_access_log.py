@@ -435,7 +435,7 @@ class Reloads(LoggedBalancer):
 
         self.patch(LogFile, "open", open_file)
 
-        def refuse(addresses: Any) -> None:
+        def refuse(*addresses: Any) -> None:
             raise StartError("taken")
 
         self.patch(balancer.service.listeners, "open", refuse)

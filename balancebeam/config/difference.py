@@ -54,5 +54,5 @@ def _changed(before: Any, after: Any) -> list[str]:
     return [
         field.name
         for field in fields(type(before))
-        if getattr(before, field.name) != getattr(after, field.name)
+        if field.eq and getattr(before, field.name) != getattr(after, field.name)
     ]

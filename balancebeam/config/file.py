@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve
@@ -78,6 +79,7 @@ def _read(root: Table) -> Settings:
         drain_timeout=root.take("drain_timeout", v.seconds_or_none, 30.0),
         demo=root.take("demo", v.whole(0, 100), 0),
     )
+    settings = evolve(settings, places=_places(root.document, frontends, settings))
     root.close()
     _check_names(frontends, settings.frontends, "frontend")
     _check_names(pools, settings.pools, "pool")
@@ -85,6 +87,18 @@ def _read(root: Table) -> Settings:
     _check_binds(frontends, settings)
     _check_modes(pools, frontends, settings)
     return settings
+
+
+def _places(document: Document, frontends: list[Table], settings: Settings) -> Mapping[str, str]:
+    """Where each address to listen at stands."""
+    places = {}
+    if settings.admin is not None:
+        places[str(settings.admin.bind)] = f"{document.place(('admin', 'bind'))}: admin.bind"
+    for table, frontend in zip(frontends, settings.frontends):
+        for number, address in enumerate(frontend.bind):
+            line = document.place((*table.path, "bind", number))
+            places[str(address)] = f"{line}: frontend.bind"
+    return places
 
 
 def _read_admin(table: Table) -> AdminSettings:
