@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +13,26 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 
+# Seconds that a search for garbage may take before all that is left over is
+# taken for what has come to stay: modules that a test was the first to import.
+TOO_LONG = 0.01
+
+
 def pytest_collection_finish() -> None:
     """Spare what has been imported from being searched for garbage after each test."""
     gc.collect()
+    _freeze()
+
+
+def _collect() -> None:
+    """Have failures found that nobody handled."""
+    began = time.perf_counter()
+    gc.collect()
+    if time.perf_counter() - began > TOO_LONG:
+        _freeze()
+
+
+def _freeze() -> None:
     if hasattr(gc, "freeze"):
         # PyPy has no need of it.
         gc.freeze()
@@ -41,7 +59,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     timers = set(map(id, running.getDelayedCalls()))
     globalLogPublisher.addObserver(observe)
     yield
-    gc.collect()
+    _collect()
     globalLogPublisher.removeObserver(observe)
     # The reactor's own waker appears when it is first run.
     before |= set(map(id, running._internalReaders))
