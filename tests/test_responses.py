@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 
 import h11
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -493,6 +493,7 @@ class PropertyTests(SynchronousTestCase):
             st.binary(max_size=20).map(lambda data: OK + b"Content-Length: " + data + b"\r\n"),
         )
     )
+    @example(b"HTTP/1.1 200 \r\nContent-Length: ")
     def test_any_bytes_are_a_head_or_refused(self, data: bytes) -> None:
         outcome(SHARED, data)
 

@@ -118,6 +118,9 @@ class ResponseHeads:
         never seen before will hardly be seen again with all the others.
         """
         line, *lines = rest.split(CRLF)
+        if not lines:
+            # It was cut short, within its last line.
+            return
         lines.pop()
         known = self._status_lines.get(line)
         if known is None or known.wire is not None or not self._lines.knows_as_plain(lines):
