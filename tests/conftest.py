@@ -12,7 +12,6 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-
 # Seconds that a search for garbage may take before all that is left over is
 # taken for what has come to stay: modules that a test was the first to import.
 TOO_LONG = 0.01
