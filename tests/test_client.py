@@ -599,7 +599,9 @@ def test_an_answer_without_end_is_bounded(capsys: Capture, head: bytes) -> None:
 
     with Server(serve) as server:
         assert run(["status", "--admin", server.address]) == 3
-    assert "answers with more than 16777216 bytes" in capsys.readouterr().err
+    # PyPy's older http.client does not believe in a chunk of -1 octets.
+    err = capsys.readouterr().err
+    assert "answers with more than 16777216 bytes" in err or "does not speak HTTP" in err
 
 
 def _silent(connection: Any, number: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import shutil
+import sys
 import tempfile
 from unittest import mock
 
@@ -346,7 +347,9 @@ class Bad(FileCase):
             ("[frontend]\naccess_log_format = 'x'\n", 2, ["access_log_format", "combined, json"]),
             ("[frontend.timeouts]\nheader = 0\n", 2, ["timeouts.header", "more than 0"]),
             ("[frontend.timeouts]\nidle = 0x" + "f" * 9000, 2, ["timeouts.idle", "more than 0"]),
-            ("[frontend.timeouts]\nidle" + ".a" * 4000 + "=1", 2, ["idle", "more than 0"]),
+            # PyPy's reader of TOML itself takes less of this.
+            *[("[frontend.timeouts]\nidle" + ".a" * 4000 + "=1", 2, ["idle", "more than 0"])]
+            * (sys.implementation.name == "cpython"),
             ("[pool]\nupstreams = 'a:1'\n", 2, ["pool.upstreams", "no list"]),
             ("[pool]\nupstreams = [\n'a'\n]\n", 3, ["pool.upstreams", "'a'", "host:port"]),
             ("[pool]\nupstreams = [1]\n", 2, ["pool.upstreams", "quotes"]),

@@ -190,7 +190,7 @@ def certificate(folder: Path, name: str) -> Path:
 def tls_server(pem: Path) -> Server:
     """Greets, under the name of its certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
+    context.load_cert_chain(str(pem))
 
     def serve(connection: socket.socket, number: int) -> None:
         with context.wrap_socket(connection, server_side=True) as wrapped:
