@@ -467,7 +467,9 @@ class Bad(FileCase):
             # What is no TOML.
             ("[frontend]\nbind = x\n", 2, ["is no TOML"]),
             ("[frontend]\na = 1\na = 2\n", 3, ["is no TOML"]),
-            ("a = " + "1" * 5000 + "\n", None, ["cannot be read"]),
+            # Python bounds the digits of a number since 3.11.
+            *[("a = " + "1" * 5000 + "\n", None, ["cannot be read"])]
+            * (sys.version_info >= (3, 11)),
         ):
             with self.subTest(text):
                 (problem,) = self.problems(text)
