@@ -303,10 +303,11 @@ class UnixPort(_ClosesAtOnce, unix.Port):
         self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:
-        if not self.lasting and not self._bindPath.startswith(b"\0"):
+        path = self.getHost().name
+        if not self.lasting and path and not path.startswith(b"\0"):
             # Somebody may have removed it by hand.
             with suppress(OSError):
-                os.unlink(self._bindPath)
+                os.unlink(path)
         if self.lockFile is not None:
             self.lockFile.unlock()
         tcp.Port.connectionLost(self, reason)

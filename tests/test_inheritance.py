@@ -219,7 +219,7 @@ class Following(SynchronousTestCase):
 
     def test_how_this_program_was_started(self) -> None:
         self.assertEqual(command()[0], sys.executable)
-        with mock.patch.object(sys, "orig_argv", None):
+        with mock.patch.object(sys, "orig_argv", None, create=True):
             with mock.patch.object(sys, "argv", ["x", "-n", "balancebeam"]):
                 self.assertEqual(command()[-2:], ["-n", "balancebeam"])
                 self.assertIn("twistd", command()[2])
