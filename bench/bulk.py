@@ -47,7 +47,14 @@ def send(connection: socket.socket, number: int, blocks: int) -> bytes:
 
 
 def exchange(port: int, number: int, blocks: int, failures: list[str]) -> None:
-    """One connection; what is wrong with its answer goes to `failures`."""
+    """One connection; what is wrong with it goes to `failures`."""
+    try:
+        _exchange(port, number, blocks, failures)
+    except OSError as failure:
+        failures.append(f"connection {number}: {failure}")
+
+
+def _exchange(port: int, number: int, blocks: int, failures: list[str]) -> None:
     sent: list[bytes] = []
     with socket.create_connection(("127.0.0.1", port), 60) as connection:
         sender = threading.Thread(
@@ -106,7 +113,7 @@ def run(proxy: processes.Process, port: int, blocks: int, connections: int) -> N
     print(f"CPU of the balancer: {cpu / (2 * octets / BLOCK) * 1e6:.0f} us/MB")
     print(f"descriptors {descriptors} -> {proxy.descriptors()}")
     print(f"resident {resident / 2**20:.1f} -> {proxy.resident_octets() / 2**20:.1f} MB")
-    print(f"{len(failures)} connections got something else back")
+    print(f"{len(failures)} connections failed, or got something else back")
     for failure in failures:
         print(failure)
     sys.exit(bool(failures))
