@@ -186,13 +186,22 @@ class BalancerService(service.MultiService):
 
     def _listen(self) -> None:
         clients = self._clients()
+        problems: list[str] = []
+        opened: dict[Any, Entrance] = {}
         try:
             self.access_logs.open()
-            self.listeners.use(clients, self._open(clients, self.settings))
-        except StartError:
+        except StartError as error:
+            problems += error.problems
+        try:
+            opened = self._open(clients, self.settings)
+        except StartError as error:
+            problems += error.problems
+        if problems:
             self.access_logs.close()
+            self.listeners.use({}, opened)
             speak_plainly()
-            raise
+            raise StartError.of(problems)
+        self.listeners.use(clients, opened)
 
     def stopService(self) -> Any:
         self.operator.stop()

@@ -36,7 +36,7 @@ class SignalService(service.Service):
         self._manager = manager
         self._before: dict[int, Any] = {}
         self._pid_file = pid_file or PidFile({})
-        self._ending = False
+        self._ending = self._stopped = False
         # Whether a process has been started that is to follow this one.
         self._followed = False
 
@@ -65,6 +65,10 @@ class SignalService(service.Service):
 
     def stopService(self) -> Any:
         before, self._before = self._before, {}
+        if self._ending and before:
+            # The process ends. What is said from here on comes too late, and
+            # must not make its status that of one that was killed.
+            signal.pthread_sigmask(signal.SIG_BLOCK, before)
         for number, handler in before.items():
             signal.signal(number, handler)
         return super().stopService()
@@ -87,7 +91,8 @@ class SignalService(service.Service):
         )
 
     def _stop(self) -> None:
-        if self._reactor.running and self.running:
+        if self._reactor.running and self.running and not self._stopped:
+            self._stopped = True
             self._reactor.stop()
 
     def reload(self) -> None:

@@ -274,8 +274,9 @@ class Options(usage.Options):
                 values.append(read(text))
             except ValueError as error:
                 self._problems.append(f"--{name}: {error}")
-        if name == "bind" and len(set(values)) < len(values):
-            self._problems.append("--bind: an address is given twice")
+        if name == "bind":
+            twice = sorted({str(value) for value in values if values.count(value) > 1})
+            self._problems += [f"--bind: {address} is given twice" for address in twice]
         return values
 
     def _read(self, name: str, read: Callable[[str], T]) -> T | None:

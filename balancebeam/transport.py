@@ -9,10 +9,12 @@ first and fall back to that path for what it does not take.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
 import socket
+import stat
 import sys
 import termios
 from collections.abc import Callable
@@ -342,8 +344,12 @@ def listen(
 def _remove_if_dead(path: str) -> None:
     """
     Remove a Unix socket behind which nobody is any more. Twisted does so where
-    a lock is left as well, but who inherits a socket has none.
+    a lock is left as well, but who inherits a socket has none. Raises `OSError`
+    where there is something else, which is left alone.
     """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is a file that is no socket")
     if os.path.lexists(path + ".lock"):
         return
     with socket.socket(socket.AF_UNIX) as client, suppress(OSError):

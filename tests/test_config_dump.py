@@ -70,6 +70,8 @@ _MANY = st.integers(1, 10**9)
 _HOSTS = st.sampled_from(("localhost", "a-b.example.org", "_x", "10.0.0.1", "::1", "fe80::1%eth0"))
 _LISTEN_TCP = st.builds(TcpAddress, _HOSTS, st.integers(0, 65535))
 _FILES = _TEXTS.filter(lambda text: bool(text) and "\0" not in text)
+# In a folder that there is.
+_STATES = _FILES.map(lambda text: "state-" + text.replace("/", ""))
 _PATHS = _FILES.map(lambda text: "/" + text)
 _LISTEN_UNIX = st.builds(UnixAddress, _PATHS.filter(lambda path: ":" not in path))
 _ENDPOINTS = st.builds(
@@ -252,7 +254,7 @@ def all_settings(draw: st.DrawFn) -> Settings:
         tuple(found),
         (),
         draw(st.none() | st.builds(AdminSettings, st.just(addresses[6]), st.none() | _SECRETS)),
-        draw(st.none() | _FILES),
+        draw(st.none() | _STATES),
         draw(_SECONDS_OR_NONE),
         draw(st.integers(0, 100)),
     )

@@ -300,6 +300,24 @@ class Good(FileCase):
         self.assertEqual(pool.algorithm, "round-robin")
 
 
+class Lenient(SynchronousTestCase):
+    """What has no meaning where it stands, and does no harm."""
+
+    def test_keys_of_other_algorithms(self) -> None:
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        path = os.path.join(folder, "a.toml")
+        with open(path, "w") as file:
+            # As the example in the contract has it.
+            file.write("[frontend.limit]\nrequests = 600\nper = 60\nburst = 50\n")
+            file.write("[[pool]]\nupstreams = ['a:1']\n[pool.limit]\n")
+            file.write("algorithm = 'concurrent'\nrequests = 3\nper = 60\nburst = 2\n")
+        settings, problems = read_file(path)
+        self.assertEqual(problems, [])
+        self.assertEqual(settings.frontends[0].limits[0].algorithm, "sliding-window")
+        self.assertEqual(settings.pools[0].limits[0].requests, 3)
+
+
 class Bad(FileCase):
     """Each mistake with its line, its key, and what would be right."""
 
@@ -379,12 +397,6 @@ class Bad(FileCase):
                 "[frontend.limit]\nrequests = 1\nalgorithm = 'bucket'\nburst = 2\n",
                 3,
                 ["limit.algorithm", "'bucket'", "token-bucket"],
-            ),
-            ("[frontend.limit]\nrequests = 1\nburst = 2\n", 3, ["limit.burst", "token-bucket"]),
-            (
-                "[frontend.limit]\nrequests = 1\nalgorithm = 'concurrent'\nper = 2\n",
-                4,
-                ["frontend.limit.per", "concurrent"],
             ),
             ("[frontend.limit]\nrequests = 1\nkey = 'ip'\n", 3, ["limit.key", "'ip'", "client"]),
             ("[frontend.limit]\nrequests = 1\nkey = []\n", 3, ["limit.key", "such as client"]),

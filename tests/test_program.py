@@ -400,3 +400,46 @@ def _accepts(port: int) -> bool:
 
 def _status_through(port: int, header: bytes) -> int:
     return int(get(port, header + GET)[9:12])
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("data")
+    (tmp_path / "link").symlink_to(precious)
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1:1\n\n127.0.0.1:1\n")
+    for options, words in (
+        (["--bind", f"unix:{precious}"], "no socket"),
+        (["--bind", f"unix:{tmp_path}/link"], "no socket"),
+        (["--bind", "127.0.0.1:0", "--admin", f"unix:{precious}"], "no socket"),
+        (["--state", f"{tmp_path}/nowhere/state"], "there is no folder"),
+        (["--state", f"{tmp_path}"], "is a folder"),
+        (["--hosts", f"{hosts}"], f"{hosts}:3: 127.0.0.1:1 is given twice"),
+        (["--bind", f"unix:{precious}", "--access-log", "/nowhere/a"], "/nowhere/a"),
+    ):
+        done = subprocess.run(
+            [TWISTD, "-n", "--pidfile=", "balancebeam", "--demo", "1", *options],
+            cwd=tmp_path,
+            timeout=LIMIT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1, (options, done)
+        assert words in done.stderr, (options, done.stderr)
+    # Both mistakes of the last one, in one run.
+    assert "no socket" in done.stderr
+    assert precious.read_text() == "data"
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_signals_in_quick_succession(tmp_path: Path) -> None:
+    for pause in (0.0, 0.01, 0.03):
+        with program(tmp_path, "--demo", "1") as running:
+            running.process.send_signal(signal.SIGTERM)
+            if pause:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running.process.wait(pause)
+            with contextlib.suppress(ProcessLookupError):
+                running.process.send_signal(signal.SIGINT)
+            assert running.process.wait(LIMIT) == 0

@@ -100,7 +100,7 @@ def _limit(limit: LimitSettings) -> Mapping[str, Any]:
         "name": limit.name,
         "algorithm": limit.algorithm,
         "requests": limit.requests,
-        "per": None if limit.algorithm == "concurrent" else limit.per,
+        "per": limit.per,
         "burst": limit.burst,
         "key": list(limit.key),
         "ipv6_prefix": limit.ipv6_prefix,

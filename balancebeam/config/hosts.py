@@ -25,9 +25,14 @@ def read_hosts(path: str) -> tuple[list[ServerSettings], list[str]]:
         if not text:
             continue
         try:
-            servers.append(ServerSettings(read_server_address(text)))
+            server = ServerSettings(read_server_address(text))
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
+            continue
+        if server in servers:
+            problems.append(f"{path}:{number}: {server.address} is given twice")
+        else:
+            servers.append(server)
     if not servers and not problems:
         problems.append(f"{path}: names no server; give one host:port a line")
     return servers, problems

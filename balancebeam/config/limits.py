@@ -34,14 +34,6 @@ def _read_limit(table: Table) -> LimitSettings | None:
         message=table.take("message", v.text, usual.message),
         name=table.take("name", v.text, usual.name),
     )
-    if (
-        limit.burst is not None
-        and limit.algorithm != "token-bucket"
-        and "algorithm" not in table.bad
-    ):
-        table.say("burst", "belongs to the algorithm token-bucket")
-    if limit.algorithm == "concurrent" and "per" in table:
-        table.say("per", "does not belong to the algorithm concurrent, which counts no time")
     table.close()
     if "key" in table.bad:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from ipaddress import ip_address
 
@@ -32,7 +33,22 @@ def check_whole(settings: Settings, document: Document | None = None) -> list[st
         problems += _empty_pools(settings, places)
     problems += _check_modes(settings)
     problems += _check_binds(settings)
+    problems += _check_state(settings.state)
     return problems
+
+
+def _check_state(path: str | None) -> list[str]:
+    """A file that can never be written would only be noticed when it matters."""
+    if path is None:
+        return []
+    folder = os.path.dirname(os.path.realpath(path))
+    if os.path.isdir(path):
+        return [f"state: {path} is a folder; give the path of a file"]
+    if not os.path.isdir(folder):
+        return [f"state: there is no folder {folder}; make it, or give another path"]
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return [f"state: the folder {folder} cannot be written to; give another path"]
+    return []
 
 
 def _check_binds(settings: Settings) -> list[str]:
