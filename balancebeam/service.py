@@ -386,7 +386,7 @@ class BalancerService(service.MultiService):
         spine.trusted = TrustedProxies(frontend.trusted_proxies)
         spine.onward = Onward(frontend.forwarding, make_ids(self._around.random))
         spine.idle_timeout = frontend.timeouts.idle
-        spine.limiter = self._table(frontend).default.limiter
+        spine.limiter = self.frontends[frontend.name].site.default.limiter
         spine.observer = self.access_logs.observer(frontend)
 
     def _table(self, frontend: FrontendSettings) -> RouteTable:

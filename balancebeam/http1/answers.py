@@ -45,19 +45,6 @@ def error_fields(
     ]
 
 
-def error_answer(
-    status: int,
-    text: str,
-    extra: tuple[tuple[bytes, bytes], ...],
-    bodyless: bool,
-    persistent: bool,
-    now: float,
-) -> bytes:
-    """An answer that says `text`; a `status` below 400 has none. See `own_answer`."""
-    body = error_body(text) if status >= 400 else b""
-    return own_answer(status, body, extra, bodyless, persistent, now)
-
-
 def own_answer(
     status: int,
     body: bytes,
