@@ -18,6 +18,9 @@ from twisted.python.failure import Failure
 
 from balancebeam.model import TcpAddress
 
+# Saves a system call where there is such a thing.
+_NONBLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
+
 # What makes a transport of a connected socket: socket, reactor.
 MakeTransport = Callable[[socket.socket, Any], Any]
 
@@ -46,10 +49,10 @@ class Connector:
         """Begin."""
         try:
             family, address = _socket_address(self._where)
-            self._socket = socket.socket(family, socket.SOCK_STREAM)
-            self._socket.setblocking(False)
+            self._socket = socket.socket(family, socket.SOCK_STREAM | _NONBLOCKING)
+            if not _NONBLOCKING:
+                self._socket.setblocking(False)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             number = self._socket.connect_ex(address)
         except OSError as failure:
             number = failure.errno or errno.EIO

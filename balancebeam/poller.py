@@ -57,9 +57,14 @@ class BatchPoller:
         self._first: set[int] = set()
         # Descriptors that are not to be read for now.
         self._paused: set[int] = set()
+        # Descriptors that nobody wants to hear of any more, and that the kernel
+        # still watches. Most are closed before the batch is over, and closing
+        # one ends that as well.
+        self._unwanted: set[int] = set()
         # Those that are to be told, once nobody is in the middle of something,
-        # that they are closed.
+        # that they are closed, and those that are to end their output.
         self._leaving: list[Any] = []
+        self._ending: list[Any] = []
         self._serving = False
 
     # What transports use of a reactor.
@@ -120,15 +125,40 @@ class BatchPoller:
         if not self._serving and len(self._leaving) == 1:
             self._reactor.callLater(0, self._let_go)
 
+    def end_soon(self, selectable: Any) -> None:
+        """
+        Have `selectable` end its output when this batch has been served: if
+        its peer turns out to be at its end too, it is closed instead.
+        """
+        if self._serving:
+            self._ending.append(selectable)
+        else:
+            selectable.end_output()
+
+    def closed(self, descriptor: int) -> None:
+        """The descriptor, which nobody wants to hear of any more, is closed."""
+        self._unwanted.discard(descriptor)
+
     def _let_go(self) -> None:
         self._serving = True
-        while self._leaving:
+        while self._leaving or self._ending:
             leaving, self._leaving = self._leaving, []
             for selectable in leaving:
                 # One that is aborting ends in another way.
                 if not selectable.disconnected and not getattr(selectable, "_aborting", False):
                     self._disconnect(selectable, CONNECTION_DONE, False)
+            ending, self._ending = self._ending, []
+            for selectable in ending:
+                selectable.end_output()
         self._serving = False
+        if self._unwanted:
+            self._unwatch()
+
+    def _unwatch(self) -> None:
+        unwanted, self._unwanted = self._unwanted, set()
+        if self._epoll is not None:
+            for descriptor in unwanted:
+                self._unregister(descriptor)
 
     def getReaders(self) -> list[Any]:
         return self._registered(select.EPOLLIN)
@@ -163,6 +193,10 @@ class BatchPoller:
         if mask or paused:
             self._epoll.modify(descriptor, mask | bit)
         else:
+            if descriptor in self._unwanted:
+                # It is wanted again, or somebody else has its number.
+                self._unwanted.discard(descriptor)
+                self._unregister(descriptor)
             self._epoll.register(descriptor, bit)
         self._masks[descriptor] = mask | bit
         self._selectables[descriptor] = selectable
@@ -189,16 +223,24 @@ class BatchPoller:
         assert self._epoll is not None
         del self._masks[descriptor], self._selectables[descriptor]
         self._first.discard(descriptor)
+        if not self._selectables:
+            self._close()
+        elif self._serving:
+            self._unwanted.add(descriptor)
+        else:
+            self._unregister(descriptor)
+
+    def _unregister(self, descriptor: int) -> None:
+        assert self._epoll is not None
         try:
             self._epoll.unregister(descriptor)
         except OSError as failure:
             # The descriptor was closed first, which unregisters it as well.
             self._log.debug("unregistering {fd}: {why}", fd=descriptor, why=failure)
-        if not self._selectables:
-            self._close()
 
     def _close(self) -> None:
         assert self._epoll is not None
+        self._unwanted.clear()
         self._reactor.removeReader(self)
         self._epoll.close()
         self._epoll = None
@@ -251,9 +293,9 @@ class BatchPoller:
                 why, reading = failure, False
             if why is not None:
                 self._disconnect(selectable, why, reading)
-        self._serving = False
-        if self._leaving:
+        if self._leaving or self._ending or self._unwanted:
             self._let_go()
+        self._serving = False
 
     def _disconnect(self, selectable: Any, why: Exception, reading: bool) -> None:
         """As the reactor does it: an end of input may be half of an end."""

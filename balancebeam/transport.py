@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet import address, tcp, unix
+from twisted.internet import abstract, address, tcp, unix
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, ITCPTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -50,6 +50,8 @@ class _WritesAtOnce:
     fileno: Callable[[], int]
     direct = True
     _ending = False
+    # Whether the peer has still to be told that nothing more comes.
+    _owes_end = False
     # Whether `Splice` may do its reading and writing.
     splices = True
     # Nobody else has the descriptor, so closing it ends the connection.
@@ -114,8 +116,10 @@ class _WritesAtOnce:
         self.direct = not self._ending
 
     def loseConnection(self: Any, *arguments: Any) -> None:
-        at_once = self.direct and self.connected and self.producer is None
+        all_out = self.direct or self._writeDisconnected
+        at_once = all_out and self.connected and self.producer is None
         self._ending = True
+        self._owes_end = False
         self.direct = False
         soon = getattr(self.reactor, "disconnect_soon", None)
         if at_once and soon is not None:
@@ -131,10 +135,27 @@ class _WritesAtOnce:
         self._ending = True
         self.direct = False
         if at_once:
-            self._writeDisconnecting = self._writeDisconnected = True
-            self._closeWriteConnection()
+            self._writeDisconnecting = self._writeDisconnected = self._owes_end = True
+            soon = getattr(self.reactor, "end_soon", None)
+            if soon is None:
+                self.end_output()
+            else:
+                soon(self)
         else:
             super().loseWriteConnection()  # type: ignore[misc]
+
+    def end_output(self: Any) -> None:
+        """Tell the peer that nothing more comes, unless the connection is over meanwhile."""
+        if self._owes_end and self.connected and not self._aborting:
+            self._owes_end = False
+            self._closeWriteConnection()
+
+    def _closeSocket(self: Any, orderly: bool) -> None:
+        descriptor = self.fileno()
+        super()._closeSocket(orderly)  # type: ignore[misc]
+        closed = getattr(self.reactor, "closed", None)
+        if closed is not None:
+            closed(descriptor)
 
     def abortConnection(self: Any) -> None:
         self._ending = True
@@ -193,9 +214,10 @@ class TcpClientTransport(_WritesAtOnce, tcp.Connection):
     tuned = True
 
     def __init__(self, connected: socket.socket, reactor: Any) -> None:
-        # Its protocol is not known yet.
-        nobody: Any = None
-        super().__init__(connected, nobody, reactor)
+        # What Twisted's would do, but for a system call that has been made.
+        abstract.FileDescriptor.__init__(self, reactor)
+        self.socket = connected
+        self.fileno = connected.fileno
         self.connected = 1
         self.logstr = "balancebeam"
 
@@ -399,10 +421,21 @@ def connect(where: ServerAddress, factory: Any, reactor: Any) -> Any:
 def tune(transport: Any) -> None:
     """
     Have a TCP connection send what it has at once, and find out when its peer
-    is gone. Ours are that way from the first.
+    is gone. Ours to clients are that way from the first; for those to servers
+    see `find_out_if_gone`.
     """
     if not getattr(transport, "tuned", False) and ITCPTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)
+
+
+def find_out_if_gone(transport: Any) -> None:
+    """
+    Have the kernel ask, when a TCP connection is silent for long, whether its
+    peer is still there. Connections that last get here; others, the kernel
+    would not ask about, and need not spend a system call on it.
+    """
+    if ITCPTransport.providedBy(transport):
         transport.setTcpKeepAlive(True)
 
 

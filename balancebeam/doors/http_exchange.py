@@ -214,8 +214,6 @@ class HttpExchange(MessageExchange):
         self.responded = True
         self.status = 101
         self.spine.answering(self)
-        if self.connection is not None:
-            self.connection.keep_alive()
         self.channel.transport.write(head.wire + self._end_of_head(head))
         self.channel.open_tunnel()
 

@@ -25,7 +25,7 @@ from balancebeam.http1.syntax import CRLF, HEAD_END, list_items
 from balancebeam.interfaces import StreamTransport
 from balancebeam.model import FailureKind, UpstreamFailure
 from balancebeam.ticker import Ticker
-from balancebeam.transport import tune
+from balancebeam.transport import find_out_if_gone, tune
 from balancebeam.upstream.asker import Asker, Keeper
 from balancebeam.upstream.directory import Server
 
@@ -53,6 +53,8 @@ class UpstreamConnection(Protocol):
     transport: StreamTransport  # type: ignore[assignment]
     # Whether it began with a client's address, and so is for no other.
     for_one = False
+    # Whether the kernel finds out if the server is gone.
+    kept_alive = False
 
     def __init__(
         self, server: Server, keeper: Keeper, heads: ResponseHeads, ticker: Ticker
@@ -101,7 +103,9 @@ class UpstreamConnection(Protocol):
         self.transport.write(data)
 
     def keep_alive(self) -> None:
-        """Have the kernel find out if the server is gone, for a silent tunnel."""
+        """It lasts: have the kernel find out if the server is gone."""
+        self.kept_alive = True
+        find_out_if_gone(self.transport)
 
     def end_tunnel(self) -> None:
         """The client sends no more through the tunnel."""

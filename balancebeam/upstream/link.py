@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from balancebeam.interfaces import StreamTransport
 from balancebeam.splice import Splice, can_splice
-from balancebeam.transport import tune
+from balancebeam.transport import find_out_if_gone, tune
 
 log = Logger()
 
@@ -27,10 +27,11 @@ class Link(Protocol):
     """
     Passes what comes on to the `other` end, and is paused while that takes no more.
 
-    `octets` counts what came. `over` means that its peer sends no more.
+    `octets` counts what came, `kept_alive` tells that the kernel watches it. `over` means that its peer sends no more.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
+    kept_alive = False
 
     def __init__(self) -> None:
         self.other: Link | None = None
@@ -45,6 +46,11 @@ class Link(Protocol):
         # Large reads in a row.
         self._large = 0
         self._splice: Splice | None = None
+
+    def keep_alive(self) -> None:
+        """It lasts: have the kernel find out if the peer is gone."""
+        self.kept_alive = True
+        find_out_if_gone(self.transport)
 
     def keep(self, data: bytes) -> None:
         """Something has come while there is no other end: nobody is there to hear it."""

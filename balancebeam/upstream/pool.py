@@ -257,6 +257,8 @@ class ConnectionPool(service.Service):
         self.end_late_attempts(now)
         limit = self.timeouts.upstream
         for connection in list(self.connections):
+            if not connection.kept_alive:
+                connection.keep_alive()
             quiet = now - connection.quiet_since
             exchange: Any = connection.exchange
             if connection.state == IDLE:

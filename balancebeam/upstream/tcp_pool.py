@@ -64,6 +64,8 @@ class TcpPool(ConnectionPool):
         self.end_late_attempts(now)
         for connection in list(self.connections):
             link: Any = connection
+            if not link.kept_alive:
+                link.keep_alive()
             link.abort_if_stuck(now, self.timeouts.upstream)
 
     def stopService(self) -> Any:
