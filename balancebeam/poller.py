@@ -20,6 +20,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+# What readers wait for: to hear of an end together with the last bytes before it
+# saves a turn, and both can be passed on at once.
+READING = select.EPOLLIN | select.EPOLLRDHUP if hasattr(select, "epoll") else 0
+
 # Events of one batch. The reactor's timers and other readers get their turn
 # between batches.
 BATCH = 256
@@ -80,7 +84,7 @@ class BatchPoller:
         return seconds
 
     def addReader(self, selectable: Any) -> None:
-        self._add(selectable, select.EPOLLIN)
+        self._add(selectable, READING)
 
     def addWriter(self, selectable: Any) -> None:
         self._add(selectable, select.EPOLLOUT)
@@ -94,7 +98,7 @@ class BatchPoller:
                 if not self._masks[descriptor]:
                     self._forget(descriptor)
                 return
-        self._remove(selectable, select.EPOLLIN)
+        self._remove(selectable, READING)
 
     def removeWriter(self, selectable: Any) -> None:
         self._remove(selectable, select.EPOLLOUT)
@@ -108,14 +112,14 @@ class BatchPoller:
         descriptor = selectable.fileno()
         if self._selectables.get(descriptor) is selectable:
             self._paused.add(descriptor)
-            self._remove(selectable, select.EPOLLIN)
+            self._remove(selectable, READING)
 
     def succeed(self, writer: Any, reader: Any) -> None:
         """`reader` has the descriptor now, of which `writer` waited for a first sign."""
         descriptor = writer.fileno() if writer.fileno() >= 0 else reader.fileno()
         assert self._epoll is not None
-        self._epoll.modify(descriptor, select.EPOLLIN)
-        self._masks[descriptor] = select.EPOLLIN
+        self._epoll.modify(descriptor, READING)
+        self._masks[descriptor] = READING
         self._selectables[descriptor] = reader
         self._stale.add(descriptor)
 
@@ -185,7 +189,7 @@ class BatchPoller:
         if mask & bit and self._selectables[descriptor] is selectable:
             return
         paused = descriptor in self._paused
-        if paused and bit == select.EPOLLIN:
+        if paused and bit == READING:
             self._paused.discard(descriptor)
         if self._epoll is None:
             self._epoll = select.epoll()
@@ -286,6 +290,11 @@ class BatchPoller:
             try:
                 if event == readable:
                     why, reading = selectable.doRead(), True
+                elif event == READING:
+                    read = getattr(selectable, "read_last", selectable.doRead)
+                    why, reading = read(), True
+                    if why is None and descriptor not in stale:
+                        why = selectable.doRead()
                 else:
                     why, reading = _serve(selectable, event)
             except Exception as failure:

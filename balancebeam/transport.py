@@ -33,6 +33,9 @@ from balancebeam.model import ServerAddress, TcpAddress, UnixAddress
 # Connections that wait for accept(2). nginx has 511.
 BACKLOG = 1024
 
+# Has what is sent wait for what follows it.
+_MORE = getattr(socket, "MSG_MORE", 0)
+
 # Connections that are accepted before others get their turn.
 ACCEPTED = 64
 
@@ -86,6 +89,28 @@ class _WritesAtOnce:
             return CONNECTION_DONE
         self.protocol.dataReceived(data)
         return None
+
+    def read_last(self: Any) -> Any:
+        """As `doRead`, when the peer has ended already."""
+        expect_end = getattr(self.protocol, "expect_end", None)
+        if expect_end is not None:
+            expect_end()
+        return self.doRead()
+
+    def write_last(self: Any, data: bytes) -> None:
+        """
+        Write what most likely nothing but an end follows, and surely that or
+        more: both may go out together, in one segment less.
+        """
+        if self.direct and self.connected and _MORE:
+            try:
+                sent = self.socket.send(data, _MORE)
+            except OSError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self.write(data)
 
     def writeSomeData(self: Any, data: bytes) -> Any:
         taken = super().writeSomeData(data)  # type: ignore[misc]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import struct
 from typing import Any
@@ -91,8 +93,6 @@ class Polling(SynchronousTestCase):
         verifyObject(IReadDescriptor, self.poller)
 
     def test_platform_without_epoll(self) -> None:
-        import select
-
         self.assertIsInstance(batching_reactor(self.reactor), BatchPoller)
         self.patch(select, "epoll", None)
         del select.epoll
@@ -266,6 +266,94 @@ class Polling(SynchronousTestCase):
         self.assertEqual(one.calls, ["write"] * 3)
         self.poller.removeWriter(one)
         self.assertEqual(self.reactor.readers, [])
+
+    def test_an_end_comes_with_the_last_bytes(self) -> None:
+        one = self.tcp_selectable()
+        self.poller.addReader(one)
+        one.peer.send(b"x")
+        one.peer.shutdown(socket.SHUT_WR)
+        self.poller.doRead()
+        self.assertEqual(one.calls, ["read", "read", "read lost"])
+
+    def test_an_end_waits_for_who_pauses_at_the_last_bytes(self) -> None:
+        one = self.tcp_selectable()
+
+        def pause() -> None:
+            one.socket.recv(100)
+            self.poller.pause_reader(one)
+
+        one.on_read = pause
+        self.poller.addReader(one)
+        one.peer.send(b"x")
+        one.peer.shutdown(socket.SHUT_WR)
+        for _ in range(2):
+            self.poller.doRead()
+        self.assertEqual(one.calls, ["read"])
+        one.on_read = None
+        self.poller.addReader(one)
+        self.poller.doRead()
+        self.assertEqual(one.calls, ["read", "read", "read lost"])
+
+    def test_who_cares_is_told_that_bytes_are_the_last(self) -> None:
+        one: Any = self.tcp_selectable()
+        one.read_last = lambda: one.calls.append("last")
+        self.poller.addReader(one)
+        one.peer.send(b"x")
+        self.poller.doRead()
+        one.peer.send(b"x")
+        one.peer.shutdown(socket.SHUT_WR)
+        self.poller.doRead()
+        self.assertEqual(one.calls[:2], ["read", "last"])
+
+    def test_who_is_not_watched_any_more_and_then_is(self) -> None:
+        one, other = self.selectable(), self.selectable()
+
+        def there_and_back() -> None:
+            one.socket.recv(100)
+            self.poller.removeReader(one)
+            self.poller.addReader(one)
+
+        one.on_read = there_and_back
+        for each in (one, other):
+            self.poller.addReader(each)
+        for _ in range(2):
+            one.peer.send(b"x")
+            self.poller.doRead()
+        self.assertEqual(one.calls, ["read", "read"])
+
+    def test_who_goes_without_closing_is_not_watched_any_more(self) -> None:
+        one, other = self.selectable(), self.selectable()
+        one.on_read = lambda: self.poller.removeReader(one)
+        for each in (one, other):
+            self.poller.addReader(each)
+        one.peer.send(b"x")
+        self.poller.doRead()
+        with select.epoll.fromfd(os.dup(self.poller.fileno())) as watching:
+            self.assertEqual(watching.poll(0), [])
+
+    def test_a_number_that_is_closed_and_given_again_in_one_batch(self) -> None:
+        one, other = self.selectable(), self.selectable()
+        third = self.selectable()
+        numbers: list[int] = []
+
+        def replace() -> None:
+            number = one.fileno()
+            self.poller.removeReader(one)
+            os.dup2(third.fileno(), number)
+            third.socket.close()
+            third.socket = socket.socket(fileno=one.socket.detach())
+            numbers.extend((number, third.fileno()))
+            self.poller.addReader(third)
+
+        one.on_read = replace
+        for each in (one, other):
+            self.poller.addReader(each)
+        one.peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(numbers[0], numbers[1])
+        third.peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual((one.calls, third.calls), (["read"], ["read"]))
 
     def test_shutdown_disconnects_everybody(self) -> None:
         one = self.selectable()

@@ -221,7 +221,10 @@ def test_who_is_in_the_queue_is_served(
     bind = f"127.0.0.1:{port}" if place == "tcp" else f"unix:{port}"
     text = config(one.address, f"haproxy:{bind}" if header else bind)
     with running(tmp_path, text) as balancer:
-        until(lambda: _connected(port)).close()
+        # Who is answered knows that the reactor runs, and has its signals.
+        with until(lambda: _connected(port)) as first:
+            first.sendall(header + LAST)
+            assert read_all(first).endswith(b"one")
         balancer.send(signal.SIGSTOP)
         clients = [connect(port) for _ in range(150)]
         for client in clients[:75]:

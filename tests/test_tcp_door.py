@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import platform
+import weakref
 from typing import Any
 
 from twisted.internet import error
 from twisted.logger import LogEvent, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from balancebeam.doors.proxied import ProxiedSite
 from balancebeam.model import LimitSettings, OperatorState, ServerSettings, TcpAddress
@@ -113,6 +116,28 @@ class Ending(TcpCase):
         self.assertTrue(client.transport.closed and server.transport.closed)
         self.assertFalse(client.transport.aborted or server.transport.aborted)
         self.assert_free(balancer)
+
+    def test_nothing_is_left_to_the_garbage_collector(self) -> None:
+        if platform.python_implementation() != "CPython":
+            raise SkipTest("only CPython counts references")
+        balancer, client, server = self.joined()
+        left = [weakref.ref(thing) for thing in (client.protocol.exchange, server.protocol)]
+        client.send(b"question")
+        server.send(b"answer")
+        server.finish()
+        client.finish()
+        balancer.settle()
+        balancer.connectors.clear()
+        server.protocol = server.transport.protocol = None
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.assertEqual([thing() for thing in left], [None, None])
+
+    def test_connections_that_last_are_watched_by_the_kernel(self) -> None:
+        balancer, _, server = self.joined()
+        server.transport.keep_alive = False
+        balancer.clock.pump([0.5] * 4)
+        self.assertTrue(server.transport.keep_alive)
 
     def test_half_by_the_server(self) -> None:
         balancer, client, server = self.joined()

@@ -172,6 +172,15 @@ class Servers(DoorCase):
         self.assertTrue(server.transport.closing)
         self.assertEqual(balancer.servers[0].idle, {})
 
+    def test_connections_that_last_are_watched_by_the_kernel(self) -> None:
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(GET)
+        server = balancer.accept()
+        server.transport.keep_alive = False
+        balancer.advance(2)
+        self.assertTrue(server.transport.keep_alive)
+
     def test_clock_that_is_set(self) -> None:
         balancer = self.balancer()
         client = balancer.client()

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import platform
+import select
 import shutil
 import socket
 import tempfile
+import weakref
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from balancebeam.model import TcpAddress, UnixAddress
-from balancebeam.transport import TcpServerTransport, listen, peer_name
+from balancebeam.poller import BatchPoller
+from balancebeam.transport import TcpClientTransport, TcpServerTransport, listen, peer_name
+from balancebeam.upstream.link import Link
 from tests.test_poller import FakeReactor
 
 
@@ -165,6 +172,24 @@ class WriteAtOnce(SynchronousTestCase):
         self.transport.doRead()
         self.assertEqual(self.protocol.data, b"still heard")
 
+    def test_last_bytes_and_the_end(self) -> None:
+        self.transport.write(b"first, ")
+        self.transport.write_last(b"last")
+        self.transport.loseWriteConnection()
+        self.assertEqual(self.peer.recv(100), b"first, last")
+        self.assertEqual(self.peer.recv(100), b"")
+
+    def test_last_bytes_that_have_to_wait(self) -> None:
+        written = self.fill()
+        self.transport.write_last(b"last")
+        data = self.read_all()
+        self.assertEqual((len(data), data[-5:]), (written + 4, b"xlast"))
+
+    def test_last_bytes_to_who_is_gone(self) -> None:
+        self.peer.close()
+        self.transport.write_last(b"last")
+        self.assertEqual((self.protocol.lost, self.reactor.writers), (0, [self.transport]))
+
     def test_nothing_is_written_after_an_abort(self) -> None:
         self.transport.abortConnection()
         self.transport.write(b"late")
@@ -186,6 +211,96 @@ class WriteAtOnce(SynchronousTestCase):
         self.assertEqual(self.protocol.data, b"abc")
         self.peer.close()
         self.assertEqual(type(self.transport.doRead()).__name__, "ConnectionDone")
+
+
+class Joined(SynchronousTestCase):
+    """Two ends that are joined, over TCP, with a poller of their own."""
+
+    def setUp(self) -> None:
+        self.reactor = WritingReactor()
+        self.poller = BatchPoller(self.reactor)
+        self.half_closes: list[Any] = []
+        half_close = tcp.Connection._closeWriteConnection
+
+        def noted(transport: Any) -> None:
+            self.half_closes.append(transport)
+            half_close(transport)
+
+        self.patch(tcp.Connection, "_closeWriteConnection", noted)
+        self.client, ours = self.pair()
+        self.server, theirs = self.pair()
+        nowhere: Any = None
+        self.links = Link(), Link()
+        transports = (
+            TcpServerTransport(ours, self.links[0], ("127.0.0.1", 1), nowhere, 1, self.poller),
+            TcpClientTransport(theirs, self.poller),
+        )
+        transports[1].protocol = self.links[1]
+        transports[1].startReading()
+        for link, transport in zip(self.links, transports):
+            link.makeConnection(transport)
+        self.links[0].join(self.links[1])
+        self.addCleanup(self.close)
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            peer = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+        self.addCleanup(peer.close)
+        peer.settimeout(10)
+        ours.setblocking(False)
+        return peer, ours
+
+    def close(self) -> None:
+        for link in self.links:
+            if not link.closing:
+                link.abort()
+        self.reactor.advance(0)
+        self.assertEqual(self.poller.fileno(), -1)
+        self.assertEqual(self.reactor.readers, [])
+
+    def serve(self) -> None:
+        """Serve what is ready, and there has to be something."""
+        self.assertTrue(select.select([self.poller.fileno()], [], [], 10)[0])
+        self.poller.doRead()
+
+    def test_half_an_end_is_passed_on(self) -> None:
+        self.server.sendall(b"all")
+        self.server.shutdown(socket.SHUT_WR)
+        self.serve()
+        self.assertEqual(len(self.half_closes), 1)
+        self.assertEqual((self.client.recv(100), self.client.recv(100)), (b"all", b""))
+        self.client.sendall(b"more")
+        self.serve()
+        self.assertEqual(self.server.recv(100), b"more")
+        self.client.close()
+        self.serve()
+        self.assertEqual(self.server.recv(100), b"")
+        self.assertEqual(len(self.half_closes), 1)
+        self.assertTrue(all(link.closing for link in self.links))
+
+    def test_two_ends_in_one_batch_are_one(self) -> None:
+        self.server.sendall(b"from the server")
+        self.client.sendall(b"from the client")
+        for peer in (self.server, self.client):
+            peer.shutdown(socket.SHUT_WR)
+        self.serve()
+        self.assertEqual(self.half_closes, [])
+        self.assertEqual((self.client.recv(100), self.client.recv(100)), (b"from the server", b""))
+        self.assertEqual((self.server.recv(100), self.server.recv(100)), (b"from the client", b""))
+        self.assertEqual(self.poller.fileno(), -1)
+
+    def test_nothing_goes_round_in_circles(self) -> None:
+        if platform.python_implementation() != "CPython":
+            raise SkipTest("only CPython counts references")
+        left = [weakref.ref(link) for link in self.links]
+        for peer in (self.server, self.client):
+            peer.close()
+        self.serve()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.links = ()  # type: ignore[assignment]
+        self.assertEqual([link() for link in left], [None, None])
 
 
 def _read(peer: socket.socket, most: int = 100) -> bytes:

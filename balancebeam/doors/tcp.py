@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
@@ -24,7 +23,7 @@ from balancebeam.policy.limits.keys import pack_client
 from balancebeam.proxy_protocol import ProxiedConnection
 from balancebeam.ticker import Ticker
 from balancebeam.transport import peer_name
-from balancebeam.upstream.link import Link
+from balancebeam.upstream.link import Link, is_orderly
 from balancebeam.upstream.tcp_pool import ServerLink
 
 
@@ -121,7 +120,7 @@ class ClientLink(Link):
             self.hello = ClientHelloReader()
             self.since = site.ticker.now
 
-    def keep(self, data: bytes) -> None:
+    def pass_on(self, data: bytes) -> None:
         reader = self.hello
         if reader is None:
             self.exchange.hold(data, last=False)
@@ -157,7 +156,8 @@ class ClientLink(Link):
         self.hello = None
         super().connectionLost(reason)
         self.site.channels.discard(self)
-        self.exchange.client_lost(clean=reason.check(ConnectionDone) is not None)
+        self.exchange.client_lost(clean=is_orderly(reason))
+        del self.exchange
 
 
 class TcpExchange(Exchange):

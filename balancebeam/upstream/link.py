@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -22,12 +21,19 @@ LARGE = 16 * 1024
 LARGE_IN_ROW = 32
 
 
+def is_orderly(reason: Failure) -> bool:
+    """Whether a connection ended with all said, for this `reason`."""
+    # Nearly always it is this one, and `check` looks at names.
+    return reason is connectionDone or reason.check(ConnectionDone) is not None
+
+
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Link(Protocol):
     """
     Passes what comes on to the `other` end, and is paused while that takes no more.
 
-    `octets` counts what came, `kept_alive` tells that the kernel watches it. `over` means that its peer sends no more.
+    `octets` counts what came. `over` means that its peer sends no more, and
+    `kept_alive` that the kernel finds out if it is gone.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
@@ -41,8 +47,6 @@ class Link(Protocol):
         self.aborted = False
         self._outstanding: int | None = None
         self._stuck_since = 0.0
-        # Where bytes go; looked up once and not for each of them.
-        self.pass_on: Any = self.keep
         # Large reads in a row.
         self._large = 0
         self._splice: Splice | None = None
@@ -52,7 +56,7 @@ class Link(Protocol):
         self.kept_alive = True
         find_out_if_gone(self.transport)
 
-    def keep(self, data: bytes) -> None:
+    def pass_on(self, data: bytes) -> None:
         """Something has come while there is no other end: nobody is there to hear it."""
 
     def connectionMade(self) -> None:
@@ -62,8 +66,9 @@ class Link(Protocol):
     def join(self, other: Link) -> None:
         """From here on what comes goes to `other`, and the other way round."""
         self.other, other.other = other, self
-        self.pass_on = other.transport.write
-        other.pass_on = self.transport.write
+        # Where bytes go; looked up once and not for each of them.
+        self.pass_on = other.transport.write  # type: ignore[method-assign]
+        other.pass_on = self.transport.write  # type: ignore[method-assign]
 
     # What the transport does with it.
 
@@ -77,6 +82,12 @@ class Link(Protocol):
             self._large += 1
             if self._large >= LARGE_IN_ROW:
                 self._begin_splice()
+
+    def expect_end(self) -> None:
+        """The peer has ended; what it said before is still to come."""
+        if self.other is not None:
+            target = self.other.transport
+            self.pass_on = getattr(target, "write_last", target.write)  # type: ignore[method-assign]
 
     def _begin_splice(self) -> None:
         """From here on bytes take the way past this process, if there is one."""
@@ -102,8 +113,12 @@ class Link(Protocol):
 
     def readConnectionLost(self) -> None:
         self.over = True
-        if self.other is not None:
-            self.other.end()
+        other = self.other
+        if other is not None:
+            other.end()
+            if other.over:
+                # Both have said all they had to say.
+                self.close()
 
     def writeConnectionLost(self) -> None:
         """The other end has said all, and it is out."""
@@ -111,8 +126,12 @@ class Link(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.closing = True
         self._end_splice()
-        if self.other is not None:
-            self.other._end_splice()
+        other, self.other = self.other, None
+        if other is not None:
+            other._end_splice()
+            # What goes round in circles has to wait for the garbage collector,
+            # which would have more to do than all the rest.
+            del self.pass_on
 
     def pauseProducing(self) -> None:
         if self.other is not None:
@@ -129,14 +148,10 @@ class Link(Protocol):
 
     def end(self) -> None:
         """The other end sends no more; with what its own peer sends it goes on."""
-        self.transport.unregisterProducer()
         if self.over:
-            # Both have said all they had to say.
-            other = self.other
             self.close()
-            if other is not None:
-                other.close()
         else:
+            self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -92,5 +93,6 @@ class Names:
             waiter.errback(failure)
 
 
+@lru_cache(maxsize=4096)
 def _is_literal(host: str) -> bool:
     return isIPAddress(host) or isIPv6Address(host)

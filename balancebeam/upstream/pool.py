@@ -116,8 +116,7 @@ class Attempt(ClientFactory):
     def connected(self, connection: Any) -> None:
         """Hand the connection to who waits for it."""
         self._pool.begun(self, connection)
-        exchange = self._exchange
-        self._exchange = None
+        exchange, self._exchange, self._connector = self._exchange, None, None
         if exchange is None:
             self._pool.keep(connection)
             return
@@ -148,8 +147,7 @@ class Attempt(ClientFactory):
 
     def _failed(self, kind: FailureKind, detail: str) -> None:
         self._pool.attempts.discard(self)
-        exchange = self._exchange
-        self._exchange = None
+        exchange, self._exchange, self._connector = self._exchange, None, None
         text = f"{self._server.name} {kind.value}: {detail}"
         failure = UpstreamFailure(kind, text, nothing_sent=True)
         if exchange is not None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from balancebeam.upstream.directory import Server
-from balancebeam.upstream.link import Link
+from balancebeam.upstream.link import Link, is_orderly
 from balancebeam.upstream.pool import Attempt, ConnectionPool
 
 
@@ -43,8 +42,9 @@ class ServerLink(Link):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self._pool.gone(self)
-        if self.exchange is not None:
-            self.exchange.server_gone(clean=reason.check(ConnectionDone) is not None)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.server_gone(clean=is_orderly(reason))
 
 
 class TcpPool(ConnectionPool):
