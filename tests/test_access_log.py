@@ -102,6 +102,48 @@ class Requests(LoggedBalancer):
         )
         self.assertEqual(second, f'192.0.2.1 - - [{when}] "HEAD / HTTP/1.1" 204 0 "-" "-"')
 
+    def test_what_cannot_be_read(self) -> None:
+        for style in ("combined", "json"):
+            balancer = self.make(style, max_body=10)
+            self.path.write_text("")
+            refused = (
+                (b"\r\nGET /a\tb HTTP/1.1\r\nHost: a\r\n\r\n", 400, r"GET /a\x09b HTTP/1.1"),
+                (b'\x16\x03"\\\n\r\n\r\n', 400, r"\x16\x03\x22\x5C"),
+                (b"GET /" + b"x" * 9000, 414, "GET /" + "x" * 2043),
+                (
+                    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n",
+                    413,
+                    "POST / HTTP/1.1",
+                ),
+                (b"HEAD / HTTP/3.0\r\nHost: a\r\n\r\n", 505, "HEAD / HTTP/3.0"),
+                (b"GET / HTTP/1.1\r\nHo", 408, "GET / HTTP/1.1"),
+            )
+            answers = []
+            for sent, _, _ in refused:
+                client = balancer.client()
+                client.send(sent)
+                balancer.advance(12)
+                answers.append(client.received().partition(b"\r\n\r\n"))
+            lines = self.path.read_text().splitlines()
+            self.assertEqual(len(lines), len(refused))
+            for line, (_, status, shown), (head, _, body) in zip(lines, refused, answers):
+                self.assertIn(b" %d " % status, head[:14])
+                if style == "combined":
+                    self.assertRegex(line + "\n", COMBINED)
+                    self.assertIn(f'] "{shown}" {status} {len(body)} "-" "-"', line)
+                else:
+                    said = json.loads(line)
+                    self.assertEqual((said["status"], said["octets"]), (status, len(body)))
+                    self.assertEqual((said["client"], said["frontend"]), ("192.0.2.1", "web"))
+                    self.assertTrue(said["request"] and said["failure"])
+
+    def test_a_body_that_cannot_be_read_is_told_of_once(self) -> None:
+        balancer = self.make()
+        client = balancer.client()
+        client.send(b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n")
+        (said,) = self.objects(balancer)
+        self.assertEqual((said["target"], said["status"]), ("/a", 400))
+
     def test_json(self) -> None:
         balancer = self.make(forwarding=Forwarding(request_id="make"))
         client = balancer.client()
@@ -314,9 +356,9 @@ class Hostile(SynchronousTestCase):
     ) -> None:
         fields = b"\r\nReferer: %b\r\nUser-agent:%b\r\nX-Request-Id: %b" % (referer, agent, method)
         exchange = request(method=method, target=target, fields=fields, host=referer, client=client)
-        line = line_maker("http", "combined", "web", time.time)(exchange)
+        line = line_maker("http", "combined", "web", time.time).ended(exchange)
         self.assertIsNotNone(COMBINED.fullmatch(line), line)
-        line = line_maker("http", "json", "web", time.time)(exchange)
+        line = line_maker("http", "json", "web", time.time).ended(exchange)
         self.assertEqual(line.count("\n"), 1)
         self.assertTrue(line.isascii())
         said = json.loads(line)
@@ -328,17 +370,17 @@ class Hostile(SynchronousTestCase):
         exchange = SimpleNamespace(
             client=client, served_by=server, why=why, sent=1, received=2, begun=3.0
         )
-        line = line_maker("tcp", "combined", "web", time.time)(exchange)
+        line = line_maker("tcp", "combined", "web", time.time).ended(exchange)
         self.assertTrue(line[:-1].isascii() and line[:-1].isprintable(), line)
         self.assertEqual(
-            json.loads(line_maker("tcp", "json", "db", time.time)(exchange))["why"], why
+            json.loads(line_maker("tcp", "json", "db", time.time).ended(exchange))["why"], why
         )
 
     def test_escaped_as_nginx_does(self) -> None:
         exchange = request(
             method=b"GET", target=b"/\\", fields=b'User-Agent: a"b\\c\td\xc3\xa9\x7f\r\n'
         )
-        line = line_maker("http", "combined", "web", time.time)(exchange)
+        line = line_maker("http", "combined", "web", time.time).ended(exchange)
         self.assertIn('"GET /\\x5C HTTP/1.1"', line)
         self.assertTrue(line.endswith('"-" "a\\x22b\\x5Cc\\x09d\\xC3\\xA9\\x7F"\n'), line)
 

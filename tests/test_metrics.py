@@ -50,6 +50,16 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 class Metrics(SynchronousTestCase):
     """A whole balancer, measured."""
 
+    def test_what_could_not_be_read(self) -> None:
+        balancer = MemoryBalancer()
+        self.addCleanup(balancer.stop)
+        for _ in range(2):
+            balancer.client().send(b"GET  / HTTP/1.1\r\n\r\n")
+        found = measured(balancer)
+        refused = key("balancebeam_unread_requests_total", frontend="web", code="400")
+        self.assertEqual(found[refused], 2)
+        self.assertEqual(found[key("balancebeam_requests_total", pool="app")], 0)
+
     def test_requests(self) -> None:
         balancer = MemoryBalancer(servers=2)
         self.addCleanup(balancer.stop)

@@ -277,6 +277,9 @@ class Seams(SynchronousTestCase):
             def exchange_ended(self, exchange: Any) -> None:
                 seen.append((exchange.status, exchange.ended))
 
+            def request_refused(self, request: Any) -> None:
+                seen.append((request.status, False))
+
         balancer.service.frontend.site.observer = Watcher()
         client = balancer.client()
         client.send(GET)
@@ -285,7 +288,8 @@ class Seams(SynchronousTestCase):
         client.send(GET)
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         client.vanish()
-        self.assertEqual(seen, [(200, True), (200, True)])
+        balancer.client().send(b"nonsense\r\n\r\n")
+        self.assertEqual(seen, [(200, True), (200, True), (400, False)])
 
 
 class Trust(SynchronousTestCase):

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from balancebeam.doors.exchange import BUFFER, Fields
 from balancebeam.doors.forwarder import Forwarder
 from balancebeam.doors.http_exchange import HttpExchange
+from balancebeam.doors.unread import UnreadRequest, first_line
 from balancebeam.errors import RequestRefused
 from balancebeam.http1 import answers
 from balancebeam.http1.bodies import (
@@ -142,7 +143,7 @@ class HttpChannel(Protocol):
                     # parse a request-line SHOULD ignore at least one empty line".
                     data = data[2:]
                     continue
-                self._refuse(refused, bodyless=_asks_for_head(data))
+                self._refuse(refused, data)
                 break
             self.head_since = None
             self._checked = 0
@@ -182,7 +183,7 @@ class HttpChannel(Protocol):
         try:
             self._checked = check_part(data, self._checked)
         except RequestRefused as refused:
-            self._refuse(refused, bodyless=_asks_for_head(data))
+            self._refuse(refused, data)
             return
         if self.half_closed:
             self.lose()
@@ -198,9 +199,8 @@ class HttpChannel(Protocol):
         limit = self.site.max_body
         if limit is not None and head.length > limit:
             self.exchange = None
-            self._refuse(
-                RequestRefused(413, "the request body is too large"), head.method == b"HEAD"
-            )
+            line = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor)
+            self._refuse(RequestRefused(413, "the request body is too large"), line)
             return False
         self._body = ChunkedReader() if head.length < 0 else LengthReader(head.length)
         self._received = 0
@@ -246,7 +246,8 @@ class HttpChannel(Protocol):
         if responded:
             self.abort()
         else:
-            self._refuse(refused, exchange.method == b"HEAD")
+            self._say_why(refused, exchange.method == b"HEAD")
+            self._linger()
 
     def may_discard(self) -> bool:
         """Whether what is left of the body is so little that it can be read for nothing."""
@@ -283,11 +284,18 @@ class HttpChannel(Protocol):
         now = self._ticker.time()
         self.transport.write(answers.own_answer(status, body, fields, bodyless, persistent, now))
 
-    def _refuse(self, refused: RequestRefused, bodyless: bool = False) -> None:
-        """Answer a request that could not be read, and read no other."""
+    def _refuse(self, refused: RequestRefused, data: bytes) -> None:
+        """Answer a request that could not be read from `data`, and read no other."""
+        octets = self._say_why(refused, _asks_for_head(data))
+        status, reason = refused.status, refused.reason
+        self.site.refused(UnreadRequest(self.client, first_line(data), status, reason, octets))
+        self._linger()
+
+    def _say_why(self, refused: RequestRefused, bodyless: bool) -> int:
+        """Answer what goes no further; returns the length of the body."""
         body = answers.error_body(refused.reason)
         self.say(refused.status, body, (), bodyless, persistent=False)
-        self._linger()
+        return 0 if bodyless else len(body)
 
     def exchange_done(self, persistent: bool) -> None:
         """The exchange's response has been written; go on with what comes next."""
@@ -430,8 +438,7 @@ class HttpChannel(Protocol):
     def head_too_slow(self) -> None:
         """The head that is being read takes too long."""
         if not self.silent:
-            refused = RequestRefused(408, "the request head is too slow")
-            self._refuse(refused, bodyless=_asks_for_head(self._buffer))
+            self._refuse(RequestRefused(408, "the request head is too slow"), self._buffer)
         else:
             # Browsers open connections ahead of need. One that never said
             # anything is owed no answer.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from balancebeam.clients import client_name
+from balancebeam.doors.unread import UnreadRequest
 from balancebeam.interfaces import Choice
 from balancebeam.model import UpstreamFailure
 from balancebeam.policy.limits.keys import pack_client
@@ -33,10 +34,13 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 
 class Observer(Interface):
-    """Who is told of every request that has ended."""
+    """Who is told of every request that has ended, or could not even be read."""
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """`exchange` is over, one way or another."""
+
+    def request_refused(self, request: UnreadRequest) -> None:
+        """`request` was answered by the door."""
 
 
 class Exchange(ABC):

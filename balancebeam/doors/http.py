@@ -7,6 +7,7 @@ request, and spool bodies before they show them.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IAddress
@@ -18,6 +19,7 @@ from balancebeam.doors.forwarder import Onward
 from balancebeam.doors.patience import end_if_too_slow
 from balancebeam.doors.routes import RouteTable
 from balancebeam.doors.trust import TrustedProxies
+from balancebeam.doors.unread import UnreadRequest
 from balancebeam.http1.requests import RequestHeads
 from balancebeam.model import FrontendTimeouts
 from balancebeam.ticker import Ticker
@@ -65,6 +67,8 @@ class BalancerSite(Site):
         self.draining = False
         # Whether there is more to do for a request than to forward it.
         self.unusual = False
+        # Requests that could not be read, by the status of their answers.
+        self.unread: defaultdict[int, int] = defaultdict(int)
         self.heads = RequestHeads()
         self.channels: set[HttpChannel] = set()
         # Listeners of a kind of their own, whose clients come here in the end.
@@ -90,6 +94,12 @@ class BalancerSite(Site):
     def observer(self, observer: Observer | None) -> None:
         self._observer = observer
         self.unusual = self.draining or observer is not None
+
+    def refused(self, request: UnreadRequest) -> None:
+        """Account for `request`, of which there is no more to be said."""
+        self.unread[request.status] += 1
+        if self._observer is not None:
+            self._observer.request_refused(request)
 
     def tell(self, trusted: TrustedProxies, onward: Onward) -> None:
         """Believe these proxies, and tell servers of clients in this way, from now on."""

@@ -8,6 +8,8 @@ the two ends are joined, and nothing stands between them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.interfaces import IAddress
@@ -35,6 +37,8 @@ class TcpSite(ServerFactory):
     """
 
     noisy = False
+    # Of what is passed on as it is nothing has to be understood.
+    unread: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self, table: RouteTable, ticker: Ticker, timeouts: FrontendTimeouts) -> None:
         self.ticker = ticker

@@ -12,10 +12,21 @@ import time
 from functools import lru_cache
 from typing import Any, Callable
 
+from attrs import frozen
+
 from balancebeam.observe.escaping import HARMLESS, quoted, quoted_text, word
 
-# Makes the line of an exchange.
+# Makes the line of an exchange, or of a request that could not be read.
 Line = Callable[[Any], str]
+
+
+@frozen
+class Lines:
+    """How exchanges that have `ended` are told of, and requests that are `unread`."""
+
+    ended: Line
+    unread: Line
+
 
 # Gives seconds since the epoch.
 Time = Callable[[], float]
@@ -125,6 +136,36 @@ def structured(clock: Time, frontend: str) -> Line:
     return line
 
 
+def unread_combined(clock: Time) -> Line:
+    """Lines about requests that could not be read, in the combined format."""
+
+    def line(request: Any) -> str:
+        return (
+            f"{_word(request.client)} - - [{local_time(int(clock()))}] "
+            f'"{quoted(request.line)}" {request.status} {request.octets} "-" "-"\n'
+        )
+
+    return line
+
+
+def unread_structured(clock: Time, frontend: str) -> Line:
+    """Lines about requests that could not be read, as JSON objects."""
+
+    def line(request: Any) -> str:
+        said = {
+            "time": utc_time(clock()),
+            "frontend": frontend,
+            "client": request.client,
+            "request": _text(request.line),
+            "status": request.status,
+            "octets": request.octets,
+            "failure": request.reason,
+        }
+        return json.dumps(said) + "\n"
+
+    return line
+
+
 def connections_in_words(clock: Time) -> Line:
     """Lines about TCP connections, for people."""
 
@@ -160,13 +201,13 @@ def connections_structured(clock: Time, frontend: str) -> Line:
     return line
 
 
-def line_maker(mode: str, style: str, frontend: str, clock: Time) -> Line:
+def line_maker(mode: str, style: str, frontend: str, clock: Time) -> Lines:
     """What makes the lines of a frontend in `mode`, in the `style` combined or json."""
-    if mode == "tcp":
-        if style == "json":
-            return connections_structured(clock, frontend)
-        return connections_in_words(clock)
-    return structured(clock, frontend) if style == "json" else combined(clock)
+    if style == "json":
+        ended = connections_structured if mode == "tcp" else structured
+        return Lines(ended(clock, frontend), unread_structured(clock, frontend))
+    in_words = connections_in_words if mode == "tcp" else combined
+    return Lines(in_words(clock), unread_combined(clock))
 
 
 def _text(octets: bytes | None) -> str | None:

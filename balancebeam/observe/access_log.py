@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from balancebeam.errors import StartError
 from balancebeam.model import FrontendSettings
-from balancebeam.observe.access_lines import Line, Time, line_maker
+from balancebeam.observe.access_lines import Line, Lines, Time, line_maker
 from balancebeam.observe.log_file import LogFile
 from balancebeam.observe.outlet import in_words
 from balancebeam.ticker import Ticker
@@ -24,18 +24,25 @@ class AccessLog:
 
     _log = Logger()
 
-    def __init__(self, file: LogFile, line: Line) -> None:
-        self.go_on(file, line)
+    def __init__(self, file: LogFile, lines: Lines) -> None:
+        self.go_on(file, lines)
 
-    def go_on(self, file: LogFile, line: Line) -> None:
+    def go_on(self, file: LogFile, lines: Lines) -> None:
         """Write these lines to this file from now on."""
         self._file = file
-        self._line = line
+        self._lines = lines
 
     def exchange_ended(self, exchange: Any) -> None:
         """`exchange` is over, one way or another. Raises nothing."""
+        self._write(self._lines.ended, exchange)
+
+    def request_refused(self, request: Any) -> None:
+        """`request` could not be read. Raises nothing."""
+        self._write(self._lines.unread, request)
+
+    def _write(self, make: Line, what: Any) -> None:
         try:
-            line = self._line(exchange)
+            line = make(what)
         except Exception:
             # The client still waits for what comes after this.
             self._log.failure("no line can be made of a request")
@@ -94,13 +101,13 @@ class AccessLogs(service.Service):
                 continue
             key, file = (frontend.name, frontend.mode), files[frontend.access_log]
             style = frontend.access_log_format
-            line = line_maker(frontend.mode, style, frontend.name, self._clock)
+            lines = line_maker(frontend.mode, style, frontend.name, self._clock)
             # Requests in progress have the observer that they began with.
             known = logs.get(key)
             if known is None:
-                known = AccessLog(file, line)
+                known = AccessLog(file, lines)
             else:
-                known.go_on(file, line)
+                known.go_on(file, lines)
             self._logs[key] = known
 
     def observer(self, frontend: FrontendSettings) -> AccessLog | None:

@@ -30,3 +30,6 @@ class ConnectionLog:
             received=exchange.received,
             seconds=self._clock() - exchange.begun,
         )
+
+    def request_refused(self, request: Any) -> None:
+        """Not of TCP, where nothing has to be read."""

@@ -43,10 +43,12 @@ class Pool(Protocol):
 
 
 class Site(Protocol):
-    """The connections of a frontend's clients."""
+    """The connections of a frontend's clients, and what could not be read, by status."""
 
     @property
     def channels(self) -> Sized: ...
+    @property
+    def unread(self) -> Mapping[int, int]: ...
 
 
 class Frontend(Protocol):

@@ -21,6 +21,13 @@ def metrics_text(balancer: Balancer) -> str:
         to.gauge(
             "balancebeam_frontend_connections", "Connections of clients that are open.", "frontend"
         ).add(len(frontend.site.channels), name)
+        refused = to.counter(
+            "balancebeam_unread_requests_total",
+            "Requests that could not be read, or were too big or too slow, by what they got.",
+            *("frontend", "code"),
+        )
+        for status, count in sorted(dict(frontend.site.unread).items()):
+            refused.add(count, name, status)
     for name, pool in balancer.pools.items():
         _add_pool(to, name, pool)
         for server in pool.directory.servers:

@@ -13,6 +13,9 @@ class Observer(Protocol):
     def exchange_ended(self, exchange: Any) -> None:
         """`exchange` is over."""
 
+    def request_refused(self, request: Any) -> None:
+        """`request` could not be read."""
+
 
 @frozen
 class Several:
@@ -24,6 +27,11 @@ class Several:
         """`exchange` is over."""
         for observer in self.observers:
             observer.exchange_ended(exchange)
+
+    def request_refused(self, request: Any) -> None:
+        """`request` could not be read."""
+        for observer in self.observers:
+            observer.request_refused(request)
 
 
 def tell_all(*observers: Observer | None) -> Observer | None:
