@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from attrs import define, evolve
+from attrs import define
 from twisted.application import service
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
@@ -34,15 +34,14 @@ from twisted.logger import Logger
 from balancebeam import transport
 from balancebeam.config.difference import differences
 from balancebeam.demo import DemoService
-from balancebeam.doors.desk import PATH, RegistrationDesk
 from balancebeam.doors.exchange import Observer
 from balancebeam.doors.forwarder import Onward, make_ids
 from balancebeam.doors.resource import BalancerResource
-from balancebeam.doors.routes import Route, RouteTable, Rule
 from balancebeam.doors.trust import TrustedProxies
 from balancebeam.errors import StartError
 from balancebeam.frontend import FrontendService, Inside
 from balancebeam.interfaces import Random
+from balancebeam.leaving import Leaving
 from balancebeam.listeners import (
     Entrance,
     Inherited,
@@ -58,11 +57,8 @@ from balancebeam.observe.admin.service import AdminService, asker, guard_for
 from balancebeam.observe.connections import ConnectionLog
 from balancebeam.observe.log_file import LogFile
 from balancebeam.observe.operator import Operator
-from balancebeam.observe.registration import register
 from balancebeam.observe.several import tell_all
 from balancebeam.observe.state import StateService, collect, nothing_to_save, restore
-from balancebeam.policy.access import AccessList
-from balancebeam.policy.routing import ExactPath, RouteRule
 from balancebeam.poller import batching_reactor
 from balancebeam.pools import PoolService, Surroundings
 from balancebeam.ticker import Ticker, sweep_interval
@@ -70,6 +66,7 @@ from balancebeam.upstream.directory import Directory
 from balancebeam.upstream.limiter import LimiterService, Scopes
 from balancebeam.upstream.names import Names
 from balancebeam.upstream.pool import Connect
+from balancebeam.ways import Ways
 
 
 @define
@@ -119,11 +116,11 @@ class BalancerService(service.MultiService):
         self.state: StateService | None = None
         self.pools: dict[str, PoolService] = {}
         self.frontends: dict[str, FrontendService] = {}
-        # Those that are in no settings any more, but have something in progress.
-        self.leaving: list[PoolService | FrontendService] = []
+        self.leaving = Leaving(self)
         self.ticker = Ticker(reactor, _interval(settings))
         data_reactor = batching_reactor(reactor)
         self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
+        self._ways = Ways(self.limiter, self.operator)
         self.access_logs = AccessLogs(self.ticker, self.ticker.time)
         self._around = Surroundings(
             reactor, data_reactor, self.ticker, Names(reactor, self.ticker), random, connect
@@ -140,7 +137,7 @@ class BalancerService(service.MultiService):
         self.demo: DemoService | None = None
         self._adopt(self._plan(settings))
         self.listeners.setServiceParent(self)
-        self.ticker.add(self._sweep)
+        self.ticker.add(self.leaving.sweep)
 
     # What there is.
 
@@ -220,24 +217,19 @@ class BalancerService(service.MultiService):
             self.listeners.use({} if admin is None else admin.clients(), {})
         for frontend in self.frontends.values():
             frontend.drain()
-        deadline = self.ticker.now + self.settings.drain_timeout
-        drained: Deferred[None] = Deferred()
 
-        def look(now: float) -> None:
-            busy = any(one.busy for one in (*self.frontends.values(), *self.leaving))
-            # Some came by a door that is not ours.
-            busy = busy or any(pool.occupied for pool in self.pools.values())
-            if busy and now < deadline:
-                return
-            if busy:
+        def drained(everybody: bool) -> None:
+            if not everybody:
                 self.log.warn("the time for draining is over, and not everybody has left")
-            self.ticker.remove(look)
-            drained.callback(None)
 
-        self.ticker.add(look)
-        # There may be nobody to wait for.
-        look(self.ticker.now)
-        return drained
+        waiting = self.ticker.wait_for(self._deserted, self.settings.drain_timeout)
+        return waiting.addCallback(drained)
+
+    def _deserted(self) -> bool:
+        if any(one.busy for one in (*self.frontends.values(), *self.leaving)):
+            return False
+        # Some came by a door that is not ours.
+        return not any(pool.occupied for pool in self.pools.values())
 
     # Changing everything while it runs.
 
@@ -290,7 +282,7 @@ class BalancerService(service.MultiService):
     def _plan(self, settings: Settings) -> Plan:
         """Do all that can fail. Raises `StartError`."""
         try:
-            scopes = self._plan_limits(settings)
+            scopes = self._ways.plan(settings)
             guard = None if settings.admin is None else guard_for(settings.admin)
         except ValueError as error:
             raise StartError.of([str(error)]) from None
@@ -314,16 +306,6 @@ class BalancerService(service.MultiService):
             said.setdefault(str(settings.admin.bind), "--admin")
         return self.listeners.open(wanted, said)
 
-    def _plan_limits(self, settings: Settings) -> Scopes:
-        wanted = {f"pool {pool.name}": pool.limits for pool in settings.pools}
-        for frontend in settings.frontends:
-            scope = f"frontend {frontend.name}"
-            wanted[scope] = frontend.limits
-            for route in frontend.routes:
-                # By what it is for, so that it keeps its limits when others come before it.
-                wanted[_route_scope(scope, route.host, route.path)] = route.limits
-        return self.limiter.plan(wanted)
-
     def _adopt(self, plan: Plan) -> None:
         """Make `plan` the truth. Nothing here can fail."""
         settings = self.settings = plan.settings
@@ -341,11 +323,11 @@ class BalancerService(service.MultiService):
         before, self.pools = self.pools, {}
         for pool in settings.pools:
             mode = settings.mode_of(pool.name)
-            gate = self.limiter.gate(self.limiter.scopes[f"pool {pool.name}"])
+            gate = self._ways.gate(pool.name)
             known = before.pop(pool.name, None)
             other_mode = known if known is not None and known.mode != mode else None
             if other_mode is not None:
-                self._let_leave(other_mode)
+                self.leaving.add(other_mode)
                 known = None
             if known is None:
                 known = PoolService(pool, mode, gate, self._around)
@@ -359,15 +341,15 @@ class BalancerService(service.MultiService):
             known.spine.observer = None
             self.pools[pool.name] = known
         for gone in before.values():
-            self._let_leave(gone)
+            self.leaving.add(gone)
 
     def _adopt_frontends(self, settings: Settings) -> None:
         before, self.frontends = self.frontends, {}
         for frontend in settings.frontends:
-            inside = Inside(self._table(frontend), self._observer(frontend))
+            inside = Inside(self._ways.table(frontend, self.pools), self._observer(frontend))
             known = before.pop(frontend.name, None)
             if known is not None and known.settings.mode != frontend.mode:
-                self._let_leave(known)
+                self.leaving.add(known)
                 known = None
             if known is None:
                 known = FrontendService(frontend, inside, self.ticker, self._around.random)
@@ -378,7 +360,7 @@ class BalancerService(service.MultiService):
         if settings.frontends:
             self._tell_web_door(settings.frontends[0])
         for gone in before.values():
-            self._let_leave(gone)
+            self.leaving.add(gone)
 
     def _tell_web_door(self, frontend: FrontendSettings) -> None:
         """What comes in through a `twisted.web` tree is treated as by `frontend`."""
@@ -388,32 +370,6 @@ class BalancerService(service.MultiService):
         spine.idle_timeout = frontend.timeouts.idle
         spine.limiter = self.frontends[frontend.name].site.default.limiter
         spine.observer = self.access_logs.observer(frontend)
-
-    def _table(self, frontend: FrontendSettings) -> RouteTable:
-        scope = f"frontend {frontend.name}"
-        scopes = self.limiter.scopes
-        access = AccessList(frontend.allow, frontend.deny)
-
-        def route(pool: str, own: str | None, rule: Rule) -> Route:
-            limits = scopes[scope] + (scopes[own] if own else ()) + scopes[f"pool {pool}"]
-            return Route(self.pools[pool].spine, self.limiter.gate(limits, access), rule)
-
-        routes = [] if not frontend.registration else [self._desk(frontend, route)]
-        routes += [
-            route(one.pool, _route_scope(scope, one.host, one.path), RouteRule(one.host, one.path))
-            for one in frontend.routes
-        ]
-        return RouteTable(route(frontend.pool, None, RouteRule()), routes)
-
-    def _desk(self, frontend: FrontendSettings, route: Callable[..., Route]) -> Route:
-        """The way of those who want to register: into the frontend's own pool."""
-        pool = self.pools[frontend.pool]
-
-        def answering(body: bytes) -> Deferred[tuple[int, bytes]]:
-            return Deferred.fromCoroutine(register(self.operator, pool, body))
-
-        desk = RegistrationDesk(pool.spine, frontend.registration_from, answering)
-        return evolve(route(frontend.pool, None, ExactPath(PATH)), entry=desk)
 
     def _observer(self, frontend: FrontendSettings) -> Observer | None:
         talkative = ConnectionLog(self.reactor.seconds) if frontend.log_connections else None
@@ -460,31 +416,6 @@ class BalancerService(service.MultiService):
             self.demo.disownServiceParent()
             self.demo = None
             self._adopt_demo(count)
-
-    # Those that leave.
-
-    def _let_leave(self, child: PoolService | FrontendService) -> None:
-        """`child` has lost its place, but what is in progress goes on."""
-        del self.namedServices[child.name]
-        child.name = f"{child.name} (leaving)"
-        child.drain()
-        self.leaving.append(child)
-
-    def _sweep(self, _: float) -> None:
-        clients = [one for one in self.leaving if isinstance(one, FrontendService)]
-        for child in list(self.leaving):
-            # Somebody who is still connected may ask for something once more.
-            if child.busy or any(one.leads_to(child) for one in clients if one.busy):
-                continue
-            self.leaving.remove(child)
-            child.dismiss()
-            self.services.remove(child)
-            child.parent = None
-            child.stopService()
-
-
-def _route_scope(frontend: str, host: str | None, path: str | None) -> str:
-    return f"{frontend} route {host} {path}"
 
 
 def _interval(settings: Settings) -> float:

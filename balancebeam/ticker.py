@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from twisted.application import service
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -61,6 +62,24 @@ class Ticker(service.Service):
     def add(self, sweep: Callable[[float], object]) -> None:
         """Have `sweep(now)` called once per interval."""
         self._sweeps.append(sweep)
+
+    def wait_for(self, condition: Callable[[], bool], limit: float) -> Deferred[bool]:
+        """
+        Fires when `condition` is true, or when `limit` seconds are over, with
+        what it is then. It is looked at now, and with each sweep.
+        """
+        deadline = self.now + limit
+        found: Deferred[bool] = Deferred()
+
+        def look(now: float) -> None:
+            met = condition()
+            if met or now >= deadline:
+                self.remove(look)
+                found.callback(met)
+
+        self.add(look)
+        look(self.now)
+        return found
 
     def startService(self) -> None:
         super().startService()

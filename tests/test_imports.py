@@ -22,6 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("upstream",),
     ("doors", "demo", "observe"),
     ("listeners", "pools", "frontend"),
+    ("ways", "leaving"),
     ("service", "notify", "inheritance", "succession"),
     ("signals",),
     ("tap", "script", "__main__"),

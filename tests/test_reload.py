@@ -160,7 +160,7 @@ class Nothing(Reloading):
             self.apply(other)
             self.apply(SETTINGS)
         self.pass_time(2)
-        self.assertEqual(self.service.leaving, [])
+        self.assertEqual(list(self.service.leaving), [])
         self.assertEqual(len(self.service.ticker._sweeps), sweeps)
         self.assertEqual(len(self.service.services), services)
         self.assertEqual(len(self.service.directory._listeners), listeners)
@@ -401,7 +401,7 @@ class Ways(Reloading):
         tunnel[0].vanish()
         self.balancer.settle()
         self.pass_time()
-        self.assertEqual(self.service.leaving, [])
+        self.assertEqual(list(self.service.leaving), [])
 
     def test_who_asks_once_more_where_there_is_nothing_any_more(self) -> None:
         client = self.asking()
@@ -425,7 +425,7 @@ class Ways(Reloading):
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", slow.received())
         self.pass_time()
-        self.assertEqual(self.service.leaving, [])
+        self.assertEqual(list(self.service.leaving), [])
 
     def test_who_waits_in_a_pool_that_left(self) -> None:
         self.begin(with_pool(servers=(server(1, max_in_flight=1),)))
@@ -459,7 +459,7 @@ class Ways(Reloading):
             client.vanish()
             self.balancer.settle()
         self.pass_time()
-        self.assertEqual(self.service.leaving, [])
+        self.assertEqual(list(self.service.leaving), [])
 
     def test_routes(self) -> None:
         api = PoolSettings("api", (server(5),))
@@ -640,7 +640,7 @@ class World:
         (limit,) = self.balancer.service.limiter.scopes["frontend web"]
         case.assertEqual(limit.refused, max(0, len(self.clients) - self.kept.requests))
         service = self.balancer.service
-        case.assertEqual(service.leaving, [])
+        case.assertEqual(list(service.leaving), [])
         for pool in service.pools.values():
             for one in pool.directory.servers:
                 case.assertEqual(one.in_flight, 0)

@@ -134,6 +134,19 @@ class TickerTests(SynchronousTestCase):
         self.assertEqual(self.seen, [1, 1, 2, 2])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
+    def test_waiting_for_a_condition(self) -> None:
+        met = False
+        at_once = self.ticker.wait_for(lambda: True, 5)
+        self.assertTrue(self.successResultOf(at_once))
+        later, never = (self.ticker.wait_for(lambda: met, limit) for limit in (3, 1))
+        self.clock.advance(1)
+        self.assertNoResult(later)
+        self.assertFalse(self.successResultOf(never))
+        met = True
+        self.clock.advance(1)
+        self.assertTrue(self.successResultOf(later))
+        self.clock.advance(5)
+
     def test_intervals(self) -> None:
         self.assertEqual(sweep_interval(60, 10), 1.0)
         self.assertEqual(sweep_interval(60, 2), 0.5)
