@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import re
 from collections.abc import Sequence
@@ -11,6 +13,13 @@ from attrs import frozen
 
 # RFC 9110, 7.2, and without anything that is more than a host and a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(:[0-9]{1,5})?")
+
+
+# A field for each: browsers do not look for a second challenge in one.
+_CHALLENGES = (
+    (b"WWW-Authenticate", b'Bearer realm="balancebeam"'),
+    (b"WWW-Authenticate", b'Basic realm="balancebeam", charset="UTF-8"'),
+)
 
 
 @frozen
@@ -35,7 +44,8 @@ class Asking:
 
 class Guard:
     """
-    Lets in those who know the `token`, if there is one, and no web page.
+    Lets in those who know the `token`, if there is one, and no web page. For a
+    browser it is the password, with any name.
 
     `names` are the host names by which the listener may be called; addresses
     are always right. A page that has made its own name point to this machine
@@ -53,8 +63,7 @@ class Guard:
             return Refused(403, "this is not called by that name; use its address")
         if not self._knows_token(asking.authorizations):
             # RFC 9110, 15.5.2: "MUST send a WWW-Authenticate header field".
-            challenge = b'Bearer realm="balancebeam"'
-            return Refused(401, "the token is wanted", ((b"WWW-Authenticate", challenge),))
+            return Refused(401, "the token is wanted", _CHALLENGES)
         own = {f"{scheme}://{asking.hosts[0].lower()}" for scheme in ("http", "https")}
         foreign = [origin for origin in asking.origins if origin.lower() not in own]
         # The other ports of a host are of the same site, and everybody's.
@@ -80,6 +89,20 @@ class Guard:
         if self._token is None:
             return True
         given = authorizations[0] if len(authorizations) == 1 else ""
-        scheme, _, token = given.partition(" ")
-        same = hmac.compare_digest(token.strip().encode("utf-8", "replace"), self._token)
-        return same and scheme.lower() == "bearer"
+        scheme, _, word = given.partition(" ")
+        token = word.strip().encode("utf-8", "replace")
+        if scheme.lower() == "basic":
+            token = _password(token)
+        same = hmac.compare_digest(token, self._token)
+        return same and scheme.lower() in ("bearer", "basic")
+
+
+def _password(credentials: bytes) -> bytes:
+    """
+    What a browser that asks its user sends of him (RFC 7617): the octets after
+    the name; none if they are no such thing.
+    """
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""

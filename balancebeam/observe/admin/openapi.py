@@ -29,10 +29,13 @@ def document() -> Schema:
             "version": __version__,
             "description": "What an operator can see and change of a running balancer.",
         },
-        "security": [{}, {"token": []}],
+        "security": [{}, {"token": []}, {"password": []}],
         "paths": _paths(),
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "password": {"type": "http", "scheme": "basic"},
+            },
             "schemas": _schemas(),
         },
     }

@@ -24,6 +24,8 @@ PAGE = """<!doctype html>
 <th>Failures<th>Why</tr></thead><tbody id="servers"></tbody></table>
 <script>
 "use strict";
+// Without the user's name and password, which fetch does not take in an address.
+const here = location.origin + location.pathname.replace(/[^/]*$/, "");
 const before = new Map();
 let last = 0;
 function cell(row, text, kind) {
@@ -33,9 +35,9 @@ function cell(row, text, kind) {
 }
 async function look() {
   try {
-    const ready = await fetch("readyz");
+    const ready = await fetch(here + "readyz");
     document.getElementById("ready").textContent = (await ready.json()).data;
-    const answer = await fetch("upstreams");
+    const answer = await fetch(here + "upstreams");
     if (!answer.ok) throw new Error((await answer.json()).data);
     const servers = (await answer.json()).data, now = performance.now();
     const rows = document.createElement("tbody");

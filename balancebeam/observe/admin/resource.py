@@ -116,7 +116,7 @@ def _write(request: Request, answer: Answer) -> None:
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"x-content-type-options", b"nosniff")
     for name, value in answer.fields:
-        request.setHeader(name, value)
+        request.responseHeaders.addRawHeader(name, value)
     if request.method != b"HEAD":
         request.write(answer.body)
     request.finish()
