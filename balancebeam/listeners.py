@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from balancebeam import transport
+from balancebeam import ports
 from balancebeam.errors import StartError
 from balancebeam.model import (
     EndpointAddress,
@@ -187,13 +187,13 @@ class ListenersService(service.Service):
     def _listen(self, place: Place, entrance: Entrance) -> IListeningPort:
         inherited = self._claim(place)
         if inherited is not None:
-            adopted = transport.adopt(inherited.descriptor, entrance, self._data_reactor)
+            adopted = ports.adopt(inherited.descriptor, entrance, self._data_reactor)
             if not inherited.lasting:
                 self._bequeathed.append(adopted)
             return adopted
         if not isinstance(place, EndpointAddress):
             mode = 0o600 if place == self.private else 0o666
-            return transport.listen(place, entrance, self._data_reactor, mode)
+            return ports.listen(place, entrance, self._data_reactor, mode)
         try:
             endpoint = serverFromString(self._reactor, place.description)
         except (ValueError, TypeError, KeyError, IndexError) as error:

@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("errors", "model", "simple", "interfaces", "clients"),
         *("proxy_protocol", "client_hello", "client"),
     ),
-    ("http1", "policy", "config", "ticker", "poller", "connecting", "splice", "transport"),
+    ("http1", "policy", "config", "ticker", "poller", "connecting", "splice", "transport", "ports"),
     ("upstream",),
     ("doors", "demo", "observe"),
     ("listeners", "pools", "frontend"),

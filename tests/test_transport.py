@@ -21,7 +21,8 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from balancebeam.model import TcpAddress, UnixAddress
 from balancebeam.poller import BatchPoller
-from balancebeam.transport import TcpClientTransport, TcpServerTransport, listen, peer_name
+from balancebeam.ports import listen
+from balancebeam.transport import TcpClientTransport, TcpServerTransport, peer_name
 from balancebeam.upstream.link import Link
 from tests.test_poller import FakeReactor
 
