@@ -20,9 +20,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+# That the peer has ended; PyPy has no name for it.
+_ENDED = getattr(select, "EPOLLRDHUP", 0x2000)
+
 # What readers wait for: to hear of an end together with the last bytes before it
 # saves a turn, and both can be passed on at once.
-READING = select.EPOLLIN | select.EPOLLRDHUP if hasattr(select, "epoll") else 0
+READING = select.EPOLLIN | _ENDED if hasattr(select, "epoll") else 0
 
 # Events of one batch. The reactor's timers and other readers get their turn
 # between batches.
