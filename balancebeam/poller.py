@@ -199,6 +199,10 @@ class BatchPoller:
             self._reactor.addReader(self)
         if mask or paused:
             self._epoll.modify(descriptor, mask | bit)
+            if bit == READING:
+                # An event that is known already is silent about what could be
+                # read, and a hang-up with nothing to read would be a reset.
+                self._stale.add(descriptor)
         else:
             if descriptor in self._unwanted:
                 # It is wanted again, or somebody else has its number.

@@ -249,6 +249,24 @@ class Polling(SynchronousTestCase):
             self.poller.doRead()
         self.assertEqual(one.calls, ["read", "read", "read lost"])
 
+    def test_a_regular_end_of_who_is_read_again_in_the_same_batch(self) -> None:
+        one, other = self.tcp_selectable(), self.selectable()
+        other.served_first = True
+        other.on_read = lambda: self.poller.addReader(one)
+        for each in (one, other):
+            self.poller.addReader(each)
+        self.poller.pause_reader(one)
+        one.socket.shutdown(socket.SHUT_WR)
+        one.peer.send(b"x")
+        one.peer.close()
+        other.peer.send(b"x")
+        self.poller.doRead()
+        self.assertEqual((one.calls, other.calls), ([], ["read"]))
+        other.on_read = None
+        for _ in range(2):
+            self.poller.doRead()
+        self.assertEqual(one.calls, ["read", "read", "read lost"])
+
     def test_pausing_and_writing(self) -> None:
         one = self.selectable()
         self.poller.addReader(one)
