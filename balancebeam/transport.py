@@ -113,11 +113,7 @@ class _WritesAtOnce:
         """
         if self.direct:
             self.taken = 0
-        try:
-            waiting = fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, bytes(4))
-        except (OSError, ValueError):
-            return -int(self.taken)
-        return int.from_bytes(waiting, sys.byteorder) - int(self.taken)
+        return _in_kernel(self.fileno()) - int(self.taken)
 
     def startWriting(self: Any) -> None:
         self.direct = False
@@ -271,6 +267,22 @@ def connect(where: ServerAddress, factory: Any, reactor: Any) -> Any:
         connector = Connector(where, factory, TcpClientTransport, reactor)
     connector.connect()
     return connector
+
+
+def outstanding(transport: Any) -> int:
+    """As transports of ours say it; others, of endpoints, do not, and the kernel is asked."""
+    ours = getattr(transport, "outstanding", None)
+    waiting: int = _in_kernel(transport.fileno()) if ours is None else ours()
+    return waiting
+
+
+def _in_kernel(descriptor: int) -> int:
+    """Octets that wait in the kernel for the peer to take them."""
+    try:
+        waiting = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):
+        return 0
+    return int.from_bytes(waiting, sys.byteorder)
 
 
 def tune(transport: Any) -> None:

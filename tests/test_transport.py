@@ -304,6 +304,32 @@ class Joined(SynchronousTestCase):
         self.assertEqual([link() for link in left], [None, None])
 
 
+class OfAnEndpoint(SynchronousTestCase):
+    """A link over a transport that is Twisted's own, as endpoints make them."""
+
+    def test_who_does_not_take_the_last(self) -> None:
+        reactor: Any = WritingReactor()
+        nowhere: Any = None
+        ours, peer = socket.socketpair()
+        self.addCleanup(peer.close)
+        link = Link()
+        transport = tcp.Server(ours, link, ("127.0.0.1", 1), nowhere, 1, reactor)
+        self.patch(transport, "setTcpNoDelay", lambda enabled: None)
+        link.makeConnection(transport)
+        transport.write(b"x" * 10_000_000)
+        transport.doWrite()
+        link.close()
+        link.abort_if_stuck(0, 60)
+        peer.recv(100_000)
+        link.abort_if_stuck(59, 60)
+        link.abort_if_stuck(118, 60)
+        self.assertFalse(link.aborted)
+        link.abort_if_stuck(119, 60)
+        self.assertTrue(link.aborted)
+        reactor.advance(0)
+        self.assertEqual((reactor.readers, reactor.writers), ([], []))
+
+
 def _read(peer: socket.socket, most: int = 100) -> bytes:
     try:
         return peer.recv(most)

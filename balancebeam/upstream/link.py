@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from balancebeam.interfaces import StreamTransport
 from balancebeam.splice import Splice, can_splice
-from balancebeam.transport import find_out_if_gone, tune
+from balancebeam.transport import find_out_if_gone, outstanding, tune
 
 log = Logger()
 
@@ -172,9 +172,9 @@ class Link(Protocol):
         """Wait no longer for a peer that takes nothing of the last for `limit` seconds."""
         if not self.closing or self.aborted:
             return
-        outstanding = self.transport.outstanding()
-        if outstanding != self._outstanding:
-            self._outstanding = outstanding
+        left = outstanding(self.transport)
+        if left != self._outstanding:
+            self._outstanding = left
             self._stuck_since = now
         elif now - self._stuck_since >= limit:
             self.abort()
