@@ -109,8 +109,11 @@ class Connector:
         self.state = "disconnected"
         if self._socket is not None:
             self._reactor.removeWriter(self)
+            descriptor = self._socket.fileno()
             self._socket.close()
             self._socket = None
+            if hasattr(self._reactor, "closed"):
+                self._reactor.closed(descriptor)
         self._factory.clientConnectionFailed(self, Failure(why))
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableDescriptor, ITCPTransport
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.model import TcpAddress
+from balancebeam.poller import BatchPoller
 from balancebeam.transport import TcpClientTransport, connect
 from tests.test_transport import Recorder, WritingReactor
 
@@ -110,6 +112,23 @@ class ConnectingTests(SynchronousTestCase):
         select.select([], [writer], [], 10)
         writer.connectionLost(Failure(error.ConnectionLost()))
         self.waiting.failures[0].trap(error.ConnectionRefusedError)
+        self.assert_nothing_left()
+
+    def test_refused_says_nothing_of_descriptors(self) -> None:
+        poller = BatchPoller(self.reactor)
+        listening = self.listener()
+        another = connect(TcpAddress(*listening.getsockname()), self.waiting, poller)
+        poller.doRead()
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            with capturedLogs() as logged:
+                connect(TcpAddress(*bound.getsockname()), self.waiting, poller)
+                poller.doRead()
+        self.assertEqual(len(self.waiting.failures), 1)
+        self.assertEqual((another.state, logged), ("connected", []))
+        protocol: Any = self.waiting.protocol
+        protocol.transport.abortConnection()
+        self.reactor.advance(0)
         self.assert_nothing_left()
 
     def test_no_way_there(self) -> None:
