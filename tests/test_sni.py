@@ -121,6 +121,17 @@ class Routing(SynchronousTestCase):
         self.balancer.accept().send(b"220 hello")
         self.assertEqual(client.received(), b"220 hello")
 
+    def test_who_is_silent_for_too_long_in_both_ways(self) -> None:
+        self.balancer.service.frontend.site.timeouts = FrontendTimeouts(header=4, tunnel=2)
+        client = self.connected()
+        # A sweep that is late finds both.
+        for seconds in (1, 3.5):
+            self.balancer.clock.advance(seconds)
+        self.assertTrue(client.transport.aborted)
+        self.balancer.settle()
+        self.assertEqual(self.asked(), [])
+        self.assertEqual([server.in_flight for server in self.balancer.servers], [0])
+
     def test_who_says_only_half_of_it(self) -> None:
         hello = client_hello("a.example")[:100]
         client = self.connected(hello)

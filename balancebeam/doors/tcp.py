@@ -65,7 +65,8 @@ class TcpSite(ServerFactory):
             channel.abort_if_stuck(now, timeouts.idle)
             if timeouts.tunnel:
                 channel.exchange.end_if_idle(now, timeouts.tunnel)
-            if channel.hello is not None and now - channel.since >= timeouts.header:
+            waits = channel.hello is not None and not channel.closing
+            if waits and now - channel.since >= timeouts.header:
                 channel.go(self.default)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientLink:
