@@ -150,7 +150,7 @@ class Link(Protocol):
         """The other end sends no more; with what its own peer sends it goes on."""
         if self.over:
             self.close()
-        else:
+        elif not self.closing:
             self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
 
