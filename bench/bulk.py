@@ -4,6 +4,11 @@ all of them arrive as they were.
 
 An echo server stands behind the balancer. Every connection sends numbered
 noise and compares the checksum of what comes back with that of what it sent.
+
+What is under way is bounded, so that Linux does not run short of memory for
+TCP. Where it does it drops what has arrived already, and the echo server,
+which does not read while it waits to write, can stand still with its peer
+until a timer of the kernel's of about a minute.
 """
 
 from __future__ import annotations
@@ -21,6 +26,10 @@ from pathlib import Path
 from bench import processes
 
 BLOCK = 1 << 20
+
+# Seconds without anything after which a connection has failed.
+LONGEST = 60.0
+
 ECHO = """
 import socket, sys, threading
 def serve(connection):
@@ -34,31 +43,72 @@ while True:
 """
 
 
-def send(connection: socket.socket, number: int, blocks: int) -> bytes:
+class Room:
+    """Holds a sender back while more than `most` octets have not come back."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way = 0
+        self._change = threading.Condition()
+
+    def enter(self, octets: int) -> None:
+        """Wait until there is room for so many. Raises `TimeoutError`."""
+        with self._change:
+            if not self._change.wait_for(lambda: self._under_way <= self._most - octets, LONGEST):
+                raise TimeoutError("nothing comes back")
+            self._under_way += octets
+
+    def leave(self, octets: int) -> None:
+        """So many have come back."""
+        with self._change:
+            self._under_way -= octets
+            self._change.notify()
+
+
+def under_way(connections: int) -> int:
+    """Octets that each connection may have under way: all of them half of what TCP may have."""
+    try:
+        pages = int(Path("/proc/sys/net/ipv4/tcp_mem").read_text().split()[1])
+    except OSError:
+        return 4 * BLOCK
+    return max(2 * BLOCK, pages * os.sysconf("SC_PAGE_SIZE") // 2 // connections)
+
+
+def segments_dropped() -> int:
+    """How many segments this machine has dropped that had arrived in order, since it started."""
+    try:
+        names, values = Path("/proc/net/netstat").read_text().splitlines()[:2]
+    except OSError:
+        return 0
+    return int(dict(zip(names.split(), values.split())).get("TCPRcvQDrop", 0))
+
+
+def send(connection: socket.socket, number: int, blocks: int, room: Room) -> bytes:
     """Send `blocks` blocks and the end of the stream; their checksum."""
     checksum = hashlib.sha1(usedforsecurity=False)
     noise = os.urandom(BLOCK)
     for block in range(blocks):
         data = b"%08d%08d" % (number, block) + noise[16:]
         checksum.update(data)
+        room.enter(len(data))
         connection.sendall(data)
     connection.shutdown(socket.SHUT_WR)
     return checksum.digest()
 
 
-def exchange(port: int, number: int, blocks: int, failures: list[str]) -> None:
+def exchange(port: int, number: int, blocks: int, failures: list[str], room: Room) -> None:
     """One connection; what is wrong with it goes to `failures`."""
     try:
-        _exchange(port, number, blocks, failures)
+        _exchange(port, number, blocks, failures, room)
     except OSError as failure:
         failures.append(f"connection {number}: {failure}")
 
 
-def _exchange(port: int, number: int, blocks: int, failures: list[str]) -> None:
+def _exchange(port: int, number: int, blocks: int, failures: list[str], room: Room) -> None:
     sent: list[bytes] = []
-    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+    with socket.create_connection(("127.0.0.1", port), LONGEST) as connection:
         sender = threading.Thread(
-            target=lambda: sent.append(send(connection, number, blocks)), daemon=True
+            target=lambda: sent.append(send(connection, number, blocks, room)), daemon=True
         )
         sender.start()
         checksum = hashlib.sha1(usedforsecurity=False)
@@ -67,7 +117,8 @@ def _exchange(port: int, number: int, blocks: int, failures: list[str]) -> None:
         while taken := connection.recv_into(buffer):
             octets += taken
             checksum.update(buffer[:taken])
-        sender.join(60)
+            room.leave(taken)
+        sender.join(LONGEST)
     if octets != blocks * BLOCK or sent != [checksum.digest()]:
         failures.append(f"connection {number}: {octets} of {blocks * BLOCK} octets")
 
@@ -98,8 +149,9 @@ def run(proxy: processes.Process, port: int, blocks: int, connections: int) -> N
     failures: list[str] = []
     descriptors, resident = proxy.descriptors(), proxy.resident_octets()
     began, cpu = time.monotonic(), proxy.cpu_seconds()
+    most, dropped = under_way(connections), segments_dropped()
     threads = [
-        threading.Thread(target=exchange, args=(port, number, blocks, failures))
+        threading.Thread(target=exchange, args=(port, number, blocks, failures, Room(most)))
         for number in range(connections)
     ]
     for thread in threads:
@@ -113,6 +165,7 @@ def run(proxy: processes.Process, port: int, blocks: int, connections: int) -> N
     print(f"CPU of the balancer: {cpu / (2 * octets / BLOCK) * 1e6:.0f} us/MB")
     print(f"descriptors {descriptors} -> {proxy.descriptors()}")
     print(f"resident {resident / 2**20:.1f} -> {proxy.resident_octets() / 2**20:.1f} MB")
+    print(f"{segments_dropped() - dropped} segments dropped for want of memory for TCP")
     print(f"{len(failures)} connections failed, or got something else back")
     for failure in failures:
         print(failure)
