@@ -121,18 +121,23 @@ class Splice:
             try:
                 self._held -= os.splice(self._out, self._target.fileno(), self._held, flags=_FLAGS)
             except BlockingIOError:
+                self._uncork()
                 return None
             except OSError:
                 return CONNECTION_LOST
         return None
 
+    def _uncork(self) -> None:
+        """
+        Have the target send all it has. splice(2) corks when there is more in
+        the pipe; if that does not fit, the last segment would stay behind until
+        a probe timer finds it, which takes longer and longer.
+        """
+        if self._target.socket.family != socket.AF_UNIX:
+            self._target.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
     def _wait(self) -> None:
         self._source.pauseProducing()
-        if self._target.socket.family != socket.AF_UNIX:
-            # splice(2) corks what it has sent when there is more in the pipe. If
-            # that does not fit, the last segment would stay behind until a probe
-            # timer finds it, which takes longer and longer. This pushes it out.
-            self._target.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._target.doWrite = self.write
         self._target.startWriting()
 
