@@ -25,7 +25,7 @@ from balancebeam.http1.syntax import CRLF, HEAD_END, list_items
 from balancebeam.interfaces import StreamTransport
 from balancebeam.model import FailureKind, UpstreamFailure
 from balancebeam.ticker import Ticker
-from balancebeam.transport import find_out_if_gone, tune
+from balancebeam.transport import tune
 from balancebeam.upstream.asker import Asker, Keeper
 from balancebeam.upstream.directory import Server
 
@@ -101,11 +101,6 @@ class UpstreamConnection(Protocol):
         """Send more of the request's body, or bytes through the tunnel."""
         self.quiet_since = self._ticker.now
         self.transport.write(data)
-
-    def keep_alive(self) -> None:
-        """It lasts: have the kernel find out if the server is gone."""
-        self.kept_alive = True
-        find_out_if_gone(self.transport)
 
     def end_tunnel(self) -> None:
         """The client sends no more through the tunnel."""

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from balancebeam.interfaces import StreamTransport
 from balancebeam.splice import Splice, can_splice
-from balancebeam.transport import find_out_if_gone, outstanding, tune
+from balancebeam.transport import outstanding, tune
 
 log = Logger()
 
@@ -32,12 +32,10 @@ class Link(Protocol):
     """
     Passes what comes on to the `other` end, and is paused while that takes no more.
 
-    `octets` counts what came. `over` means that its peer sends no more, and
-    `kept_alive` that the kernel finds out if it is gone.
+    `octets` counts what came. `over` means that its peer sends no more.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
-    kept_alive = False
 
     def __init__(self) -> None:
         self.other: Link | None = None
@@ -50,11 +48,6 @@ class Link(Protocol):
         # Large reads in a row.
         self._large = 0
         self._splice: Splice | None = None
-
-    def keep_alive(self) -> None:
-        """It lasts: have the kernel find out if the peer is gone."""
-        self.kept_alive = True
-        find_out_if_gone(self.transport)
 
     def pass_on(self, data: bytes) -> None:
         """Something has come while there is no other end: nobody is there to hear it."""

@@ -255,8 +255,7 @@ class ConnectionPool(service.Service):
         self.end_late_attempts(now)
         limit = self.timeouts.upstream
         for connection in list(self.connections):
-            if not connection.kept_alive:
-                connection.keep_alive()
+            self.keep_alive(connection)
             quiet = now - connection.quiet_since
             exchange: Any = connection.exchange
             if connection.state == IDLE:
@@ -272,6 +271,12 @@ class ConnectionPool(service.Service):
                     connection.give_up_client()
             elif quiet >= limit and connection.state != TUNNEL:
                 self._end_silent(connection, exchange, now)
+
+    def keep_alive(self, connection: Any) -> None:
+        """`connection` lasts: have the kernel find out if the server is gone."""
+        if not connection.kept_alive:
+            connection.kept_alive = True
+            transport.find_out_if_gone(connection.transport)
 
     def end_late_attempts(self, now: float) -> None:
         """Give up servers that do not accept."""

@@ -13,9 +13,10 @@ from balancebeam.upstream.pool import Attempt, ConnectionPool
 
 
 class ServerLink(Link):
-    """The server's end. `exchange` is whose it is."""
+    """The server's end. `exchange` is whose it is; see the pool for `kept_alive`."""
 
     exchange: Any = None
+    kept_alive = False
 
     def __init__(self, server: Server, pool: TcpPool, attempt: Attempt) -> None:
         super().__init__()
@@ -64,8 +65,7 @@ class TcpPool(ConnectionPool):
         self.end_late_attempts(now)
         for connection in list(self.connections):
             link: Any = connection
-            if not link.kept_alive:
-                link.keep_alive()
+            self.keep_alive(link)
             link.abort_if_stuck(now, self.timeouts.upstream)
 
     def stopService(self) -> Any:
