@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from balancebeam.doors.channel import (
     ANSWERING,
     BODY,
@@ -15,6 +13,7 @@ from balancebeam.doors.channel import (
     HttpChannel,
 )
 from balancebeam.model import FrontendTimeouts
+from balancebeam.transport import outstanding
 
 # After the last answer the client may still be sending. It is listened to for
 # so long (seconds) before the connection closes, so that the reset which
@@ -83,10 +82,9 @@ def _end_if_silent(channel: HttpChannel, timeouts: FrontendTimeouts, quiet: floa
 
 def _end_if_stuck(channel: HttpChannel, timeouts: FrontendTimeouts, now: float) -> None:
     """Abort if the client has taken nothing for the idle time."""
-    transport: Any = channel.transport
-    outstanding = transport.outstanding() if hasattr(transport, "outstanding") else None
-    if outstanding != channel.outstanding:
-        channel.outstanding = outstanding
+    left = outstanding(channel.transport)
+    if left != channel.outstanding:
+        channel.outstanding = left
         channel.quiet_since = now
     elif now - channel.quiet_since >= timeouts.idle:
         channel.abort()
