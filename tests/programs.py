@@ -55,6 +55,7 @@ class Program:
         )
         try:
             until(self._listens)
+            until(self._hears_signals)
         except TimeoutError:
             self.stop()
             raise
@@ -65,6 +66,12 @@ class Program:
             socket.create_connection(("127.0.0.1", self.port), 1).close()
             return True
         return False
+
+    def _hears_signals(self) -> bool:
+        """Whether its handlers are in place, of which that of SIGUSR2 comes last."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        return bool(caught >> (signal.SIGUSR2 - 1) & 1)
 
     def connect(self) -> socket.socket:
         """A new connection of a client."""
