@@ -1,5 +1,5 @@
 """`python -m balancebeam`."""
 
-from balancebeam.script import main
+from balancebeam.cli.main import main
 
 main()

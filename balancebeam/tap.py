@@ -14,21 +14,21 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from balancebeam import __version__
-from balancebeam.client.arguments import COMMANDS
+from balancebeam.balancing.registry import ALGORITHMS, algorithm_name
+from balancebeam.cli.arguments import COMMANDS
 from balancebeam.config.addresses import read_listen_address, read_server
 from balancebeam.config.checks import read_check_path
+from balancebeam.config.cross_checks import check_admin, check_whole
 from balancebeam.config.dump import dump
-from balancebeam.config.file import complete, filled, read_document
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
-from balancebeam.config.hosts import read_hosts
+from balancebeam.config.hosts_file import read_hosts
 from balancebeam.config.numbers import read_count, read_seconds
-from balancebeam.config.overlay import Overlay
-from balancebeam.config.table import Document, one_line
-from balancebeam.config.whole import check_admin, check_whole
-from balancebeam.errors import StartError
-from balancebeam.model import ServerSettings, Settings
-from balancebeam.policy.networks import read_network
-from balancebeam.policy.selectors import ALGORITHMS, algorithm_name
+from balancebeam.config.overrides import Overlay
+from balancebeam.config.reader import Document, one_line
+from balancebeam.config.toml_file import complete, filled, read_document
+from balancebeam.core.errors import StartError
+from balancebeam.core.networks import read_network
+from balancebeam.core.settings import ServerSettings, Settings
 
 T = TypeVar("T")
 
@@ -305,11 +305,11 @@ def makeService(options: Options) -> IService:
     # may only just have chosen one.
     from twisted.internet import reactor
 
-    from balancebeam.inheritance import inherited_sockets
-    from balancebeam.notify import Manager
-    from balancebeam.service import make_balancer
-    from balancebeam.signals import SignalService
-    from balancebeam.succession import PidFile
+    from balancebeam.process.hot_restart import PidFile
+    from balancebeam.process.inherited_sockets import inherited_sockets
+    from balancebeam.process.signals import SignalService
+    from balancebeam.process.systemd import Manager
+    from balancebeam.server.balancer import make_balancer
 
     service: Any = make_balancer(
         options.settings, reactor, source=options.read, inherit=inherited_sockets

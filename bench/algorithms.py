@@ -19,10 +19,11 @@ from typing import Callable
 
 from attrs import evolve
 
-from balancebeam.model import ServerSettings, TcpAddress
-from balancebeam.policy.selectors import ALGORITHMS
-from balancebeam.upstream.directory import Directory, Server
+from balancebeam.balancing.registry import ALGORITHMS
+from balancebeam.core.addresses import TcpAddress
+from balancebeam.core.settings import ServerSettings
 from balancebeam.upstream.selector import SelectorService
+from balancebeam.upstream.server_set import Directory, Server
 from bench import processes
 from bench.__main__ import measure
 from bench.loads import LOADS

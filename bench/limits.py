@@ -22,11 +22,11 @@ from typing import Callable
 
 from attrs import define
 
-from balancebeam.model import LimitSettings
-from balancebeam.policy.access import AccessList
-from balancebeam.policy.limits.base import MOST_KEYS, Limiter
-from balancebeam.policy.limits.limit import LimitSet, make_limit
-from balancebeam.upstream.limiter import Gate, Held
+from balancebeam.admission.access_list import AccessList
+from balancebeam.admission.admission import Gate, Held
+from balancebeam.core.settings import LimitSettings
+from balancebeam.ratelimit.base import MOST_KEYS, Limiter
+from balancebeam.ratelimit.limit import LimitSet, make_limit
 
 ALGORITHMS = ("fixed-window", "sliding-window", "sliding-log", "token-bucket", "concurrent")
 SIZES = (1_000, 1_000_000)

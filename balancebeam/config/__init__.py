@@ -1,1 +1,1 @@
-"""What the balancer is told: text from people, made into checked settings."""
+"""Configuration: files and options become validated settings."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv6Address
 
-from balancebeam.model import (
+from balancebeam.core.addresses import (
     EndpointAddress,
     ListenAddress,
     ProxiedAddress,
     ServerAddress,
-    ServerSettings,
     TcpAddress,
     UnixAddress,
 )
+from balancebeam.core.settings import ServerSettings
 
 _HOST_PORT = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/@,\s]+)):(?P<port>[0-9]{1,5})"

@@ -6,17 +6,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from balancebeam.model import (
+from balancebeam.core.addresses import ServerAddress, TcpAddress
+from balancebeam.core.settings import (
     ActiveChecks,
     AdminSettings,
     FrontendSettings,
     LimitSettings,
     PoolSettings,
     RouteSettings,
-    ServerAddress,
     ServerSettings,
     Settings,
-    TcpAddress,
 )
 
 # What stands for a secret that is not shown.

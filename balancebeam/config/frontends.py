@@ -7,15 +7,10 @@ from typing import Any
 from balancebeam.config import values as v
 from balancebeam.config.addresses import read_listen_address
 from balancebeam.config.limits import check_tcp_limits, read_limits
-from balancebeam.config.table import Table
-from balancebeam.model import (
-    Forwarding,
-    FrontendSettings,
-    FrontendTimeouts,
-    RouteSettings,
-)
-from balancebeam.policy.networks import read_network
-from balancebeam.policy.routing import RouteRule
+from balancebeam.config.reader import Table
+from balancebeam.core.networks import read_network
+from balancebeam.core.settings import Forwarding, FrontendSettings, FrontendTimeouts, RouteSettings
+from balancebeam.routing.matchers import RouteRule
 
 MODES = ("http", "tcp")
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from balancebeam.config import values as v
-from balancebeam.config.table import Table
-from balancebeam.model import LimitSettings
-from balancebeam.policy.limits.keys import key_maker
-from balancebeam.policy.limits.limit import ALGORITHMS, make_limit
+from balancebeam.config.reader import Table
+from balancebeam.core.settings import LimitSettings
+from balancebeam.ratelimit.keys import key_maker
+from balancebeam.ratelimit.limit import ALGORITHMS, make_limit
 
 
 def read_limits(tables: Sequence[Table]) -> tuple[LimitSettings, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from balancebeam.balancing.registry import algorithm_name
 from balancebeam.config import values as v
 from balancebeam.config.addresses import read_server, read_server_address
 from balancebeam.config.checks import read_check_path
 from balancebeam.config.limits import read_limits
-from balancebeam.config.table import Table
-from balancebeam.model import (
+from balancebeam.config.reader import Table
+from balancebeam.core.settings import (
     ActiveChecks,
     PassiveChecks,
     PoolSettings,
@@ -18,7 +19,6 @@ from balancebeam.model import (
     ServerSettings,
     Waiting,
 )
-from balancebeam.policy.selectors import algorithm_name
 
 _NOBODY = ServerSettings(read_server_address("localhost:1"))
 

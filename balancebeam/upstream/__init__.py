@@ -1,1 +1,1 @@
-"""Servers: which there are, how they are, and connections to them."""
+"""Upstream servers: the set of servers, their health, and connections to them."""

@@ -7,8 +7,8 @@ from typing import Callable
 
 from twisted.application import service
 
-from balancebeam.interfaces import Algorithm, Choice
-from balancebeam.upstream.directory import Directory, Server, Tier
+from balancebeam.balancing.interfaces import Algorithm, Choice
+from balancebeam.upstream.server_set import Directory, Server, Tier
 
 # The tiers after the first, in order, and what is said of their servers before
 # the algorithm's own reason.

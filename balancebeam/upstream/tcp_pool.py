@@ -7,9 +7,9 @@ from typing import Any
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from balancebeam.upstream.directory import Server
-from balancebeam.upstream.link import Link, is_orderly
-from balancebeam.upstream.pool import Attempt, ConnectionPool
+from balancebeam.net.relay import Link, is_orderly
+from balancebeam.upstream.connection_pool import Attempt, ConnectionPool
+from balancebeam.upstream.server_set import Server
 
 
 class ServerLink(Link):

@@ -3,7 +3,7 @@
 
 Atheris guides it by coverage. `-max_total_time=3600` ends it after an hour;
 what it finds is written to the working directory as `crash-…`, belongs into
-`tests/fuzz/finds`, and is then tried by the tests.
+`tests/fuzz/corpus`, and is then tried by the tests.
 """
 
 from __future__ import annotations

@@ -12,17 +12,17 @@ from typing import Any, Callable
 
 import h11
 
-from balancebeam.client_hello import ClientHello, ClientHelloReader, NoClientHello
-from balancebeam.clients import client_name
-from balancebeam.errors import RequestRefused, ResponseRefused
-from balancebeam.http1.bodies import BodyError, ChunkedReader
-from balancebeam.http1.chains import forwarded, forwarded_for
-from balancebeam.http1.forwarding import forwarding
-from balancebeam.http1.requests import RequestHeads
-from balancebeam.http1.responses import ResponseHeads
-from balancebeam.http1.syntax import is_host
-from balancebeam.proxy_protocol import ProxyProtocolError, proxy_header, read_proxy_header
-from tests.support import GET, OK, MemoryBalancer, Peer
+from balancebeam.core.errors import RequestRefused, ResponseRefused
+from balancebeam.core.ip import client_name
+from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader, NoClientHello
+from balancebeam.protocols.http1.body import BodyError, ChunkedReader
+from balancebeam.protocols.http1.forwarded import forwarded, forwarded_for
+from balancebeam.protocols.http1.grammar import is_host
+from balancebeam.protocols.http1.request_head import RequestHeads
+from balancebeam.protocols.http1.response_head import ResponseHeads
+from balancebeam.protocols.proxy_protocol import ProxyProtocolError, proxy_header, read_proxy_header
+from balancebeam.proxy.forwarded_fields import forwarding
+from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
 # Readers that remember everything they have seen so far. What they remember
 # must never change what they say.

@@ -1,0 +1,274 @@
+"""What an operator can do to servers while the balancer runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, Callable
+from typing import Protocol as Interface
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from balancebeam.config.addresses import read_server_address
+from balancebeam.core.addresses import ServerAddress
+from balancebeam.core.settings import (
+    ActiveChecks,
+    OperatorState,
+    Origin,
+    PoolSettings,
+    ServerSettings,
+    Settings,
+)
+from balancebeam.upstream.health.service import HealthService
+from balancebeam.upstream.server_set import Directory, Server
+
+# What is asked of a server that registers, where the pool says nothing else.
+HEALTH_PATH = "/health"
+
+MOST_WEIGHT = 256
+
+# Characters. A name of DNS has 253, and there is a scheme and a port.
+LONGEST_ADDRESS = 300
+
+
+class Pool(Interface):
+    """A pool, as far as the operator has to know it."""
+
+    settings: PoolSettings
+    mode: str
+    directory: Directory
+    health: HealthService
+
+
+class Balancer(Interface):
+    """The balancer, as far as the operator has to know it."""
+
+    settings: Settings
+    draining: bool
+    reactor: Any
+
+    @property
+    def pools(self) -> Mapping[str, Any]:
+        """The pools by name."""
+
+    @property
+    def first_pool(self) -> Any:
+        """Where servers register."""
+
+    def save(self) -> Deferred[None]:
+        """Have what was set at run time outlive a restart; never fails."""
+
+    def reload(self) -> list[str]:
+        """Read everything again; what has changed. Raises `StartError`."""
+
+
+class Mistake(Exception):
+    """A wish that is not granted: `status` is the answer's, `text` says what was wrong."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+
+
+@frozen
+class Registration:
+    """A server that wants traffic. `text` is its address as it wrote it."""
+
+    text: str
+    address: ServerAddress
+    weight: int = 1
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. Raises `Mistake`."""
+    try:
+        value = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_only_once)
+    except (ValueError, RecursionError) as error:
+        why = "it nests too deep" if isinstance(error, RecursionError) else str(error)
+        raise Mistake(400, f"the body is no JSON: {why}") from None
+    if not isinstance(value, dict):
+        raise Mistake(400, "the body is no JSON object")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
+
+
+def read_registration(body: bytes, unknown: int) -> Registration:
+    """What S4's body says. Raises `Mistake`, with the status `unknown` for a field there is not."""
+    content = read_object(body)
+    for name in content:
+        if name not in ("address", "weight"):
+            raise Mistake(unknown, f"{name!r} is not known; there is address and weight")
+    text = content.get("address")
+    if not isinstance(text, str):
+        raise Mistake(400, 'address is missing; give one such as "http://127.0.0.1:1080"')
+    text = text.strip()
+    if len(text) > LONGEST_ADDRESS or not text.isprintable():
+        raise Mistake(400, f"address: {text[:100]!r} is too long, or no text to be shown")
+    try:
+        address = read_server_address(text)
+    except ValueError as error:
+        raise Mistake(400, f"address: {error}") from None
+    return Registration(text, address, read_weight(content.get("weight", 1)))
+
+
+def read_weight(value: Any) -> int:
+    """A weight. Raises `Mistake`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_WEIGHT:
+        raise Mistake(400, f"weight: {value!r} is no whole number from 0 to {MOST_WEIGHT}"[:200])
+    return value
+
+
+class Operator:
+    """
+    Does to the pools of `balancer` what somebody with the right to do so wants.
+
+    `alive(server, checks)` asks a server if it is well, and fails if it is not.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, balancer: Balancer, alive: Callable[[Server, ActiveChecks], Deferred[str]]
+    ) -> None:
+        self.balancer = balancer
+        self._alive = alive
+        self._asking: set[Deferred[str]] = set()
+
+    def stop(self) -> None:
+        """Ask no server any more; those that are being asked do not register."""
+        for asking in list(self._asking):
+            asking.cancel()
+
+    def pool(self, name: str) -> Pool:
+        """The pool of that name. Raises `Mistake`."""
+        found: Pool | None = self.balancer.pools.get(name)
+        if found is None:
+            known = ", ".join(sorted(self.balancer.pools))
+            raise Mistake(404, f"there is no pool {name!r}; there is {known}")
+        return found
+
+    def server(self, pool: Pool, address: str) -> Server:
+        """The server of `pool` at `address`. Raises `Mistake`."""
+        try:
+            found = pool.directory.find(read_server_address(address))
+        except ValueError as error:
+            raise Mistake(404, str(error)) from None
+        if found is None:
+            raise Mistake(404, f"pool {pool.settings.name} has no server {address}")
+        return found
+
+    async def change(self, pool: Pool, server: Server, wishes: Mapping[str, Any]) -> None:
+        """Give `server` another weight or state, or both or neither. Raises `Mistake`."""
+        for name in wishes:
+            if name not in ("weight", "state"):
+                raise Mistake(400, f"{name!r} is not known; there is weight and state")
+        if not wishes:
+            raise Mistake(400, "there is nothing to change; give weight or state")
+        weight = read_weight(wishes["weight"]) if "weight" in wishes else None
+        state = _read_state(wishes["state"]) if "state" in wishes else None
+        if weight is not None:
+            pool.health.set_weight(server, weight)
+        if state is not None:
+            pool.health.set_operator_state(server, state)
+        self.log.info("the operator changed {server}: {wishes}", server=server.name, wishes=wishes)
+        await self.balancer.save()
+
+    async def remove(self, pool: Pool, server: Server) -> None:
+        """Give `server` nothing more, and forget it when it has nothing left to do."""
+        pool.directory.remove(server)
+        self.log.info("the operator removed {server}", server=server.name)
+        await self.balancer.save()
+
+    async def register(self, pool: Pool, wish: Registration) -> dict[str, Any]:
+        """
+        Add a server that is alive to `pool`, or change its weight. What S4 says
+        of it. Raises `Mistake`.
+        """
+        checks = pool.settings.active or ActiveChecks(path=HEALTH_PATH)
+        if pool.mode == "tcp":
+            checks = evolve(checks, path=None)
+        else:
+            # S4 wants a 2xx, whatever the checks that come later want.
+            checks = evolve(checks, path=checks.path or HEALTH_PATH, status=(200, 299))
+        candidate = ServerSettings(wish.address, wish.weight)
+        asking = self._alive(Server(candidate), checks)
+        self._asking.add(asking)
+        try:
+            await asking
+        except Exception as error:
+            self.log.info("{server} is not alive: {why}", server=wish.text, why=error)
+            raise NotAlive(f"{wish.text} not alive, registration failed.") from None
+        finally:
+            self._asking.discard(asking)
+        if self.balancer.pools.get(pool.settings.name) is not pool:
+            raise Mistake(404, f"the pool {pool.settings.name} is no more")
+        known = pool.directory.find(wish.address)
+        if known is None:
+            pool.directory.add(candidate, Origin.REGISTERED)
+        else:
+            pool.health.set_weight(known, wish.weight)
+        self.log.info("{server} has registered", server=str(wish.address))
+        await self.balancer.save()
+        return {"server": wish.text, "weight": wish.weight}
+
+    # What there is to see.
+
+    def servers(self) -> list[dict[str, Any]]:
+        """Every server of every pool."""
+        return [
+            self.describe(pool, server)
+            for pool in self.balancer.pools.values()
+            for server in (*pool.directory.servers, *pool.directory.leaving)
+        ]
+
+    def describe(self, pool: Pool, server: Server) -> dict[str, Any]:
+        """All that is known of `server`."""
+        check = server.last_check
+        return {
+            "pool": pool.settings.name,
+            "address": server.name,
+            "weight": server.weight,
+            "state": "draining" if server.removed else server.state,
+            "why": "it was removed" if server.removed else server.why,
+            "since": _time(server.since) if server.since else None,
+            "in_flight": server.in_flight,
+            "requests": server.requests,
+            "failures": server.failed,
+            "backup": server.backup,
+            "origin": server.origin.value,
+            "last_check": None
+            if check is None
+            else {"time": _time(check.when), "passed": check.passed, "why": check.why},
+        }
+
+
+class NotAlive(Exception):
+    """A server that wants to register, but does not answer as it should."""
+
+
+def _read_state(value: Any) -> OperatorState:
+    for state in OperatorState:
+        if value == state.value:
+            return state
+    known = ", ".join(state.value for state in OperatorState)
+    raise Mistake(400, f"state: {value!r} is not known; give one of {known}"[:200])
+
+
+def _time(seconds: float) -> str:
+    """Seconds since the epoch in the form of RFC 3339."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

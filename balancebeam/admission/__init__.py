@@ -1,0 +1,1 @@
+"""Admission control: access lists and rate limits that a request passes before dispatch."""

@@ -1,0 +1,25 @@
+"""Who may use a frontend at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from balancebeam.core.networks import Networks
+
+
+class AccessList:
+    """
+    Addresses in one of the networks in `deny` are not let in; if there are any
+    in `allow`, only they are. Raises `ValueError` for what is no network.
+    """
+
+    def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
+        self._allow = Networks(allow)
+        self._deny = Networks(deny)
+        self.everybody = not self._allow and not self._deny
+
+    def admits(self, client: str) -> bool:
+        """Whether `client` may come in."""
+        if self._deny.includes(client):
+            return False
+        return not self._allow or self._allow.includes(client)

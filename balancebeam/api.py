@@ -1,0 +1,78 @@
+"""Settings of the usual balancer: one frontend, one pool."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from balancebeam.core.addresses import ListenAddress
+from balancebeam.core.settings import (
+    ActiveChecks,
+    Forwarding,
+    FrontendSettings,
+    FrontendTimeouts,
+    LimitSettings,
+    PassiveChecks,
+    PoolSettings,
+    PoolTimeouts,
+    Retries,
+    ServerSettings,
+    Settings,
+    Waiting,
+)
+
+
+@frozen
+class Timeouts:
+    """All time limits, in seconds; see `PoolTimeouts` and `FrontendTimeouts`."""
+
+    connect: float = 5.0
+    upstream: float = 60.0
+    header: float = 10.0
+    idle: float = 60.0
+    tunnel: float = 0.0
+
+
+def simple_settings(
+    servers: tuple[ServerSettings, ...],
+    bind: tuple[ListenAddress, ...] = FrontendSettings().bind,
+    mode: str = "http",
+    algorithm: str = "round-robin",
+    active: ActiveChecks | None = None,
+    passive: PassiveChecks = PassiveChecks(),
+    retries: Retries = Retries(),
+    waiting: Waiting = Waiting(),
+    slow_start: float = 0.0,
+    timeouts: Timeouts = Timeouts(),
+    trusted_proxies: tuple[str, ...] = (),
+    forwarding: Forwarding = Forwarding(),
+    allow: tuple[str, ...] = (),
+    deny: tuple[str, ...] = (),
+    limits: tuple[LimitSettings, ...] = (),
+    max_body: int | None = None,
+    demo: int = 0,
+    log_connections: bool = False,
+) -> Settings:
+    """One frontend called "web", and one pool called "app" behind it."""
+    frontend = FrontendSettings(
+        bind=bind,
+        mode=mode,
+        trusted_proxies=trusted_proxies,
+        max_body=max_body,
+        timeouts=FrontendTimeouts(timeouts.header, timeouts.idle, timeouts.tunnel),
+        limits=limits,
+        allow=allow,
+        deny=deny,
+        forwarding=forwarding,
+        log_connections=log_connections,
+    )
+    pool = PoolSettings(
+        servers=servers,
+        algorithm=algorithm,
+        timeouts=PoolTimeouts(timeouts.connect, timeouts.upstream),
+        active=active,
+        passive=passive,
+        retries=retries,
+        waiting=waiting,
+        slow_start=slow_start,
+    )
+    return Settings((frontend,), (pool,), demo=demo)

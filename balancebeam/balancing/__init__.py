@@ -1,0 +1,1 @@
+"""Load balancing algorithms: pure code that orders the servers of a pool for one request."""

@@ -1,0 +1,112 @@
+"""Every client at its place on a ring."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+
+from balancebeam.balancing.base import AlgorithmBase
+from balancebeam.balancing.interfaces import C, Choice
+
+# Points on the ring for each unit of weight: the share of a server then
+# deviates by about 6 %.
+POINTS = 256
+
+# Where all weights together are more than `MUCH`, which no small fleet needs,
+# a unit gets fewer: weights are large then, and points enough. A ring changes
+# over only once, and not back, because all clients might move by it.
+MUCH = 4096
+FEWER_POINTS = 16
+
+# A point is a position on the ring and, in the lowest bits, whose it is.
+_SLOT_BITS = 20
+_SLOTS = (1 << _SLOT_BITS) - 1
+
+_DIGEST = struct.Struct("<8Q")
+
+PLACE = "the client's place on the ring"
+NEXT = "next on the ring"
+
+
+class HashRing(AlgorithmBase[C]):
+    """
+    Consistent hashing: a client goes to the server whose point follows its
+    own on a ring. Points depend on nothing but a server's name and weight, so
+    that all is the same after a restart, and only the clients of a server
+    that leaves move. One that is out for a while keeps its points, which are
+    passed over.
+
+    D. Karger et al., "Consistent Hashing and Random Trees", STOC 1997.
+    """
+
+    def __init__(self) -> None:
+        self._one = POINTS
+        self._points = array("Q")
+        self._counts: dict[str, int] = {}
+        self._weights: dict[str, int] = {}
+        self._slots: dict[str, int] = {}
+        # By slot: who is there, if it is present.
+        self._owners: list[C | None] = []
+        self._present = 0
+
+    def meet(self, servers: Sequence[C]) -> None:
+        here = {server.name: server for server in servers}
+        weights = {server.name: server.weight for server in servers}
+        absent = {n: weight for n, weight in self._weights.items() if n not in here}
+        if sum(absent.values()) <= sum(weights.values()):
+            weights.update(absent)
+        if weights != self._weights:
+            self._weights = weights
+            self._lay_out()
+        self._owners = [None] * len(self._slots)
+        for name, server in here.items():
+            self._owners[self._slots[name]] = server
+        self._present = len(here)
+
+    def order(self, client: str) -> Iterator[Choice[C]]:
+        # As things are now: they may change before the next one is asked for.
+        points, owners, present = self._points, self._owners, self._present
+        index = bisect(points, _position(client))
+        reason = PLACE
+        seen: set[C] = set()
+        while len(seen) < present:
+            owner = owners[points[index % len(points)] & _SLOTS]
+            index += 1
+            if owner is not None and owner not in seen:
+                seen.add(owner)
+                yield owner, reason
+                reason = NEXT
+
+    def _lay_out(self) -> None:
+        """Put the points where `_weights` want them; those that stay are not made anew."""
+        if sum(self._weights.values()) > MUCH:
+            self._one = FEWER_POINTS
+        counts = {name: weight * self._one for name, weight in self._weights.items()}
+        stay = {name for name, count in counts.items() if self._counts.get(name) == count}
+        slots = {name: slot for slot, name in enumerate(counts)}
+        moved = {old: slots[name] for name, old in self._slots.items() if name in stay}
+        points = [
+            point & ~_SLOTS | moved[point & _SLOTS]
+            for point in self._points
+            if point & _SLOTS in moved
+        ]
+        for name, count in counts.items():
+            if name not in stay:
+                points += [point & ~_SLOTS | slots[name] for point in _points(name, count)]
+        self._points = array("Q", sorted(points))
+        self._counts = counts
+        self._slots = slots
+
+
+def _points(name: str, count: int) -> Iterator[int]:
+    """The first `count` points of a server, as numbers of 64 bits."""
+    for block in range(0, count, 8):
+        digest = blake2b(f"{name} {block}".encode()).digest()
+        yield from _DIGEST.unpack(digest)[: count - block]
+
+
+def _position(client: str) -> int:
+    return int.from_bytes(blake2b(client.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,48 @@
+"""The algorithms by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from balancebeam.balancing.hash_ring import HashRing
+from balancebeam.balancing.interfaces import Algorithm
+from balancebeam.balancing.least_connections import LeastConnections
+from balancebeam.balancing.power_of_two import PowerOfTwo
+from balancebeam.balancing.response_time import LeastResponseTime
+from balancebeam.balancing.round_robin import RoundRobin
+from balancebeam.balancing.sticky import StickyRoundRobin
+from balancebeam.balancing.weighted_random import RandomChoice
+from balancebeam.core.interfaces import Random
+
+ALGORITHMS: Mapping[str, Callable[[Random], Algorithm[Any]]] = {
+    "random": RandomChoice,
+    "round-robin": lambda random: RoundRobin(),
+    "weighted-round-robin": lambda random: RoundRobin(),
+    "sticky-round-robin": lambda random: StickyRoundRobin(),
+    "least-connections": lambda random: LeastConnections(),
+    "power-of-two": PowerOfTwo,
+    "source-ip-hash": lambda random: HashRing(),
+    "least-response-time": lambda random: LeastResponseTime(),
+}
+
+# What S4 called them; case does not matter either.
+_ABBREVIATIONS: Mapping[str, str] = {
+    "rr": "round-robin",
+    "wrr": "weighted-round-robin",
+    "srr": "sticky-round-robin",
+    "lc": "least-connections",
+    "ptc": "power-of-two",
+    "p2c": "power-of-two",
+    "sih": "source-ip-hash",
+    "lrt": "least-response-time",
+}
+
+
+def algorithm_name(text: str) -> str:
+    """The long name of an algorithm. Raises `ValueError` for one there is not."""
+    name = text.lower()
+    name = _ABBREVIATIONS.get(name, name)
+    if name not in ALGORITHMS:
+        raise ValueError(f"{text!r} is no algorithm; give one of {', '.join(sorted(ALGORITHMS))}")
+    return name

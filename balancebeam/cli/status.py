@@ -1,0 +1,56 @@
+"""The table of servers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from balancebeam.cli.terminal import Column, Screen, table
+
+_COLUMNS = (
+    Column("POOL", foldable=True),
+    Column("SERVER", foldable=True),
+    Column("STATE", color=True),
+    Column("WEIGHT", number=True),
+    Column("IN FLIGHT", number=True),
+    Column("REQUESTS", number=True),
+    Column("FAILURES", number=True),
+    Column("SINCE"),
+    Column("WHY"),
+)
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+def status_table(servers: Sequence[Mapping[str, Any]], now: float, screen: Screen) -> str:
+    """The lines about `servers`; `now` is in seconds since the epoch."""
+    if not servers:
+        return "there are no servers\n"
+    return table(_COLUMNS, [_row(server, now) for server in servers], screen)
+
+
+def _row(server: Mapping[str, Any], now: float) -> list[str]:
+    def cell(name: str) -> str:
+        value = server.get(name)
+        return "-" if value is None else str(value)
+
+    names = ("pool", "address", "state", "weight", "in_flight", "requests", "failures")
+    return [*map(cell, names), ago(server.get("since"), now), str(server.get("why") or "")]
+
+
+def ago(since: Any, now: float) -> str:
+    """How long ago the time `since` was, in the largest unit that there is one of."""
+    if not isinstance(since, str):
+        return "-"
+    try:
+        # What `fromisoformat` reads of RFC 3339 before Python 3.11.
+        moment = datetime.fromisoformat(since.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return since
+    # Clocks of two machines differ.
+    seconds = max(0, int(now - moment))
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return "now"

@@ -1,0 +1,214 @@
+"""The configuration file, as settings."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve
+
+from balancebeam.config import values as v
+from balancebeam.config.addresses import read_listen_address
+from balancebeam.config.frontends import read_frontend
+from balancebeam.config.limits import check_tcp_limits
+from balancebeam.config.mini_balancer import is_mini, read_mini_content
+from balancebeam.config.pools import read_pool
+from balancebeam.config.reader import Document, Table, nearest, one_line
+from balancebeam.core.settings import (
+    AdminSettings,
+    FrontendSettings,
+    PoolSettings,
+    Secret,
+    Settings,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_file(path: str) -> tuple[Settings, list[str]]:
+    """What the file at `path` says, and what is wrong with it, a line each."""
+    settings, document = read_document(path)
+    return settings, document.problems
+
+
+def read_document(path: str) -> tuple[Settings, Document]:
+    """What the file at `path` says, and where, and what is wrong with it."""
+    nothing, document = Settings((), ()), Document(path, "")
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        place = f"{path}:{line[1]}" if line else path
+        document.problems.append(one_line(f"{place}: is no TOML: {error}"))
+        return nothing, document
+    except (UnicodeDecodeError, RecursionError) as error:
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it nests too deep"
+        document.say((), f"cannot be read: {why}")
+        return nothing, document
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        document.say((), f"cannot be read: {why}")
+        return nothing, document
+    document = Document(path, text)
+    if is_mini(content):
+        settings, problems = read_mini_content(path, text, content)
+        document.problems += problems
+        return settings, document
+    return _read(Table(document, (), content)), document
+
+
+def _read(root: Table) -> Settings:
+    pools = root.tables("pool")
+    frontends = root.tables("frontend")
+    read_pools = [read_pool(table, first=not number) for number, table in enumerate(pools)]
+    read_frontends = [read_frontend(table) for table in frontends]
+    names = [pool.name for pool in read_pools]
+    if len(names) == 1:
+        # With one pool there is nothing to choose.
+        read_frontends = [
+            evolve(frontend, pool=names[0]) if "pool" not in table else frontend
+            for table, frontend in zip(frontends, read_frontends)
+        ]
+    admin = root.table("admin")
+    settings = Settings(
+        frontends=tuple(read_frontends),
+        pools=tuple(read_pools),
+        admin=_read_admin(admin) if admin is not None else None,
+        state=root.take("state", v.file_path, None),
+        drain_timeout=root.take("drain_timeout", v.seconds_or_none, 30.0),
+        demo=root.take("demo", v.whole(0, 100), 0),
+    )
+    settings = evolve(settings, places=_places(root.document, frontends, settings))
+    root.close()
+    _check_names(frontends, settings.frontends, "frontend")
+    _check_names(pools, settings.pools, "pool")
+    _check_references(frontends, settings)
+    _check_binds(frontends, settings)
+    _check_modes(pools, frontends, settings)
+    return settings
+
+
+def _places(document: Document, frontends: list[Table], settings: Settings) -> Mapping[str, str]:
+    """Where each address to listen at stands."""
+    places = {}
+    if settings.admin is not None:
+        places[str(settings.admin.bind)] = f"{document.place(('admin', 'bind'))}: admin.bind"
+    for table, frontend in zip(frontends, settings.frontends):
+        for number, address in enumerate(frontend.bind):
+            line = document.place((*table.path, "bind", number))
+            places[str(address)] = f"{line}: frontend.bind"
+    return places
+
+
+def _read_admin(table: Table) -> AdminSettings:
+    token = table.take("token", _read_secret, None)
+    file = table.take("token_file", v.file_path, None)
+    if token is not None and file is not None:
+        table.say("token_file", "there is a token already; give one of them")
+    settings = AdminSettings(
+        table.take("bind", v.from_text(read_listen_address), AdminSettings().bind),
+        Secret(file=file) if file is not None else token,
+    )
+    table.close()
+    return settings
+
+
+def _read_secret(value: Any) -> Secret:
+    """A text, or `{env = "NAME"}`. Raises `ValueError`."""
+    if isinstance(value, str) and value:
+        return Secret(value)
+    if isinstance(value, dict) and list(value) == ["env"] and isinstance(value["env"], str):
+        return Secret(variable=value["env"])
+    raise ValueError('it is no token; give a text, or {env = "NAME"}')
+
+
+# What one table says of another.
+
+
+def _check_names(tables: list[Table], settings: Any, kind: str) -> None:
+    seen = set()
+    for table, one in zip(tables, settings):
+        if one.name in seen and "name" not in table.bad:
+            table.say("name", f"there is a {kind} called {one.name!r} already; give another name")
+        seen.add(one.name)
+
+
+def _check_references(tables: list[Table], settings: Settings) -> None:
+    # Without any, the one that is made of the command line will be called so.
+    names = [pool.name for pool in settings.pools] or [PoolSettings().name]
+    for table, frontend in zip(tables, settings.frontends):
+        _check_reference(table, frontend.pool, names)
+        seen = set()
+        for route_table, route in zip(table.tables("route"), frontend.routes):
+            if "pool" in route_table:
+                _check_reference(route_table, route.pool, names)
+            if route_table.bad or route.host == route.path is None:
+                continue
+            if (route.host, route.path) in seen:
+                table.document.say(
+                    route_table.path, "there is a route for that already, which is first"
+                )
+            seen.add((route.host, route.path))
+
+
+def _check_reference(table: Table, pool: str, names: list[str]) -> None:
+    if pool not in names and "pool" not in table.bad:
+        table.say("pool", f"there is no pool {pool!r}; {nearest(pool, names)}")
+
+
+def _check_binds(tables: list[Table], settings: Settings) -> None:
+    seen = set()
+    for table, frontend in zip(tables, settings.frontends):
+        for address in frontend.bind:
+            if str(address) in seen:
+                table.say("bind", f"{address} is given twice")
+            seen.add(str(address))
+    if settings.admin is not None and str(settings.admin.bind) in seen:
+        tables[0].document.say(("admin", "bind"), f"{settings.admin.bind} is a frontend's already")
+
+
+def _check_modes(pools: list[Table], frontends: list[Table], settings: Settings) -> None:
+    modes: dict[str, str] = {}
+    for table, frontend in zip(frontends, settings.frontends):
+        if "mode" in table.bad:
+            continue
+        users = [(table, frontend.pool)]
+        users += zip(table.tables("route"), (route.pool for route in frontend.routes))
+        for user, pool in users:
+            if modes.setdefault(pool, frontend.mode) != frontend.mode:
+                user.say("pool", f"{pool!r} is for HTTP or for TCP, not for both; make two of it")
+    for table, one in zip(pools, settings.pools):
+        if modes.get(one.name) == "tcp":
+            check_tcp_limits(table.tables("limit"))
+        health = table.table("health")
+        if modes.get(one.name) == "tcp" and health is not None and "path" in health:
+            health.say("path", "servers of a TCP frontend are asked to connect only; leave it out")
+
+
+def filled(settings: Settings) -> Settings:
+    """`settings` with a frontend and a pool, if there are none."""
+    pools = settings.pools or (PoolSettings(),)
+    frontends = settings.frontends or (FrontendSettings(pool=pools[0].name),)
+    return evolve(settings, frontends=frontends, pools=pools)
+
+
+def complete(settings: Settings) -> Settings:
+    """
+    `settings` with a frontend and a pool, if there are none, and with what
+    active checks look like in TCP mode.
+    """
+    settings = filled(settings)
+
+    def checked(pool: PoolSettings) -> PoolSettings:
+        if pool.active is None or settings.mode_of(pool.name) != "tcp":
+            return pool
+        return evolve(pool, active=evolve(pool.active, path=None))
+
+    return evolve(settings, pools=tuple(checked(pool) for pool in settings.pools))

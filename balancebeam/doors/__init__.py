@@ -1,1 +1,0 @@
-"""Clients: how requests come in, and the one spine that they all take."""

@@ -1,0 +1,1 @@
+"""Client connections: the protocols that read requests and write responses."""

@@ -1,0 +1,150 @@
+"""S4's `POST /register` on the port where traffic comes in."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from balancebeam.core.networks import Networks
+from balancebeam.downstream.http1.exchange import HttpExchange
+from balancebeam.protocols.http1.body import ChunkedReader
+from balancebeam.protocols.http1.forwarded import forwarded, forwarded_for
+from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
+
+# Where S4's servers knock.
+PATH = b"/register"
+
+# Networks whose servers may always register.
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+# Octets of a body.
+_MOST = 64 * 1024
+
+# What makes an answer of the body of a request: its status, and its body.
+Answering = Callable[[bytes], "Deferred[tuple[int, bytes]]"]
+
+
+class RegistrationDesk:
+    """
+    Answers those who want to register, instead of a server: those in `networks`
+    and on this machine. Others are refused before anything is done for them.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, spine: BalancerResource, networks: tuple[str, ...], answering: Answering
+    ) -> None:
+        self._spine = spine
+        self._networks = Networks((*LOOPBACK, *networks))
+        self._answering = answering
+
+    def forward(self, exchange: Any, limiter: LimiterSeam) -> None:
+        """Take a request, in the place of the spine."""
+        refusal = None if limiter.idle else limiter.admit(exchange)
+        if refusal is not None:
+            self._spine.refuse(exchange, refusal)
+        elif not self._networks.includes(exchange.client) or _is_passed_on(exchange):
+            exchange.answer(403, "servers do not register from there")
+        elif exchange.method != b"POST":
+            exchange.answer(405, "servers register by POST", ((b"Allow", b"POST"),))
+        elif _is_of_a_page(exchange):
+            exchange.answer(403, "servers register, but no web pages")
+        elif not _is_json(exchange):
+            exchange.answer(415, "the body has to be application/json")
+        else:
+            self._listen(exchange)
+
+    def _listen(self, exchange: HttpExchange) -> None:
+        pending, exchange.pending = exchange.pending, ()
+        body = _Body(exchange, self._heard)
+        exchange.connection = body  # type: ignore[assignment]
+        if exchange.awaits_continue:
+            exchange.invite()
+        for data in pending:
+            body.send_body(data)
+        if not pending and exchange.body_complete:
+            self._heard(exchange, b"")
+
+    def _heard(self, exchange: HttpExchange, body: bytes) -> None:
+        """All of the body is here."""
+        answering = self._answering(body)
+
+        def give(answer: tuple[int, bytes]) -> None:
+            if not exchange.ended:
+                exchange.connection = None
+                exchange.say(answer[0], answer[1])
+
+        def failed(failure: Failure) -> tuple[int, bytes]:
+            self.log.failure("while a server registered", failure)
+            return 500, b'{"status": "error", "data": "something went wrong"}'
+
+        answering.addErrback(failed).addCallback(give)
+        answering.addErrback(lambda failure: self.log.failure("while answering", failure))
+
+
+class _Body:
+    """Stands where a connection to a server would, and keeps what that would get."""
+
+    def __init__(
+        self, exchange: HttpExchange, heard: Callable[[HttpExchange, bytes], None]
+    ) -> None:
+        self._exchange = exchange
+        self._heard = heard
+        self._content = b""
+        self._chunks = ChunkedReader() if exchange.head.length < 0 else None
+
+    def send_body(self, data: bytes) -> None:
+        """More of it, as it is on the wire."""
+        exchange = self._exchange
+        if exchange.ended:
+            return
+        self._content += data if self._chunks is None else self._chunks.feed(data)
+        if len(self._content) > _MOST:
+            exchange.connection = None
+            exchange.answer(413, "the request body is too large")
+        elif exchange.body_complete:
+            self._heard(exchange, self._content)
+
+    def abandon(self) -> None:
+        """The client has gone; nobody waits for the answer."""
+
+    def pause_reading(self) -> None:
+        """The answer is short."""
+
+    def resume_reading(self) -> None:
+        """The answer is short."""
+
+
+def _is_json(exchange: HttpExchange) -> bool:
+    kinds = exchange.field_values(b"content-type")
+    plain = [kind.partition(b";")[0].strip().lower() for kind in kinds]
+    return plain == [b"application/json"]
+
+
+def _is_passed_on(exchange: HttpExchange) -> bool:
+    """
+    Whether a proxy has sent this for somebody of whom nothing is known, as it is
+    not trusted or did not tell. It may stand on this machine, and have the world
+    for its clients.
+    """
+    peer, extras = exchange.channel.client, exchange.head.extras
+    if exchange.client != peer:
+        return False
+    if extras.forwarded_for:
+        chain = forwarded_for(extras.forwarded_for)
+    else:
+        chain = forwarded(b",".join(exchange.field_values(b"forwarded")))
+    return any(address != peer for address in chain)
+
+
+def _is_of_a_page(exchange: HttpExchange) -> bool:
+    """
+    Whether a web page has sent this. Traffic comes for any host, so that even a
+    page of that host may be anybody's (DNS rebinding); and no server is a page.
+    """
+    sites = exchange.field_values(b"sec-fetch-site")
+    return bool(exchange.field_values(b"origin")) or any(site != b"none" for site in sites)

@@ -1,0 +1,1 @@
+"""Network primitives on Twisted: transports, the epoll poller, listening sockets, connectors."""

@@ -1,1 +1,0 @@
-"""Watching: what the program tells of what it does."""

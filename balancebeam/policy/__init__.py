@@ -1,1 +1,0 @@
-"""Decisions: pure, given time and randomness, without I/O and without Twisted."""

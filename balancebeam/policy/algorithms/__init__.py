@@ -1,1 +1,0 @@
-"""The algorithms: which server is tried first, and which after it."""

@@ -1,1 +1,0 @@
-"""The limiters: how many requests a key may make."""

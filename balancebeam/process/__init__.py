@@ -1,0 +1,1 @@
+"""The operating-system process: options, signals, hot restart, systemd."""

@@ -1,0 +1,107 @@
+"""
+Listening sockets that somebody else has opened: the service manager
+(sd_listen_fds(3)), or the process that this one succeeds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from balancebeam.core.addresses import TcpAddress
+from balancebeam.server.listeners import Inherited
+
+log = Logger()
+
+# The first descriptor that the service manager hands over.
+FIRST = 3
+
+# Where a predecessor says which descriptors it hands over, by address, and who it is.
+SOCKETS = "BALANCEBEAM_SOCKETS"
+PREDECESSOR = "BALANCEBEAM_PREDECESSOR"
+
+
+def inherited_sockets(
+    environment: MutableMapping[str, str] | None = None,
+) -> Mapping[str, Inherited]:
+    """
+    The sockets that listen, by the texts of their addresses.
+
+    The environment does not tell of them afterwards, so that no other process
+    takes them for its own.
+    """
+    if environment is None:
+        environment = os.environ
+        environment.update(_from_the_beginning())
+    found = _from_predecessor(environment)
+    found.update(_from_manager(environment))
+    return found
+
+
+def _from_the_beginning() -> dict[str, str]:
+    """
+    What the service manager said when the program began. Twisted's endpoints
+    have taken it out of the environment when they were imported.
+    """
+    try:
+        given = Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (os.fsdecode(one).partition("=") for one in given.split(b"\0"))
+    return {name: value for name, _, value in pairs if name in ("LISTEN_PID", "LISTEN_FDS")}
+
+
+def _from_predecessor(environment: MutableMapping[str, str]) -> dict[str, Inherited]:
+    text = environment.pop(SOCKETS, "")
+    if not text or environment.get(PREDECESSOR) != str(os.getppid()):
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        log.warn("{name} is nonsense, and means nothing", name=SOCKETS)
+        return {}
+    return {
+        address: Inherited(*one) for address, one in found.items() if address_of(one[0]) is not None
+    }
+
+
+def _from_manager(environment: MutableMapping[str, str]) -> dict[str, Inherited]:
+    process, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    environment.pop("LISTEN_FDNAMES", None)
+    if process != str(os.getpid()) or not (count.isascii() and count.isdigit()):
+        return {}
+    found = {}
+    for descriptor in range(FIRST, FIRST + int(count)):
+        address = address_of(descriptor)
+        if address is None:
+            log.warn("descriptor {number} is no socket that listens", number=descriptor)
+        else:
+            os.set_inheritable(descriptor, False)
+            found[address] = Inherited(descriptor, lasting=True)
+    return found
+
+
+def address_of(descriptor: int) -> str | None:
+    """Where the socket `descriptor` listens, as addresses are written; `None` if it does not."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return None
+        with socket.socket(fileno=os.dup(descriptor)) as listening:
+            if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return None
+            name = listening.getsockname()
+            if listening.family == socket.AF_UNIX:
+                return f"unix:{os.fsdecode(name)}"
+            if listening.family in (socket.AF_INET, socket.AF_INET6):
+                return str(TcpAddress(name[0], name[1]))
+            return None
+    except OSError:
+        return None

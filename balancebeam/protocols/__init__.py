@@ -1,0 +1,1 @@
+"""Wire formats as pure code: no I/O and no Twisted."""

@@ -1,0 +1,1 @@
+"""The request pipeline, the same for every downstream protocol."""

@@ -1,0 +1,148 @@
+"""An exchange of messages: a request and its response."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from balancebeam.core.failures import UpstreamFailure
+from balancebeam.protocols.http1.fields import field_values
+from balancebeam.protocols.http1.request_rules import RequestHead
+from balancebeam.protocols.http1.response_head import ResponseHead
+from balancebeam.proxy.exchange import BUFFER, Exchange
+from balancebeam.upstream.http1_connection import UpstreamConnection
+
+if TYPE_CHECKING:
+    from balancebeam.proxy.dispatcher import BalancerResource
+
+
+class MessageExchange(Exchange):
+    """
+    What the doors for HTTP have in common.
+
+    `wire` is the head as it goes to a server; what is `pending` is body, in
+    wire form. `awaits_continue` tells that the client will send when the
+    server tells it to. `begun` is when the request was read, in seconds since
+    the epoch, if anybody wants to know; `octets` is the length of the body that
+    the client gets.
+    """
+
+    connection: UpstreamConnection | None = None
+    body_complete = True
+    awaits_continue = False
+    upgrade = b""
+    begun = 0.0
+    octets = 0
+    _sent: list[bytes] | None = None
+    _sent_octets = 0
+
+    def __init__(
+        self, spine: BalancerResource, head: RequestHead, wire: bytes, client: str
+    ) -> None:
+        self.spine = spine
+        self.head = head
+        self.method = head.method
+        if head.extras.upgrade:
+            self.upgrade = head.extras.upgrade
+        self.wire = wire
+        self.client = client
+        self.last_hop = head.last_hop
+
+    @property
+    def host(self) -> bytes | None:
+        return self.head.host
+
+    @property
+    def target(self) -> bytes:
+        return self.head.target
+
+    def field_values(self, name: bytes) -> list[bytes]:
+        return field_values(self.head.wire, name)
+
+    # For doors to call.
+
+    def expect_body(self) -> None:
+        """There is a body, and it will come in by `upload`."""
+        self.awaits_continue = self.head.extras.expects_continue
+        self.body_complete = False
+        self._sent = []
+
+    def upload(self, data: bytes, last: bool) -> None:
+        """More of the request's body, in wire form; `last` when it is complete."""
+        if last:
+            self.body_complete = True
+        if not data:
+            return
+        self.awaits_continue = False
+        if self._sent is not None:
+            self._sent_octets += len(data)
+            if self._sent_octets > BUFFER:
+                self._sent = None
+            else:
+                self._sent.append(data)
+        if self.connection is not None:
+            self.connection.send_body(data)
+        else:
+            self.hold(data, last)
+
+    # For the spine to call.
+
+    def rewind(self) -> bool:
+        if self.body_complete and not self.head.length:
+            return True
+        if self._sent is None:
+            return False
+        self.pending = self._sent.copy()
+        self._pending_octets = self._sent_octets
+        return True
+
+    # For the pool and a connection to call; a door says how.
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the server cannot answer because the client has yet to send."""
+        return not (self.body_complete or self.upload_paused or self.awaits_continue)
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether the client takes nothing; doors with sweeps of their own know better."""
+        return False
+
+    @abstractmethod
+    def informational(self, head: ResponseHead) -> None:
+        """See `Asker.informational`."""
+
+    @abstractmethod
+    def respond_whole(self, head: ResponseHead, body: bytes) -> None:
+        """See `Asker.respond_whole`."""
+
+    @abstractmethod
+    def respond(self, head: ResponseHead, length: int) -> None:
+        """See `Asker.respond`."""
+
+    @abstractmethod
+    def relay(self, data: bytes) -> None:
+        """See `Asker.relay`."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """See `Asker.flush`."""
+
+    @abstractmethod
+    def finish(self, content: bytes, trailers: bytes) -> None:
+        """See `Asker.finish`."""
+
+    @abstractmethod
+    def cut(self, why: UpstreamFailure) -> None:
+        """See `Asker.cut`."""
+
+    @abstractmethod
+    def switch(self, head: ResponseHead) -> None:
+        """See `Asker.switch`."""
+
+    @abstractmethod
+    def tunnel_data(self, data: bytes) -> None:
+        """See `Asker.tunnel_data`."""
+
+    @abstractmethod
+    def tunnel_ended(self, clean: bool) -> None:
+        """See `Asker.tunnel_ended`."""

@@ -1,0 +1,1 @@
+"""Rate limiting algorithms: pure code that counts requests by key."""

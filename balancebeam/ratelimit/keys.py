@@ -1,0 +1,105 @@
+"""Under which key a request is counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Callable, Optional
+
+from balancebeam.core.uri import is_below, normal_path, plain_host
+from balancebeam.ratelimit.interfaces import LimitedRequest
+
+# What a request is counted under; `None` if the limit is not about it.
+KeyMaker = Callable[[LimitedRequest], Optional[bytes]]
+
+# Longer keys are hashed, so that nobody fills the memory with long ones.
+_LONGEST = 24
+
+# Fields that do not go on, or not as they came.
+_OWNED = frozenset(
+    (
+        *("connection", "content-length", "forwarded", "http2-settings", "keep-alive", "te"),
+        *("trailer", "transfer-encoding", "upgrade", "via"),
+    )
+)
+
+_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def key_maker(names: Sequence[str], ipv6_prefix: int = 64) -> KeyMaker:
+    """
+    What makes keys of all that is in `names`: "client", "host",
+    "header:NAME" or "path:/PREFIX"; a path only says which requests count.
+    IPv6 clients are counted by their first `ipv6_prefix` bits.
+
+    Raises `ValueError`, saying what would be right.
+    """
+    if not names:
+        raise ValueError("a limit needs a key; give one such as client")
+    makers = [_one(name, ipv6_prefix) for name in names]
+    return makers[0] if len(makers) == 1 else _joined(makers)
+
+
+def _one(name: str, ipv6_prefix: int) -> KeyMaker:
+    kind, _, rest = name.partition(":")
+    if name == "client":
+        return _client_key(ipv6_prefix)
+    if name == "host":
+        return lambda request: _short(plain_host(request.host or b""))
+    if kind == "header" and _FIELD_NAME.fullmatch(rest):
+        return _field_key(rest.lower().replace("_", "-"))
+    if kind == "path" and rest.startswith("/"):
+        prefix = normal_path(rest.encode())
+        return lambda request: prefix[-16:] if is_below(request.target, prefix) else None
+    raise ValueError(f"{name!r} is no key; give client, host, header:NAME or path:/PREFIX")
+
+
+def _field_key(name: str) -> KeyMaker:
+    if name in _OWNED or name.startswith(("x-forwarded-", "proxy-")):
+        raise ValueError(f"header:{name} is the proxy's own business; give another field")
+    field = name.encode()
+
+    def make(request: LimitedRequest) -> bytes:
+        values = request.field_values(field)
+        # Servers take the first of several lines, or the last. Those who send
+        # several are counted together, so that none is a way out.
+        return _short(values[0]) if len(values) == 1 else b"\n%d" % min(len(values), 2)
+
+    return make
+
+
+def _client_key(ipv6_prefix: int) -> KeyMaker:
+    if not 0 < ipv6_prefix <= 128:
+        raise ValueError(f"{ipv6_prefix} is no length of an IPv6 prefix; give 1 to 128")
+    octets, bits = divmod(ipv6_prefix, 8)
+
+    def make(request: LimitedRequest) -> bytes:
+        key = request.client_key
+        if len(key) != 16:
+            return key
+        short = key[:octets]
+        if bits:
+            short += bytes((key[octets] >> (8 - bits) << (8 - bits),))
+        # Never as short as that of an IPv4 client.
+        return short.ljust(5, b"\0")
+
+    return make
+
+
+def _joined(makers: Sequence[KeyMaker]) -> KeyMaker:
+    def make(request: LimitedRequest) -> bytes | None:
+        parts = []
+        for maker in makers:
+            part = maker(request)
+            if part is None:
+                return None
+            # With its length, so that no two lists of parts look the same.
+            parts.append(b"%d:%b" % (len(part), part))
+        return _short(b"".join(parts))
+
+    return make
+
+
+def _short(key: bytes) -> bytes:
+    return key if len(key) <= _LONGEST else blake2b(key, digest_size=16).digest()

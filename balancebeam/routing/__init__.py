@@ -1,0 +1,1 @@
+"""Route tables: pure code that maps a request to its route."""

@@ -1,0 +1,62 @@
+"""Which requests a route is for."""
+
+from __future__ import annotations
+
+import re
+
+from balancebeam.core.uri import routed_path
+
+_PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_\-.]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
+
+
+class RouteRule:
+    """
+    Requests for `host`, without regard to case or port, and `path`, a prefix on
+    segment boundaries: "/v1" is /v1 and all below /v1/. A host "*.example.org"
+    stands for all names below example.org, but not for that itself.
+
+    Paths are compared as most servers read them: percent-encoding undone,
+    slashes merged, dots resolved. Raises `ValueError`.
+    """
+
+    def __init__(self, host: str | None = None, path: str | None = None) -> None:
+        self._names: bytes | None = None
+        self._below: bytes | None = None
+        if host is not None:
+            plain = host.lower().removesuffix(".")
+            if _PATTERN.fullmatch(plain) is None or ".." in plain:
+                raise ValueError(f"{host!r} is no host; give a name such as api.example.org")
+            if plain.startswith("*."):
+                self._below = plain[1:].encode()
+            else:
+                self._names = plain.encode()
+        self._path: bytes | None = None
+        if path is not None and path != "/":
+            if not path.startswith("/") or "?" in path or "#" in path:
+                raise ValueError(f"{path!r} is no path; give one such as /v1")
+            self._path = routed_path(path.encode()).rstrip(b"/")
+        elif path == "/":
+            self._path = b""
+
+    def matches(self, host: bytes, path: bytes) -> bool:
+        """
+        Whether a request is meant: `host` as `plain_host` gives it, `path` as
+        `routed_path` does.
+        """
+        if self._names is not None and host != self._names:
+            return False
+        if self._below is not None and not host.endswith(self._below):
+            return False
+        prefix = self._path
+        return not prefix or path == prefix or path.startswith(prefix + b"/")
+
+
+class ExactPath:
+    """Requests for just this path, of whatever host."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+
+    def matches(self, host: bytes, path: bytes) -> bool:
+        """See `RouteRule.matches`."""
+        return path == self._path

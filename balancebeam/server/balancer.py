@@ -1,0 +1,453 @@
+"""
+The balancer as a tree of services.
+
+Starting the tree listens; stopping it closes everything. The children have
+names, so that whoever embeds the balancer finds them:
+
+    balancer.getServiceNamed("frontend:web")  the clients of a frontend
+    balancer.getServiceNamed("pool:app")      the servers of a pool; of its children
+        .getServiceNamed("selector")          says which server is tried first,
+        .getServiceNamed("health")            knows which are out, and why,
+        .getServiceNamed("checker")           asks how they are, if that is wanted,
+        .getServiceNamed("pool")              has the connections to them
+    balancer.getServiceNamed("limiter")       who is admitted
+    balancer.getServiceNamed("listeners")     the listening sockets
+    balancer.getServiceNamed("access-logs")   the files of what has ended
+    balancer.getServiceNamed("admin")         the operator's way in, if there is one
+
+What the first pool has is found by its short name as well: `selector`, `health`,
+`checker`, `pool`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from attrs import define
+from twisted.application import service
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from balancebeam.admin.auth import Guard
+from balancebeam.admin.operations import Operator
+from balancebeam.admin.service import AdminService, asker, guard_for
+from balancebeam.admission.admission import Scopes
+from balancebeam.admission.limiter import LimiterService
+from balancebeam.config.diff import differences
+from balancebeam.core.errors import StartError
+from balancebeam.core.interfaces import Random
+from balancebeam.core.settings import FrontendSettings, Settings
+from balancebeam.net import transport
+from balancebeam.net.poller import batching_reactor
+from balancebeam.net.ticker import Ticker, sweep_interval
+from balancebeam.observability.access_log import AccessLogs
+from balancebeam.observability.connection_log import ConnectionLog
+from balancebeam.observability.log_file import LogFile
+from balancebeam.observability.observers import tell_all
+from balancebeam.proxy.client_address import TrustedProxies
+from balancebeam.proxy.dispatcher import BalancerResource
+from balancebeam.proxy.exchange import Observer
+from balancebeam.proxy.forwarding import Onward, make_ids
+from balancebeam.server.demo import DemoService
+from balancebeam.server.frontend import FrontendService, Inside
+from balancebeam.server.listeners import (
+    Entrance,
+    Inherited,
+    ListenersService,
+    check_endpoint,
+    place_of,
+    speak_plainly,
+)
+from balancebeam.server.pool import PoolService, Surroundings
+from balancebeam.server.retired import Leaving
+from balancebeam.server.route_tables import Ways
+from balancebeam.state.service import StateService, collect, nothing_to_save, restore
+from balancebeam.upstream.connection_pool import Connect
+from balancebeam.upstream.resolver import Names
+from balancebeam.upstream.server_set import Directory
+
+
+@define
+class Plan:
+    """All of a change that can fail, done; nothing of it is in use yet."""
+
+    settings: Settings
+    scopes: Scopes
+    logs: Mapping[str, LogFile]
+    opened: dict[Any, Entrance]
+    guard: Guard | None
+
+
+class BalancerService(service.MultiService):
+    """
+    Everything one balancer consists of.
+
+    `resource` is the spine of the first frontend's pool, for mounting in a
+    `twisted.web` tree; where nothing is bound that is the only way in. `clock`
+    gives seconds and never runs backwards, for limits; without one the
+    reactor's is taken. `source` says by which settings to go when everything is
+    read again. `inherit` finds sockets that listen already, by address.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        random: Random,
+        connect: Connect = transport.connect,
+        clock: Callable[[], float] | None = None,
+        source: Callable[[], Settings] | None = None,
+        inherit: Callable[[], Mapping[str, Inherited]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.reactor = reactor
+        self.draining = False
+        self.reloads = self.reloads_failed = 0
+        # When it was last, in seconds since the epoch.
+        self.reloaded_at = 0.0
+        self._source = source or (lambda: self.settings)
+        self.operator = Operator(self, asker(reactor))
+        self.admin: AdminService | None = None
+        self.state: StateService | None = None
+        self.pools: dict[str, PoolService] = {}
+        self.frontends: dict[str, FrontendService] = {}
+        self.leaving = Leaving(self)
+        self.ticker = Ticker(reactor, _interval(settings))
+        data_reactor = batching_reactor(reactor)
+        self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
+        self._ways = Ways(self.limiter, self.operator)
+        self.access_logs = AccessLogs(self.ticker, self.ticker.time)
+        self._around = Surroundings(
+            reactor, data_reactor, self.ticker, Names(reactor, self.ticker), random, connect
+        )
+        self.listeners = ListenersService(reactor, data_reactor, inherit)
+        for frontend in settings.frontends:
+            for address in frontend.bind:
+                check_endpoint(address, reactor)
+        # Twisted starts children in this order, and what is listened to comes last.
+        self.ticker.setServiceParent(self)
+        self.limiter.setServiceParent(self)
+        # Stopped after those who write to them.
+        self.access_logs.setServiceParent(self)
+        self.demo: DemoService | None = None
+        self._adopt(self._plan(settings))
+        self.listeners.setServiceParent(self)
+        self.ticker.add(self.leaving.sweep)
+
+    # What there is.
+
+    @property
+    def directory(self) -> Directory:
+        """The servers of the first pool."""
+        return self.first_pool.directory
+
+    @property
+    def first_pool(self) -> PoolService:
+        """Where servers register, and what is mounted."""
+        frontends = self.settings.frontends
+        return self.pools[frontends[0].pool if frontends else self.settings.pools[0].name]
+
+    @property
+    def frontend(self) -> FrontendService:
+        """The first frontend."""
+        return next(iter(self.frontends.values()))
+
+    @property
+    def resource(self) -> BalancerResource:
+        """The spine of the first pool."""
+        return self.first_pool.spine
+
+    def getServiceNamed(self, name: str) -> service.IService:
+        for tree in (self, self.first_pool):
+            if name in tree.namedServices:
+                found: service.IService = tree.namedServices[name]
+                return found
+        raise KeyError(name)
+
+    # Starting and stopping.
+
+    def privilegedStartService(self) -> None:
+        # Here, so that `twistd --uid` may use low ports.
+        self._listen()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        self.draining = False
+        self._listen()
+        super().startService()
+
+    def _listen(self) -> None:
+        clients = self._clients()
+        problems: list[str] = []
+        opened: dict[Any, Entrance] = {}
+        try:
+            self.access_logs.open()
+        except StartError as error:
+            problems += error.problems
+        try:
+            opened = self._open(clients, self.settings)
+        except StartError as error:
+            problems += error.problems
+        if problems:
+            self.access_logs.close()
+            self.listeners.use({}, opened)
+            speak_plainly()
+            raise StartError.of(problems)
+        self.listeners.use(clients, opened)
+
+    def stopService(self) -> Any:
+        self.operator.stop()
+        return super().stopService()
+
+    def drain(self, followed: bool = False) -> Deferred[None]:
+        """
+        Let everybody go: listen no more, close idle clients, and let the others
+        finish, but for no longer than the settings say. Fires when nobody is
+        left. One that is `followed` by another leaves the operator to that.
+        """
+        self.draining = True
+        # Who operates it may want to see how it goes.
+        admin = None if followed else self.admin
+        if self.running:
+            self.listeners.use({} if admin is None else admin.clients(), {})
+        for frontend in self.frontends.values():
+            frontend.drain()
+
+        def drained(everybody: bool) -> None:
+            if not everybody:
+                self.log.warn("the time for draining is over, and not everybody has left")
+
+        waiting = self.ticker.wait_for(self._deserted, self.settings.drain_timeout)
+        return waiting.addCallback(drained)
+
+    def _deserted(self) -> bool:
+        if any(one.busy for one in (*self.frontends.values(), *self.leaving)):
+            return False
+        # Some came by a door that is not ours.
+        return not any(pool.occupied for pool in self.pools.values())
+
+    # Changing everything while it runs.
+
+    def apply(self, settings: Settings) -> None:
+        """
+        Go by `settings` from now on. What they do not change is not touched, and
+        nothing in progress is cut. Raises `StartError`, and then nothing has
+        changed, if a part of it cannot be had.
+        """
+        self._adopt(self._plan(settings))
+        self.ticker.sweep_every(_interval(settings))
+
+    def reload(self) -> list[str]:
+        """
+        Read the settings again, and go by them; what has changed, a line each.
+        Raises `StartError`, and then nothing has changed.
+        """
+        try:
+            if self.draining:
+                raise StartError.of(["it is stopping"])
+            settings = self._source()
+            changed = differences(self.settings, settings)
+            self.apply(settings)
+        except StartError as refused:
+            self.reloads_failed += 1
+            for problem in refused.problems:
+                self.log.error("not reloaded: {problem}", problem=problem)
+            raise
+        # A server that was registered, and is configured by now, leaves with the file's next.
+        self.save()
+        self.reloads += 1
+        self.reloaded_at = self.ticker.time()
+        for line in changed or ["nothing has changed"]:
+            self.log.info("reloaded: {line}", line=line)
+        return changed
+
+    def save(self) -> Deferred[None]:
+        """Write down what was set at run time, if that is wanted; never fails."""
+        return nothing_to_save() if self.state is None else self.state.save()
+
+    def unready(self) -> str:
+        """Why no traffic can be served, if it cannot."""
+        if self.draining or not self.running:
+            return "it is stopping" if self.draining else "it is not running"
+        for frontend in self.settings.frontends:
+            if not any(self.pools[frontend.pool].directory.tiers):
+                return f"the pool {frontend.pool} has no server to try"
+        return ""
+
+    def _plan(self, settings: Settings) -> Plan:
+        """Do all that can fail. Raises `StartError`."""
+        try:
+            scopes = self._ways.plan(settings)
+            guard = None if settings.admin is None else guard_for(settings.admin)
+        except ValueError as error:
+            raise StartError.of([str(error)]) from None
+        wanted = [address for frontend in settings.frontends for address in frontend.bind]
+        if settings.admin is not None:
+            wanted.append(settings.admin.bind)
+        logs = self.access_logs.plan(settings.frontends)
+        opened: dict[Any, Entrance] = {}
+        if self.running:
+            try:
+                opened = self._open(wanted, settings)
+            except StartError:
+                self.access_logs.give_up(logs)
+                raise
+        return Plan(settings, scopes, logs, opened, guard)
+
+    def _open(self, wanted: Iterable[Any], settings: Settings) -> dict[Any, Entrance]:
+        said = dict(settings.places)
+        if settings.admin is not None:
+            self.listeners.private = place_of(settings.admin.bind)
+            said.setdefault(str(settings.admin.bind), "--admin")
+        return self.listeners.open(wanted, said)
+
+    def _adopt(self, plan: Plan) -> None:
+        """Make `plan` the truth. Nothing here can fail."""
+        settings = self.settings = plan.settings
+        self.limiter.adopt(plan.scopes)
+        self.access_logs.adopt(settings.frontends, plan.logs)
+        self._adopt_pools(settings)
+        self._adopt_frontends(settings)
+        self._adopt_admin(settings, plan.guard)
+        self._adopt_state(settings.state)
+        if self.running:
+            self.listeners.use(self._clients(), plan.opened)
+        self._adopt_demo(settings.demo)
+
+    def _adopt_pools(self, settings: Settings) -> None:
+        before, self.pools = self.pools, {}
+        for pool in settings.pools:
+            mode = settings.mode_of(pool.name)
+            gate = self._ways.gate(pool.name)
+            known = before.pop(pool.name, None)
+            other_mode = known if known is not None and known.mode != mode else None
+            if other_mode is not None:
+                self.leaving.add(other_mode)
+                known = None
+            if known is None:
+                known = PoolService(pool, mode, gate, self._around)
+                known.setServiceParent(self)
+                if other_mode is not None:
+                    # The servers are others now, but the operator's wishes the same.
+                    restore(collect({pool.name: other_mode}), {pool.name: known}, self.log)
+            else:
+                known.apply(pool)
+            known.spine.limiter = gate
+            known.spine.observer = None
+            self.pools[pool.name] = known
+        for gone in before.values():
+            self.leaving.add(gone)
+
+    def _adopt_frontends(self, settings: Settings) -> None:
+        before, self.frontends = self.frontends, {}
+        for frontend in settings.frontends:
+            inside = Inside(self._ways.table(frontend, self.pools), self._observer(frontend))
+            known = before.pop(frontend.name, None)
+            if known is not None and known.settings.mode != frontend.mode:
+                self.leaving.add(known)
+                known = None
+            if known is None:
+                known = FrontendService(frontend, inside, self.ticker, self._around.random)
+                known.setServiceParent(self)
+            else:
+                known.apply(frontend, inside)
+            self.frontends[frontend.name] = known
+        if settings.frontends:
+            self._tell_web_door(settings.frontends[0])
+        for gone in before.values():
+            self.leaving.add(gone)
+
+    def _tell_web_door(self, frontend: FrontendSettings) -> None:
+        """What comes in through a `twisted.web` tree is treated as by `frontend`."""
+        spine = self.pools[frontend.pool].spine
+        spine.trusted = TrustedProxies(frontend.trusted_proxies)
+        spine.onward = Onward(frontend.forwarding, make_ids(self._around.random))
+        spine.idle_timeout = frontend.timeouts.idle
+        spine.limiter = self.frontends[frontend.name].site.default.limiter
+        spine.observer = self.access_logs.observer(frontend)
+
+    def _observer(self, frontend: FrontendSettings) -> Observer | None:
+        talkative = ConnectionLog(self.reactor.seconds) if frontend.log_connections else None
+        return tell_all(self.access_logs.observer(frontend), talkative)
+
+    def _clients(self) -> dict[Any, Any]:
+        doors: list[FrontendService | AdminService] = [*self.frontends.values()]
+        if self.admin is not None:
+            doors.append(self.admin)
+        return {address: one for door in doors for address, one in door.clients().items()}
+
+    def _adopt_admin(self, settings: Settings, guard: Guard | None) -> None:
+        if settings.admin is None or guard is None:
+            if self.admin is not None:
+                self.admin.disownServiceParent()
+                self.admin = None
+            return
+        if self.admin is None:
+            self.admin = AdminService(self, self.operator, self.reactor)
+            self.admin.setServiceParent(self)
+        self.admin.apply(settings.admin, guard)
+
+    def _adopt_state(self, path: str | None) -> None:
+        if self.state is not None and self.state.path != path:
+            self.state.disownServiceParent()
+            self.state = None
+        if self.state is None and path is not None:
+            self.state = StateService(path, lambda: self.pools, self._defer_to_thread)
+            self.state.setServiceParent(self)
+
+    def _defer_to_thread(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        deferred: Deferred[Any] = deferToThreadPool(
+            self.reactor, self.reactor.getThreadPool(), call, *arguments
+        )
+        return deferred
+
+    def _adopt_demo(self, count: int) -> None:
+        if self.demo is None and count:
+            self.demo = DemoService(count, self.directory, self.reactor)
+            self.demo.setServiceParent(self)
+        elif self.demo is not None and (
+            self.demo.count != count or self.demo.directory is not self.directory
+        ):
+            self.demo.disownServiceParent()
+            self.demo = None
+            self._adopt_demo(count)
+
+
+def _interval(settings: Settings) -> float:
+    limits = [0.0]
+    for pool in settings.pools:
+        limits += (pool.timeouts.connect, pool.timeouts.upstream)
+    for frontend in settings.frontends:
+        times = frontend.timeouts
+        limits += (times.header, times.idle, times.tunnel)
+    return sweep_interval(*(limit for limit in limits if limit))
+
+
+def make_balancer(
+    settings: Settings,
+    reactor: Any = None,
+    random: Random | None = None,
+    source: Callable[[], Settings] | None = None,
+    inherit: Callable[[], Mapping[str, Inherited]] | None = None,
+) -> BalancerService:
+    """
+    The service tree for `settings`; touches no socket before it is started.
+
+    The reactor defaults to the global one, `random` to the system's. See
+    `BalancerService` for the others.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    if random is None:
+        from random import SystemRandom
+
+        random = SystemRandom()
+    return BalancerService(
+        settings, reactor, random, clock=time.monotonic, source=source, inherit=inherit
+    )

@@ -1,0 +1,103 @@
+"""One frontend: who comes in, and where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+from twisted.application import service
+
+from balancebeam.core.addresses import ListenAddress, ProxiedAddress
+from balancebeam.core.interfaces import Random
+from balancebeam.core.settings import FrontendSettings
+from balancebeam.downstream.http1.factory import BalancerSite
+from balancebeam.downstream.proxy_protocol import ProxiedSite
+from balancebeam.downstream.tcp.session import TcpSite
+from balancebeam.net.ticker import Ticker
+from balancebeam.proxy.client_address import TrustedProxies
+from balancebeam.proxy.exchange import Observer
+from balancebeam.proxy.forwarding import Onward, make_ids
+from balancebeam.routing.route_table import RouteTable
+from balancebeam.server.listeners import Clients
+
+
+@frozen
+class Inside:
+    """What a frontend leads to: the routes, and who is told of requests that have ended."""
+
+    table: RouteTable
+    observer: Observer | None = None
+
+
+class FrontendService(service.Service):
+    """The clients of one frontend, who are served by `site`."""
+
+    def __init__(
+        self, settings: FrontendSettings, inside: Inside, ticker: Ticker, random: Random
+    ) -> None:
+        self.name = f"frontend:{settings.name}"
+        self.settings = settings
+        self._table = inside.table
+        self._ticker = ticker
+        self._random = random
+        self.site: BalancerSite | TcpSite
+        if settings.mode == "tcp":
+            self.site = TcpSite(inside.table, ticker, settings.timeouts)
+        else:
+            self.site = BalancerSite(
+                inside.table, ticker, settings.timeouts, *self._manners(), settings.max_body
+            )
+        self.site.observer = inside.observer
+        self._proxied = ProxiedSite(self.site)
+
+    def _manners(self) -> tuple[TrustedProxies, Onward]:
+        settings = self.settings
+        trusted = TrustedProxies(settings.trusted_proxies)
+        return trusted, Onward(settings.forwarding, make_ids(self._random))
+
+    def apply(self, settings: FrontendSettings, inside: Inside) -> None:
+        """Go by these from now on; connections that are open stay."""
+        self.settings = settings
+        self._table = inside.table
+        site = self.site
+        site.timeouts = settings.timeouts
+        site.route(inside.table)
+        site.observer = inside.observer
+        if isinstance(site, BalancerSite):
+            site.max_body = settings.max_body
+            site.tell(*self._manners())
+
+    def clients(self) -> Mapping[ListenAddress, Clients]:
+        """Who serves those that come in at each address."""
+        return {
+            address: self._proxied if isinstance(address, ProxiedAddress) else self.site
+            for address in self.settings.bind
+        }
+
+    def drain(self) -> None:
+        """Let clients go as soon as nothing is in progress."""
+        self.site.drain()
+
+    def leads_to(self, pool: Any) -> bool:
+        """Whether a client's next request may be one for `pool`, a service."""
+        routes = (self._table.default, *self._table.routes)
+        return any(route.spine is getattr(pool, "spine", None) for route in routes)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any client is connected."""
+        return self.site.busy
+
+    def dismiss(self) -> None:
+        """It is gone for good."""
+        self._ticker.remove(self.site.sweep)
+        self._ticker.remove(self._proxied.sweep)
+
+    def startService(self) -> None:
+        super().startService()
+        self.site.begin()
+
+    def stopService(self) -> Any:
+        self.site.close_all()
+        return super().stopService()

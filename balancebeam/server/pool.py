@@ -1,0 +1,193 @@
+"""One pool: its servers and all that watches, chooses and reaches them, as a service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.application import service
+
+from balancebeam.balancing.registry import ALGORITHMS
+from balancebeam.core.interfaces import Random
+from balancebeam.core.settings import ActiveChecks, Origin, PoolSettings, Retries, ServerSettings
+from balancebeam.net.ticker import Ticker
+from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
+from balancebeam.upstream.connection_pool import Connect, ConnectionPool
+from balancebeam.upstream.health.service import HealthService
+from balancebeam.upstream.health.thresholds import ActiveHealth
+from balancebeam.upstream.resolver import Names
+from balancebeam.upstream.selector import SelectorService
+from balancebeam.upstream.server_set import Directory, Server
+from balancebeam.upstream.tcp_pool import TcpPool
+
+
+@frozen
+class Surroundings:
+    """What all pools share. Data connections are served by `data_reactor`."""
+
+    reactor: Any
+    data_reactor: Any
+    ticker: Ticker
+    names: Names
+    random: Random
+    connect: Connect
+
+
+class PoolService(service.MultiService):
+    """
+    The servers of one pool, for requests or, in `mode` "tcp", for connections.
+
+    `spine` is the way of a request; `gate` is asked about those that come
+    through no frontend.
+    """
+
+    def __init__(
+        self, settings: PoolSettings, mode: str, gate: LimiterSeam, around: Surroundings
+    ) -> None:
+        super().__init__()
+        self.name = f"pool:{settings.name}"
+        self.settings = settings
+        self.mode = mode
+        self._around = around
+        ticker = around.ticker
+        self.directory = Directory(settings.servers)
+        self.selector = SelectorService(self._make_algorithm, self.directory)
+        self.health = HealthService(self.directory, ticker, *_health(settings))
+        kind = TcpPool if mode == "tcp" else ConnectionPool
+        self.connections = kind(
+            around.data_reactor,
+            around.names,
+            settings.timeouts,
+            ticker,
+            around.connect,
+            self.health.failed,
+        )
+        self.spine = BalancerResource(
+            self.selector, self.health, gate, self.connections, self._retries(), settings.waiting
+        )
+        self.spine.pool_name = settings.name
+        self.checker: service.IService | None = None
+        for child in (self.selector, self.health, self.connections):
+            child.setServiceParent(self)
+        self._begin_checks()
+
+    # When the settings change.
+
+    def apply(self, settings: PoolSettings) -> None:
+        """Go by `settings` from now on. What they do not change is not touched."""
+        before, self.settings = self.settings, settings
+        self._apply_servers(before.servers, settings.servers)
+        self.connections.timeouts = settings.timeouts
+        self.spine.configure(self._retries(), settings.waiting)
+        if _health(before) != _health(settings):
+            self.health.configure(*_health(settings))
+        if before.active != settings.active:
+            self._end_checks()
+            self._begin_checks()
+            if settings.active is None:
+                self.health.forget_checks()
+        if before.algorithm != settings.algorithm:
+            self.selector.use(self._make_algorithm)
+        for server in self.directory.servers:
+            followed = self.selector.follows_load or server.answers is not None
+            server.watch(followed=followed)
+
+    def _apply_servers(
+        self, before: Sequence[ServerSettings], wanted: Sequence[ServerSettings]
+    ) -> None:
+        directory = self.directory
+        old = {settings.address: settings for settings in before}
+        new = {settings.address: settings for settings in wanted}
+        for server in list(directory.servers):
+            if server.address not in new and server.origin is Origin.CONFIGURED:
+                directory.remove(server)
+        for address, settings in new.items():
+            known = directory.find(address)
+            if settings == old.get(address):
+                # One that is not there was taken out by the operator.
+                continue
+            if known is None:
+                directory.add(settings)
+            else:
+                self._change(known, old.get(address), settings)
+        places = {address: place for place, address in enumerate(new)}
+        directory.sort(lambda server: places.get(server.address, len(places)))
+
+    def _change(
+        self, server: Server, before: ServerSettings | None, settings: ServerSettings
+    ) -> None:
+        """What the operator has set stays, unless it is just this that has changed."""
+        server.origin = Origin.CONFIGURED
+        server.configure(settings)
+        if before is None or before.weight != settings.weight:
+            self.health.set_weight(server, settings.weight)
+        else:
+            self.directory.changed(server)
+
+    # Parts.
+
+    def _make_algorithm(self) -> Any:
+        return ALGORITHMS[self.settings.algorithm](self._around.random)
+
+    def _retries(self) -> Retries:
+        if self.mode == "tcp":
+            # A client is closed only when there is no server left to try.
+            return evolve(self.settings.retries, attempts=sys.maxsize)
+        return self.settings.retries
+
+    def _begin_checks(self) -> None:
+        active = self.settings.active
+        if active is None:
+            return
+        # Imported here because treq, which checks need, takes its time.
+        from balancebeam.upstream.health.checker import CheckerService
+        from balancebeam.upstream.health.probes import probe_for
+
+        reactor = self._around.reactor
+        probe = probe_for(active, reactor)
+        checker = CheckerService(probe, active, self.directory, self.health, reactor)
+        checker.setServiceParent(self)
+        self.checker = checker
+
+    def _end_checks(self) -> None:
+        checker: Any = self.checker
+        self.checker = None
+        if checker is not None:
+            checker.disownServiceParent()
+
+    # When the pool is no more.
+
+    def drain(self) -> None:
+        """Keep nothing that is not in use."""
+        self._end_checks()
+        for server in self.directory.servers:
+            server.retire()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request, or connection, is not over."""
+        return bool(self.connections.connections or self.connections.attempts) or self.occupied
+
+    @property
+    def occupied(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return bool(self.spine.waiting) or any(
+            server.in_flight for server in (*self.directory.servers, *self.directory.leaving)
+        )
+
+    def dismiss(self) -> None:
+        """It is gone for good."""
+        for part in (self.health, self.connections, self.spine):
+            self._around.ticker.remove(part.sweep)
+
+
+def _health(settings: PoolSettings) -> tuple[Any, ...]:
+    checks = settings.active or ActiveChecks()
+    return (
+        settings.passive,
+        ActiveHealth(checks.fall, checks.rise),
+        settings.slow_start,
+        settings.timeouts.upstream,
+    )

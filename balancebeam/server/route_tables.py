@@ -1,0 +1,84 @@
+"""The ways from frontends to pools, and the limits that stand along them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
+from balancebeam.admin.operations import Operator
+from balancebeam.admin.registration import register
+from balancebeam.admission.access_list import AccessList
+from balancebeam.admission.admission import Gate, Scopes
+from balancebeam.admission.limiter import LimiterService
+from balancebeam.core.settings import FrontendSettings, Settings
+from balancebeam.downstream.registration import PATH, RegistrationDesk
+from balancebeam.routing.matchers import ExactPath, RouteRule
+from balancebeam.routing.route_table import Route, RouteTable, Rule
+from balancebeam.server.pool import PoolService
+
+
+class Ways:
+    """
+    Makes the route tables of frontends.
+
+    A limit is known by what it is for, its scope, so that it keeps its counts
+    when routes come before it or pools beside it.
+    """
+
+    def __init__(self, limiter: LimiterService, operator: Operator) -> None:
+        self._limiter = limiter
+        self._operator = operator
+
+    def plan(self, settings: Settings) -> Scopes:
+        """The limits that `settings` want. Raises `ValueError`."""
+        wanted = {_pool_scope(pool.name): pool.limits for pool in settings.pools}
+        for frontend in settings.frontends:
+            wanted[_frontend_scope(frontend)] = frontend.limits
+            for route in frontend.routes:
+                wanted[_route_scope(frontend, route.host, route.path)] = route.limits
+        return self._limiter.plan(wanted)
+
+    def gate(self, pool: str) -> Gate:
+        """What everybody has to pass who comes to this pool."""
+        return self._limiter.gate(self._limiter.scopes[_pool_scope(pool)])
+
+    def table(self, frontend: FrontendSettings, pools: Mapping[str, PoolService]) -> RouteTable:
+        """Where the requests go that come in at `frontend`."""
+        access = AccessList(frontend.allow, frontend.deny)
+        scopes = self._limiter.scopes
+
+        def route(pool: str, rule: Rule, own: str | None = None) -> Route:
+            limits = scopes[_frontend_scope(frontend)]
+            limits += (scopes[own] if own else ()) + scopes[_pool_scope(pool)]
+            return Route(pools[pool].spine, self._limiter.gate(limits, access), rule)
+
+        routes = []
+        if frontend.registration:
+            desk = self._desk(frontend, pools[frontend.pool])
+            routes.append(evolve(route(frontend.pool, ExactPath(PATH)), entry=desk))
+        for one in frontend.routes:
+            own = _route_scope(frontend, one.host, one.path)
+            routes.append(route(one.pool, RouteRule(one.host, one.path), own))
+        return RouteTable(route(frontend.pool, RouteRule()), routes)
+
+    def _desk(self, frontend: FrontendSettings, pool: PoolService) -> RegistrationDesk:
+        """Where servers register, into the frontend's own pool."""
+
+        def answering(body: bytes) -> Deferred[tuple[int, bytes]]:
+            return Deferred.fromCoroutine(register(self._operator, pool, body))
+
+        return RegistrationDesk(pool.spine, frontend.registration_from, answering)
+
+
+def _pool_scope(pool: str) -> str:
+    return f"pool {pool}"
+
+
+def _frontend_scope(frontend: FrontendSettings) -> str:
+    return f"frontend {frontend.name}"
+
+
+def _route_scope(frontend: FrontendSettings, host: str | None, path: str | None) -> str:
+    return f"{_frontend_scope(frontend)} route {host} {path}"

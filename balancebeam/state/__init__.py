@@ -1,0 +1,1 @@
+"""Runtime changes that survive a restart: the state file."""

@@ -1,0 +1,113 @@
+"""What was set at run time, kept over restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from twisted.application import service
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from balancebeam.admin.operations import Pool
+from balancebeam.core.settings import OperatorState, Origin, ServerSettings
+from balancebeam.state.codec import ServerState, State, encode_state
+from balancebeam.state.store import StateFile, read_state
+from balancebeam.upstream.server_set import Server
+
+Pools = Callable[[], Mapping[str, Pool]]
+
+
+class StateService(service.Service):
+    """
+    Keeps the file at `path` true to `pools`. `defer_to_thread` is the reactor's.
+    """
+
+    name = "state"
+    log = Logger()
+
+    def __init__(self, path: str, pools: Pools, defer_to_thread: Any) -> None:
+        self.path = path
+        self._pools = pools
+        self._file = StateFile(path, defer_to_thread)
+
+    def startService(self) -> None:
+        super().startService()
+        before = collect(self._pools())
+        state = read_state(self.path)
+        if state is not None:
+            restore(state, self._pools(), self.log)
+        if before.pools:
+            # The file has come late, by a reload: what was set meanwhile is newer.
+            restore(before, self._pools(), self.log)
+            self.save()
+
+    def save(self) -> Deferred[None]:
+        """Write what there is now; never fails, for `StateFile` tells the log."""
+        saving = self._file.save(encode_state(collect(self._pools())))
+        return saving.addErrback(lambda failure: None)
+
+    def stopService(self) -> Any:
+        super().stopService()
+        return self._file.flush()
+
+
+def nothing_to_save() -> Deferred[None]:
+    """For those who keep no state."""
+    return succeed(None)
+
+
+def collect(pools: Mapping[str, Pool]) -> State:
+    """What is not as the configuration says."""
+    found = {}
+    for name, pool in pools.items():
+        servers = tuple(
+            _state_of(server) for server in pool.directory.servers if _is_changed(server)
+        )
+        if servers:
+            found[name] = servers
+    return State(found)
+
+
+def restore(state: State, pools: Mapping[str, Pool], log: Logger) -> None:
+    """Have `pools` be as `state` says, but for what the configuration has changed since."""
+    for name, servers in state.pools.items():
+        pool = pools.get(name)
+        if pool is None:
+            log.warn("the state knows of a pool {name!r}, which is no more", name=name)
+            continue
+        for known in servers:
+            _restore_server(known, pool)
+
+
+def _is_changed(server: Server) -> bool:
+    if server.origin is Origin.DEMO:
+        return False
+    registered = server.origin is Origin.REGISTERED
+    reweighted = server.weight != server.configured_weight
+    return registered or reweighted or server.operator is not OperatorState.READY
+
+
+def _state_of(server: Server) -> ServerState:
+    registered = server.origin is Origin.REGISTERED
+    reweighted = registered or server.weight != server.configured_weight
+    return ServerState(
+        address=server.address,
+        weight=server.weight if reweighted else None,
+        configured_weight=None if registered else server.configured_weight,
+        operator=server.operator,
+        registered=registered,
+    )
+
+
+def _restore_server(known: ServerState, pool: Pool) -> None:
+    server = pool.directory.find(known.address)
+    if server is None:
+        if not known.registered:
+            # It has left the file, and its marks with it.
+            return
+        settings = ServerSettings(known.address, 1 if known.weight is None else known.weight)
+        server = pool.directory.add(settings, Origin.REGISTERED)
+    elif known.weight is not None and known.configured_weight == server.configured_weight:
+        pool.health.set_weight(server, known.weight)
+    pool.health.set_operator_state(server, known.operator)

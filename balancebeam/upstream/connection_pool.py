@@ -1,0 +1,303 @@
+"""The service that connects to servers and keeps idle connections for reuse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Interface
+
+from twisted.application import service
+from twisted.internet import defer, error
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from balancebeam.core.addresses import ServerAddress
+from balancebeam.core.failures import FailureKind, UpstreamFailure
+from balancebeam.core.settings import PoolTimeouts
+from balancebeam.net import transport
+from balancebeam.net.ticker import Ticker
+from balancebeam.protocols.http1.response_head import ResponseHeads
+from balancebeam.protocols.proxy_protocol import ProxiedConnection, proxy_header
+from balancebeam.upstream.http1_connection import IDLE, TUNNEL, UpstreamConnection
+from balancebeam.upstream.resolver import Names
+from balancebeam.upstream.server_set import Server
+
+# For how long idle connections are kept (seconds). nginx and HAProxy close
+# them after 60 and 5 s; servers close theirs after 5 to 75.
+LONGEST_IDLE = 60.0
+
+
+# How a connection to an address is begun: address, factory, reactor. Returns a
+# connector.
+Connect = Callable[[ServerAddress, Any, Any], Any]
+
+
+# Who is told of failures that no request waits for.
+Report = Callable[[Server, None, UpstreamFailure], object]
+
+
+class Waiting(Interface):
+    """A request, or a connection of a client's, that waits to be connected to a server."""
+
+    attempt: Attempt | None
+
+    @property
+    def origin(self) -> ProxiedConnection | None:
+        """The client's connection, for servers that want to know; `None` if it has no address."""
+
+    def upstream_failed(self, failure: UpstreamFailure) -> None:
+        """It was not connected."""
+
+
+class Attempt(ClientFactory):
+    """One attempt to connect to a server, at one address of it after the other."""
+
+    noisy = False
+
+    def __init__(self, pool: ConnectionPool, server: Server, exchange: Waiting) -> None:
+        self._pool = pool
+        self._server = server
+        self._exchange: Waiting | None = exchange
+        self._addresses: list[ServerAddress] = []
+        self._connector: Any = None
+        self._finding: defer.Deferred[list[ServerAddress]] | None = None
+        # When the address that is being tried was asked, on the ticker.
+        self._since = pool.ticker.now
+        self._late = False
+
+    def begin(self) -> None:
+        """Find out where the server is, and connect."""
+        found = self._pool.names.find(self._server.address)
+        if isinstance(found, list):
+            self.try_addresses(found)
+        else:
+            self._finding = found
+            found.addTimeout(self._pool.timeouts.connect, self._pool.reactor)
+            found.addCallbacks(self.try_addresses, self._no_name)
+            found.addErrback(lambda failure: self._pool.log.failure("while connecting", failure))
+
+    def try_addresses(self, addresses: list[ServerAddress]) -> None:
+        """Connect to the first of `addresses` that accepts."""
+        self._addresses = list(addresses)
+        self._try_next()
+
+    def _try_next(self) -> None:
+        pool = self._pool
+        if not pool.open:
+            self._failed(FailureKind.STOPPING, "")
+            return
+        self._since, self._late = pool.ticker.now, False
+        self._connector = pool.begin_connecting(self._addresses.pop(0), self, pool.reactor)
+
+    def end_if_late(self, now: float, limit: float) -> None:
+        """Wait no longer for an address that has not accepted for `limit` seconds."""
+        if self._connector is not None and now - self._since >= limit:
+            self._late = True
+            self._stop_connecting()
+
+    def abandon(self) -> None:
+        """Nobody waits any more; a connection that still comes is kept as idle."""
+        self._exchange = None
+
+    def cancel(self) -> None:
+        """Stop connecting."""
+        if self._finding is not None:
+            self._finding.cancel()
+        self._stop_connecting()
+
+    def _stop_connecting(self) -> None:
+        if self._connector is not None and self._connector.state == "connecting":
+            self._connector.stopConnecting()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self._pool.fresh(self._server, self)
+
+    def connected(self, connection: Any) -> None:
+        """Hand the connection to who waits for it."""
+        self._pool.begun(self, connection)
+        exchange, self._exchange, self._connector = self._exchange, None, None
+        if exchange is None:
+            self._pool.keep(connection)
+            return
+        exchange.attempt = None
+        version = self._server.proxy_protocol
+        if version is not None:
+            connection.for_one = True
+            connection.transport.write(proxy_header(version, exchange.origin))
+        connection.send(exchange)
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        if self._addresses:
+            self._try_next()
+            return
+        if self._late:
+            limit = self._pool.timeouts.connect
+            self._failed(FailureKind.CONNECT_TIMEOUT, f"it had {limit:g} s")
+        else:
+            late = reason.check(error.TimeoutError, error.TCPTimedOutError) is not None
+            kind = FailureKind.CONNECT_TIMEOUT if late else FailureKind.UNREACHABLE
+            self._failed(kind, _in_words(reason))
+
+    def _no_name(self, reason: Failure) -> None:
+        if reason.check(defer.TimeoutError):
+            self._failed(FailureKind.CONNECT_TIMEOUT, "its name was not found out in time")
+        else:
+            self._failed(FailureKind.UNREACHABLE, reason.getErrorMessage())
+
+    def _failed(self, kind: FailureKind, detail: str) -> None:
+        self._pool.attempts.discard(self)
+        exchange, self._exchange, self._connector = self._exchange, None, None
+        text = f"{self._server.name} {kind.value}: {detail}"
+        failure = UpstreamFailure(kind, text, nothing_sent=True)
+        if exchange is not None:
+            exchange.attempt = None
+            exchange.upstream_failed(failure)
+        else:
+            self._pool.report(self._server, None, failure)
+
+
+def _in_words(reason: Failure) -> str:
+    """Why a connection failed, in the operating system's words if it has some."""
+    number = getattr(reason.value, "osError", None)
+    if isinstance(number, int):
+        return os.strerror(number)
+    lost = reason.check(error.ConnectError) and "Failure instance" in str(reason.value)
+    return "Connection lost" if lost else reason.getErrorMessage()
+
+
+class _Fresh(UpstreamConnection):
+    """A connection that reports to its attempt when it stands."""
+
+    attempt: Attempt
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        attempt = self.attempt
+        del self.attempt
+        attempt.connected(self)
+
+
+class ConnectionPool(service.Service):
+    """
+    All connections to servers.
+
+    `take` and `keep` are what nearly all requests need: the connection that
+    was used last is used next, in the same call, without a Deferred.
+    """
+
+    name = "pool"
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        names: Names,
+        timeouts: PoolTimeouts,
+        ticker: Ticker,
+        connect: Connect = transport.connect,
+        report: Report = lambda server, request, failure: None,
+    ) -> None:
+        self.report = report
+        self.reactor = reactor
+        self.begin_connecting = connect
+        self.names = names
+        self.timeouts = timeouts
+        self.ticker = ticker
+        self.heads = ResponseHeads()
+        self.open = True
+        self.attempts: set[Attempt] = set()
+        self.connections: set[UpstreamConnection] = set()
+        ticker.add(self.sweep)
+
+    def fresh(self, server: Server, attempt: Attempt) -> Any:
+        """A new connection to `server`, which tells `attempt` when it stands."""
+        connection = _Fresh(server, self, self.heads, self.ticker)
+        connection.attempt = attempt
+        return connection
+
+    def take(self, server: Server) -> Any:
+        """The connection to `server` that became idle last; there is one in `server.idle`."""
+        return server.idle.popitem()[0]
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        """`connection` is idle."""
+        idle = connection.server.idle
+        if not self.open or connection.for_one:
+            connection.close()
+            return
+        if len(idle) >= connection.server.max_idle:
+            if not idle:
+                connection.close()
+                return
+            next(iter(idle)).leave_pool()
+        connection.pooled = True
+        idle[connection] = None
+
+    def connect(self, server: Server, exchange: Waiting) -> None:
+        """Connect to `server`; the exchange is sent, or hears that it failed."""
+        attempt = exchange.attempt = Attempt(self, server, exchange)
+        self.attempts.add(attempt)
+        attempt.begin()
+
+    def begun(self, attempt: Attempt, connection: UpstreamConnection) -> None:
+        """`attempt` has become `connection`."""
+        self.attempts.discard(attempt)
+        self.connections.add(connection)
+
+    def gone(self, connection: UpstreamConnection) -> None:
+        """`connection` is no more."""
+        self.connections.discard(connection)
+        connection.server.idle.pop(connection, None)
+
+    def sweep(self, now: float) -> None:
+        """End what has been silent for too long."""
+        self.end_late_attempts(now)
+        limit = self.timeouts.upstream
+        for connection in list(self.connections):
+            self.keep_alive(connection)
+            quiet = now - connection.quiet_since
+            exchange: Any = connection.exchange
+            if connection.state == IDLE:
+                if quiet >= LONGEST_IDLE:
+                    connection.leave_pool()
+            elif exchange is None:
+                # A tunnel whose client has left: this waits for the server to
+                # take the last of it.
+                if quiet >= limit:
+                    connection.close()
+            elif connection.paused:
+                if exchange.is_stuck(now):
+                    connection.give_up_client()
+            elif quiet >= limit and connection.state != TUNNEL:
+                self._end_silent(connection, exchange, now)
+
+    def keep_alive(self, connection: Any) -> None:
+        """`connection` lasts: have the kernel find out if the server is gone."""
+        if not connection.kept_alive:
+            connection.kept_alive = True
+            transport.find_out_if_gone(connection.transport)
+
+    def end_late_attempts(self, now: float) -> None:
+        """Give up servers that do not accept."""
+        for attempt in list(self.attempts):
+            attempt.end_if_late(now, self.timeouts.connect)
+
+    def _end_silent(self, connection: UpstreamConnection, exchange: Any, now: float) -> None:
+        """End it unless it is the client's turn, or the server takes what it is sent."""
+        if not exchange.waits_for_client and not connection.progressed(now):
+            connection.time_out()
+
+    def startService(self) -> None:
+        super().startService()
+        self.open = True
+
+    def stopService(self) -> Any:
+        self.open = False
+        for attempt in list(self.attempts):
+            attempt.cancel()
+        for connection in list(self.connections):
+            connection.shut_down()
+        return super().stopService()

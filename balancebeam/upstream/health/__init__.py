@@ -1,0 +1,1 @@
+"""Health of servers: active checks, passive checks, ejection."""

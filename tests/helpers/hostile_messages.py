@@ -1,0 +1,850 @@
+"""
+Hostile and odd messages, what becomes of each, and the section that decides it.
+
+`python -m tests.helpers.hostile_messages` prints them as the table of `tests/CASES.rst`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from attrs import frozen
+
+# What a client gets instead of a status when its connection is cut.
+CUT = 0
+
+
+@frozen
+class RequestCase:
+    """
+    `sent` is what a client sends. `status` is what it gets: with 200 the
+    request reaches a server, with anything else nothing of it does.
+    `passed` must then stand in what the server gets, and `stopped` must not.
+    """
+
+    name: str
+    section: str
+    sent: bytes
+    status: int = 400
+    passed: bytes = b""
+    stopped: bytes = b""
+
+
+@frozen
+class ResponseCase:
+    """
+    `sent` is what a server answers to `asked`. `status` is what the client
+    gets, `CUT` if its connection ends within the body (or, if the head has not
+    gone on by then, 502). `reused` tells whether
+    the server's connection may serve another request.
+    """
+
+    name: str
+    section: str
+    sent: bytes
+    status: int = 502
+    asked: bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    reused: bool = False
+    passed: bytes = b""
+    stopped: bytes = b""
+
+
+def get(*lines: bytes, line: bytes = b"GET / HTTP/1.1") -> bytes:
+    """A request with the given field lines beside Host."""
+    return b"\r\n".join((line, b"Host: a", *lines, b"", b""))
+
+
+def post(*lines: bytes, body: bytes = b"") -> bytes:
+    return get(*lines, line=b"POST / HTTP/1.1") + body
+
+
+def chunked(body: bytes) -> bytes:
+    return post(b"Transfer-Encoding: chunked", body=body)
+
+
+def show(data: bytes) -> str:
+    """Bytes as a person can read them."""
+    text = repr(data)[2:-1].replace('"', '\\"')
+    return text if len(text) <= 60 else f"{text[:40]}… ({len(data)} octets)"
+
+
+def framing() -> Iterator[RequestCase]:
+    for value in (
+        *(b"+5", b"-5", b"5_0", b"0x5", b"5 5", b"5,5", b"5, 5", b"5, 6", b"", b" ", b"5;", b"5.0"),
+        *(b"1e1", b"\xd9\xa5", b"\xb2", b"five", b"9223372036854775808", b"9" * 30, b"0 0"),
+    ):
+        yield RequestCase(
+            f"Content-Length: {show(value)}", "9110 8.6", post(b"Content-Length: " + value)
+        )
+    both = (b"Content-Length: 5", b"Transfer-Encoding: chunked")
+    for lines in (both, both[::-1]):
+        body = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+        yield RequestCase(
+            f"{show(lines[0])} before {show(lines[1])}", "9112 6.1", post(*lines, body=body)
+        )
+    for pair in ((b"5", b"5"), (b"5", b"6"), (b"6", b"5"), (b"0", b"5")):
+        lengths = [b"Content-Length: " + value for value in pair]
+        yield RequestCase(
+            f"two lengths, {show(pair[0])} and {show(pair[1])}",
+            "9112 6.3",
+            post(*lengths, body=b"abcde"),
+        )
+    for value, status in (
+        *((b"identity", 400), (b"xchunked", 400), (b"chunkedx", 400), (b"chunked, identity", 400)),
+        *((b"chunked, chunked", 400), (b"chunked,", 400), (b",chunked", 400), (b"", 400)),
+        *((b"chunked;q=1", 400), (b'"chunked"', 400), (b"chu nked", 400), (b"gzip", 400)),
+        *((b"\x0bchunked", 400), (b"chunked\x00", 400), (b"chunked\x0c", 400), (b"[chunked]", 400)),
+        *((b"gzip, chunked", 501), (b"foo, chunked", 501), (b"identity, chunked", 501)),
+        *(
+            (b"chunked, gzip", 400),
+            (b"\xa0chunked", 400),
+            (b"chunked\r", 400),
+            (b"c\xc2hunked", 400),
+        ),
+    ):
+        yield RequestCase(
+            f"Transfer-Encoding: {show(value)}",
+            "9112 6.1",
+            post(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n"),
+            status,
+        )
+    for several in (
+        (b"Transfer-Encoding : chunked",),
+        (b" Transfer-Encoding: chunked",),
+        (b"X: 1", b"\tTransfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"),
+        (b"Transfer-Encoding:", b" chunked"),
+        (b"Transfer-Encoding\x00: chunked",),
+        (b"Transfer_Encoding: chunked",),
+        (b"Content_Length: 5",),
+        (b"Content-Length : 5",),
+        (b"Content-Length: 5", b"Content_Length: 6"),
+        (b"X: 1\nTransfer-Encoding: chunked",),
+        (b"X: 1\rTransfer-Encoding: chunked",),
+    ):
+        yield RequestCase(
+            " then ".join(show(line) for line in several),
+            "9112 5, 6.1",
+            post(*several, body=b"0\r\n\r\n"),
+        )
+    yield RequestCase(
+        "Transfer-Encoding in HTTP/1.0",
+        "9112 6.1",
+        get(b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.0") + b"0\r\n\r\n",
+    )
+    yield RequestCase(
+        "Transfer-Encoding: CHUNKED",
+        "9112 7",
+        post(b"Transfer-Encoding: CHUNKED", body=b"1\r\na\r\n0\r\n\r\n"),
+        200,
+        passed=b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    )
+    yield RequestCase(
+        "Connection: Content-Length",
+        "9110 7.6.1",
+        post(b"Connection: Content-Length", b"Content-Length: 3", body=b"abc"),
+        200,
+        passed=b"Content-Length: 3\r\n",
+    )
+    yield RequestCase(
+        "Connection: Host, close",
+        "9110 7.6.1",
+        get(b"Connection: Host, close"),
+        200,
+        b"Host: a\r\n",
+    )
+
+
+def fields() -> Iterator[RequestCase]:
+    for octet in (*range(0x20), 0x7F):
+        if octet != 0x09:
+            character = bytes([octet])
+            yield RequestCase(
+                f"{show(character)} in a value", "9110 5.5", get(b"X: a" + character + b"b")
+            )
+    for octet in (*range(0x21), *b'"(),/:;<=>?@[\\]{}', 0x7F, 0x80, 0xE9, 0xFF):
+        if octet != 0x3A:
+            character = bytes([octet])
+            yield RequestCase(
+                f"{show(character)} in a name", "9110 5.1", get(b"X" + character + b"Y: 1")
+            )
+    for line in (b": 1", b"X", b"X 1", b" : 1", b"X : 1", b"X\t: 1", b"=X: 1", b"\xffX: 1"):
+        yield RequestCase(f"field line {show(line)}", "9112 5", get(line))
+    for line in (b" folded", b"\tfolded", b" X: 1", b" "):
+        yield RequestCase(f"continued by {show(line)}", "9112 5.2", get(b"A: 1", line))
+    yield RequestCase(
+        "blank before the first field line",
+        "9112 2.2",
+        b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+    )
+    yield RequestCase("128 fields too many", "6585 5", get(*[b"X: 1"] * 256), 431)
+    yield RequestCase("a field line of 40,000 octets", "6585 5", get(b"X: " + b"a" * 40000), 431)
+    yield RequestCase("a head without an end", "6585 5", get(b"X: " + b"a" * 40000)[:-4], 431)
+    yield RequestCase(
+        "values of any other octet",
+        "9110 5.5",
+        get(b"X: \t \x80\xff~"),
+        200,
+        b"X: \t \x80\xff~\r\n",
+    )
+    yield RequestCase("empty value", "9110 5.5", get(b"X:"), 200, b"X:\r\n")
+    yield RequestCase(
+        "names that Connection lists",
+        "9110 7.6.1",
+        get(b"Connection: X-A,,x-b ,", b"X-A: 1", b"X-B: 2"),
+        200,
+        passed=b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For",
+    )
+    for line in (b"X_Forwarded_For: 1.1.1.1", b"X-Forwarded_Proto: https", b"Proxy_Connection: x"):
+        yield RequestCase(f"{show(line)}", "9110 5.1", get(line), 200, stopped=line)
+    for line in (
+        *(b"Keep-Alive: timeout=5", b"Proxy-Connection: close", b"TE: gzip", b"Upgrade: x"),
+        *(b"Proxy-Authorization: Basic eA==", b"Proxy-Authenticate: Basic", b"HTTP2-Settings: AAA"),
+    ):
+        yield RequestCase(f"{show(line)}", "9110 7.6.1", get(line), 200, stopped=line)
+
+
+def request_lines() -> Iterator[RequestCase]:
+    def line(text: bytes) -> bytes:
+        return text + b"\r\nHost: a\r\n\r\n"
+
+    for text, status in (
+        *((b"GET /", 400), (b"GET", 400), (b"GET  / HTTP/1.1", 400), (b"GET /  HTTP/1.1", 400)),
+        *((b"GET\t/ HTTP/1.1", 400), (b"GET /\tHTTP/1.1", 400), (b" GET / HTTP/1.1", 400)),
+        *((b"GET / HTTP/1.1 ", 400), (b"GET / HTTP/1.1\t", 400), (b"GET / HTTP/1.1 x", 400)),
+        *((b"GET / HTTP/1.10", 400), (b"GET / HTTP/01.1", 400), (b"GET / HTTP/1.", 400)),
+        *((b"GET / HTTP/1", 400), (b"GET / HTTP/.1", 400), (b"GET / HTTP/1.x", 400)),
+        *((b"GET / HTTP/-1.1", 400), (b"GET / http/1.1", 400), (b"GET / Http/1.1", 400)),
+        *((b"GET / HTTP /1.1", 400), (b"GET / HTTP/1,1", 400), (b"GET / HTTP/1.1\x00", 400)),
+        *((b"GET / XTTP/1.1", 400), (b"GET / ", 400), (b"/ HTTP/1.1", 400), (b"GET HTTP/1.1", 400)),
+        *((b"GET / HTTP/0.9", 505), (b"GET / HTTP/2.0", 505), (b"GET / HTTP/3.0", 505)),
+        *((b"GET / HTTP/9.9", 505), (b"PRI * HTTP/2.0", 505), (b"GET / HTTP/1.1\r", 400)),
+        *((b"G@T / HTTP/1.1", 400), (b"GE\x00T / HTTP/1.1", 400), (b"G(T / HTTP/1.1", 400)),
+        *((b"\xc7ET / HTTP/1.1", 400), (b'"GET" / HTTP/1.1', 400), (b"GET: / HTTP/1.1", 400)),
+        *((b"CONNECT a:80 HTTP/1.1", 501), (b"CONNECT / HTTP/1.1", 501)),
+        *((b"CONNECT http://a/ HTTP/1.1", 501), (b"CONNECT * HTTP/1.1", 501)),
+    ):
+        yield RequestCase(f"request line {show(text)}", "9112 3", line(text), status)
+    for octet in (*range(0x21), 0x22, 0x23, 0x3C, 0x3E, 0x5C, 0x7F, 0x80, 0xE9, 0xFF):
+        character = bytes([octet])
+        text = b"GET /a" + character + b"b HTTP/1.1"
+        yield RequestCase(f"{show(character)} in a target", "9112 3.2, 3986 2", line(text))
+    for target in (
+        *(b"a", b"a:80", b"?x", b"http:/a", b"http://", b"http:///x", b"http:a", b"://a/"),
+        *(b"ftp://a/", b"https://a/", b"http://x@a/", b"http://a:x/", b"http://a b/", b"*"),
+        *(b"http://a:99999/", b"http://[::1/", b"http://[x]/", b"*/", b"file:///etc/passwd"),
+        *(b"http://b/", b"http://a:81/", b"http://a.b/", b"http://:80/"),
+    ):
+        text = b"GET " + target + b" HTTP/1.1"
+        yield RequestCase(f"GET {show(target)}, Host: a", "9112 3.2", line(text))
+    yield RequestCase(
+        "a request line of 9,000 octets",
+        "9110 15.5.15",
+        line(b"GET /" + b"a" * 9000 + b" HTTP/1.1"),
+        414,
+    )
+    yield RequestCase("a method of 9,000 octets", "9112 3", line(b"A" * 9000 + b" / HTTP/1.1"), 414)
+    yield RequestCase("a request line without an end", "9112 3", b"GET /" + b"a" * 9000, 414)
+    for text, passed in (
+        (b"GET http://a/x?y HTTP/1.1", b"GET /x?y HTTP/1.1\r\n"),
+        (b"GET HTTP://A:80 HTTP/1.1", b"GET / HTTP/1.1\r\n"),
+        (b"GET http://a?x HTTP/1.1", b"GET /?x HTTP/1.1\r\n"),
+        (b"OPTIONS * HTTP/1.1", b"OPTIONS * HTTP/1.1\r\n"),
+        (b"OPTIONS http://a HTTP/1.1", b"OPTIONS * HTTP/1.1\r\n"),
+        (b"GET //a//b HTTP/1.1", b"GET //a//b HTTP/1.1\r\n"),
+        (
+            b"GET /%2e%2E/../a;b?c=%zz&d={|}\\^` HTTP/1.1",
+            b"GET /%2e%2E/../a;b?c=%zz&d={|}\\^` HTTP/1.1\r\n",
+        ),
+        (b"M!#$%&'*+-.^_`|~0 / HTTP/1.1", b"M!#$%&'*+-.^_`|~0 / HTTP/1.1\r\n"),
+        (b"GET / HTTP/1.2", b"GET / HTTP/1.1\r\n"),
+        (b"GET / HTTP/1.0", b"GET / HTTP/1.1\r\n"),
+    ):
+        yield RequestCase(f"request line {show(text)}", "9112 3", line(text), 200, passed)
+
+
+def line_ends() -> Iterator[RequestCase]:
+    good = b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n"
+    yield RequestCase("every line end a bare LF", "9112 2.2", good.replace(b"\r\n", b"\n"))
+    yield RequestCase(
+        "every line end a bare CR", "9112 2.2", good.replace(b"\r\n", b"\r") + b"\r\n\r\n"
+    )
+    for index in range(4):
+        parts = good.split(b"\r\n")
+        for name, end in (
+            ("LF", b"\n"),
+            ("CR", b"\r"),
+            ("LF CR", b"\n\r"),
+            ("CR CR LF", b"\r\r\n"),
+        ):
+            text = b"\r\n".join(parts[: index + 1]) + end + b"\r\n".join(parts[index + 1 :])
+            yield RequestCase(f"{name} for line end {index + 1}", "9112 2.2", text + b"\r\n\r\n")
+    yield RequestCase("one empty line first", "9112 2.2", b"\r\n" + good, 200, b"GET / HTTP/1.1")
+    yield RequestCase("two empty lines first", "9112 2.2", b"\r\n\r\n" + good)
+    yield RequestCase("a bare LF first", "9112 2.2", b"\n" + good)
+    yield RequestCase("TLS", "9112 3", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+    yield RequestCase("the preface of HTTP/2", "9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505)
+
+
+def hosts() -> Iterator[RequestCase]:
+    for lines in (
+        (),
+        (b"Host: a", b"Host: a"),
+        (b"Host: a", b"Host: b"),
+        (b"Host: a", b"host: a"),
+    ):
+        text = b"\r\n".join((b"GET / HTTP/1.1", *lines, b"", b""))
+        yield RequestCase(f"{len(lines)} Host fields {show(b', '.join(lines))}", "9112 3.2", text)
+    for value in (
+        *(
+            b"a b",
+            b"a,b",
+            b"a, a",
+            b"a/b",
+            b"x@a",
+            b"a:b",
+            b"a:80:80",
+            b"[::1",
+            b"::1",
+            b"http://a",
+        ),
+        *(
+            b"a?b",
+            b"a#b",
+            b"a\\b",
+            b"a;b",
+            b"[x]",
+            b"[::1]x",
+            b"a:-1",
+            b"a:+80",
+            b"a:99999",
+            b":80",
+        ),
+        *(b"\xc3\xa9", b"a\x00", b"a\x0b", b"a\tb", b'"a"', b"<a>", b"a'b", b"[]", b"[:::]"),
+    ):
+        text = b"GET / HTTP/1.1\r\nHost: " + value + b"\r\n\r\n"
+        yield RequestCase(f"Host: {show(value)}", "9110 7.2", text)
+    for value in (b"a.example:8080", b"[::1]:80", b"127.0.0.1", b"a_b.c-d", b"xn--bcher-kva.de"):
+        text = b"GET / HTTP/1.1\r\nHost: " + value + b"\r\n\r\n"
+        yield RequestCase(f"Host: {show(value)}", "9110 7.2", text, 200, b"Host: " + value)
+    yield RequestCase(
+        "no Host in HTTP/1.0", "9112 3.2", b"GET / HTTP/1.0\r\n\r\n", 200, b"\r\nHost: "
+    )
+
+
+def chunks() -> Iterator[RequestCase]:
+    for size in (
+        *(b"+3", b"-3", b"0x3", b"3 ", b"3\t", b" 3", b"3_0", b"", b"g", b"3h", b"3\x00", b"\x003"),
+        *(b"3\r", b"3\n", b"3.", b"3,", b"three", b"\xef\xbc\x93", b"00000000000000003", b"3 3"),
+        *(
+            b"8000000000000000",
+            b"ffffffffffffffff",
+            b"fffffffffffffffff",
+            b"3;\n",
+            b"3;a\nb",
+            b"3;a\r",
+        ),
+        *(
+            b'3;a="\n"',
+            b'3;a="\r"',
+            b'3;a="',
+            b"3;;",
+            b"3;=x",
+            b"3;a=",
+            b"3;a b",
+            b"3;a=\x00",
+            b"3;\x7f",
+        ),
+        *(b"3 ;a", b"3; a", b"3;a =b", b";a", b"3;a=b c"),
+    ):
+        yield RequestCase(
+            f"chunk size {show(size)}", "9112 7.1", chunked(size + b"\r\nabc\r\n0\r\n\r\n")
+        )
+    for body in (
+        *(
+            b"3\nabc\r\n0\r\n\r\n",
+            b"3\r\nabc\n0\r\n\r\n",
+            b"3\r\nabc0\r\n\r\n",
+            b"3\r\nabcd\r\n0\r\n\r\n",
+        ),
+        *(
+            b"3\r\nabc\r0\r\n\r\n",
+            b"3\r\nabc\r\r\n0\r\n\r\n",
+            b"3\r\nabc\r\n0\n\r\n",
+            b"3\r\nabc\n\r0\r\n\r\n",
+        ),
+        *(
+            b"3\r\nabc\r\n0\r\nX : 1\r\n\r\n",
+            b"3\r\nabc\r\n0\r\n X: 1\r\n\r\n",
+            b"3\r\nabc\r\n0\r\n: 1\r\n\r\n",
+        ),
+        *(
+            b"3\r\nabc\r\n0\r\nX\r\n\r\n",
+            b"3\r\nabc\r\n0\r\nX: \x00\r\n\r\n",
+            b"3\r\nabc\r\n0\r\nX: 1\n\r\n",
+        ),
+        *(b"3\r\nabc\r\n0\r\nA: 1\r\n B\r\n\r\n", b"3\r\nabc\r\n0\r\nX: a\rb\r\n\r\n"),
+        *(
+            b"3\r\nabc\r\n0\r\n" + b"X: 1\r\n" * 100 + b"\r\n",
+            b"3\r\nabc\r\n0\r\nX: " + b"a" * 20000,
+        ),
+        *(b"1;" + b"a" * 5000 + b"\r\na\r\n", b"1;a\r\na\r\n" * 9000, b"1;" + b"a" * 5000),
+    ):
+        yield RequestCase(f"chunked body {show(body)}", "9112 7.1", chunked(body))
+    for body, passed in (
+        (b"003\r\nabc\r\n00\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n"),
+        (b"A\r\n0123456789\r\n0\r\n\r\n", b"a\r\n0123456789\r\n0\r\n\r\n"),
+        (b'3;a=b;c="d;\\"e\t";f\r\nabc\r\n0;x\r\n\r\n', b"3\r\nabc\r\n0\r\n\r\n"),
+        (b"3\r\n\r\n\r\r\n0\r\n\r\n", b"3\r\n\r\n\r\r\n0\r\n\r\n"),
+        (b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n", b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"),
+    ):
+        yield RequestCase(f"chunked body {show(body)}", "9112 7.1", chunked(body), 200, passed)
+    for name in (
+        *(
+            b"Content-Length",
+            b"Transfer-Encoding",
+            b"Host",
+            b"Connection",
+            b"Trailer",
+            b"TE",
+            b"Via",
+        ),
+        *(b"Upgrade", b"X-Forwarded-For", b"X-Forwarded-Host", b"X-Forwarded-Proto", b"Forwarded"),
+        *(b"Authorization", b"Cookie", b"Cache-Control", b"Content-Type", b"Content-Encoding"),
+        *(b"Content-Range", b"Expect", b"Max-Forwards", b"content_length", b"X_Forwarded_For"),
+        *(b"Keep-Alive", b"Proxy-Authorization", b"Range", b"X-Real-IP", b"Proxy-Connection"),
+    ):
+        body = b"1\r\na\r\n0\r\n" + name + b": 0\r\nX: 1\r\n\r\n"
+        yield RequestCase(
+            f"trailer {show(name)}",
+            "9110 6.5.1",
+            chunked(body),
+            200,
+            passed=b"\r\n0\r\nX: 1\r\n\r\n",
+            stopped=name + b": 0",
+        )
+
+
+def expectations() -> Iterator[RequestCase]:
+    for value in (b"tea", b"100-continue, tea", b"100-continue;x", b"200-ok"):
+        yield RequestCase(f"Expect: {show(value)}", "9110 10.1.1", get(b"Expect: " + value), 417)
+    yield RequestCase(
+        "Expect: 100-Continue",
+        "9110 10.1.1",
+        post(b"Expect: 100-Continue", b"Content-Length: 1", body=b"a"),
+        200,
+        b"Expect: 100-Continue",
+    )
+    yield RequestCase(
+        "Expect in HTTP/1.0",
+        "9110 10.1.1",
+        get(b"Expect: 100-continue", b"Content-Length: 1", line=b"POST / HTTP/1.0") + b"a",
+        200,
+        stopped=b"Expect",
+    )
+    for value in (b"-1", b"x", b"1, 1", b"", b"+1"):
+        yield RequestCase(
+            f"Max-Forwards: {show(value)}",
+            "9110 7.6.2",
+            get(b"Max-Forwards: " + value, line=b"OPTIONS / HTTP/1.1"),
+        )
+    yield RequestCase(
+        "Upgrade: h2c",
+        "9113 3.1",
+        get(b"Connection: upgrade, http2-settings", b"Upgrade: h2c", b"HTTP2-Settings: AAA"),
+        200,
+        stopped=b"h2c",
+    )
+    yield RequestCase(
+        "Upgrade: h2c, x",
+        "9113 3.1",
+        get(b"Connection: upgrade", b"Upgrade: h2c, x"),
+        200,
+        b"Upgrade: x\r\n",
+        stopped=b"h2c",
+    )
+    yield RequestCase(
+        "Upgrade in HTTP/1.0",
+        "9110 7.8",
+        get(b"Connection: upgrade", b"Upgrade: x", line=b"GET / HTTP/1.0"),
+        200,
+        stopped=b"Upgrade",
+    )
+    yield RequestCase(
+        "Upgrade beside a body",
+        "9110 7.8",
+        post(b"Connection: upgrade", b"Upgrade: x", b"Content-Length: 1", body=b"a"),
+        200,
+        stopped=b"Upgrade",
+    )
+    for value in (b"junk", b"-1", b"007"):
+        yield RequestCase(
+            f"Max-Forwards: {show(value)} in a GET",
+            "9110 7.6.2",
+            get(b"Max-Forwards: " + value),
+            200,
+            b"Max-Forwards: " + value + b"\r\n",
+        )
+    yield RequestCase(
+        "Max-Forwards: 99999999999999999999 in OPTIONS",
+        "9110 7.6.2",
+        get(b"Max-Forwards: 99999999999999999999", line=b"OPTIONS / HTTP/1.1"),
+        200,
+        b"Max-Forwards: 999999999\r\n",
+    )
+    for value in (b"WebSocket", b"TLS/1.2, x"):
+        yield RequestCase(
+            f"Upgrade: {show(value)}",
+            "9110 7.8",
+            get(b"Connection: upgrade", b"Upgrade: " + value),
+            200,
+            b"Upgrade: " + value + b"\r\n",
+        )
+    for lines in (
+        (b"Expect: 100-continue", b"Expect: 100-continue"),
+        (b"Expect: , 100-continue,",),
+    ):
+        yield RequestCase(
+            " and ".join(map(show, lines)),
+            "9110 5.6.1.2",
+            post(*lines, b"Content-Length: 1", body=b"a"),
+            200,
+        )
+
+
+def beginnings() -> Iterator[RequestCase]:
+    """Heads that are not complete, and can no longer become good ones."""
+    for data, status in (
+        *((b"GET /x\r\n", 400), (b"FOO\r\n", 400), (b"EHLO x\r\n", 400), (b"SSH-2.0-x\r\n", 400)),
+        *(
+            (b"HTTP/1.1 200 OK\r\n", 400),
+            (b"GET /x HTTP/9.9\r\n", 505),
+            (b"GET  / HTTP/1.1\r\n", 400),
+        ),
+        *((b"GET / HTTP/1.1\r\nHost : a\r\n", 400), (b"GET / HTTP/1.1\r\n Host: a\r\n", 400)),
+        *((b"\x80\x2e\x01\x00\x02", 400), (b"\x00", 400), (b"{", 400)),
+        *((b"GET / HTTP/1.1\r\nHost: a\nX", 400), (b"GET / HTTP/1.1\r\nX: \x00\r\nH", 400)),
+        *((b"GET / HTTP/1.1\n", 400), (b"\r\nGET /x\r\n", 400)),
+    ):
+        yield RequestCase(f"the beginning {show(data)}", "9112 2.2, 3", data, status)
+    body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na"
+    yield RequestCase("more than the body", "9112 6.2", body + b"x\r\n", 200)
+
+
+REQUESTS: tuple[RequestCase, ...] = (
+    *framing(),
+    *fields(),
+    *request_lines(),
+    *line_ends(),
+    *hosts(),
+    *chunks(),
+    *expectations(),
+    *beginnings(),
+)
+
+
+def answer(
+    *lines: bytes, status: bytes = b"200 OK", body: bytes = b"", version: bytes = b"1.1"
+) -> bytes:
+    return b"\r\n".join((b"HTTP/" + version + b" " + status, *lines, b"", b"")) + body
+
+
+def response_heads() -> Iterator[ResponseCase]:
+    for line in (
+        *(
+            b"HTTP/1.1 20 OK",
+            b"HTTP/1.1 2000 OK",
+            b"HTTP/1.1 abc OK",
+            b"HTTP/1.1  200 OK",
+            b"HTTP/1.1 -20 OK",
+        ),
+        *(
+            b"HTTP/1.1",
+            b"HTTP/1.1 ",
+            b"HTTP/1.1\t200 OK",
+            b"HTTP/2.0 200 OK",
+            b"HTTP/0.9 200 OK",
+            b"HTTP/1.x 200 OK",
+        ),
+        *(
+            b"http/1.1 200 OK",
+            b"ICY 200 OK",
+            b"200 OK",
+            b"HTTP/1.10 200 OK",
+            b"HTTP/1.1 200OK",
+            b" HTTP/1.1 200 OK",
+        ),
+        *(
+            b"HTTP/1.1 200 O\x00K",
+            b"HTTP/1.1 200 O\x7fK",
+            b"HTTP/1.1 200 O\rK",
+            b"HTTP/1.1 600 OK",
+            b"HTTP/1.1 099 OK",
+        ),
+        *(
+            b"HTTP/1.1 0200 OK",
+            b"HTTP/1.1 +200 OK",
+            b"HTTP/1.1 2\xb20 OK",
+            b"\x00HTTP/1.1 200 OK",
+            b"GET / HTTP/1.1",
+        ),
+    ):
+        sent = line + b"\r\nContent-Length: 0\r\n\r\n"
+        yield ResponseCase(f"status line {show(line)}", "9112 4", sent)
+    for line in (
+        b"X : 1",
+        b" X: 1",
+        b"X",
+        b": 1",
+        b"X: \x00",
+        b"X: a\rb",
+        b"X: a\nb",
+        b"X Y: 1",
+        b"X: \x7f",
+        b"X\xff: 1",
+    ):
+        yield ResponseCase(
+            f"field line {show(line)}", "9112 5", answer(b"A: 1", line, b"Content-Length: 0")
+        )
+    for value in (
+        b"+5",
+        b"-5",
+        b"5_0",
+        b"0x5",
+        b"5,5",
+        b"5, 6",
+        b"",
+        b"5 5",
+        b"9223372036854775808",
+        b"five",
+        b"\xb2",
+    ):
+        yield ResponseCase(
+            f"Content-Length: {show(value)}",
+            "9110 8.6",
+            answer(b"Content-Length: " + value, body=b"abcde"),
+        )
+    for pair in ((b"5", b"5"), (b"5", b"6"), (b"0", b"5")):
+        yield ResponseCase(
+            f"lengths {show(pair[0])} and {show(pair[1])}",
+            "9112 6.3",
+            answer(*(b"Content-Length: " + v for v in pair), body=b"abcde"),
+        )
+    for lines in (
+        (b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked", b"Content-Length: 5"),
+    ):
+        yield ResponseCase(
+            f"{show(lines[0])}, {show(lines[1])}", "9112 6.1", answer(*lines, body=b"0\r\n\r\n")
+        )
+    for value in (
+        b"gzip",
+        b"gzip, chunked",
+        b"chunked, chunked",
+        b"chunked, gzip",
+        b"identity",
+        b"xchunked",
+        b"",
+        b"chunked,",
+        b"chunked;a",
+    ):
+        yield ResponseCase(
+            f"Transfer-Encoding: {show(value)}",
+            "9112 6.1",
+            answer(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n"),
+        )
+    yield ResponseCase(
+        "Transfer-Encoding in HTTP/1.0",
+        "9112 6.1",
+        answer(b"Transfer-Encoding: chunked", version=b"1.0", body=b"0\r\n\r\n"),
+    )
+    yield ResponseCase(
+        "bare LF for all line ends",
+        "9112 2.2",
+        answer(b"Content-Length: 0").replace(b"\r\n", b"\n"),
+    )
+    yield ResponseCase("a head of 100,000 octets", "9112 5.4", answer(b"X: " + b"a" * 100000))
+    yield ResponseCase("300 fields", "9112 5.4", answer(*[b"X: 1"] * 300))
+    yield ResponseCase("200 informational responses", "9110 15.2", answer(status=b"102 P") * 200)
+    yield ResponseCase(
+        "a 101 that nobody asked for",
+        "9110 7.8",
+        answer(b"Upgrade: x", b"Connection: upgrade", status=b"101 S"),
+    )
+    yield ResponseCase("nothing", "9112 6.3", b"")
+    yield ResponseCase("half a head", "9112 6.3", b"HTTP/1.1 200 OK\r\nContent-Le")
+    yield ResponseCase("not HTTP", "9112 4", b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+def response_bodies() -> Iterator[ResponseCase]:
+    for body in (
+        *(
+            b"+3\r\nabc\r\n0\r\n\r\n",
+            b"3\r\nabcd\r\n0\r\n\r\n",
+            b"3 \r\nabc\r\n0\r\n\r\n",
+            b"0x3\r\nabc\r\n0\r\n\r\n",
+        ),
+        *(
+            b"3\nabc\r\n0\r\n\r\n",
+            b"3\r\nabc\r\n0\r\nX : 1\r\n\r\n",
+            b"3\r\nabc\r\n",
+            b"3\r\nab",
+            b"",
+            b"3;\n\r\nabc",
+        ),
+        *(
+            b"3\r\nabc\n0\r\n\r\n",
+            b"ffffffffffffffff\r\nabc",
+            b"3_0\r\nabc\r\n0\r\n\r\n",
+            b"3\r\nabc\r\n0\r\n",
+        ),
+    ):
+        yield ResponseCase(
+            f"chunked body {show(body)}",
+            "9112 7.1",
+            answer(b"Transfer-Encoding: chunked", body=body),
+            CUT,
+        )
+    yield ResponseCase(
+        "a body that ends early", "9112 8", answer(b"Content-Length: 9", body=b"abc"), CUT
+    )
+    yield ResponseCase(
+        "bytes behind the end",
+        "9112 9.2",
+        answer(b"Content-Length: 3", body=b"abcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
+        200,
+        stopped=b"evil",
+    )
+    yield ResponseCase(
+        "bytes behind the last chunk",
+        "9112 9.2",
+        answer(b"Transfer-Encoding: chunked", body=b"1\r\na\r\n0\r\n\r\nevil"),
+        200,
+        stopped=b"evil",
+    )
+    yield ResponseCase(
+        "a body after 204", "9112 6.3", answer(status=b"204 N", body=b"evil"), 204, stopped=b"evil"
+    )
+    yield ResponseCase(
+        "a body after 304",
+        "9112 6.3",
+        answer(b"Content-Length: 4", status=b"304 N", body=b"evil"),
+        304,
+        stopped=b"evil",
+    )
+    yield ResponseCase(
+        "a body after HEAD",
+        "9112 6.3",
+        answer(b"Content-Length: 4", body=b"evil"),
+        200,
+        asked=b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        stopped=b"evil",
+    )
+    yield ResponseCase(
+        "a chunked 204",
+        "9112 6.1",
+        answer(b"Transfer-Encoding: chunked", status=b"204 N"),
+        204,
+        reused=True,
+        stopped=b"ransfer",
+    )
+    yield ResponseCase(
+        "a 204 with a length",
+        "9110 8.6",
+        answer(b"Content-Length: 0", status=b"204 N"),
+        204,
+        reused=True,
+        stopped=b"ength",
+    )
+    yield ResponseCase(
+        "the length of a 304",
+        "9110 8.6",
+        answer(b"Content-Length: 4", status=b"304 N"),
+        304,
+        reused=True,
+        passed=b"Content-Length: 4\r\n",
+    )
+    yield ResponseCase(
+        "Connection names fields",
+        "9110 7.6.1",
+        answer(b"Connection: X-A", b"X-A: 1", b"Content-Length: 0"),
+        200,
+        reused=True,
+        stopped=b"X-A",
+    )
+    yield ResponseCase(
+        "a Date is added",
+        "9110 6.6.1",
+        answer(b"Content-Length: 0"),
+        200,
+        reused=True,
+        passed=b"\r\nDate: ",
+    )
+    yield ResponseCase(
+        "trailers that frame",
+        "9110 6.5.1",
+        answer(
+            b"Transfer-Encoding: chunked",
+            body=b"1\r\na\r\n0\r\nContent-Length: 9\r\nSet-Cookie: x\r\nX: 1\r\n\r\n",
+        ),
+        200,
+        reused=True,
+        passed=b"\r\n0\r\nX: 1\r\n\r\n",
+        stopped=b"Set-Cookie",
+    )
+    yield ResponseCase(
+        "HTTP/1.1 without a reason",
+        "9112 4",
+        b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+        200,
+        reused=True,
+        passed=b"HTTP/1.1 200 \r\n",
+    )
+
+
+RESPONSES: tuple[ResponseCase, ...] = (*response_heads(), *response_bodies())
+
+
+def table() -> str:
+    """All cases as reStructuredText."""
+    lines = [
+        "Hostile and odd messages",
+        "========================",
+        "",
+        "What becomes of each, and the section (of RFC 9110, 9112 and others) that decides it.",
+        "``tests/test_hostile.py`` sends every one of them over real sockets.",
+        "",
+        f"Requests ({len(REQUESTS)})",
+        "-" * len(f"Requests ({len(REQUESTS)})"),
+        "",
+    ]
+    lines += _rows(
+        (case.name, "passed on" if case.status == 200 else str(case.status), case.section)
+        for case in REQUESTS
+    )
+    title = f"Responses ({len(RESPONSES)})"
+    lines += ["", title, "-" * len(title), ""]
+    lines += _rows((case.name, _outcome(case), case.section) for case in RESPONSES)
+    return "\n".join(lines) + "\n"
+
+
+def _outcome(case: ResponseCase) -> str:
+    if case.status == CUT:
+        return "502, or the client is cut off"
+    if case.status == 502 or case.reused:
+        return str(case.status)
+    return f"{case.status}, and the server's connection is not used again"
+
+
+def _rows(cases: Iterable[tuple[str, str, str]]) -> list[str]:
+    rows = [".. list-table::", "   :header-rows: 1", ""]
+    for row in (("message", "outcome", "RFC"), *cases):
+        # A literal may not begin or end with a blank, hence the quotes.
+        name = row[0] if row[0] == "message" else f'``"{row[0]}"``'
+        rows += [f"   * - {name}", f"     - {row[1]}", f"     - {row[2]}"]
+    return rows
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -1,0 +1,122 @@
+"""WebSockets end to end: the client and the server of `websockets` as peers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.sync.server import ServerConnection, serve
+
+from tests.helpers.processes import LIMIT, program
+
+
+@contextlib.contextmanager
+def websocket_server(handle: Callable[[ServerConnection], None]) -> Iterator[int]:
+    """A WebSocket server; yields its port."""
+    server = serve(handle, "127.0.0.1", 0, compression=None, max_size=None)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.socket.getsockname()[1]
+    finally:
+        server.shutdown()
+        thread.join(LIMIT)
+
+
+def echo(connection: ServerConnection) -> None:
+    for message in connection:
+        connection.send(message)
+
+
+def test_messages_both_ways(tmp_path: Path) -> None:
+    with websocket_server(echo) as port:
+        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+            with connect(
+                f"ws://127.0.0.1:{running.port}/chat", compression=None, max_size=None
+            ) as client:
+                for size in (0, 1, 125, 126, 65535, 65536, 3 << 20):
+                    message = os.urandom(size)
+                    client.send(message)
+                    assert client.recv(LIMIT) == message
+                client.send("text")
+                assert client.recv(LIMIT) == "text"
+                client.ping().wait(LIMIT)
+
+
+def test_compression_and_subprotocol(tmp_path: Path) -> None:
+    server = serve(echo, "127.0.0.1", 0, subprotocols=["chat.v1"])  # type: ignore[list-item]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        port = server.socket.getsockname()[1]
+        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+            with connect(
+                f"ws://127.0.0.1:{running.port}/",
+                subprotocols=["chat.v1"],  # type: ignore[list-item]
+            ) as client:
+                assert client.subprotocol == "chat.v1"
+                client.send("a" * 100000)
+                assert client.recv(LIMIT) == "a" * 100000
+    finally:
+        server.shutdown()
+        thread.join(LIMIT)
+
+
+def test_server_speaks_first(tmp_path: Path) -> None:
+    def greet(connection: ServerConnection) -> None:
+        connection.send("hello")
+        assert connection.recv(LIMIT) == "bye"
+
+    with websocket_server(greet) as port:
+        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+            with connect(f"ws://127.0.0.1:{running.port}/") as client:
+                assert client.recv(LIMIT) == "hello"
+                client.send("bye")
+                with pytest.raises(ConnectionClosed) as closed:
+                    client.recv(LIMIT)
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1000
+
+
+def test_refused_upgrade(tmp_path: Path) -> None:
+    with websocket_server(echo) as port:
+        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+            with pytest.raises(InvalidStatus) as refused:
+                connect(
+                    f"ws://127.0.0.1:{running.port}/",
+                    additional_headers={"Sec-WebSocket-Version": "99"},
+                )
+            assert refused.value.response.status_code in (400, 426)
+
+
+def test_server_dies(tmp_path: Path) -> None:
+    def die(connection: ServerConnection) -> None:
+        connection.recv(LIMIT)
+        connection.socket.close()
+
+    with websocket_server(die) as port:
+        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+            with connect(f"ws://127.0.0.1:{running.port}/") as client:
+                client.send("x")
+                with pytest.raises(ConnectionClosed):
+                    client.recv(LIMIT)
+
+
+def test_many_at_once(tmp_path: Path) -> None:
+    with websocket_server(echo) as port:
+        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+            with contextlib.ExitStack() as stack:
+                clients = [
+                    stack.enter_context(connect(f"ws://127.0.0.1:{running.port}/{number}"))
+                    for number in range(30)
+                ]
+                for number, client in enumerate(clients):
+                    client.send(str(number))
+                for number, client in enumerate(clients):
+                    assert client.recv(LIMIT) == str(number)

@@ -1,0 +1,212 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from types import SimpleNamespace
+
+from twisted.application.service import IServiceMaker
+from twisted.plugin import getPlugins
+from twisted.trial.unittest import SynchronousTestCase
+
+from balancebeam.api import Timeouts
+from balancebeam.core.addresses import EndpointAddress, ProxiedAddress, TcpAddress, UnixAddress
+from balancebeam.core.errors import StartError
+from balancebeam.core.settings import ActiveChecks, ServerSettings
+from balancebeam.tap import Options, makeService
+from tests.helpers.memory import flat
+
+
+def parse(*arguments: str) -> SimpleNamespace:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return SimpleNamespace(settings=flat(options.settings))
+
+
+def scratch_file(case: SynchronousTestCase) -> str:
+    """The path of a file that is gone after the test."""
+    folder = tempfile.mkdtemp()
+    case.addCleanup(shutil.rmtree, folder)
+    return os.path.join(folder, "hosts")
+
+
+class Good(SynchronousTestCase):
+    """What is understood."""
+
+    def test_defaults(self) -> None:
+        settings = parse("--upstream", "127.0.0.1:8080").settings
+        self.assertEqual(settings.bind, (TcpAddress("0.0.0.0", 1100),))
+        self.assertEqual(settings.servers, (ServerSettings(TcpAddress("127.0.0.1", 8080)),))
+        self.assertEqual(settings.timeouts, Timeouts(5, 60, 10, 60))
+        self.assertEqual((settings.algorithm, settings.passive.cooldown), ("round-robin", 10))
+        self.assertEqual((settings.demo, settings.trusted_proxies), (0, ()))
+
+    def test_everything(self) -> None:
+        hosts = scratch_file(self)
+        with open(hosts, "w") as file:
+            file.write("# ours\n10.0.0.1:80\n\n  [::1]:81  # six\n")
+        settings = parse(
+            *("-b", "[::]:80", "--bind=unix:/run/x", "-b", "tcp:81:interface=127.0.0.1"),
+            *("-u", "a:1,weight=5", "--upstream", "unix:/run/y,backup", "-u", "http://b/"),
+            *("--hosts", hosts, "--algo", "RR", "--cooldown", "0", "--connect-timeout", "0.5"),
+            *("--upstream-timeout=1", "--header-timeout=2", "--idle-timeout=3"),
+            *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1", "--demo", "2"),
+            *("--mode", "http"),
+        ).settings
+        self.assertEqual(
+            settings.bind,
+            (
+                TcpAddress("::", 80),
+                UnixAddress("/run/x"),
+                EndpointAddress("tcp:81:interface=127.0.0.1"),
+            ),
+        )
+        self.assertEqual(
+            settings.servers,
+            (
+                ServerSettings(TcpAddress("a", 1), 5),
+                ServerSettings(UnixAddress("/run/y"), 1, backup=True),
+                ServerSettings(TcpAddress("b", 80)),
+                ServerSettings(TcpAddress("10.0.0.1", 80)),
+                ServerSettings(TcpAddress("::1", 81)),
+            ),
+        )
+        self.assertEqual(settings.timeouts, Timeouts(0.5, 1, 2, 3))
+        self.assertEqual((settings.algorithm, settings.passive.cooldown), ("round-robin", 0))
+        self.assertEqual(settings.trusted_proxies, ("10.0.0.0/8", "::1/128"))
+        self.assertEqual(settings.demo, 2)
+
+    def test_plugin(self) -> None:
+        makers = [m for m in getPlugins(IServiceMaker) if m.tapname == "balancebeam"]
+        self.assertEqual(len(makers), 1)
+        self.assertIs(makers[0].options, Options)
+        self.assertIs(makers[0].makeService, makeService)
+
+    def test_either_option_turns_active_checks_on(self) -> None:
+        self.assertIsNone(parse("-u", "a:1").settings.active)
+        cases: dict[tuple[str, ...], ActiveChecks] = {
+            ("--active-health-check-path", "/up?x=1"): ActiveChecks("/up?x=1", 10.0),
+            ("-t", "2.5"): ActiveChecks("/", 2.5),
+            ("--active-health-check-interval", "10"): ActiveChecks("/", 10.0),
+            ("--active-health-check-path=/", "-t1"): ActiveChecks("/", 1.0),
+        }
+        for arguments, expected in cases.items():
+            self.assertEqual(parse("-u", "a:1", *arguments).settings.active, expected)
+
+    def test_limits(self) -> None:
+        self.assertEqual(parse("-u", "a:1").settings.limits, ())
+        self.assertEqual(parse("-u", "a:1", "--max-requests-per-minute=0").settings.limits, ())
+        (limit,) = parse("-u", "a:1", "--max-requests-per-minute", "600").settings.limits
+        self.assertEqual((limit.requests, limit.per, limit.key), (600, 60.0, ("client",)))
+        self.assertEqual(limit.algorithm, "sliding-window")
+
+    def test_the_proxy_protocol(self) -> None:
+        settings = parse(
+            *("-b", "haproxy:0.0.0.0:80", "-b", "haproxy:unix:/run/x", "-b", "haproxy:tcp:81"),
+            *("-u", "a:1,proxy=v1", "-u", "b:1,weight=2,proxy=v2"),
+        ).settings
+        self.assertEqual(
+            settings.bind,
+            (
+                ProxiedAddress(TcpAddress("0.0.0.0", 80)),
+                ProxiedAddress(UnixAddress("/run/x")),
+                ProxiedAddress(EndpointAddress("tcp:81")),
+            ),
+        )
+        self.assertEqual([server.proxy_protocol for server in settings.servers], [1, 2])
+
+    def test_all_algorithms_and_what_they_are_called(self) -> None:
+        for text, name in (
+            ("random", "random"),
+            ("rr", "round-robin"),
+            ("WRR", "weighted-round-robin"),
+            ("Srr", "sticky-round-robin"),
+            ("LC", "least-connections"),
+            ("PTC", "power-of-two"),
+            ("p2c", "power-of-two"),
+            ("SIH", "source-ip-hash"),
+            ("Least-Response-Time", "least-response-time"),
+        ):
+            for option in ("-a", "--algorithm", "--algo"):
+                self.assertEqual(parse("-u", "a:1", option, text).settings.algorithm, name)
+
+
+class Bad(SynchronousTestCase):
+    """What is not, each mistake in one line and all of them at once."""
+
+    def mistakes(self, *arguments: str) -> list[str]:
+        error = self.assertRaises(StartError, parse, *arguments)
+        self.assertNotEqual(error.code, 0)
+        lines = str(error).split("\n")
+        self.assertTrue(all(line.startswith("balancebeam: ") for line in lines), lines)
+        return lines
+
+    def test_no_server(self) -> None:
+        (line,) = self.mistakes()
+        self.assertIn("--upstream", line)
+
+    def test_single_mistakes(self) -> None:
+        for arguments, words in (
+            (["--upstream", "8080"], ["--upstream", "'8080'", "host:port"]),
+            (["--upstream", "a:99999"], ["--upstream", "65535"]),
+            (["--upstream", "a:0"], ["--upstream", "65535"]),
+            (["--upstream", "300.1.1.1:80"], ["--upstream", "300.1.1.1"]),
+            (["--upstream", "https://a"], ["--upstream", "not supported yet"]),
+            (["--upstream", "a:1,weight=-1"], ["--upstream", "0 to 256"]),
+            (["--upstream", "a:1,weight=257"], ["--upstream", "0 to 256"]),
+            (["--upstream", "a:1,colour=red"], ["--upstream", "colour=red", "weight=N"]),
+            (["--upstream", "a:1", "--upstream", "a:1"], ["--upstream", "twice"]),
+            (["-u", "a:1", "-b", "a:1", "-b", "a:1"], ["--bind", "twice"]),
+            (["-u", "a:1", "-b", "nowhere"], ["--bind", "'nowhere'"]),
+            (["-u", "a:1", "-b", "ssl:443"], ["--bind", "not supported yet"]),
+            (["-u", "a:1", "-b", "haproxy:haproxy:tcp:80"], ["--bind", "twice"]),
+            (["-u", "a:1", "-b", "haproxy:80"], ["--bind", "'80'"]),
+            (["-u", "a:1,proxy=v3"], ["--upstream", "proxy=v2"]),
+            (["-u", "a:1", "--max-requests-per-minute", "-1"], ["--max-requests-per-minute"]),
+            (["-u", "a:1", "--max-requests-per-minute", "many"], ["'many'", "whole number"]),
+            (["-u", "a:1", "-a", "best"], ["--algorithm", "'best'", "round-robin"]),
+            (["-u", "a:1", "--mode", "udp"], ["--mode", "'udp'", "http or tcp"]),
+            (
+                ["-u", "a:1", "-m", "tcp", "--active-health-check-path", "/"],
+                ["--active-health-check-path", "--mode http", "interval"],
+            ),
+            (["-u", "a:1", "--cooldown", "soon"], ["--cooldown", "'soon'", "seconds"]),
+            (["-u", "a:1", "--idle-timeout", "0"], ["--idle-timeout", "more than 0"]),
+            (["-u", "a:1", "--idle-timeout", "inf"], ["--idle-timeout", "'inf'"]),
+            (["-u", "a:1", "--idle-timeout", "nan"], ["--idle-timeout", "'nan'"]),
+            (["-u", "a:1", "--trusted-proxy", "all"], ["--trusted-proxy", "'all'", "CIDR"]),
+            (
+                ["-u", "a:1", "--active-health-check-path", "health"],
+                ["--active-health-check-path", "'health'", "/health"],
+            ),
+            (["-u", "a:1", "--active-health-check-path", "/a b"], ["'/a b'"]),
+            (["-u", "a:1", "-t", "0"], ["--active-health-check-interval", "more than 0"]),
+            (["--demo", "-1"], ["--demo", "0 to 100"]),
+            (["-u", "a:1", "extra"], ["'extra'", "--upstream"]),
+            (["-u", "a:1", "--nonsense"], ["nonsense"]),
+            (["--hosts", "/nonexistent"], ["--hosts", "/nonexistent", "cannot be read"]),
+        ):
+            with self.subTest(arguments):
+                (line,) = self.mistakes(*arguments)
+                for word in words:
+                    self.assertIn(word, line)
+
+    def test_all_at_once(self) -> None:
+        hosts = scratch_file(self)
+        with open(hosts, "w") as file:
+            file.write("10.0.0.1:80\nnonsense\n\n10.0.0.1:x\n")
+        lines = self.mistakes(
+            *("-u", "a", "-u", "b", "-b", "c", "--algo", "d", "--demo", "e", "--hosts", hosts)
+        )
+        self.assertEqual(len(lines), 7)
+        self.assertTrue(any(f"{hosts}:2: 'nonsense'" in line for line in lines), lines)
+        self.assertTrue(any(f"{hosts}:4: '10.0.0.1:x'" in line for line in lines), lines)
+
+    def test_empty_hosts_file(self) -> None:
+        hosts = scratch_file(self)
+        with open(hosts, "w") as file:
+            file.write("# nothing\n")
+        (line,) = self.mistakes("--hosts", hosts)
+        self.assertIn("names no server", line)

@@ -1,0 +1,442 @@
+"""What goes to a server: what a proxy strips from a request, and what it adds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import h11
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from balancebeam.core.errors import RequestRefused
+from balancebeam.protocols.http1.grammar import list_items
+from balancebeam.protocols.http1.request_head import RequestHeads
+from balancebeam.protocols.http1.request_rules import RequestHead
+from balancebeam.proxy.forwarded_fields import CHUNKED, forwarding, plain_forwarding
+
+GET = b"GET / HTTP/1.1"
+HOST = b"Host: a"
+PEER = b"192.0.2.9"
+LOCAL = b"127.0.0.1:1100"
+
+Lines = list[bytes]
+
+
+def head(*lines: bytes) -> bytes:
+    """A head of these lines."""
+    return b"".join(line + b"\r\n" for line in lines)
+
+
+def read(*lines: bytes) -> RequestHead:
+    """Read one head with no memory of others."""
+    return RequestHeads().read(head(*lines))
+
+
+def passed(*lines: bytes) -> Lines:
+    """The field lines of a head that are left when it has been read."""
+    wire = read(*lines).wire
+    assert wire.endswith(b"\r\n")
+    return wire.split(b"\r\n")[1:-1]
+
+
+def added(*lines: bytes, trusted: bool = False) -> Lines:
+    """The field lines that are added to a head."""
+    end = forwarding(read(*lines), PEER, b"http", LOCAL, trusted)
+    assert end.endswith(b"\r\n\r\n")
+    return end.split(b"\r\n")[:-2]
+
+
+class StrippingTests(SynchronousTestCase):
+    """Hop-by-hop fields stop here (RFC 9110, 7.6.1)."""
+
+    def test_fields_that_stop_here(self) -> None:
+        for line in (
+            b"Connection: close",
+            b"Connection: keep-alive",
+            b"Connection: Keep-Alive",
+            b"Connection:",
+            b"Keep-Alive: timeout=5",
+            b"Proxy-Connection: keep-alive",
+            b"Proxy-Authorization: Basic x",
+            b"Proxy-Authenticate: Basic",
+            b"TE: trailers",
+            b"te: gzip",
+            b"Upgrade: websocket",
+            b"HTTP2-Settings: x",
+            b"X-Forwarded-For: 192.0.2.1",
+            b"X-Forwarded-Proto: https",
+            b"X-Forwarded-Host: b",
+            b"X_Forwarded_For: 192.0.2.1",
+            b"X-Forwarded_Host: b",
+            b"Proxy_Authorization: Basic x",
+        ):
+            found = passed(GET, b"A: 1", line, HOST, line, b"B: 2")
+            self.assertEqual(found, [b"A: 1", HOST, b"B: 2"], msg=repr(line))
+
+    def test_fields_that_connection_names_stop_here(self) -> None:
+        cases: list[tuple[Lines, Lines]] = [
+            ([b"Connection: X-Hop", b"X-Hop: 1"], []),
+            ([b"X-Hop: 1", b"connection: x-hop"], []),
+            ([b"X-Hop: 1", b"x-HOP: 2", b"X-Hop: 1", b"Connection: X-Hop"], []),
+            ([b"Connection: close, X-Hop ,,Y", b"X-Hop: 1", b"Y: 1", b"Z: 1"], [b"Z: 1"]),
+            ([b"Connection: X-Hop", b"Connection: Y", b"X-Hop: 1", b"Y: 1"], []),
+            ([b"Connection: X-Hop", b"X-Hopper: 1"], [b"X-Hopper: 1"]),
+            ([b"Connection: Cookie", b"Cookie: a"], []),
+            ([b"Connection: close", b"close: 1"], [b"close: 1"]),
+        ]
+        for lines, left in cases:
+            self.assertEqual(passed(GET, HOST, *lines), [HOST, *left], msg=repr(lines))
+
+    def test_connection_cannot_name_what_everyone_needs(self) -> None:
+        lines = [HOST, b"Content-Length: 5"]
+        for name in (b"host", b"Content-Length", b"transfer-encoding", b"Host, Content-Length"):
+            self.assertEqual(passed(GET, *lines, b"Connection: " + name), lines, msg=repr(name))
+
+    def test_connection_cannot_suppress_what_the_proxy_adds(self) -> None:
+        lines = [b"Connection: X-Forwarded-For, Via, X-Forwarded-Host", b"X-Forwarded-For: a"]
+        self.assertEqual(
+            added(GET, HOST, *lines),
+            [
+                b"X-Forwarded-For: a, " + PEER,
+                b"X-Forwarded-Proto: http",
+                b"X-Forwarded-Host: a",
+                b"Via: 1.1 balancebeam",
+            ],
+        )
+
+
+class ForwardedTests(SynchronousTestCase):
+    """Whom the server is told about."""
+
+    def test_the_plain_end_of_a_head(self) -> None:
+        self.assertEqual(
+            plain_forwarding(PEER, b"http", b"a"),
+            head(
+                b"X-Forwarded-For: 192.0.2.9",
+                b"X-Forwarded-Proto: http",
+                b"X-Forwarded-Host: a",
+                b"Via: 1.1 balancebeam",
+                b"",
+            ),
+        )
+
+    def test_the_other_way_says_the_same(self) -> None:
+        for trusted in (False, True):
+            self.assertEqual(
+                forwarding(read(GET, HOST), PEER, b"http", LOCAL, trusted),
+                plain_forwarding(PEER, b"http", b"a"),
+            )
+
+    def test_the_peer_ends_the_list(self) -> None:
+        cases: list[tuple[Lines, bytes]] = [
+            ([], PEER),
+            ([b"X-Forwarded-For: 192.0.2.1"], b"192.0.2.1, " + PEER),
+            ([b"x-forwarded-for:a, b "], b"a, b, " + PEER),
+            ([b"X-Forwarded-For: a", b"X: 1", b"x-forwarded-for: b"], b"a, b, " + PEER),
+            ([b"X-Forwarded-For:"], PEER),
+            ([b"X-Forwarded-For:", b"X-Forwarded-For: b"], b"b, " + PEER),
+        ]
+        for lines, chain in cases:
+            for trusted in (False, True):
+                self.assertEqual(
+                    added(GET, HOST, *lines, trusted=trusted)[0],
+                    b"X-Forwarded-For: " + chain,
+                    msg=repr(lines),
+                )
+
+    def test_only_a_trusted_peer_speaks_for_others(self) -> None:
+        lines = [b"X-Forwarded-Proto: https", b"X-Forwarded-Host: b"]
+        self.assertEqual(
+            added(GET, HOST, *lines)[1:3], [b"X-Forwarded-Proto: http", b"X-Forwarded-Host: a"]
+        )
+        self.assertEqual(
+            added(GET, HOST, *lines, trusted=True)[1:3],
+            [b"X-Forwarded-Proto: https", b"X-Forwarded-Host: b"],
+        )
+
+    def test_a_trusted_peer_that_says_nothing(self) -> None:
+        for lines in ([], [b"X-Forwarded-Proto:", b"X-Forwarded-Host:"]):
+            self.assertEqual(
+                added(GET, HOST, *lines, trusted=True)[1:3],
+                [b"X-Forwarded-Proto: http", b"X-Forwarded-Host: a"],
+            )
+
+    def test_the_clients_host_is_kept(self) -> None:
+        for host in (b"a", b"A.Example:8080", b"", b"[::1]:80"):
+            line = b"Host: " + host
+            self.assertEqual(passed(GET, line), [line])
+            self.assertEqual(added(GET, line)[2], b"X-Forwarded-Host: " + host)
+
+    def test_a_client_of_http_1_0_that_names_no_host(self) -> None:
+        self.assertEqual(
+            added(b"GET / HTTP/1.0"),
+            [
+                b"Host: " + LOCAL,
+                b"X-Forwarded-For: " + PEER,
+                b"X-Forwarded-Proto: http",
+                b"X-Forwarded-Host: " + LOCAL,
+                b"Via: 1.0 balancebeam",
+            ],
+        )
+
+    def test_via_tells_the_version_that_was_received(self) -> None:
+        for version, via in ((b"1.0", b"1.0"), (b"1.1", b"1.1")):
+            lines = added(b"GET / HTTP/" + version, HOST)
+            self.assertEqual(lines[-1], b"Via: " + via + b" balancebeam")
+
+    def test_via_of_others_stays(self) -> None:
+        self.assertEqual(passed(GET, HOST, b"Via: 1.0 other"), [HOST, b"Via: 1.0 other"])
+
+    def test_a_chunked_body_is_announced(self) -> None:
+        lines = added(b"POST / HTTP/1.1", HOST, b"Transfer-Encoding: Chunked")
+        self.assertEqual(lines[-1], b"Transfer-Encoding: chunked")
+        self.assertEqual(CHUNKED, -1)
+
+
+class UpgradeTests(SynchronousTestCase):
+    """A switch of protocols is offered to the server as the client meant it."""
+
+    def test_offers(self) -> None:
+        cases: list[tuple[Lines, bytes]] = [
+            ([b"Upgrade: websocket", b"Connection: Upgrade"], b"websocket"),
+            ([b"Connection: keep-alive, upgrade", b"upgrade: a/1, b"], b"a/1, b"),
+            ([b"Upgrade: a", b"Upgrade: b", b"Connection: upgrade"], b"a, b"),
+            ([b"Upgrade: h2c, websocket", b"Connection: Upgrade"], b"websocket"),
+            ([b"Upgrade: a", b"Connection: upgrade", b"Content-Length: 0"], b"a"),
+        ]
+        for lines, offer in cases:
+            found = read(GET, HOST, *lines)
+            self.assertEqual(found.extras.upgrade, offer, msg=repr(lines))
+            self.assertEqual(
+                added(GET, HOST, *lines)[-2:],
+                [b"Upgrade: " + offer, b"Connection: upgrade"],
+                msg=repr(lines),
+            )
+
+    def test_what_is_no_offer(self) -> None:
+        upgrade, connection = b"Upgrade: websocket", b"Connection: Upgrade"
+        cases: list[tuple[bytes, Lines]] = [
+            (GET, [upgrade]),
+            (GET, [connection]),
+            (GET, [upgrade, b"Connection: close"]),
+            (GET, [b"Upgrade:", connection]),
+            (GET, [b"Upgrade: h2c", connection]),
+            (GET, [b"Upgrade: H2C", b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: x"]),
+            (GET, [upgrade, connection, b"Content-Length: 5"]),
+            (GET, [upgrade, connection, b"Transfer-Encoding: chunked"]),
+            (b"GET / HTTP/1.0", [upgrade, connection]),
+        ]
+        for line, lines in cases:
+            self.assertEqual(read(line, HOST, *lines).extras.upgrade, b"", msg=repr(lines))
+            names = [text.partition(b":")[0] for text in added(line, HOST, *lines)]
+            self.assertNotIn(b"Upgrade", names, msg=repr(lines))
+            self.assertNotIn(b"Connection", names, msg=repr(lines))
+            for text in passed(line, HOST, *lines):
+                self.assertIn(text, [HOST, b"Content-Length: 5"], msg=repr(lines))
+
+
+class TrailersTests(SynchronousTestCase):
+    """The one transfer coding that may be asked for."""
+
+    def test_a_wish_for_trailers_goes_on(self) -> None:
+        for value in (b"trailers", b"Trailers", b"gzip;q=0.5, trailers"):
+            self.assertEqual(
+                added(GET, HOST, b"TE: " + value, b"Connection: TE")[-2:],
+                [b"TE: trailers", b"Connection: TE"],
+                msg=repr(value),
+            )
+
+    def test_other_wishes_do_not(self) -> None:
+        for value in (b"", b"gzip", b"xtrailers", b"deflate;q=1"):
+            names = [line.partition(b":")[0] for line in added(GET, HOST, b"TE: " + value)]
+            self.assertNotIn(b"TE", names, msg=repr(value))
+
+    def test_beside_an_upgrade(self) -> None:
+        lines = added(GET, HOST, b"TE: trailers", b"Upgrade: a", b"Connection: TE, upgrade")
+        self.assertEqual(lines[-3:], [b"Upgrade: a", b"TE: trailers", b"Connection: upgrade, TE"])
+
+
+class MaxForwardsTests(SynchronousTestCase):
+    """How far a request may still go (RFC 9110, 7.6.2)."""
+
+    def test_counting(self) -> None:
+        cases = [
+            (b"OPTIONS", b"0", b"0", True),
+            (b"OPTIONS", b"1", b"0", False),
+            (b"OPTIONS", b"10", b"9", False),
+            (b"TRACE", b"0", b"0", True),
+            (b"TRACE", b"007", b"6", False),
+            (b"TRACE", b"999999999", b"999999998", False),
+            (b"TRACE", b"9" * 30, b"999999999", False),
+        ]
+        for method, before, after, last in cases:
+            line = method + b" / HTTP/1.1"
+            lines = [b"max-forwards: " + before, HOST]
+            found = read(line, *lines)
+            self.assertEqual(found.last_hop, last, msg=f"{method!r} {before!r}")
+            self.assertEqual(
+                found.wire, head(line, HOST, b"Max-Forwards: " + after), msg=f"{method!r}"
+            )
+
+    def test_other_methods_do_not_count(self) -> None:
+        for method in (b"GET", b"POST", b"options"):
+            for value in (b"0", b"007", b"junk"):
+                line = method + b" / HTTP/1.1"
+                lines = [b"max-forwards: " + value, HOST]
+                found = read(line, *lines)
+                self.assertFalse(found.last_hop)
+                self.assertEqual(found.wire, head(line, *lines))
+
+    def test_without_the_field_there_is_no_limit(self) -> None:
+        found = read(b"OPTIONS * HTTP/1.1", HOST)
+        self.assertEqual((found.last_hop, found.extras.max_forwards), (False, ()))
+
+
+class ExpectTests(SynchronousTestCase):
+    """Expectations are the server's to meet."""
+
+    def test_they_go_on(self) -> None:
+        for line in (b"Expect: 100-continue", b"expect:100-CONTINUE "):
+            self.assertEqual(passed(GET, line, HOST), [line, HOST])
+            self.assertTrue(read(GET, line, HOST).extras.expects_continue)
+
+    def test_those_of_http_1_0_do_not(self) -> None:
+        for line in (b"Expect: 100-continue", b"eXPECT: 100-continue"):
+            self.assertEqual(
+                passed(b"POST / HTTP/1.0", b"A: 1", line, HOST, b"Content-Length: 5"),
+                [b"A: 1", HOST, b"Content-Length: 5"],
+            )
+
+
+# What a proxy may change; all other fields have to arrive as they were sent.
+OWN = frozenset(
+    b"""connection keep-alive proxy-connection proxy-authenticate proxy-authorization te upgrade
+    transfer-encoding http2-settings x-forwarded-for x-forwarded-proto x-forwarded-host
+    max-forwards""".split()
+)
+
+METHODS = st.one_of(
+    st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"TRACE", b"QUERY"]),
+    st.text("abGP!#$%&'*+-.^_`|~1", min_size=1, max_size=5).map(str.encode),
+)
+TARGETS = st.one_of(
+    st.sampled_from([b"/", b"*", b"/a?b", b"http://a", b"http://a/b?c", b"HTTP://A:80?q"]),
+    st.text([chr(octet) for octet in range(0x21, 0x7F)], max_size=10).map(
+        lambda text: b"/" + text.encode()
+    ),
+)
+SPECIAL = [
+    b"Connection: close",
+    b"Connection: keep-alive",
+    b"connection: Upgrade, X-Hop",
+    b"Connection: TE, aB",
+    b"Connection: Cookie, Via",
+    b"X-Hop: 1",
+    b"Keep-Alive: 5",
+    b"Proxy-Authorization: x",
+    b"Upgrade: websocket, h2c",
+    b"Upgrade: h2c",
+    b"TE: trailers, gzip",
+    b"Trailer: X-Sum",
+    b"Expect: 100-continue",
+    b"Expect: x",
+    b"X-Forwarded-For: 192.0.2.1, 192.0.2.2",
+    b"x-forwarded-proto: https",
+    b"X-Forwarded-Host: b",
+    b"X_Forwarded_For: 192.0.2.1",
+    b"Max-Forwards: 3",
+    b"Cookie: a=1",
+    b"Via: 1.0 other",
+    b"Content-Length: 5",
+    b"Content-Length: 0",
+    b"content-length: 5, 5",
+    b"Transfer-Encoding: chunked",
+    b"transfer-encoding: gzip, chunked",
+    b"Content_Length: 5",
+    b"Host: a",
+    b"Host: b",
+    b"Bad : 1",
+    b" folded",
+]
+NAMES = st.text("abAB!#$%&'*+-.^_`|~1", min_size=1, max_size=4).map(str.encode)
+VALUES = st.binary(max_size=6)
+FIELDS = st.lists(
+    st.one_of(
+        st.sampled_from(SPECIAL),
+        st.sampled_from(SPECIAL),
+        st.tuples(NAMES, VALUES).map(lambda pair: pair[0] + b":" + pair[1]),
+    ),
+    max_size=7,
+)
+BODIES = {5: b"hello", 0: b"", -1: b"5\r\nhello\r\n0\r\n\r\n"}
+SHARED = RequestHeads()
+
+
+def ours(name: bytes) -> bool:
+    """Whether a field is one that a proxy may change, drop or add."""
+    return name.replace(b"_", b"-") in OWN
+
+
+def sent(lines: Lines, minor: int) -> list[tuple[bytes, bytes]]:
+    """The fields that have to arrive."""
+    fields = [
+        (name.lower(), value.strip(b" \t")) for name, _, value in (x.partition(b":") for x in lines)
+    ]
+    options = {o for name, value in fields if name == b"connection" for o in list_items(value)}
+    options -= {b"host", b"content-length", b"keep-alive", b"close"}
+    if minor == 0 and (b"expect", b"100-continue") in fields:
+        options.add(b"expect")
+    return [field for field in fields if not ours(field[0]) and field[0] not in options]
+
+
+class PropertyTests(SynchronousTestCase):
+    """Whatever is accepted is one request to the server, and the same one."""
+
+    @settings(max_examples=600, deadline=None)
+    @given(METHODS, TARGETS, st.sampled_from([b"0", b"1", b"1", b"2"]), FIELDS, st.booleans())
+    def test_h11_reads_exactly_the_request_that_was_meant(
+        self, method: bytes, target: bytes, minor: bytes, fields: Lines, trusted: bool
+    ) -> None:
+        lines = [HOST, *fields]
+        try:
+            found = SHARED.read(head(b"%b %b HTTP/1.%b" % (method, target, minor), *lines))
+        except RequestRefused:
+            return
+        connection = h11.Connection(h11.SERVER)
+        wire = found.wire + forwarding(found, PEER, b"http", LOCAL, trusted)
+        connection.receive_data(wire + BODIES[found.length])
+        request = connection.next_event()
+        assert isinstance(request, h11.Request)
+        self.assertEqual(
+            (request.method, request.target, request.http_version),
+            (method, found.target, b"1.1"),
+        )
+        if target.startswith(b"/"):
+            self.assertEqual(request.target, target)
+        arrived = [(name, value) for name, value in request.headers if not ours(name)]
+        self.assertEqual(arrived.pop(), (b"via", b"1.%d balancebeam" % found.minor))
+        self.assertEqual(arrived, sent(lines, found.minor))
+        counts = Counter(name for name, _ in request.headers)
+        for name in (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"host"):
+            self.assertEqual(counts[name], 1, msg=repr(name))
+        self.assertTrue(dict(request.headers)[b"x-forwarded-for"].endswith(PEER))
+        # The body, and nothing behind it.
+        content = b""
+        while isinstance(event := connection.next_event(), h11.Data):
+            content += event.data
+        self.assertIsInstance(event, h11.EndOfMessage)
+        self.assertEqual(content, b"hello" if found.length else b"")
+        self.assertEqual(connection.trailing_data, (b"", False))
+
+    @settings(max_examples=100, deadline=None)
+    @given(FIELDS)
+    def test_memory_changes_nothing(self, fields: Lines) -> None:
+        data = head(GET, HOST, *fields)
+        outcomes = []
+        for heads in (SHARED, SHARED, RequestHeads()):
+            try:
+                outcomes.append(repr(heads.read(data)))
+            except RequestRefused as refused:
+                outcomes.append(str(refused.status))
+        self.assertEqual(outcomes, outcomes[-1:] * 3)
