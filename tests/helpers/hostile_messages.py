@@ -1,7 +1,7 @@
 """
 Hostile and odd messages, what becomes of each, and the section that decides it.
 
-`python -m tests.helpers.hostile_messages` prints them as the table of `tests/CASES.rst`.
+`python -m tests.helpers.hostile_messages` prints them as `docs/message-conformance.rst`.
 """
 
 from __future__ import annotations
@@ -809,18 +809,22 @@ RESPONSES: tuple[ResponseCase, ...] = (*response_heads(), *response_bodies())
 def table() -> str:
     """All cases as reStructuredText."""
     lines = [
-        "Hostile and odd messages",
-        "========================",
+        "Message conformance",
+        "===================",
         "",
-        "What becomes of each, and the section (of RFC 9110, 9112 and others) that decides it.",
-        "``tests/test_hostile.py`` sends every one of them over real sockets.",
+        "The outcome of hostile and unusual messages, and the section of the RFC that decides it:",
+        "9110 is HTTP semantics, 9112 is HTTP/1.1. A test sends every one of them over real",
+        "sockets, to a balancer with a server behind it.",
+        "",
+        "A request is forwarded, or it gets the status shown and nothing of it reaches a server.",
+        "Messages are shown with Python's escapes.",
         "",
         f"Requests ({len(REQUESTS)})",
         "-" * len(f"Requests ({len(REQUESTS)})"),
         "",
     ]
     lines += _rows(
-        (case.name, "passed on" if case.status == 200 else str(case.status), case.section)
+        (case.name, "forwarded" if case.status == 200 else str(case.status), case.section)
         for case in REQUESTS
     )
     title = f"Responses ({len(RESPONSES)})"
@@ -831,10 +835,10 @@ def table() -> str:
 
 def _outcome(case: ResponseCase) -> str:
     if case.status == CUT:
-        return "502, or the client is cut off"
+        return "502, or the client's connection is closed within the body"
     if case.status == 502 or case.reused:
         return str(case.status)
-    return f"{case.status}, and the server's connection is not used again"
+    return f"{case.status}, and the connection to the server is not reused"
 
 
 def _rows(cases: Iterable[tuple[str, str, str]]) -> list[str]:
