@@ -44,7 +44,7 @@ class Networks:
         return self._unix or bool(self._networks)
 
     def includes(self, peer: str) -> bool:
-        """Whether `peer`, as `peer_name` calls it, is in one of the networks."""
+        """Whether `peer`, as `peer_ip` calls it, is in one of the networks."""
         if not self:
             return False
         known = self._known.get(peer)

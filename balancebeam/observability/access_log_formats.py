@@ -109,7 +109,7 @@ def structured(clock: Time, frontend: str) -> Line:
         said = {
             "time": utc_time(now),
             "frontend": frontend,
-            "pool": exchange.spine.pool_name,
+            "pool": exchange.dispatcher.pool_name,
             "client": exchange.client,
             "method": _text(head.method),
             "host": _text(head.host),
@@ -173,8 +173,8 @@ def connections_in_words(clock: Time) -> Line:
         now = clock()
         return (
             f"[{local_time(int(now))}] {_word(exchange.client)} -> "
-            f"{quoted_text(exchange.served_by or 'no server')}: {quoted_text(exchange.why)}; "
-            f"{exchange.sent} octets sent, {exchange.received} received, "
+            f"{quoted_text(exchange.server_name or 'no server')}: {quoted_text(exchange.close_reason)}; "
+            f"{exchange.bytes_from_client} octets sent, {exchange.bytes_from_server} received, "
             f"{max(0.0, now - exchange.begun):.3f} s\n"
         )
 
@@ -190,10 +190,10 @@ def connections_structured(clock: Time, frontend: str) -> Line:
             "time": utc_time(now),
             "frontend": frontend,
             "client": exchange.client,
-            "server": exchange.served_by or None,
-            "why": exchange.why,
-            "sent": exchange.sent,
-            "received": exchange.received,
+            "server": exchange.server_name or None,
+            "why": exchange.close_reason,
+            "sent": exchange.bytes_from_client,
+            "received": exchange.bytes_from_server,
             "seconds": round(max(0.0, now - exchange.begun), 6),
         }
         return json.dumps(said) + "\n"

@@ -24,10 +24,10 @@ class ConnectionLog:
         self.log.info(
             "{client} -> {server}: {why}; {sent} octets sent, {received} received, {seconds:.3f} s",
             client=exchange.client,
-            server=exchange.served_by or "no server",
-            why=exchange.why,
-            sent=exchange.sent,
-            received=exchange.received,
+            server=exchange.server_name or "no server",
+            why=exchange.close_reason,
+            sent=exchange.bytes_from_client,
+            received=exchange.bytes_from_server,
             seconds=self._clock() - exchange.begun,
         )
 

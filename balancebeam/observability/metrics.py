@@ -26,7 +26,7 @@ def metrics_text(balancer: Balancer) -> str:
             "Requests that could not be read, or were too big or too slow, by what they got.",
             *("frontend", "code"),
         )
-        for status, count in sorted(dict(frontend.site.unread).items()):
+        for status, count in sorted(dict(frontend.site.rejected_requests).items()):
             refused.add(count, name, status)
     for name, pool in balancer.pools.items():
         _add_pool(to, name, pool)
@@ -64,24 +64,24 @@ def _add_balancer(to: Exposition, balancer: Balancer) -> None:
 
 
 def _add_pool(to: Exposition, name: str, pool: Pool) -> None:
-    spine, links, gone = pool.spine, pool.connections, pool.directory.leaving
+    dispatcher, links, gone = pool.dispatcher, pool.connections, pool.directory.leaving
     to.counter(
         "balancebeam_requests_total", "Requests, or TCP connections, that came in.", "pool"
-    ).add(spine.requests, name)
+    ).add(dispatcher.requests, name)
     responses = to.counter(
         "balancebeam_responses_total",
         "Requests that ended, by the status that the client got, none if it left before. "
         "Of TCP connections only those that found no server.",
         *("pool", "code"),
     )
-    for status, count in sorted(dict(spine.answered).items()):
+    for status, count in sorted(dict(dispatcher.answered).items()):
         if status or pool.mode != "tcp":
             responses.add(count, name, status or "none")
     to.counter("balancebeam_retries_total", "Requests sent to another server.", "pool").add(
-        spine.retried, name
+        dispatcher.retried, name
     )
     to.gauge("balancebeam_waiting_requests", "Requests that wait for a server.", "pool").add(
-        len(spine.waiting), name
+        len(dispatcher.waiting), name
     )
     to.gauge("balancebeam_server_connections", "Connections to servers, open.", "pool").add(
         len(links.connections), name

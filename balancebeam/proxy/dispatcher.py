@@ -1,8 +1,8 @@
 """
-The spine: the one way that every request takes, whatever door it came through.
+The dispatcher: the one way that every request takes, whatever door it came through.
 
 `BalancerResource` is a `twisted.web` resource like any other. Mounted in a
-tree, or made the root of a `BalancerSite`, it admits a request, chooses a
+tree, or made the root of a `Http1Factory`, it admits a request, chooses a
 server, sends the request there, tries another one where that is safe, and
 accounts for what happened.
 """

@@ -1,7 +1,7 @@
 """
 An exchange: one request, or one connection, on its way, and what became of it.
 
-A door makes one and adapts it to its client; the spine, the pool and a
+A door makes one and adapts it to its client; the dispatcher, the pool and a
 connection to a server do the rest through it.
 """
 
@@ -16,7 +16,7 @@ from balancebeam.admission.admission import Held
 from balancebeam.balancing.interfaces import Choice
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.core.ip import client_name, pack_client
-from balancebeam.net.transport import peer_name
+from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.proxy_protocol import ProxiedConnection
 from balancebeam.proxy.rejected import UnreadRequest
 from balancebeam.upstream.connection_pool import Attempt
@@ -44,7 +44,7 @@ class Observer(Interface):
 
 class Exchange(ABC):
     """
-    What the spine and the pool have to know of it.
+    What the dispatcher and the pool have to know of it.
 
     `pending` is what waits for a connection. `reason` says why `server` has
     the exchange; `tried` are those where it failed, `last_server` is who had it
@@ -58,7 +58,7 @@ class Exchange(ABC):
     it.
     """
 
-    spine: BalancerResource
+    dispatcher: BalancerResource
     observer: Observer | None = None
     client: str
     method: bytes
@@ -80,10 +80,10 @@ class Exchange(ABC):
     upload_paused = False
     last_hop = False
     status = 0
-    pending: list[bytes] | tuple[()] = ()
+    pending_body: list[bytes] | tuple[()] = ()
     _pending_octets = 0
 
-    # For the spine.
+    # For the dispatcher.
 
     @abstractmethod
     def rewind(self) -> bool:
@@ -96,7 +96,7 @@ class Exchange(ABC):
     def upstream_failed(self, failure: UpstreamFailure) -> None:
         """A server did not answer."""
         self.connection = None
-        self.spine.failed(self, failure)
+        self.dispatcher.failed(self, failure)
 
     # For limits to look at.
 
@@ -127,18 +127,18 @@ class Exchange(ABC):
         The client's connection, as a header of the PROXY protocol names it. If
         a proxy spoke for the client, its port is not known.
         """
-        came = self.came_by
+        came = self.proxy_info
         if came is not None and came.source == self.client:
             return came
         transport = self.client_transport()
         peer, here = transport.getPeer(), transport.getHost()
         if client_name(self.client) is None or not hasattr(here, "port"):
             return None
-        port = peer.port if peer_name(peer) == self.client else 0
-        return ProxiedConnection(self.client, port, peer_name(here), here.port)
+        port = peer.port if peer_ip(peer) == self.client else 0
+        return ProxiedConnection(self.client, port, peer_ip(here), here.port)
 
     @property
-    def came_by(self) -> ProxiedConnection | None:
+    def proxy_info(self) -> ProxiedConnection | None:
         """The connection of which a proxy told that speaks the PROXY protocol."""
         return None
 
@@ -150,15 +150,15 @@ class Exchange(ABC):
 
     def hold(self, data: bytes, last: bool) -> None:
         """Keep what the client has sent until there is a server for it."""
-        if not self.pending:
-            self.pending = []
+        if not self.pending_body:
+            self.pending_body = []
             self._pending_octets = 0
-        self.pending.append(data)
+        self.pending_body.append(data)
         self._pending_octets += len(data)
         if not last and self._pending_octets > BUFFER:
             self.pause_upload()
 
-    def client_gone(self) -> None:
+    def client_disconnected(self) -> None:
         """The client has left: nobody waits for the answer."""
         if self.ended:
             return
@@ -169,7 +169,7 @@ class Exchange(ABC):
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.abandon()
-        self.spine.finished(self)
+        self.dispatcher.finished(self)
 
     # Backpressure.
 

@@ -21,7 +21,7 @@ class MessageExchange(Exchange):
     What the doors for HTTP have in common.
 
     `wire` is the head as it goes to a server; what is `pending` is body, in
-    wire form. `awaits_continue` tells that the client will send when the
+    wire form. `awaiting_100_continue` tells that the client will send when the
     server tells it to. `begun` is when the request was read, in seconds since
     the epoch, if anybody wants to know; `octets` is the length of the body that
     the client gets.
@@ -29,7 +29,7 @@ class MessageExchange(Exchange):
 
     connection: UpstreamConnection | None = None
     body_complete = True
-    awaits_continue = False
+    awaiting_100_continue = False
     upgrade = b""
     begun = 0.0
     octets = 0
@@ -37,9 +37,9 @@ class MessageExchange(Exchange):
     _sent_octets = 0
 
     def __init__(
-        self, spine: BalancerResource, head: RequestHead, wire: bytes, client: str
+        self, dispatcher: BalancerResource, head: RequestHead, wire: bytes, client: str
     ) -> None:
-        self.spine = spine
+        self.dispatcher = dispatcher
         self.head = head
         self.method = head.method
         if head.extras.upgrade:
@@ -63,7 +63,7 @@ class MessageExchange(Exchange):
 
     def expect_body(self) -> None:
         """There is a body, and it will come in by `upload`."""
-        self.awaits_continue = self.head.extras.expects_continue
+        self.awaiting_100_continue = self.head.extras.expects_continue
         self.body_complete = False
         self._sent = []
 
@@ -73,7 +73,7 @@ class MessageExchange(Exchange):
             self.body_complete = True
         if not data:
             return
-        self.awaits_continue = False
+        self.awaiting_100_continue = False
         if self._sent is not None:
             self._sent_octets += len(data)
             if self._sent_octets > BUFFER:
@@ -85,14 +85,14 @@ class MessageExchange(Exchange):
         else:
             self.hold(data, last)
 
-    # For the spine to call.
+    # For the dispatcher to call.
 
     def rewind(self) -> bool:
         if self.body_complete and not self.head.length:
             return True
         if self._sent is None:
             return False
-        self.pending = self._sent.copy()
+        self.pending_body = self._sent.copy()
         self._pending_octets = self._sent_octets
         return True
 
@@ -101,7 +101,7 @@ class MessageExchange(Exchange):
     @property
     def waits_for_client(self) -> bool:
         """Whether the server cannot answer because the client has yet to send."""
-        return not (self.body_complete or self.upload_paused or self.awaits_continue)
+        return not (self.body_complete or self.upload_paused or self.awaiting_100_continue)
 
     def is_stuck(self, now: float) -> bool:
         """Whether the client takes nothing; doors with sweeps of their own know better."""
@@ -132,7 +132,7 @@ class MessageExchange(Exchange):
         """See `Asker.finish`."""
 
     @abstractmethod
-    def cut(self, why: UpstreamFailure) -> None:
+    def cut(self, failure: UpstreamFailure) -> None:
         """See `Asker.cut`."""
 
     @abstractmethod

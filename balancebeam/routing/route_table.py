@@ -14,7 +14,7 @@ from balancebeam.routing.matchers import RouteRule
 
 
 class Entry(Interface):
-    """Who takes requests: a spine, or whoever answers in its place."""
+    """Who takes requests: a dispatcher, or whoever answers in its place."""
 
     def forward(self, exchange: Any, limiter: LimiterSeam) -> None:
         """See a request through to its end; see `BalancerResource.forward`."""
@@ -34,17 +34,17 @@ ANY = RouteRule()
 class Route:
     """
     The requests that `rule` is about are asked of `limiter`, and go on by
-    `spine`, unless `entry` answers them instead.
+    `dispatcher`, unless `entry` answers them instead.
     """
 
-    spine: BalancerResource
+    dispatcher: BalancerResource
     limiter: LimiterSeam
     rule: Rule = ANY
     entry: Entry = field()
 
     @entry.default
     def _by_the_spine(self) -> Entry:
-        return self.spine
+        return self.dispatcher
 
 
 class RouteTable:

@@ -41,7 +41,7 @@ from balancebeam.core.errors import StartError
 from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import FrontendSettings, Settings
 from balancebeam.net import transport
-from balancebeam.net.poller import batching_reactor
+from balancebeam.net.poller import build_data_reactor
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.observability.access_log import AccessLogs
 from balancebeam.observability.connection_log import ConnectionLog
@@ -85,7 +85,7 @@ class BalancerService(service.MultiService):
     """
     Everything one balancer consists of.
 
-    `resource` is the spine of the first frontend's pool, for mounting in a
+    `resource` is the dispatcher of the first frontend's pool, for mounting in a
     `twisted.web` tree; where nothing is bound that is the only way in. `clock`
     gives seconds and never runs backwards, for limits; without one the
     reactor's is taken. `source` says by which settings to go when everything is
@@ -119,10 +119,10 @@ class BalancerService(service.MultiService):
         self.frontends: dict[str, FrontendService] = {}
         self.leaving = Leaving(self)
         self.ticker = Ticker(reactor, _interval(settings))
-        data_reactor = batching_reactor(reactor)
+        data_reactor = build_data_reactor(reactor)
         self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
         self._ways = Ways(self.limiter, self.operator)
-        self.access_logs = AccessLogs(self.ticker, self.ticker.time)
+        self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
         self._around = Surroundings(
             reactor, data_reactor, self.ticker, Names(reactor, self.ticker), random, connect
         )
@@ -160,8 +160,8 @@ class BalancerService(service.MultiService):
 
     @property
     def resource(self) -> BalancerResource:
-        """The spine of the first pool."""
-        return self.first_pool.spine
+        """The dispatcher of the first pool."""
+        return self.first_pool.dispatcher
 
     def getServiceNamed(self, name: str) -> service.IService:
         for tree in (self, self.first_pool):
@@ -241,7 +241,7 @@ class BalancerService(service.MultiService):
         changed, if a part of it cannot be had.
         """
         self._adopt(self._plan(settings))
-        self.ticker.sweep_every(_interval(settings))
+        self.ticker.set_interval(_interval(settings))
 
     def reload(self) -> list[str]:
         """
@@ -262,7 +262,7 @@ class BalancerService(service.MultiService):
         # A server that was registered, and is configured by now, leaves with the file's next.
         self.save()
         self.reloads += 1
-        self.reloaded_at = self.ticker.time()
+        self.reloaded_at = self.ticker.wall_time()
         for line in changed or ["nothing has changed"]:
             self.log.info("reloaded: {line}", line=line)
         return changed
@@ -338,8 +338,8 @@ class BalancerService(service.MultiService):
                     restore(collect({pool.name: other_mode}), {pool.name: known}, self.log)
             else:
                 known.apply(pool)
-            known.spine.limiter = gate
-            known.spine.observer = None
+            known.dispatcher.limiter = gate
+            known.dispatcher.observer = None
             self.pools[pool.name] = known
         for gone in before.values():
             self.leaving.add(gone)
@@ -365,12 +365,12 @@ class BalancerService(service.MultiService):
 
     def _tell_web_door(self, frontend: FrontendSettings) -> None:
         """What comes in through a `twisted.web` tree is treated as by `frontend`."""
-        spine = self.pools[frontend.pool].spine
-        spine.trusted = TrustedProxies(frontend.trusted_proxies)
-        spine.onward = Onward(frontend.forwarding, make_ids(self._around.random))
-        spine.idle_timeout = frontend.timeouts.idle
-        spine.limiter = self.frontends[frontend.name].site.default.limiter
-        spine.observer = self.access_logs.observer(frontend)
+        dispatcher = self.pools[frontend.pool].dispatcher
+        dispatcher.trusted = TrustedProxies(frontend.trusted_proxies)
+        dispatcher.onward = Onward(frontend.forwarding, make_ids(self._around.random))
+        dispatcher.idle_timeout = frontend.timeouts.idle
+        dispatcher.limiter = self.frontends[frontend.name].site.default.limiter
+        dispatcher.observer = self.access_logs.observer(frontend)
 
     def _observer(self, frontend: FrontendSettings) -> Observer | None:
         talkative = ConnectionLog(self.reactor.seconds) if frontend.log_connections else None

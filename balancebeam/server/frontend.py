@@ -11,9 +11,9 @@ from twisted.application import service
 from balancebeam.core.addresses import ListenAddress, ProxiedAddress
 from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import FrontendSettings
-from balancebeam.downstream.http1.factory import BalancerSite
-from balancebeam.downstream.proxy_protocol import ProxiedSite
-from balancebeam.downstream.tcp.session import TcpSite
+from balancebeam.downstream.http1.factory import Http1Factory
+from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
+from balancebeam.downstream.tcp.session import TcpFactory
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Observer
@@ -41,15 +41,15 @@ class FrontendService(service.Service):
         self._table = inside.table
         self._ticker = ticker
         self._random = random
-        self.site: BalancerSite | TcpSite
+        self.site: Http1Factory | TcpFactory
         if settings.mode == "tcp":
-            self.site = TcpSite(inside.table, ticker, settings.timeouts)
+            self.site = TcpFactory(inside.table, ticker, settings.timeouts)
         else:
-            self.site = BalancerSite(
+            self.site = Http1Factory(
                 inside.table, ticker, settings.timeouts, *self._manners(), settings.max_body
             )
         self.site.observer = inside.observer
-        self._proxied = ProxiedSite(self.site)
+        self._proxied = ProxyProtocolFactory(self.site)
 
     def _manners(self) -> tuple[TrustedProxies, Onward]:
         settings = self.settings
@@ -62,11 +62,11 @@ class FrontendService(service.Service):
         self._table = inside.table
         site = self.site
         site.timeouts = settings.timeouts
-        site.route(inside.table)
+        site.set_route_table(inside.table)
         site.observer = inside.observer
-        if isinstance(site, BalancerSite):
+        if isinstance(site, Http1Factory):
             site.max_body = settings.max_body
-            site.tell(*self._manners())
+            site.set_forwarding(*self._manners())
 
     def clients(self) -> Mapping[ListenAddress, Clients]:
         """Who serves those that come in at each address."""
@@ -82,12 +82,12 @@ class FrontendService(service.Service):
     def leads_to(self, pool: Any) -> bool:
         """Whether a client's next request may be one for `pool`, a service."""
         routes = (self._table.default, *self._table.routes)
-        return any(route.spine is getattr(pool, "spine", None) for route in routes)
+        return any(route.dispatcher is getattr(pool, "dispatcher", None) for route in routes)
 
     @property
     def busy(self) -> bool:
         """Whether any client is connected."""
-        return self.site.busy
+        return self.site.has_connections
 
     def dismiss(self) -> None:
         """It is gone for good."""
@@ -96,7 +96,7 @@ class FrontendService(service.Service):
 
     def startService(self) -> None:
         super().startService()
-        self.site.begin()
+        self.site.resume_accepting()
 
     def stopService(self) -> Any:
         self.site.close_all()

@@ -44,12 +44,12 @@ class Clients(Interface):
 @frozen
 class Inherited:
     """
-    The `descriptor` of a socket that listens. One that is `lasting` has a name
+    The `descriptor` of a socket that listens. One that is `keep_path` has a name
     in the file system that is somebody else's to remove.
     """
 
     descriptor: int
-    lasting: bool
+    keep_path: bool
 
 
 class Entrance(ServerFactory):
@@ -153,7 +153,7 @@ class ListenersService(service.Service):
             if isinstance(place, EndpointAddress) and not place.description.startswith(PLAIN):
                 stuck.append(str(place))
             else:
-                found[str(place)] = Inherited(port.fileno(), getattr(port, "lasting", False))
+                found[str(place)] = Inherited(port.fileno(), getattr(port, "keep_path", False))
         return found, stuck
 
     def bequeath(self) -> None:
@@ -162,12 +162,12 @@ class ListenersService(service.Service):
             port: Any = entrance.port
             # Those of endpoints would have the socket end for all.
             port._shouldShutdown = False
-            port.lasting = True
+            port.keep_path = True
 
     def own(self) -> None:
         """The predecessor has been told to go: what it would have removed is ours to remove."""
         for port in self._bequeathed:
-            port.lasting = False
+            port.keep_path = False
         self._bequeathed = []
 
     def close(self) -> Deferred[Any]:
@@ -187,8 +187,10 @@ class ListenersService(service.Service):
     def _listen(self, place: Place, entrance: Entrance) -> IListeningPort:
         inherited = self._claim(place)
         if inherited is not None:
-            adopted = ports.adopt(inherited.descriptor, entrance, self._data_reactor)
-            if not inherited.lasting:
+            adopted = ports.adopt_listening_socket(
+                inherited.descriptor, entrance, self._data_reactor
+            )
+            if not inherited.keep_path:
                 self._bequeathed.append(adopted)
             return adopted
         if not isinstance(place, EndpointAddress):

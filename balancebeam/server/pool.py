@@ -39,7 +39,7 @@ class PoolService(service.MultiService):
     """
     The servers of one pool, for requests or, in `mode` "tcp", for connections.
 
-    `spine` is the way of a request; `gate` is asked about those that come
+    `dispatcher` is the way of a request; `gate` is asked about those that come
     through no frontend.
     """
 
@@ -64,10 +64,10 @@ class PoolService(service.MultiService):
             around.connect,
             self.health.failed,
         )
-        self.spine = BalancerResource(
+        self.dispatcher = BalancerResource(
             self.selector, self.health, gate, self.connections, self._retries(), settings.waiting
         )
-        self.spine.pool_name = settings.name
+        self.dispatcher.pool_name = settings.name
         self.checker: service.IService | None = None
         for child in (self.selector, self.health, self.connections):
             child.setServiceParent(self)
@@ -80,7 +80,7 @@ class PoolService(service.MultiService):
         before, self.settings = self.settings, settings
         self._apply_servers(before.servers, settings.servers)
         self.connections.timeouts = settings.timeouts
-        self.spine.configure(self._retries(), settings.waiting)
+        self.dispatcher.configure(self._retries(), settings.waiting)
         if _health(before) != _health(settings):
             self.health.configure(*_health(settings))
         if before.active != settings.active:
@@ -173,13 +173,13 @@ class PoolService(service.MultiService):
     @property
     def occupied(self) -> bool:
         """Whether anybody waits for an answer."""
-        return bool(self.spine.waiting) or any(
+        return bool(self.dispatcher.waiting) or any(
             server.in_flight for server in (*self.directory.servers, *self.directory.leaving)
         )
 
     def dismiss(self) -> None:
         """It is gone for good."""
-        for part in (self.health, self.connections, self.spine):
+        for part in (self.health, self.connections, self.dispatcher):
             self._around.ticker.remove(part.sweep)
 
 

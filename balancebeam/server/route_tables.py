@@ -13,7 +13,7 @@ from balancebeam.admission.access_list import AccessList
 from balancebeam.admission.admission import Gate, Scopes
 from balancebeam.admission.limiter import LimiterService
 from balancebeam.core.settings import FrontendSettings, Settings
-from balancebeam.downstream.registration import PATH, RegistrationDesk
+from balancebeam.downstream.registration import REGISTRATION_PATH, RegistrationEndpoint
 from balancebeam.routing.matchers import ExactPath, RouteRule
 from balancebeam.routing.route_table import Route, RouteTable, Rule
 from balancebeam.server.pool import PoolService
@@ -52,24 +52,24 @@ class Ways:
         def route(pool: str, rule: Rule, own: str | None = None) -> Route:
             limits = scopes[_frontend_scope(frontend)]
             limits += (scopes[own] if own else ()) + scopes[_pool_scope(pool)]
-            return Route(pools[pool].spine, self._limiter.gate(limits, access), rule)
+            return Route(pools[pool].dispatcher, self._limiter.gate(limits, access), rule)
 
         routes = []
         if frontend.registration:
             desk = self._desk(frontend, pools[frontend.pool])
-            routes.append(evolve(route(frontend.pool, ExactPath(PATH)), entry=desk))
+            routes.append(evolve(route(frontend.pool, ExactPath(REGISTRATION_PATH)), entry=desk))
         for one in frontend.routes:
             own = _route_scope(frontend, one.host, one.path)
             routes.append(route(one.pool, RouteRule(one.host, one.path), own))
         return RouteTable(route(frontend.pool, RouteRule()), routes)
 
-    def _desk(self, frontend: FrontendSettings, pool: PoolService) -> RegistrationDesk:
+    def _desk(self, frontend: FrontendSettings, pool: PoolService) -> RegistrationEndpoint:
         """Where servers register, into the frontend's own pool."""
 
         def answering(body: bytes) -> Deferred[tuple[int, bytes]]:
             return Deferred.fromCoroutine(register(self._operator, pool, body))
 
-        return RegistrationDesk(pool.spine, frontend.registration_from, answering)
+        return RegistrationEndpoint(pool.dispatcher, frontend.registration_from, answering)
 
 
 def _pool_scope(pool: str) -> str:

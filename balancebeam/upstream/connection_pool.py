@@ -258,7 +258,7 @@ class ConnectionPool(service.Service):
         limit = self.timeouts.upstream
         for connection in list(self.connections):
             self.keep_alive(connection)
-            quiet = now - connection.quiet_since
+            quiet = now - connection.last_activity
             exchange: Any = connection.exchange
             if connection.state == IDLE:
                 if quiet >= LONGEST_IDLE:
@@ -278,7 +278,7 @@ class ConnectionPool(service.Service):
         """`connection` lasts: have the kernel find out if the server is gone."""
         if not connection.kept_alive:
             connection.kept_alive = True
-            transport.find_out_if_gone(connection.transport)
+            transport.enable_keepalive(connection.transport)
 
     def end_late_attempts(self, now: float) -> None:
         """Give up servers that do not accept."""

@@ -15,7 +15,7 @@ from balancebeam.core.errors import ResponseRefused
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.ticker import Ticker
-from balancebeam.net.transport import tune
+from balancebeam.net.transport import set_socket_options
 from balancebeam.protocols.http1.body import (
     BodyError,
     ChunkedReader,
@@ -51,7 +51,7 @@ class UpstreamConnection(Protocol):
     """
     Sends a request, reads one response, and is then idle or closed.
 
-    `quiet_since` is when bytes last went either way, on the ticker. `pooled`
+    `last_activity` is when bytes last went either way, on the ticker. `pooled`
     tells that it has been idle, so that the server may have closed it.
     """
 
@@ -67,7 +67,7 @@ class UpstreamConnection(Protocol):
         self.server = server
         self.exchange: Asker | None = None
         self.state = IDLE
-        self.quiet_since = ticker.now
+        self.last_activity = ticker.now
         self.pooled = False
         self.paused = False
         self._keeper = keeper
@@ -83,7 +83,7 @@ class UpstreamConnection(Protocol):
         self._body: Body | None = None
 
     def connectionMade(self) -> None:
-        tune(self.transport)
+        set_socket_options(self.transport)
         self.transport.registerProducer(self, True)
 
     # What an exchange does with it.
@@ -93,7 +93,7 @@ class UpstreamConnection(Protocol):
         self.exchange = exchange
         exchange.connection = self
         self.state = WAITING
-        self.quiet_since = self._ticker.now
+        self.last_activity = self._ticker.now
         if exchange.pending:
             pending, exchange.pending = exchange.pending, ()
             self.transport.write(exchange.wire + b"".join(pending))
@@ -104,7 +104,7 @@ class UpstreamConnection(Protocol):
 
     def send_body(self, data: bytes) -> None:
         """Send more of the request's body, or bytes through the tunnel."""
-        self.quiet_since = self._ticker.now
+        self.last_activity = self._ticker.now
         self.transport.write(data)
 
     def end_tunnel(self) -> None:
@@ -127,7 +127,7 @@ class UpstreamConnection(Protocol):
         """The client takes more."""
         if self.paused:
             self.paused = False
-            self.quiet_since = self._ticker.now
+            self.last_activity = self._ticker.now
             self.transport.resumeProducing()
 
     def abandon(self) -> None:
@@ -141,11 +141,11 @@ class UpstreamConnection(Protocol):
 
     def progressed(self, now: float) -> bool:
         """Whether the server has taken something since this was asked last."""
-        outstanding = self.transport.outstanding()
+        outstanding = self.transport.unacked_bytes()
         if outstanding == self._outstanding:
             return False
         self._outstanding = outstanding
-        self.quiet_since = now
+        self.last_activity = now
         return True
 
     def time_out(self) -> None:
@@ -174,7 +174,7 @@ class UpstreamConnection(Protocol):
     # What the transport does with it.
 
     def dataReceived(self, data: bytes) -> None:
-        self.quiet_since = self._ticker.now
+        self.last_activity = self._ticker.now
         state = self.state
         if state == WAITING:
             if self._buffer:
@@ -202,13 +202,13 @@ class UpstreamConnection(Protocol):
 
     def pauseProducing(self) -> None:
         self._backlogged = True
-        self._outstanding = self.transport.outstanding()
+        self._outstanding = self.transport.unacked_bytes()
         if self.exchange is not None:
             self.exchange.pause_upload()
 
     def resumeProducing(self) -> None:
         self._backlogged = False
-        self.quiet_since = self._ticker.now
+        self.last_activity = self._ticker.now
         if self.exchange is not None:
             self.exchange.resume_upload()
 
@@ -315,8 +315,8 @@ class UpstreamConnection(Protocol):
         exchange.connection = None
         self._body = None
         self._informational = 0
-        if self._persistent and self.transport.direct:
-            # `direct`: nothing of a request is left to be sent.
+        if self._persistent and self.transport.nothing_buffered:
+            # `nothing_buffered`: nothing of a request is left to be sent.
             self.state = IDLE
             if self.paused:
                 self.resume_reading()

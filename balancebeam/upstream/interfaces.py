@@ -40,7 +40,7 @@ class Asker(Interface):
     def finish(self, content: bytes, trailers: bytes) -> None:
         """With `content` the response is complete, and the connection free again."""
 
-    def cut(self, why: UpstreamFailure) -> None:
+    def cut(self, failure: UpstreamFailure) -> None:
         """The response will never be complete."""
 
     def upstream_failed(self, failure: UpstreamFailure) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from balancebeam.net.relay import Link, is_orderly
+from balancebeam.net.relay import Relay, is_clean_close
 from balancebeam.upstream.connection_pool import Attempt, ConnectionPool
 from balancebeam.upstream.server_set import Server
 
 
-class ServerLink(Link):
+class ServerRelay(Relay):
     """The server's end. `exchange` is whose it is; see the pool for `kept_alive`."""
 
     exchange: Any = None
@@ -33,11 +33,11 @@ class ServerLink(Link):
     def send(self, exchange: Any) -> None:
         """This is the connection of `exchange` from now on."""
         self.exchange = exchange
-        exchange.joined(self)
+        exchange.server_connected(self)
 
     def readConnectionLost(self) -> None:
         if self.exchange is not None:
-            self.exchange.half_ended("the server closed")
+            self.exchange.half_closed("the server closed")
         super().readConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -45,14 +45,14 @@ class ServerLink(Link):
         self._pool.gone(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.server_gone(clean=is_orderly(reason))
+            exchange.server_disconnected(clean=is_clean_close(reason))
 
 
 class TcpPool(ConnectionPool):
     """All connections to servers, none of which is used twice."""
 
-    def fresh(self, server: Server, attempt: Attempt) -> ServerLink:
-        return ServerLink(server, self, attempt)
+    def fresh(self, server: Server, attempt: Attempt) -> ServerRelay:
+        return ServerRelay(server, self, attempt)
 
     def keep(self, connection: Any) -> None:
         """Nobody wants it any more."""
@@ -66,7 +66,7 @@ class TcpPool(ConnectionPool):
         for connection in list(self.connections):
             link: Any = connection
             self.keep_alive(link)
-            link.abort_if_stuck(now, self.timeouts.upstream)
+            link.abort_if_stalled(now, self.timeouts.upstream)
 
     def stopService(self) -> Any:
         self.open = False

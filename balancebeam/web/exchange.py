@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from balancebeam.core.errors import RequestRefused
 from balancebeam.core.failures import UpstreamFailure
-from balancebeam.net.transport import peer_name
+from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.http1 import local_reply as answers
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
 _SETTLED = frozenset((b"transfer-encoding", b"content-length", b"expect", b"upgrade", b"trailer"))
 
 
-def forward_web_request(spine: BalancerResource, request: Request) -> None:
-    """Forward `request` over `spine`; it is answered, sooner or later."""
-    peer = peer_name(request.getClientAddress())
+def forward_web_request(dispatcher: BalancerResource, request: Request) -> None:
+    """Forward `request` over `dispatcher`; it is answered, sooner or later."""
+    peer = peer_ip(request.getClientAddress())
     try:
-        head = spine.heads.read(_head_of(spine, request))
+        head = dispatcher.heads.read(_head_of(dispatcher, request))
     except RequestRefused as refused:
-        _answer(spine, request, refused.status, refused.reason, ())
+        _answer(dispatcher, request, refused.status, refused.reason, ())
         return
     proto = b"https" if request.isSecure() else b"http"
     # `_head_of` has seen to it that there is a Host, so none is needed here.
-    trusted = spine.trusted.includes(peer)
-    wire = spine.onward.wire(head, peer.encode("ascii"), proto, b"", trusted)
-    client = spine.trusted.client_of(peer, head) if trusted else peer
-    exchange = WebExchange(spine, head, wire, client, request)
-    exchange.observer = spine.observer
-    exchange.begun = spine.pool.ticker.time()
+    trusted = dispatcher.trusted.includes(peer)
+    wire = dispatcher.onward.wire(head, peer.encode("ascii"), proto, b"", trusted)
+    client = dispatcher.trusted.client_of(peer, head) if trusted else peer
+    exchange = WebExchange(dispatcher, head, wire, client, request)
+    exchange.observer = dispatcher.observer
+    exchange.begun = dispatcher.pool.ticker.wall_time()
     request.notifyFinish().addErrback(exchange.left)
     if head.length:
         exchange.expect_body()
         exchange.pump()
-    spine.forward(exchange)
+    dispatcher.forward(exchange)
 
 
-def _head_of(spine: BalancerResource, request: Request) -> bytes:
+def _head_of(dispatcher: BalancerResource, request: Request) -> bytes:
     """The head of `request` as bytes again, to be read like that of any other."""
-    lines = [b"%b %b HTTP/1.1" % (request.method, _target(spine.path, request))]
+    lines = [b"%b %b HTTP/1.1" % (request.method, _target(dispatcher.path, request))]
     for name, values in request.requestHeaders.getAllRawHeaders():
         if name.lower() not in _SETTLED:
             lines += [b"%b: %b" % (name, value) for value in values]
@@ -92,11 +92,11 @@ def _target(base: bytes, request: Request) -> bytes:
 
 
 def _answer(
-    spine: BalancerResource, request: Request, status: int, text: str, fields: Fields
+    dispatcher: BalancerResource, request: Request, status: int, text: str, fields: Fields
 ) -> None:
     body = answers.error_body(text) if status >= 400 else b""
     request.setResponseCode(status, answers.reason_phrase(status))
-    request.setHeader(b"date", answers.http_date(spine.pool.reactor.seconds()))
+    request.setHeader(b"date", answers.http_date(dispatcher.pool.reactor.seconds()))
     for name, value in answers.error_fields(body, fields):
         request.setHeader(name, value)
     if request.method != b"HEAD":
@@ -110,20 +110,20 @@ class WebExchange(MessageExchange):
 
     def __init__(
         self,
-        spine: BalancerResource,
+        dispatcher: BalancerResource,
         head: RequestHead,
         wire: bytes,
         client: str,
         request: Request,
     ) -> None:
-        super().__init__(spine, head, wire, client)
+        super().__init__(dispatcher, head, wire, client)
         self._request = request
         # When the client began to take nothing, on the ticker.
         self._paused_since: float | None = None
 
     def left(self, reason: Failure) -> None:
         """The client's connection is gone."""
-        self.client_gone()
+        self.client_disconnected()
 
     def pump(self) -> None:
         """Send on what `twisted.web` has stored of the body, as the server takes it."""
@@ -141,7 +141,7 @@ class WebExchange(MessageExchange):
         if self.method != b"HEAD" and status >= 400:
             self.octets = len(answers.error_body(text))
         self._end(status)
-        _answer(self.spine, self._request, status, text, fields)
+        _answer(self.dispatcher, self._request, status, text, fields)
 
     def informational(self, head: ResponseHead) -> None:
         """There is no way to say this to a client of `twisted.web`."""
@@ -155,7 +155,7 @@ class WebExchange(MessageExchange):
 
     def respond(self, head: ResponseHead, length: int) -> None:
         self._begin(head)
-        self.spine.answering(self)
+        self.dispatcher.answering(self)
         self._request.registerProducer(self, True)
 
     def relay(self, data: bytes) -> None:
@@ -172,8 +172,8 @@ class WebExchange(MessageExchange):
         self._request.unregisterProducer()
         self._finish()
 
-    def cut(self, why: UpstreamFailure) -> None:
-        self.spine.cut(self, why)
+    def cut(self, failure: UpstreamFailure) -> None:
+        self.dispatcher.cut(self, failure)
         self.incomplete = True
         self._end(self.status)
         request = self._request
@@ -212,16 +212,16 @@ class WebExchange(MessageExchange):
     def _end(self, status: int) -> None:
         self.status = status
         self.ended = True
-        self.spine.finished(self)
+        self.dispatcher.finished(self)
 
     # Backpressure.
 
     def is_stuck(self, now: float) -> bool:
         since = self._paused_since
-        return since is not None and now - since >= self.spine.idle_timeout
+        return since is not None and now - since >= self.dispatcher.idle_timeout
 
     def pauseProducing(self) -> None:
-        self._paused_since = self.spine.pool.ticker.now
+        self._paused_since = self.dispatcher.pool.ticker.now
         if self.connection is not None:
             self.connection.pause_reading()
 

@@ -16,7 +16,7 @@ from balancebeam.protocols.http1.response_head import ResponseHeads
 from balancebeam.proxy.forwarded_fields import forwarding
 
 
-class FoundTests(SynchronousTestCase):
+class ParserRegressionTests(SynchronousTestCase):
     """Each of these was accepted, refused or lost once, and should not have been."""
 
     def test_fields_a_known_name_without_a_colon(self) -> None:

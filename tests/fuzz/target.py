@@ -29,7 +29,7 @@ from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 _WARM_REQUESTS = RequestHeads()
 _WARM_RESPONSES = ResponseHeads()
 
-LIMIT = 200_000
+MAX_EVENT_SIZE = 200_000
 
 _ENDS = (b"\r\n\r\n", b"\n\n")
 
@@ -37,7 +37,7 @@ _ENDS = (b"\r\n\r\n", b"\n\n")
 def try_input(data: bytes) -> None:
     """Do what the first octet says with the rest."""
     if data:
-        _WAYS[data[0] % len(_WAYS)](data[1:])
+        _TARGETS[data[0] % len(_TARGETS)](data[1:])
 
 
 def request_heads(data: bytes) -> None:
@@ -56,7 +56,7 @@ def request_heads(data: bytes) -> None:
     if not isinstance(outcomes[0], tuple):
         head = outcomes[0]
         wire = head.wire + forwarding(head, b"192.0.2.1", b"http", b"localhost", False)
-        read_requests(wire, at_least=1)
+        check_requests(wire, min_requests=1)
 
 
 def client_hellos(data: bytes) -> None:
@@ -83,7 +83,7 @@ def _read_client_hello(data: bytes, step: int) -> ClientHello | str | None:
     return None
 
 
-def chains(data: bytes) -> None:
+def forwarded_chains(data: bytes) -> None:
     """What a client invents stays left of what a trusted proxy adds."""
     for read, last in ((forwarded_for, b"192.0.2.1"), (forwarded, b"for=192.0.2.1")):
         found = list(read(data + b", " + last))
@@ -150,7 +150,7 @@ def _read_chunked(pieces: list[bytes]) -> tuple[bytes, bool, bytes, bytes] | Non
     return content, reader.complete, reader.trailers, reader.excess + excess
 
 
-def clients(data: bytes) -> None:
+def client_streams(data: bytes) -> None:
     """Whatever a client sends, a server gets whole requests or the start of one."""
     step = data[0] + 1 if data else 1
     balancer = MemoryBalancer()
@@ -162,17 +162,17 @@ def clients(data: bytes) -> None:
             if client.transport.closing or not client.transport.reading:
                 break
             client.send(data[i : i + step])
-            _answer(balancer, servers, received)
+            _respond(balancer, servers, received)
         client.received()
-        client.finish()
-        _answer(balancer, servers, received)
+        client.half_close()
+        _respond(balancer, servers, received)
     finally:
         balancer.stop()
     for stream in received:
-        read_requests(stream)
+        check_requests(stream)
 
 
-def _answer(balancer: MemoryBalancer, servers: list[Peer], received: list[bytes]) -> None:
+def _respond(balancer: MemoryBalancer, servers: list[Peer], received: list[bytes]) -> None:
     for connector in balancer.connectors:
         if connector.state == "connecting":
             server = connector.accept()
@@ -187,7 +187,7 @@ def _answer(balancer: MemoryBalancer, servers: list[Peer], received: list[bytes]
             server.send(OK)
 
 
-def servers(data: bytes) -> None:
+def server_streams(data: bytes) -> None:
     """Whatever a server sends, a client gets what h11 can read, or is cut off."""
     step = data[0] + 1 if data else 1
     balancer = MemoryBalancer()
@@ -202,17 +202,17 @@ def servers(data: bytes) -> None:
             server.send(data[i : i + step])
             received += client.received()
         if not server.transport.closing:
-            server.finish()
+            server.half_close()
         received += client.received()
         cut = client.transport.closing
     finally:
         balancer.stop()
-    read_response(received, cut)
+    check_response(received, cut)
 
 
-def read_requests(stream: bytes, at_least: int = 0) -> None:
+def check_requests(stream: bytes, min_requests: int = 0) -> None:
     """Check that h11 reads `stream` as requests, the last perhaps not complete."""
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_EVENT_SIZE)
     connection.receive_data(stream)
     found = 0
     while True:
@@ -233,12 +233,12 @@ def read_requests(stream: bytes, at_least: int = 0) -> None:
             # So h11 takes a stream of nothing at all.
             assert not stream
             break
-    assert found >= at_least, stream
+    assert found >= min_requests, stream
 
 
-def read_response(stream: bytes, cut: bool) -> None:
+def check_response(stream: bytes, truncated: bool) -> None:
     """Check that h11 reads `stream` as the response to a GET, or as the start of one."""
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_EVENT_SIZE)
     if not stream:
         return
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "example.org")]))
@@ -251,17 +251,17 @@ def read_response(stream: bytes, cut: bool) -> None:
             assert not rest, stream
             return
         if event is h11.NEED_DATA or event is h11.PAUSED:
-            assert cut, stream
+            assert truncated, stream
             return
 
 
-_WAYS: tuple[Callable[[bytes], None], ...] = (
+_TARGETS: tuple[Callable[[bytes], None], ...] = (
     request_heads,
     response_heads,
     chunked_bodies,
-    clients,
-    servers,
-    chains,
+    client_streams,
+    server_streams,
+    forwarded_chains,
     proxy_headers,
     client_hellos,
 )

@@ -203,7 +203,7 @@ class HealthService(service.Service):
 
     def checked(self, server: Server, passed: bool, why: str) -> None:
         """An active check of `server` has ended; `why` says what it saw."""
-        server.last_check = CheckResult(self._ticker.time(), passed, why)
+        server.last_check = CheckResult(self._ticker.wall_time(), passed, why)
         changed = self._active.checked(server, passed)
         if passed and server.avoided and server.checks_in_row >= self._active.rise:
             self._forgive(server)
@@ -222,7 +222,7 @@ class HealthService(service.Service):
         before = server.operator
         if state is before:
             return
-        self._directory.set_operator_state(server, state, self._ticker.time())
+        self._directory.set_operator_state(server, state, self._ticker.wall_time())
         if before is OperatorState.MAINTENANCE:
             # Whatever was wrong with it has been mended.
             self._forgive(server)
@@ -281,7 +281,7 @@ class HealthService(service.Service):
         self._moved(server, why)
 
     def _moved(self, server: Server, why: str) -> None:
-        server.why, server.since = why, self._ticker.time()
+        server.why, server.since = why, self._ticker.wall_time()
         self._directory.changed(server)
 
     def _changed(self) -> None:

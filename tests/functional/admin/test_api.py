@@ -25,7 +25,7 @@ from balancebeam.core.settings import (
     ServerSettings,
     Settings,
 )
-from tests.helpers.admin import HOST, JSON, Admin, Reply, read_replies
+from tests.helpers.admin import HOST_HEADER, JSON_HEADER, MemoryAdmin, Response, parse_responses
 from tests.helpers.memory import GET, OK
 
 NEW = "10.9.9.9:80"
@@ -53,11 +53,11 @@ THREE = Settings(
 )
 
 
-class ApiCase(SynchronousTestCase):
+class ApiTestCase(SynchronousTestCase):
     """The admin listener in memory, with three pools."""
 
     def setUp(self) -> None:
-        self.admin = Admin(THREE)
+        self.admin = MemoryAdmin(THREE)
         self.service = self.admin.balancer.service
         self.addCleanup(self.admin.stop)
         self.saved = 0
@@ -67,14 +67,14 @@ class ApiCase(SynchronousTestCase):
         self.saved += 1
         return type(self.service).save(self.service)
 
-    def ask(self, method: str, path: str, body: Any = None) -> Reply:
-        return self.admin.ask(method, path, body)
+    def ask(self, method: str, path: str, body: Any = None) -> Response:
+        return self.admin.request(method, path, body)
 
     def one(self, address: str, pool: str = "app") -> Any:
         return self.ask("GET", f"/upstreams/{pool}/{address}").data
 
 
-class TableTests(ApiCase):
+class EndpointTests(ApiTestCase):
     """Paths and methods."""
 
     def test_what_is_not_there(self) -> None:
@@ -174,12 +174,19 @@ class TableTests(ApiCase):
 
     def test_pipelined(self) -> None:
         client = self.admin.connect()
-        one = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
-        register = b"POST /register HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: 26\r\n\r\n"
+        one = b"GET /healthz HTTP/1.1\r\n" + HOST_HEADER + b"\r\n"
+        register = (
+            b"POST /register HTTP/1.1\r\n"
+            + HOST_HEADER
+            + JSON_HEADER
+            + b"Content-Length: 26\r\n\r\n"
+        )
         client.send(one * 300 + register + b'{"address": "10.9.9.9:80"}' + one * 2)
-        self.assertEqual([reply.status for reply in read_replies(client.received())], [200] * 300)
-        self.admin.well()
-        replies = read_replies(client.received())
+        self.assertEqual(
+            [reply.status for reply in parse_responses(client.received())], [200] * 300
+        )
+        self.admin.pass_check()
+        replies = parse_responses(client.received())
         self.assertEqual([reply.status for reply in replies], [200] * 3)
         self.assertEqual(replies[0].data["server"], "10.9.9.9:80")
 
@@ -190,7 +197,7 @@ class TableTests(ApiCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
-class SeeingTests(ApiCase):
+class QueryTests(ApiTestCase):
     """`GET /upstreams`, `/readyz` and `/config`."""
 
     def test_all_servers(self) -> None:
@@ -280,7 +287,7 @@ class SeeingTests(ApiCase):
             self.assertIn(shown, self.ask("GET", "/config").body)
 
 
-class ChangingTests(ApiCase):
+class ServerUpdateTests(ApiTestCase):
     """`PATCH` and `DELETE`."""
 
     PATH = "/upstreams/app/10.0.0.1:80"
@@ -344,8 +351,8 @@ class ChangingTests(ApiCase):
     def test_one_that_comes_back_while_it_leaves(self) -> None:
         self.admin.balancer.client().send(GET)
         self.ask("DELETE", self.PATH)
-        self.admin.begin("POST", "/register", {"address": "10.0.0.1:80"})
-        self.admin.well()
+        self.admin.start_request("POST", "/register", {"address": "10.0.0.1:80"})
+        self.admin.pass_check()
         found = [one for one in self.ask("GET", "/upstreams/app").data if one["address"][5] == "0"]
         states = [(one["address"], one["state"], one["origin"]) for one in found]
         self.assertIn(("10.0.0.1:80", "up", "registered"), states)
@@ -369,28 +376,28 @@ class ChangingTests(ApiCase):
         self.assertIn("{'weight': 3}", texts)
 
 
-class RegisteringTests(ApiCase):
+class RegistrationTests(ApiTestCase):
     """`POST /register` and `POST /upstreams/POOL`."""
 
     def register(self, body: Any, path: str = "/register") -> Any:
         """The client that waits, once the server is being asked."""
-        asked = len(self.admin.asked)
-        client = self.admin.begin("POST", path, body)
-        self.assertEqual(len(self.admin.asked), asked + 1)
+        asked = len(self.admin.health_checks)
+        client = self.admin.start_request("POST", path, body)
+        self.assertEqual(len(self.admin.health_checks), asked + 1)
         self.assertEqual(client.received(), b"")
         return client
 
-    def reply(self, client: Any) -> Reply:
-        (reply,) = read_replies(client.received())
+    def reply(self, client: Any) -> Response:
+        (reply,) = parse_responses(client.received())
         return reply
 
     def test_a_server_that_is_alive(self) -> None:
         client = self.register({"address": "http://10.9.9.9:80", "weight": 5})
-        probed, checks, _ = self.admin.asked[0]
+        probed, checks, _ = self.admin.health_checks[0]
         self.assertEqual(probed.name, NEW)
         self.assertEqual((checks.path, checks.status), ("/health", (200, 299)))
         self.assertEqual(len(self.ask("GET", "/upstreams/app").data), 2)
-        self.admin.well()
+        self.admin.pass_check()
         reply = self.reply(client)
         expected = {"status": "success", "data": {"server": "http://10.9.9.9:80", "weight": 5}}
         self.assertEqual((reply.status, reply.json), (200, expected))
@@ -400,7 +407,7 @@ class RegisteringTests(ApiCase):
 
     def test_one_that_is_not(self) -> None:
         client = self.register({"address": "http://10.9.9.9:80"})
-        self.admin.unwell()
+        self.admin.fail_check()
         reply = self.reply(client)
         self.assertEqual(reply.status, 404)
         self.assertEqual(reply.title, "http://10.9.9.9:80 not alive, registration failed.")
@@ -409,15 +416,15 @@ class RegisteringTests(ApiCase):
     def test_twice(self) -> None:
         for weight in (None, 3):
             client = self.register({"address": NEW, **({"weight": weight} if weight else {})})
-            self.admin.well()
+            self.admin.pass_check()
             self.assertEqual(self.reply(client).data, {"server": NEW, "weight": weight or 1})
         self.assertEqual(self.one(NEW)["weight"], 3)
         self.assertEqual(len(self.ask("GET", "/upstreams/app").data), 3)
 
     def test_twice_at_once(self) -> None:
         clients = [self.register({"address": NEW, "weight": weight}) for weight in (2, 4)]
-        self.admin.well(1)
-        self.admin.well(0)
+        self.admin.pass_check(1)
+        self.admin.pass_check(0)
         self.assertEqual([self.reply(one).status for one in clients], [200, 200])
         self.assertEqual(self.one(NEW)["weight"], 2)
         self.assertEqual(len(self.ask("GET", "/upstreams/app").data), 3)
@@ -425,7 +432,7 @@ class RegisteringTests(ApiCase):
     def test_one_that_is_configured(self) -> None:
         self.ask("PATCH", "/upstreams/app/10.0.0.1:80", {"state": "maintenance"})
         client = self.register({"address": "10.0.0.1:80", "weight": 0})
-        self.admin.well()
+        self.admin.pass_check()
         self.assertEqual(self.reply(client).status, 200)
         one = self.one("10.0.0.1:80")
         # Only its weight: what the operator said of it stays.
@@ -435,10 +442,10 @@ class RegisteringTests(ApiCase):
     def test_any_pool(self) -> None:
         for pool, path, timeout in (("api", "/ok", 1.0), ("db", None, ActiveChecks().patience)):
             client = self.register({"address": NEW}, f"/upstreams/{pool}")
-            checks = self.admin.asked[-1][1]
+            checks = self.admin.health_checks[-1][1]
             self.assertEqual((checks.path, checks.patience), (path, timeout))
             self.assertEqual(checks.status, (200, 299))
-            self.admin.well()
+            self.admin.pass_check()
             self.assertEqual(self.reply(client).status, 200)
             self.assertEqual(self.one(NEW, pool)["origin"], "registered")
         self.assertEqual(self.ask("POST", "/upstreams/nope", {"address": NEW}).status, 404)
@@ -464,8 +471,8 @@ class RegisteringTests(ApiCase):
             ),
         ):
             client = self.register({"address": address})
-            self.assertEqual(self.admin.asked[-1][0].name, name)
-            self.admin.unwell()
+            self.assertEqual(self.admin.health_checks[-1][0].name, name)
+            self.admin.fail_check()
             self.assertEqual(self.reply(client).status, 404)
 
     def test_addresses_that_are_none(self) -> None:
@@ -485,7 +492,7 @@ class RegisteringTests(ApiCase):
             reply = self.ask("POST", "/register", {"address": address})
             self.assertEqual(reply.status, 400, repr(address)[:60])
             self.assertLess(len(reply.title), 400)
-        self.assertEqual(self.admin.asked, [])
+        self.assertEqual(self.admin.health_checks, [])
 
     def test_bodies(self) -> None:
         for body in (
@@ -496,19 +503,19 @@ class RegisteringTests(ApiCase):
             reply = self.ask("POST", "/register", body)
             self.assertEqual(reply.status, 400, body[:60])
             self.assertTrue(0 < len(reply.title) < 400)
-        self.assertEqual(self.admin.asked, [])
+        self.assertEqual(self.admin.health_checks, [])
 
     def test_who_leaves_meanwhile(self) -> None:
         client = self.register({"address": NEW})
         client.leave()
-        self.admin.well()
+        self.admin.pass_check()
         self.assertEqual(client.received(), b"")
         self.assertEqual(self.one(NEW)["origin"], "registered")
 
     def test_a_pool_that_is_gone_meanwhile(self) -> None:
         client = self.register({"address": NEW}, "/upstreams/api")
         self.service.apply(evolve(THREE, pools=(THREE.pools[0], THREE.pools[2])))
-        self.admin.well()
+        self.admin.pass_check()
         reply = self.reply(client)
         self.assertEqual((reply.status, reply.title), (404, "the pool api is no more"))
         self.assertEqual(self.saved, 0)
@@ -528,7 +535,7 @@ class RegisteringTests(ApiCase):
         for address in ("10.0.0.1:80", "10.0.0.2:80"):
             self.ask("DELETE", f"/upstreams/app/{address}")
         self.register({"address": NEW})
-        self.admin.well()
+        self.admin.pass_check()
         balancer = self.admin.balancer
         client = balancer.client()
         client.send(GET)
@@ -538,7 +545,7 @@ class RegisteringTests(ApiCase):
 
     def test_it_outlives_a_reload(self) -> None:
         self.register({"address": NEW, "weight": 9})
-        self.admin.well()
+        self.admin.pass_check()
         self.ask("PATCH", f"/upstreams/app/{NEW}", {"state": "drain"})
         self.service.apply(THREE)
         found = self.service.directory.find(TcpAddress("10.9.9.9", 80))
@@ -553,7 +560,7 @@ WEIGHTS = (
 )
 
 
-class ReloadingTests(ApiCase):
+class ReloadTests(ApiTestCase):
     """`POST /reload`."""
 
     def source(self, *outcomes: Any) -> None:
@@ -591,9 +598,11 @@ class ReloadingTests(ApiCase):
         body: Any
         for body in ({"x": 1}, [], b"{", b"1"):
             self.assertEqual(self.ask("POST", "/reload", body).status, 400)
-        reply = self.admin.ask("POST", "/reload", None, HOST)
+        reply = self.admin.request("POST", "/reload", None, HOST_HEADER)
         self.assertEqual(reply.status, 200)
-        reply = self.admin.ask("POST", "/reload", b"x=y", HOST + b"Content-Type: text/plain\r\n")
+        reply = self.admin.request(
+            "POST", "/reload", b"x=y", HOST_HEADER + b"Content-Type: text/plain\r\n"
+        )
         self.assertEqual(reply.status, 415)
 
     def test_a_token_is_not_shown(self) -> None:

@@ -23,13 +23,13 @@ from balancebeam.config.addresses import read_listen_address
 from balancebeam.config.cross_checks import check_admin, check_whole
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import AdminSettings, Secret, ServerSettings
-from tests.helpers.admin import HOST, JSON, Admin, read_replies
-from tests.helpers.processes import LIMIT, free_port, program, read_all
+from tests.helpers.admin import HOST_HEADER, JSON_HEADER, MemoryAdmin, parse_responses
+from tests.helpers.processes import TIMEOUT, free_port, read_all, run_balancer
 
 TOKEN = b"sesame"
 
 
-class NamesTests(SynchronousTestCase):
+class HostHeaderTests(SynchronousTestCase):
     """What it may be called."""
 
     def allowed(self, guard: Guard, host: str) -> bool:
@@ -165,7 +165,7 @@ class TokenTests(SynchronousTestCase):
         self.assertNotIn("xff", repr(error))
 
 
-class PagesTests(SynchronousTestCase):
+class CrossOriginTests(SynchronousTestCase):
     """Pages in the operator's browser."""
 
     def status(self, **given: Any) -> int:
@@ -195,7 +195,7 @@ class PagesTests(SynchronousTestCase):
         self.assertEqual(self.status(preflight=True, origins=["http://localhost:1101"]), 403)
 
 
-class StartTests(SynchronousTestCase):
+class StartupValidationTests(SynchronousTestCase):
     """What the program refuses to start with."""
 
     def problems(self, bind: str, token: str | None = None, frontend: str = "127.0.0.1:1") -> str:
@@ -226,11 +226,11 @@ class StartTests(SynchronousTestCase):
         self.assertIn("is for frontends", self.problems("haproxy:127.0.0.1:5", "t"))
 
 
-class WireCase(SynchronousTestCase):
+class AdminHttpTestCase(SynchronousTestCase):
     """The admin listener in memory."""
 
     def setUp(self) -> None:
-        self.admin = Admin(admin=AdminSettings(token=Secret("sesame")))
+        self.admin = MemoryAdmin(admin=AdminSettings(token=Secret("sesame")))
         self.addCleanup(self.admin.stop)
         self.auth = b"Authorization: Bearer sesame\r\n"
 
@@ -238,44 +238,44 @@ class WireCase(SynchronousTestCase):
         """What is answered to octets."""
         client = self.admin.connect()
         client.send(*pieces)
-        (reply,) = read_replies(client.received())
+        (reply,) = parse_responses(client.received())
         return reply
 
     def get(self, target: bytes, fields: bytes, method: bytes = b"GET") -> Any:
         return self.raw(method + b" " + target + b" HTTP/1.1\r\n" + fields + b"\r\n")
 
 
-class RefusalTests(WireCase):
+class RejectionTests(AdminHttpTestCase):
     """Refusals on the wire."""
 
     def test_nothing_is_answered_without_the_token(self) -> None:
         paths = (b"/", b"/upstreams", b"/healthz", b"/metrics", b"/config", b"/nothing", b"*")
         for path in paths:
             for method in (b"GET", b"OPTIONS", b"TRACE", b"BREW", b"DELETE"):
-                reply = self.get(path, HOST, method)
+                reply = self.get(path, HOST_HEADER, method)
                 self.assertEqual(reply.status, 401, (method, path))
                 self.assertEqual(reply.error, "the token is wanted")
                 self.assertIn(b"www-authenticate", reply.fields)
-        self.assertEqual(self.admin.asked, [])
+        self.assertEqual(self.admin.health_checks, [])
 
     def test_names_come_first(self) -> None:
-        for fields in (b"Host: evil.example\r\n", b"", HOST + HOST):
+        for fields in (b"Host: evil.example\r\n", b"", HOST_HEADER + HOST_HEADER):
             self.assertEqual(self.get(b"/upstreams", fields + self.auth).status, 403)
 
     def test_octets_that_are_no_text(self) -> None:
         with capturedLogs() as events:
             for fields, status in (
                 (b"Host: \xff\r\n" + self.auth, 403),
-                (HOST + b"Authorization: Bearer \xff\xfe\r\n", 401),
-                (HOST + self.auth + b"Origin: \xff\r\n", 403),
-                (HOST + self.auth + b"Sec-Fetch-Site: \xff\r\n", 403),
-                (HOST + self.auth + b"Content-Type: \xff\r\nContent-Length: 0\r\n", 415),
+                (HOST_HEADER + b"Authorization: Bearer \xff\xfe\r\n", 401),
+                (HOST_HEADER + self.auth + b"Origin: \xff\r\n", 403),
+                (HOST_HEADER + self.auth + b"Sec-Fetch-Site: \xff\r\n", 403),
+                (HOST_HEADER + self.auth + b"Content-Type: \xff\r\nContent-Length: 0\r\n", 415),
             ):
                 self.assertEqual(self.get(b"/upstreams", fields).status, status, fields)
         self.assertEqual([formatEvent(event) for event in events], [])
 
     def test_preflight(self) -> None:
-        fields = HOST + self.auth + b"Origin: http://evil.example\r\n"
+        fields = HOST_HEADER + self.auth + b"Origin: http://evil.example\r\n"
         fields += b"Access-Control-Request-Method: POST\r\n"
         reply = self.get(b"/register", fields, b"OPTIONS")
         self.assertEqual(reply.status, 403)
@@ -285,18 +285,18 @@ class RefusalTests(WireCase):
         """Their authority counts, and not the field."""
         for target, fields, status in (
             (b"http://127.0.0.1:1101/healthz", b"Host: evil.example\r\n", 200),
-            (b"HTTP://localhost/healthz", HOST, 200),
-            (b"http://127.0.0.1?x", HOST, 200),
-            (b"http://evil.example/healthz", HOST, 403),
-            (b"http://127.0.0.1@evil.example/healthz", HOST, 403),
-            (b"http:///healthz", HOST, 403),
+            (b"HTTP://localhost/healthz", HOST_HEADER, 200),
+            (b"http://127.0.0.1?x", HOST_HEADER, 200),
+            (b"http://evil.example/healthz", HOST_HEADER, 403),
+            (b"http://127.0.0.1@evil.example/healthz", HOST_HEADER, 403),
+            (b"http:///healthz", HOST_HEADER, 403),
         ):
             self.assertEqual(self.get(target, fields + self.auth).status, status, target)
 
     def test_http_1_0(self) -> None:
         request = b"GET /healthz HTTP/1.0\r\n" + self.auth
         self.assertEqual(self.raw(request + b"\r\n").status, 403)
-        self.assertEqual(self.raw(request + HOST + b"\r\n").status, 200)
+        self.assertEqual(self.raw(request + HOST_HEADER + b"\r\n").status, 200)
 
     def test_content_types(self) -> None:
         for kind, fine in (
@@ -308,14 +308,17 @@ class RefusalTests(WireCase):
                 (b"text/plain,application/json", False),
             ),
         ):
-            fields = HOST + self.auth + b"Content-Type: " + kind + b"\r\n"
-            reply = self.admin.ask("POST", "/register", b"{}", fields)
+            fields = HOST_HEADER + self.auth + b"Content-Type: " + kind + b"\r\n"
+            reply = self.admin.request("POST", "/register", b"{}", fields)
             self.assertEqual(reply.status, 400 if fine else 415, kind)
-        for fields in (HOST + self.auth, HOST + self.auth + JSON + JSON):
-            self.assertEqual(self.admin.ask("POST", "/register", b"{}", fields).status, 415)
+        for fields in (
+            HOST_HEADER + self.auth,
+            HOST_HEADER + self.auth + JSON_HEADER + JSON_HEADER,
+        ):
+            self.assertEqual(self.admin.request("POST", "/register", b"{}", fields).status, 415)
 
     def test_what_cannot_be_read(self) -> None:
-        fields = HOST + self.auth
+        fields = HOST_HEADER + self.auth
         chunked = b"POST /register HTTP/1.1\r\n" + fields + b"Transfer-Encoding: chunked\r\n"
         for request, status in (
             (b"garbage\r\n\r\n", 400),
@@ -339,11 +342,13 @@ class RefusalTests(WireCase):
             self.assertEqual(events, [])
 
 
-class BoundsTests(WireCase):
+class ResourceLimitTests(AdminHttpTestCase):
     """What one client, or many of them, can use up."""
 
     def head(self, *fields: bytes) -> bytes:
-        return b"POST /register HTTP/1.1\r\n" + HOST + JSON + b"".join(fields) + b"\r\n"
+        return (
+            b"POST /register HTTP/1.1\r\n" + HOST_HEADER + JSON_HEADER + b"".join(fields) + b"\r\n"
+        )
 
     def test_a_body_that_says_it_is_too_large(self) -> None:
         client = self.admin.connect()
@@ -351,7 +356,7 @@ class BoundsTests(WireCase):
         client.send(self.head(length, b"Expect: 100-continue\r\n"))
         data = client.received()
         self.assertNotIn(b"100 Continue", data)
-        (reply,) = read_replies(data)
+        (reply,) = parse_responses(data)
         self.assertEqual((reply.status, reply.error), (413, "the request body is too large"))
         # It may go on sending, and can still read why it should not.
         self.assertTrue(client.transport.write_closed)
@@ -368,7 +373,7 @@ class BoundsTests(WireCase):
             client.send(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
         self.assertEqual(client.received(), b"")
         client.send(b"1\r\nx\r\n", b"0\r\n\r\n")
-        (reply,) = read_replies(client.received())
+        (reply,) = parse_responses(client.received())
         self.assertEqual(reply.status, 413)
 
     def test_the_largest_body(self) -> None:
@@ -378,7 +383,7 @@ class BoundsTests(WireCase):
             client.send(self.head(self.auth, length, coding))
             body = b"x" * site.MOST_BODY
             client.send(body if length else b"10000\r\n" + body + b"\r\n0\r\n\r\n")
-            (reply,) = read_replies(client.received())
+            (reply,) = parse_responses(client.received())
             self.assertEqual(reply.status, 400)
 
     def test_an_idle_client(self) -> None:
@@ -405,8 +410,8 @@ class BoundsTests(WireCase):
         client = self.admin.connect()
         for _ in range(4):
             self.admin.balancer.advance(site.PATIENCE - 5)
-            client.send(b"GET /healthz HTTP/1.1\r\n" + HOST + self.auth + b"\r\n")
-            (reply,) = read_replies(client.received())
+            client.send(b"GET /healthz HTTP/1.1\r\n" + HOST_HEADER + self.auth + b"\r\n")
+            (reply,) = parse_responses(client.received())
             self.assertEqual(reply.status, 200)
         self.assertFalse(client.transport.disconnecting)
 
@@ -426,18 +431,18 @@ class BoundsTests(WireCase):
     def test_stopping_with_open_connections(self) -> None:
         idle, halfway = self.admin.connect(), self.admin.connect()
         halfway.send(b"GET / HT")
-        fields = HOST + JSON + self.auth
-        asking = self.admin.begin("POST", "/register", {"address": "10.1.1.1:80"}, fields)
+        fields = HOST_HEADER + JSON_HEADER + self.auth
+        asking = self.admin.start_request("POST", "/register", {"address": "10.1.1.1:80"}, fields)
         self.admin.service.stopService()
         for client in (idle, halfway):
             self.assertTrue(client.transport.aborted)
-            client.leave()
+            client.close()
         self.assertFalse(asking.transport.disconnecting)
-        self.admin.well()
-        (reply,) = read_replies(asking.received())
+        self.admin.pass_check()
+        (reply,) = parse_responses(asking.received())
         self.assertEqual(reply.status, 200)
         self.assertTrue(asking.transport.disconnecting)
-        asking.leave()
+        asking.close()
         self.assertFalse(self.admin.service.site.connections)
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -448,11 +453,11 @@ def curl(place: int | Path, target: str, token: str, method: str = "GET") -> tup
     family = socket.AF_INET if isinstance(place, int) else socket.AF_UNIX
     where = ("127.0.0.1", place) if isinstance(place, int) else str(place)
     with socket.socket(family) as client:
-        client.settimeout(LIMIT)
+        client.settimeout(TIMEOUT)
         client.connect(where)
         fields = f"Host: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n"
         client.sendall(f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode())
-        (reply,) = read_replies(read_all(client))
+        (reply,) = parse_responses(read_all(client))
         return reply.status, reply.body
 
 
@@ -461,14 +466,14 @@ def test_a_token_that_changes(tmp_path: Path) -> None:
     port, token = free_port(), tmp_path / "token"
     token.write_text("first-secret\n")
     options = ["--admin", f"127.0.0.1:{port}", "--admin-token-file", str(token)]
-    with program(tmp_path, "--demo", "1", *options) as running:
-        with socket.create_connection(("127.0.0.1", port), LIMIT) as connected:
+    with run_balancer(tmp_path, "--demo", "1", *options) as running:
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connected:
             token.write_text("second-secret\n")
             assert curl(port, "/healthz", "first-secret")[0] == 200
             assert curl(port, "/reload", "first-secret", "POST")[0] == 200
             assert curl(port, "/healthz", "first-secret")[0] == 401
             auth = b"Authorization: Bearer first-secret\r\n"
-            connected.sendall(b"GET /config HTTP/1.1\r\n" + HOST + auth + b"\r\n")
+            connected.sendall(b"GET /config HTTP/1.1\r\n" + HOST_HEADER + auth + b"\r\n")
             assert connected.recv(1000).startswith(b"HTTP/1.1 401 ")
             status, shown = curl(port, "/config", "second-secret")
             assert (status, b"secret" in shown.replace(str(token).encode(), b"")) == (200, False)
@@ -482,17 +487,17 @@ def test_on_a_unix_socket_and_an_endpoint(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("sesame\n")
     place = tmp_path / "admin.sock"
-    with program(tmp_path, "--demo", "1", "--admin", f"unix:{place}"):
+    with run_balancer(tmp_path, "--demo", "1", "--admin", f"unix:{place}"):
         assert curl(place, "/healthz", "")[0] == 200
     port = free_port()
     options = ["--admin", f"tcp:{port}:interface=127.0.0.1", "--admin-token-file", str(token)]
-    with program(tmp_path, "--demo", "1", *options):
+    with run_balancer(tmp_path, "--demo", "1", *options):
         # Of an endpoint nobody knows who can reach it: it has no names.
         assert curl(port, "/healthz", "sesame")[0] == 403
-        with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
             client.sendall(b"POST /register HTTP/1.1\r\nContent-Length: 900000\r\n\r\n")
             for _ in range(9):
                 client.sendall(b"x" * 100000)
             # All of it was sent, and the answer can be read.
-            (reply,) = read_replies(read_all(client))
+            (reply,) = parse_responses(read_all(client))
             assert reply.status == 413

@@ -20,9 +20,9 @@ from balancebeam.admin.http_server import MOST_BODY
 from balancebeam.admin.openapi import describe, document
 from balancebeam.core.errors import StartError
 from balancebeam.core.settings import AdminSettings, OperatorState, Origin, Secret, ServerSettings
-from tests.helpers.admin import HOST, JSON, Admin, Reply, read_replies
+from tests.helpers.admin import HOST_HEADER, JSON_HEADER, MemoryAdmin, Response, parse_responses
 from tests.helpers.memory import GET, OK
-from tests.helpers.processes import Server, answering, free_port, program
+from tests.helpers.processes import ScriptedServer, free_port, respond_with, run_balancer
 
 NEW = {"address": "10.9.9.9:80"}
 ONE = "/upstreams/app/10.0.0.1:80"
@@ -99,7 +99,7 @@ def _mistakes_of_object(
             yield f"{where} has {name}"
 
 
-class DescriptionTests(SynchronousTestCase):
+class OpenApiDocumentTests(SynchronousTestCase):
     """What it says of itself."""
 
     def test_all_of_the_table_and_nothing_else(self) -> None:
@@ -142,18 +142,20 @@ class DescriptionTests(SynchronousTestCase):
         self.assertFalse(list(mistakes({"status": "error", "data": "x"}, error)))
 
 
-class AnswersTests(SynchronousTestCase):
+class ResponseSchemaTests(SynchronousTestCase):
     """Every status that is described is produced, and looks as it is described."""
 
     def setUp(self) -> None:
-        self.admin = Admin(admin=AdminSettings(token=Secret("sesame")), servers=2)
+        self.admin = MemoryAdmin(admin=AdminSettings(token=Secret("sesame")), servers=2)
         self.addCleanup(self.admin.stop)
         self.seen: set[tuple[str, str, int]] = set()
 
-    def ask(self, method: str, path: str, body: Any = None, fields: bytes = JSON) -> Reply:
-        return self.admin.ask(method, path, body, HOST + AUTH + fields)
+    def ask(
+        self, method: str, path: str, body: Any = None, fields: bytes = JSON_HEADER
+    ) -> Response:
+        return self.admin.request(method, path, body, HOST_HEADER + AUTH + fields)
 
-    def see(self, pattern: str, method: str, reply: Reply) -> None:
+    def see(self, pattern: str, method: str, reply: Response) -> None:
         """Hold `reply` against the description."""
         operation = document()["paths"][pattern][method.lower()]
         self.assertIn(str(reply.status), operation["responses"], (method, pattern))
@@ -166,17 +168,17 @@ class AnswersTests(SynchronousTestCase):
         self.seen.add((method, pattern, reply.status))
 
     def register(self, path: str, pattern: str) -> None:
-        for end in (self.admin.well, self.admin.unwell):
-            client = self.admin.begin("POST", path, NEW, HOST + AUTH + JSON)
+        for end in (self.admin.pass_check, self.admin.fail_check):
+            client = self.admin.start_request("POST", path, NEW, HOST_HEADER + AUTH + JSON_HEADER)
             end()
-            (reply,) = read_replies(client.received())
+            (reply,) = parse_responses(client.received())
             self.see(pattern, "POST", reply)
 
     def test_all(self) -> None:
         for pattern, method, _ in operations():
             path = pattern.format(pool="app", address="10.0.0.1:80")
-            self.see(pattern, method, self.admin.ask(method, path))
-            self.see(pattern, method, self.admin.ask(method, path, fields=b"Host: evil\r\n"))
+            self.see(pattern, method, self.admin.request(method, path))
+            self.see(pattern, method, self.admin.request(method, path, fields=b"Host: evil\r\n"))
             for pool, address in (("nope", "10.0.0.1:80"), ("app", "10.8.8.8:80"), ("app", "x")):
                 other = pattern.format(pool=pool, address=address)
                 if other != path and ("{address}" in pattern or pool == "nope"):
@@ -254,10 +256,10 @@ def test_schemathesis(tmp_path: Path) -> None:
     """What it makes of the description is answered as the description says."""
     port = free_port()
     (tmp_path / "token").write_text("sesame\n")
-    with Server(answering("one")) as one, Server(answering("two")) as two:
+    with ScriptedServer(respond_with("one")) as one, ScriptedServer(respond_with("two")) as two:
         options = ["--admin", f"127.0.0.1:{port}", "--admin-token-file", str(tmp_path / "token")]
         options += ["--upstream", one.address, "--upstream", two.address]
-        with program(tmp_path, *options):
+        with run_balancer(tmp_path, *options):
             config = tmp_path / "schemathesis.toml"
             # What is there, so that not everything is a 404.
             names = {"path.pool": "app", "path.address": one.address}

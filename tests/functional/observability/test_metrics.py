@@ -47,7 +47,7 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return name, frozenset(labels.items())
 
 
-class Metrics(SynchronousTestCase):
+class MetricsTests(SynchronousTestCase):
     """A whole balancer, measured."""
 
     def test_what_could_not_be_read(self) -> None:
@@ -99,7 +99,7 @@ class Metrics(SynchronousTestCase):
         client = balancer.client()
         client.send(GET)
         balancer.connectors[0].refuse()
-        client.vanish()
+        client.reset()
         balancer.clock.advance(1)
         server = balancer.servers[0]
         balancer.service.first_pool.health.checked(server, False, "it was asleep")
@@ -158,8 +158,8 @@ class Metrics(SynchronousTestCase):
         self.addCleanup(balancer.stop)
         balancer.client()
         client, server = balancer.client(), balancer.accept()
-        client.vanish()
-        server.settle()
+        client.reset()
+        server.finish_closing()
         found = measured(balancer)
         self.assertEqual(found[key("balancebeam_requests_total", pool="app")], 2)
         self.assertEqual(found[key("balancebeam_frontend_connections", frontend="web")], 1)
@@ -185,7 +185,7 @@ class Metrics(SynchronousTestCase):
                 self.assertEqual(kind == "counter", name.endswith("_total"), line)
 
 
-class Form(SynchronousTestCase):
+class TextFormatTests(SynchronousTestCase):
     """The text format."""
 
     @given(st.lists(st.text(), min_size=2, max_size=2), st.floats(-1e9, 1e9), st.text())
@@ -213,7 +213,7 @@ class Form(SynchronousTestCase):
         )
 
 
-class Process(SynchronousTestCase):
+class ProcessMetricsTests(SynchronousTestCase):
     """What is known of the process."""
 
     def test_linux(self) -> None:

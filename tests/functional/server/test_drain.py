@@ -29,14 +29,14 @@ UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
 
 
-class Draining(SynchronousTestCase):
+class DrainTests(SynchronousTestCase):
     """What becomes of clients when the balancer drains."""
 
     def setUp(self) -> None:
         self.use(SETTINGS)
 
     def use(self, settings: Settings) -> None:
-        self.balancer = MemoryBalancer.of(settings)
+        self.balancer = MemoryBalancer.from_settings(settings)
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
@@ -50,7 +50,7 @@ class Draining(SynchronousTestCase):
     def pass_time(self, seconds: float) -> None:
         for _ in range(round(seconds)):
             self.balancer.advance(1)
-            self.balancer.settle()
+            self.balancer.finish_closing()
 
     def answered(self, client: Peer) -> bytes:
         client.send(GET)
@@ -93,7 +93,7 @@ class Draining(SynchronousTestCase):
             answer = one.received()
             self.assertIn(b"200 OK", answer)
             self.assertIn(b"Connection: close\r\n", answer)
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.pass_time(2)
         self.successResultOf(self.drained)
@@ -107,7 +107,7 @@ class Draining(SynchronousTestCase):
         self.assertNoResult(self.drained)
         server.send(OK)
         self.assertIn(b"Connection: close\r\n", client.received())
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.pass_time(2)
         self.successResultOf(self.drained)
@@ -121,7 +121,7 @@ class Draining(SynchronousTestCase):
         self.pass_time(3)
         server.send(OK[-3:])
         self.assertTrue(client.received().endswith(b"hello"))
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.pass_time(2)
         self.successResultOf(self.drained)
@@ -162,9 +162,9 @@ class Draining(SynchronousTestCase):
         self.pass_time(5)
         client.send(b"still")
         self.assertEqual(server.received(), b"still")
-        client.finish()
-        server.finish()
-        self.balancer.settle()
+        client.half_close()
+        server.half_close()
+        self.balancer.finish_closing()
         self.pass_time(2)
         self.successResultOf(self.drained)
 

@@ -52,7 +52,7 @@ def with_frontend(**fields: Any) -> Settings:
     return evolve(SETTINGS, frontends=(evolve(WEB, **fields),))
 
 
-class Reloading(SynchronousTestCase):
+class ReloadTestCase(SynchronousTestCase):
     """A balancer in memory whose settings change."""
 
     def setUp(self) -> None:
@@ -67,7 +67,7 @@ class Reloading(SynchronousTestCase):
         self.use(settings)
 
     def use(self, settings: Settings) -> None:
-        self.balancer = MemoryBalancer.of(settings)
+        self.balancer = MemoryBalancer.from_settings(settings)
         self.service = self.balancer.service
 
     def apply(self, settings: Settings) -> None:
@@ -76,7 +76,7 @@ class Reloading(SynchronousTestCase):
     def pass_time(self, seconds: float = 3) -> None:
         for _ in range(round(seconds)):
             self.balancer.advance(1)
-            self.balancer.settle()
+            self.balancer.finish_closing()
 
     def asking(self, host: str = "192.0.2.1") -> Peer:
         client = self.balancer.client(host)
@@ -102,7 +102,7 @@ class Reloading(SynchronousTestCase):
         return [str(connector.address).partition(":")[0] for connector in self.balancer.connectors]
 
 
-class Nothing(Reloading):
+class UnchangedSettingsTests(ReloadTestCase):
     """The same settings again."""
 
     def test_is_touched(self) -> None:
@@ -167,7 +167,7 @@ class Nothing(Reloading):
         self.assertEqual(len(self.balancer.clock.getDelayedCalls()), 1)
 
 
-class Servers(Reloading):
+class ServerReloadTests(ReloadTestCase):
     """Those of a pool come, go and change."""
 
     def test_one_that_left_answers_what_it_was_asked(self) -> None:
@@ -176,7 +176,7 @@ class Servers(Reloading):
         self.apply(with_pool(servers=(server(2),)))
         old.send(OK)
         self.assertIn(b"200 OK", client.received())
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(old.transport.closed)
         self.asking()
         self.assertEqual(self.addresses(), ["10.0.0.1", "10.0.0.2"])
@@ -260,11 +260,11 @@ class Servers(Reloading):
         self.apply(with_pool(servers=(server(1, proxy_protocol=2),)))
         end.send(OK)
         self.assertIn(b"200 OK", client.received())
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(end.transport.closed)
 
 
-class Pools(Reloading):
+class PoolReloadTests(ReloadTestCase):
     """How servers are chosen, watched and waited for."""
 
     def test_any_algorithm_after_any_other_with_requests_in_flight(self) -> None:
@@ -374,7 +374,7 @@ class Pools(Reloading):
         self.assertEqual(one.share, 1.0)
 
 
-class Ways(Reloading):
+class RouteReloadTests(ReloadTestCase):
     """Frontends and pools come, go, and are called something else."""
 
     RENAMED = Settings((evolve(WEB, name="new", pool="new"),), (evolve(APP, name="new"),))
@@ -398,8 +398,8 @@ class Ways(Reloading):
         self.pass_time()
         self.assertEqual(len(self.service.leaving), 2)
         self.assert_joined(*tunnel)
-        tunnel[0].vanish()
-        self.balancer.settle()
+        tunnel[0].reset()
+        self.balancer.finish_closing()
         self.pass_time()
         self.assertEqual(list(self.service.leaving), [])
 
@@ -409,7 +409,7 @@ class Ways(Reloading):
         client.received()
         fresh = self.balancer.client()
         self.apply(self.RENAMED)
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.balancer.advance(0.5)
         for one in (client, fresh):
             one.send(GET)
@@ -456,8 +456,8 @@ class Ways(Reloading):
         self.assert_joined(*tunnel)
         self.assert_joined(link, end)
         for client in (tunnel[0], link):
-            client.vanish()
-            self.balancer.settle()
+            client.reset()
+            self.balancer.finish_closing()
         self.pass_time()
         self.assertEqual(list(self.service.leaving), [])
 
@@ -498,7 +498,7 @@ class Ways(Reloading):
         self.assertIn(b" 408 ", client.received())
 
 
-class Limits(Reloading):
+class LimitReloadTests(ReloadTestCase):
     """Those that did not change know what they knew."""
 
     LIMIT = LimitSettings(1, 60.0, "fixed-window")
@@ -544,7 +544,7 @@ class Limits(Reloading):
         self.assertEqual(self.ask(), b"200")
 
 
-class Property(SynchronousTestCase):
+class ReloadPropertyTests(SynchronousTestCase):
     """Whatever happens, and however the settings change meanwhile."""
 
     LIMIT = LimitSettings(12, 1000.0, "fixed-window", name="kept")
@@ -552,7 +552,7 @@ class Property(SynchronousTestCase):
     @given(st.data())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_every_request_is_answered_once(self, data: st.DataObject) -> None:
-        World(data.draw, self.LIMIT).run(self)
+        ReloadSimulation(data.draw, self.LIMIT).run(self)
 
 
 POOL = st.builds(
@@ -586,13 +586,13 @@ POOL = st.builds(
 NAMES = st.sampled_from(["app", "other"])
 
 
-class World:
+class ReloadSimulation:
     """Clients that ask once each, servers that answer or fail, and an operator."""
 
     def __init__(self, draw: Callable[[Any], Any], kept: LimitSettings) -> None:
         self.draw = draw
         self.kept = kept
-        self.balancer = MemoryBalancer.of(self.settings())
+        self.balancer = MemoryBalancer.from_settings(self.settings())
         self.clients: list[tuple[Peer, bool]] = []
         self.answers: dict[int, bytes] = {}
 
@@ -625,7 +625,7 @@ class World:
         )
         for step in self.draw(st.lists(st.sampled_from(steps), max_size=40)):
             step()
-            self.balancer.settle()
+            self.balancer.finish_closing()
             self.collect()
         for _ in range(12):
             for _ in range(20):
@@ -675,31 +675,31 @@ class World:
 
     def respond(self) -> None:
         for connector in self.connecting()[:1]:
-            self.balancer._know(connector.accept())
+            self.balancer._add_peer(connector.accept())
         for end in self.ends()[:1]:
             end.received()
             end.send(OK)
-        self.balancer.settle()
+        self.balancer.finish_closing()
 
     def fail(self) -> None:
         for connector in self.connecting()[:1]:
             connector.refuse()
         for end in self.ends()[-1:]:
-            end.vanish()
+            end.reset()
 
     def leave(self) -> None:
         for number, (client, left) in enumerate(self.clients):
             if not left and number not in self.answers and not client.transport.closed:
                 self.clients[number] = (client, True)
-                client.vanish()
+                client.reset()
                 return
 
     def wait(self) -> None:
         self.balancer.advance(0.5)
-        self.balancer.settle()
+        self.balancer.finish_closing()
 
     def collect(self) -> None:
         for number, (client, _) in enumerate(self.clients):
-            answer = client.transport.take()
+            answer = client.transport.read()
             if answer:
                 self.answers[number] = self.answers.get(number, b"") + answer

@@ -32,7 +32,7 @@ from tests.helpers.memory import GET, OK, MemoryBalancer, head_and_body
 ONE = (ServerSettings(TcpAddress("10.0.0.1", 80)),)
 
 
-class Tree(SynchronousTestCase):
+class ServiceTreeTests(SynchronousTestCase):
     """What there is, under which name."""
 
     def test_children(self) -> None:
@@ -81,7 +81,7 @@ class Tree(SynchronousTestCase):
         balancer.stop()
 
 
-class Demo(SynchronousTestCase):
+class DemoServerTests(SynchronousTestCase):
     """The tiny servers inside the process."""
 
     def test_they_come_and_go(self) -> None:
@@ -154,7 +154,7 @@ class TickerTests(SynchronousTestCase):
         self.assertEqual(sweep_interval(0.001), 0.05)
 
 
-class Resolver(Clock):
+class FakeResolverReactor(Clock):
     """A reactor whose resolver answers when it is told to."""
 
     def __init__(self) -> None:
@@ -176,11 +176,11 @@ class Resolver(Clock):
         receiver.resolutionComplete()
 
 
-class NamesTests(SynchronousTestCase):
+class ResolverTests(SynchronousTestCase):
     """Host names, and for how long their addresses are used."""
 
     def setUp(self) -> None:
-        self.resolver = Resolver()
+        self.resolver = FakeResolverReactor()
         self.ticker = Ticker(self.resolver)
         self.names = Names(self.resolver, self.ticker)
 
@@ -252,7 +252,7 @@ class NamesTests(SynchronousTestCase):
         self.assertTrue(client.received().startswith(b"HTTP/1.1 502 "))
 
 
-class Refuser:
+class RejectingAdmission:
     """A limiter that has had enough."""
 
     idle = False
@@ -264,14 +264,14 @@ class Refuser:
         raise AssertionError("nothing was admitted")
 
 
-class Seams(SynchronousTestCase):
+class ExtensionPointTests(SynchronousTestCase):
     """What later parts plug into."""
 
     def test_limiter(self) -> None:
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
         site = balancer.service.frontend.site
-        site.route(RouteTable(Route(balancer.service.resource, Refuser())))
+        site.set_route_table(RouteTable(Route(balancer.service.resource, RejectingAdmission())))
         client = balancer.client()
         client.send(GET)
         lines, body = head_and_body(client.received())
@@ -287,26 +287,26 @@ class Seams(SynchronousTestCase):
         self.addCleanup(balancer.stop)
         seen: list[tuple[int, bool]] = []
 
-        class Watcher:
+        class RecordingObserver:
             def exchange_ended(self, exchange: Any) -> None:
                 seen.append((exchange.status, exchange.ended))
 
             def request_refused(self, request: Any) -> None:
                 seen.append((request.status, False))
 
-        balancer.service.frontend.site.observer = Watcher()
+        balancer.service.frontend.site.observer = RecordingObserver()
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
         server.send(OK)
         client.send(GET)
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
-        client.vanish()
+        client.reset()
         balancer.client().send(b"nonsense\r\n\r\n")
         self.assertEqual(seen, [(200, True), (200, True), (400, False)])
 
 
-class Trust(SynchronousTestCase):
+class TrustedProxiesTests(SynchronousTestCase):
     """Whose word is taken."""
 
     def test_networks(self) -> None:

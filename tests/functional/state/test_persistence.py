@@ -31,8 +31,8 @@ from balancebeam.state.service import StateService, collect, restore
 from balancebeam.state.store import read_state, write_state
 from balancebeam.upstream.server_set import Server
 from tests.helpers.memory import MemoryBalancer
-from tests.helpers.processes import LIMIT, answering, free_port, program, read_all
-from tests.helpers.processes import Server as RealServer
+from tests.helpers.processes import TIMEOUT, free_port, read_all, respond_with, run_balancer
+from tests.helpers.processes import ScriptedServer as RealServer
 
 ONE, TWO, NEW = (TcpAddress(f"10.0.0.{number}", 80) for number in (1, 2, 9))
 
@@ -41,7 +41,7 @@ def settings(*servers: ServerSettings, more: tuple[PoolSettings, ...] = ()) -> S
     return Settings((FrontendSettings(bind=()),), (PoolSettings("app", servers), *more))
 
 
-class StateCase(SynchronousTestCase):
+class PersistenceTestCase(SynchronousTestCase):
     """Balancers with state in a file, which is written at once."""
 
     def setUp(self) -> None:
@@ -51,7 +51,7 @@ class StateCase(SynchronousTestCase):
 
     def start(self, wanted: Settings, path: str | None = "") -> MemoryBalancer:
         """A balancer that goes by the file, unless `path` says otherwise."""
-        balancer = MemoryBalancer.of(wanted)
+        balancer = MemoryBalancer.from_settings(wanted)
         self.addCleanup(balancer.stop)
         service = balancer.service
         service._defer_to_thread = self._at_once  # type: ignore[method-assign]
@@ -91,7 +91,7 @@ class StateCase(SynchronousTestCase):
 BOTH = settings(ServerSettings(ONE, 3), ServerSettings(TWO))
 
 
-class KeepingTests(StateCase):
+class PersistenceTests(PersistenceTestCase):
     """What outlives a restart."""
 
     def test_weights_and_marks(self) -> None:
@@ -157,7 +157,7 @@ class KeepingTests(StateCase):
         self.assertEqual(self.server(second, ONE).weight, 1)
 
 
-class ChangedFileTests(StateCase):
+class ChangedConfigurationTests(PersistenceTestCase):
     """The configuration wins where it has changed the very value."""
 
     def test_a_weight_that_the_configuration_has_changed(self) -> None:
@@ -211,7 +211,7 @@ class ChangedFileTests(StateCase):
         service._source = lambda: wanted
 
 
-class FileTests(StateCase):
+class StateFileTests(PersistenceTestCase):
     """Files that come and go, and those that are no state."""
 
     def test_a_file_that_is_named_by_a_reload(self) -> None:
@@ -299,7 +299,7 @@ class RoundTripTests(SynchronousTestCase):
                 )
             }
         )
-        balancer = MemoryBalancer.of(BOTH)
+        balancer = MemoryBalancer.from_settings(BOTH)
         for _ in range(2):
             restore(state, balancer.service.pools, Logger())
             self.assertEqual(collect(balancer.service.pools), state)
@@ -328,7 +328,7 @@ def ask(port: int, method: str, path: str, body: Any = None) -> Any:
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
         client.sendall(head.encode() + content)
         return json.loads(read_all(client).partition(b"\r\n\r\n")[2])["data"]
 
@@ -336,17 +336,17 @@ def ask(port: int, method: str, path: str, body: Any = None) -> Any:
 def test_over_a_restart_and_a_kill(tmp_path: Path) -> None:
     """What was answered for is there again, even when the program could say no goodbye."""
     admin = free_port()
-    with RealServer(answering("one")) as one, RealServer(answering("two")) as two:
+    with RealServer(respond_with("one")) as one, RealServer(respond_with("two")) as two:
         options = ["--admin", f"127.0.0.1:{admin}", "--upstream", one.address]
         options += ["--state", str(tmp_path / "state")]
         path = f"/upstreams/app/{one.address}"
-        with program(tmp_path, *options) as running:
+        with run_balancer(tmp_path, *options) as running:
             assert ask(admin, "POST", "/register", {"address": two.address, "weight": 7})
             assert ask(admin, "PATCH", path, {"state": "drain", "weight": 2})
             running.process.send_signal(signal.SIGKILL)
             running.process.wait()
             running.process.returncode = 0
-        with program(tmp_path, *options):
+        with run_balancer(tmp_path, *options):
             found = [
                 (server["address"], server["weight"], server["state"], server["origin"])
                 for server in ask(admin, "GET", "/upstreams")
@@ -357,6 +357,6 @@ def test_over_a_restart_and_a_kill(tmp_path: Path) -> None:
             ]
             ask(admin, "PATCH", path, {"state": "ready"})
             ask(admin, "DELETE", f"/upstreams/app/{two.address}")
-        with program(tmp_path, *options):
+        with run_balancer(tmp_path, *options):
             (server,) = ask(admin, "GET", "/upstreams")
             assert (server["address"], server["weight"], server["state"]) == (one.address, 2, "up")

@@ -8,7 +8,7 @@ from balancebeam.api import Timeouts
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import OperatorState, PassiveChecks, ServerSettings
 from balancebeam.upstream.server_set import Server
-from tests.helpers.cases import DoorCase
+from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
@@ -20,7 +20,7 @@ def status_of(answer: bytes) -> int:
     return int(answer[9:12])
 
 
-class Failing(DoorCase):
+class FailureDetectionTests(BalancerTestCase):
     """What counts as a failure of the server, and what does not."""
 
     def one(self, request: bytes = POST, **settings: Any) -> tuple[MemoryBalancer, Peer, Peer]:
@@ -36,7 +36,7 @@ class Failing(DoorCase):
         self.assertEqual(server.state, "down" if avoided else "up")
 
     def test_an_absent_answer(self) -> None:
-        for end in (Peer.finish, Peer.vanish):
+        for end in (Peer.half_close, Peer.reset):
             balancer, _, server = self.one()
             end(server)
             self.assert_avoided(balancer)
@@ -56,7 +56,7 @@ class Failing(DoorCase):
         balancer, client, server = self.one()
         server.send(BEGUN)
         self.assert_avoided(balancer, False)
-        server.vanish()
+        server.reset()
         self.assertTrue(client.transport.closing)
         self.assert_avoided(balancer)
 
@@ -69,7 +69,7 @@ class Failing(DoorCase):
     def test_not_a_client_that_takes_nothing(self) -> None:
         balancer = self.balancer(timeouts=Timeouts(idle=3))
         client = balancer.client()
-        client.transport.stuck = True
+        client.transport.stalled = True
         client.send(GET)
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x" * 100_000)
@@ -80,7 +80,7 @@ class Failing(DoorCase):
 
     def test_not_a_client_that_leaves(self) -> None:
         balancer, client, server = self.one()
-        client.vanish()
+        client.reset()
         self.assertTrue(server.transport.closing)
         self.assert_avoided(balancer, False)
 
@@ -94,7 +94,7 @@ class Failing(DoorCase):
         balancer, client, server = self.one(GET)
         server.send(OK)
         client.send(GET)
-        server.finish()
+        server.half_close()
         self.assert_avoided(balancer, False)
         balancer.accept().send(OK)
 
@@ -119,7 +119,7 @@ class Failing(DoorCase):
             client.send(GET)
             server = balancer.accept()
             server.send(BEGUN)
-            server.vanish()
+            server.reset()
             self.assertEqual(balancer.servers[0].failures, expected)
         self.assert_avoided(balancer)
 
@@ -131,13 +131,13 @@ class Failing(DoorCase):
             client.send(GET)
             server = balancer.accept()
             server.send(BEGUN)
-            server.vanish()
+            server.reset()
             lengths.append(balancer.servers[0].cooldown)
             balancer.advance(lengths[-1] + 2)
         self.assertEqual(lengths, [10, 20, 40, 80])
 
 
-class Trial(DoorCase):
+class HalfOpenTests(BalancerTestCase):
     """After a cooldown one request shows whether the server is well again."""
 
     def two(self, **settings: Any) -> tuple[MemoryBalancer, Peer]:
@@ -148,7 +148,7 @@ class Trial(DoorCase):
         balancer.connectors[0].refuse()
         second = balancer.accept()
         second.send(OK)
-        client.vanish()
+        client.reset()
         return balancer, second
 
     def addresses(self, balancer: MemoryBalancer, since: int) -> list[str]:
@@ -177,7 +177,7 @@ class Trial(DoorCase):
         for _ in range(6):
             balancer.client().send(GET)
         self.assertEqual([server.in_flight for server in balancer.servers], [3, 8])
-        second.vanish()
+        second.reset()
 
     def test_a_failure_doubles_the_cooldown(self) -> None:
         balancer, _ = self.two()
@@ -191,7 +191,7 @@ class Trial(DoorCase):
             balancer.connectors[number].refuse()
             self.assertEqual(balancer.servers[0].cooldown, expected)
             for client in clients:
-                client.vanish()
+                client.reset()
             balancer.advance(expected + 1)
 
     def test_a_client_that_leaves_shows_nothing(self) -> None:
@@ -205,7 +205,7 @@ class Trial(DoorCase):
             self.assertTrue(server.avoided)
             self.assertFalse(server.on_trial)
             for client in clients:
-                client.vanish()
+                client.reset()
             self.assertTrue(server.on_trial)
             self.assertFalse(server.avoided)
 
@@ -250,7 +250,7 @@ class Trial(DoorCase):
         balancer.advance(11)
         # The test is sent on a connection that the server has closed.
         second.send(GET)
-        kept.finish()
+        kept.half_close()
         self.assertEqual(len(balancer.servers[0].tests), 1)
         balancer.accept().send(OK)
         self.assertEqual(balancer.servers[0].state, "up")
@@ -266,7 +266,7 @@ class Trial(DoorCase):
         balancer.connectors[-1].refuse()
         balancer.advance(11)
         self.assertTrue(balancer.servers[0].on_trial)
-        old.vanish()
+        old.reset()
         self.assertTrue(balancer.servers[0].on_trial)
         self.assertEqual(balancer.servers[0].cooldown, 10)
 
@@ -289,7 +289,7 @@ class Trial(DoorCase):
         balancer = self.balancer(servers=1)
         client = balancer.client()
         client.send(GET)
-        client.vanish()
+        client.reset()
         balancer.connectors[0].refuse()
         self.assertTrue(balancer.servers[0].avoided)
 
@@ -309,7 +309,7 @@ class Trial(DoorCase):
         self.assertEqual(balancer.servers[0].state, "up")
 
 
-class ErrorAnswers(DoorCase):
+class ErrorRateTests(BalancerTestCase):
     """5xx answers count only if that is configured."""
 
     BAD = OK.replace(b"200 OK", b"500 Oh")
@@ -327,7 +327,7 @@ class ErrorAnswers(DoorCase):
             if exchange is not None and hasattr(peer.protocol, "server"):
                 digit = peer.protocol.server.name.partition(":")[0][-1]
                 peer.send(self.BAD if digit in bad else OK)
-        client.vanish()
+        client.reset()
 
     def avoided(self, balancer: MemoryBalancer) -> str:
         return "".join(s.name.partition(":")[0][-1] for s in balancer.servers if s.avoided)
@@ -363,7 +363,7 @@ class ErrorAnswers(DoorCase):
         # The other one refuses, and the one that is out is the last resort.
         for peer in list(balancer.peers):
             if not peer.transport.closed and hasattr(peer.protocol, "server"):
-                peer.vanish()
+                peer.reset()
         client = balancer.client()
         client.send(GET)
         balancer.connectors[-1].refuse()
@@ -391,7 +391,7 @@ class ErrorAnswers(DoorCase):
         self.assertEqual(self.avoided(balancer), "")
 
 
-class Operators(DoorCase):
+class AdminStateTests(BalancerTestCase):
     """What the operator wants is another thing than how the server is."""
 
     def asked(self, balancer: MemoryBalancer, requests: int) -> list[str]:
@@ -400,7 +400,7 @@ class Operators(DoorCase):
         for _ in range(requests):
             client = balancer.client()
             client.send(GET)
-            client.vanish()
+            client.reset()
         found = [str(c.address) for c in balancer.connectors[before:]]
         for connector in balancer.connectors[before:]:
             if connector.state == "connecting":
@@ -483,7 +483,7 @@ class Operators(DoorCase):
         self.assertEqual(balancer.servers[0].share, 3)
 
 
-class WarmingUp(DoorCase):
+class SlowStartTests(BalancerTestCase):
     """With slow start a server that comes back gets its share little by little."""
 
     def test_after_a_cooldown(self) -> None:
@@ -502,7 +502,7 @@ class WarmingUp(DoorCase):
             other.send(GET)
             if balancer.connectors[-1].state == "connecting":
                 balancer.accept().send(OK)
-            other.vanish()
+            other.reset()
         self.assertEqual(server.share, 1.0)
         before = 0.0
         for second in range(1, 13):

@@ -265,7 +265,7 @@ class RoundRobinTests(SynchronousTestCase):
                 self.assertLessEqual(abs(counts[server.name] - turn * part), bound, msg=f"{server}")
 
 
-class Fixed:
+class FixedRandom:
     """A source of randomness that repeats itself."""
 
     def __init__(self, *values: float) -> None:
@@ -288,7 +288,7 @@ class RandomTestCase(SynchronousTestCase):
         self.assertLess(abs(count - turns * share), 4 * deviation, msg=message)
 
 
-class RandomChoiceTests(RandomTestCase):
+class WeightedRandomTests(RandomTestCase):
     """At random, in proportion to weight."""
 
     def test_shares_follow_the_weights(self) -> None:
@@ -320,7 +320,7 @@ class RandomChoiceTests(RandomTestCase):
 
     def test_the_extremes_of_randomness(self) -> None:
         pool = servers(1, 2, 3)
-        orders = [names(met(RandomChoice(Fixed(value)), pool)) for value in EXTREMES]
+        orders = [names(met(RandomChoice(FixedRandom(value)), pool)) for value in EXTREMES]
         self.assertEqual(orders, ["abc", "cba", "cba"])
 
 
@@ -368,7 +368,7 @@ class PowerOfTwoTests(RandomTestCase):
         for value in EXTREMES:
             for another in EXTREMES:
                 for weights in ((1, 2, 3), (1, 1), (7,), (256, 1, 256)):
-                    order = names(met(PowerOfTwo(Fixed(value, another)), servers(*weights)))
+                    order = names(met(PowerOfTwo(FixedRandom(value, another)), servers(*weights)))
                     self.assertEqual("".join(sorted(order)), "abc"[: len(weights)])
 
     @settings(max_examples=60, deadline=None)
@@ -383,7 +383,7 @@ class PowerOfTwoTests(RandomTestCase):
         pool = warming(*shares)
         for server, load in zip(pool, loads):
             server.in_flight = load
-        order = list(met(PowerOfTwo(Fixed(*values)), pool).order(CLIENT))
+        order = list(met(PowerOfTwo(FixedRandom(*values)), pool).order(CLIENT))
         (one, _), (other, _) = order[:2]
         self.assertIsNot(one, other)
         self.assertLessEqual(one.in_flight / one.share, other.in_flight / other.share * (1 + 1e-9))
@@ -503,7 +503,7 @@ def many_steps(count: int) -> list[tuple[str, int, float]]:
     ]
 
 
-class FollowingTestCase(SynchronousTestCase):
+class LoadTrackingTestCase(SynchronousTestCase):
     """Compares an algorithm that follows the load with a search through all."""
 
     def check_steps(
@@ -543,7 +543,7 @@ class FollowingTestCase(SynchronousTestCase):
         self.assertLessEqual(longest, 2 * len(pool) + 65)
 
 
-class LeastConnectionsTests(FollowingTestCase):
+class LeastConnectionsTests(LoadTrackingTestCase):
     """The fewest requests in flight, for its share."""
 
     def test_the_fewest_requests_in_flight(self) -> None:
@@ -644,7 +644,7 @@ class LeastConnectionsTests(FollowingTestCase):
         self.check_steps(model, many_steps(4000), model.least_connections)
 
 
-class LeastResponseTimeTests(FollowingTestCase):
+class LeastResponseTimeTests(LoadTrackingTestCase):
     """The quickest answers, for what is in flight."""
 
     def answered(self, algorithm: Algorithm[Server], **seconds: float) -> tuple[Server, ...]:

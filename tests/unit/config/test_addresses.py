@@ -22,7 +22,7 @@ from balancebeam.core.addresses import (
 from balancebeam.core.settings import ServerSettings
 
 
-class TcpTests(SynchronousTestCase):
+class TcpAddressTests(SynchronousTestCase):
     """`host:port` and `[v6]:port`."""
 
     def test_what_is_read(self) -> None:
@@ -189,7 +189,7 @@ class ServerAddressTests(SynchronousTestCase):
             self.assertIn(why, str(error))
 
 
-class ServerTests(SynchronousTestCase):
+class ServerSettingsTests(SynchronousTestCase):
     """A server with its weight and role."""
 
     def test_what_is_read(self) -> None:

@@ -403,7 +403,7 @@ PLACES = places(tomllib.loads(GOOD))
 KEYS = sorted({str(path[-1]) for path in PLACES if isinstance(path[-1], str)})
 
 
-class FileCase(SynchronousTestCase):
+class DumpTestCase(SynchronousTestCase):
     """One file, again and again."""
 
     def setUp(self) -> None:
@@ -417,7 +417,7 @@ class FileCase(SynchronousTestCase):
         return read_file(self.path)
 
 
-class Back(FileCase):
+class DumpRoundTripTests(DumpTestCase):
     """What is dumped reads back to the same."""
 
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -457,7 +457,7 @@ class Back(FileCase):
             self.assertEqual(complete(found), usual)
 
 
-class Mutated(FileCase):
+class MutatedFileTests(DumpTestCase):
     """Whatever a file says is answered: by settings, or by lines that say why not."""
 
     def answered(self, text: str) -> None:

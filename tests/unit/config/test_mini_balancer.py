@@ -14,7 +14,7 @@ from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.errors import StartError
 from balancebeam.core.settings import ServerSettings
 from balancebeam.tap import Options
-from tests.helpers.memory import flat
+from tests.helpers.memory import flatten_settings
 
 GOOD = """\
 # S3's own
@@ -29,7 +29,7 @@ forward_to = "app.example.org:9002"
 """
 
 
-class MiniTests(SynchronousTestCase):
+class MiniBalancerTests(SynchronousTestCase):
     """Reading it, and what is said when it is wrong."""
 
     def setUp(self) -> None:
@@ -41,7 +41,7 @@ class MiniTests(SynchronousTestCase):
         with open(self.path, "wb") as file:
             file.write(text.encode() if isinstance(text, str) else text)
         settings, problems = read_file(self.path)
-        return flat(settings) if settings.frontends else None, problems
+        return flatten_settings(settings) if settings.frontends else None, problems
 
     def test_the_file_of_s3(self) -> None:
         found, problems = self.read(GOOD)
@@ -105,7 +105,7 @@ class MiniTests(SynchronousTestCase):
         self.read(GOOD)
         options = Options()
         options.parseOptions(["-c", self.path])
-        settings = flat(options.settings)
+        settings = flatten_settings(options.settings)
         self.assertEqual(settings.mode, "tcp")
         self.assertEqual(settings.bind, (TcpAddress("127.0.0.1", 8080),))
         self.assertEqual(len(settings.servers), 2)
@@ -116,7 +116,7 @@ class MiniTests(SynchronousTestCase):
         self.read(GOOD)
         options = Options()
         options.parseOptions(["-c", self.path, "-b", "b:2", "-u", "c:3", "--cooldown", "3"])
-        settings = flat(options.settings)
+        settings = flatten_settings(options.settings)
         self.assertEqual(settings.bind, (TcpAddress("b", 2),))
         self.assertEqual(settings.servers, (ServerSettings(TcpAddress("c", 3)),))
         self.assertEqual(settings.passive.cooldown, 3)

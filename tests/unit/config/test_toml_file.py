@@ -180,7 +180,7 @@ algorithm = "random"
 """
 
 
-class FileCase(SynchronousTestCase):
+class TomlFileTestCase(SynchronousTestCase):
     """A folder with a configuration file."""
 
     def setUp(self) -> None:
@@ -218,7 +218,7 @@ class FileCase(SynchronousTestCase):
         return [problem.replace(self.path + ":", "") for problem in error.problems]
 
 
-class Good(FileCase):
+class ValidFileTests(TomlFileTestCase):
     """What is understood."""
 
     def test_everything(self) -> None:
@@ -299,7 +299,7 @@ class Good(FileCase):
         self.assertEqual(pool.algorithm, "round-robin")
 
 
-class Lenient(SynchronousTestCase):
+class IgnoredKeyTests(SynchronousTestCase):
     """What has no meaning where it stands, and does no harm."""
 
     def test_keys_of_other_algorithms(self) -> None:
@@ -317,7 +317,7 @@ class Lenient(SynchronousTestCase):
         self.assertEqual(settings.pools[0].limits[0].requests, 3)
 
 
-class Bad(FileCase):
+class InvalidFileTests(TomlFileTestCase):
     """Each mistake with its line, its key, and what would be right."""
 
     def test_single_mistakes(self) -> None:
@@ -585,7 +585,7 @@ class Bad(FileCase):
             self.assertIn(words, problem)
 
 
-class Over(FileCase):
+class OverrideTests(TomlFileTestCase):
     """An option wins over the file."""
 
     def test_what_is_ambiguous(self) -> None:
@@ -711,7 +711,7 @@ class Over(FileCase):
             self.assertIn(words, problem)
 
 
-class Check(FileCase):
+class CheckOptionTests(TomlFileTestCase):
     """--check says what would be done."""
 
     def check(self, text: str, *arguments: str) -> tuple[Settings, str]:

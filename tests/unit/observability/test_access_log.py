@@ -31,14 +31,21 @@ from balancebeam.core.settings import (
     ServerSettings,
     Settings,
 )
-from balancebeam.downstream.tcp.session import ClientLink
+from balancebeam.downstream.tcp.session import ClientRelay
 from balancebeam.observability.access_log import AccessLog
 from balancebeam.observability.access_log_formats import line_maker, local_time, utc_time
 from balancebeam.observability.log_file import LogFile
 from balancebeam.protocols.http1.request_rules import NO_EXTRAS, RequestHead
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
-from tests.helpers.processes import Server, answering, program, read_all, read_head, until
-from tests.unit.observability.test_log_file import new_path
+from tests.helpers.processes import (
+    ScriptedServer,
+    read_all,
+    read_head,
+    respond_with,
+    run_balancer,
+    wait_until,
+)
+from tests.unit.observability.test_log_file import temporary_log_path
 
 BROWSER = (
     b"GET /a?b=c HTTP/1.1\r\nHost: example.org\r\nUser-Agent: Mozilla/5.0 (X11)\r\n"
@@ -60,14 +67,14 @@ def settings(servers: int = 1, **frontend: Any) -> Settings:
     return evolve(made, frontends=(evolve(made.frontends[0], **frontend),))
 
 
-class LoggedBalancer(SynchronousTestCase):
+class AccessLogTestCase(SynchronousTestCase):
     """What the tests of whole balancers share."""
 
     def setUp(self) -> None:
-        self.path = new_path(self)
+        self.path = temporary_log_path(self)
 
     def make(self, style: str = "json", **more: Any) -> MemoryBalancer:
-        balancer = MemoryBalancer.of(
+        balancer = MemoryBalancer.from_settings(
             settings(access_log=str(self.path), access_log_format=style, **more)
         )
         self.addCleanup(balancer.stop)
@@ -82,7 +89,7 @@ class LoggedBalancer(SynchronousTestCase):
         return [json.loads(line) for line in self.lines(balancer)]
 
 
-class Requests(LoggedBalancer):
+class HttpAccessLogTests(AccessLogTestCase):
     """The HTTP door."""
 
     def test_combined(self) -> None:
@@ -182,7 +189,7 @@ class Requests(LoggedBalancer):
         balancer.connectors[0].refuse()
         balancer.connectors[1].refuse()
         body = client.received().partition(b"\r\n\r\n")[2]
-        balancer.settle()
+        balancer.finish_closing()
         client = balancer.client()
         client.send(GET)
         refused = client.received().partition(b"\r\n\r\n")[2]
@@ -198,7 +205,7 @@ class Requests(LoggedBalancer):
         balancer = self.make()
         client = balancer.client()
         client.send(GET)
-        client.vanish()
+        client.reset()
         (said,) = self.objects(balancer)
         self.assertEqual((said["status"], said["abandoned"], said["octets"]), (499, True, 0))
 
@@ -206,7 +213,7 @@ class Requests(LoggedBalancer):
         balancer = self.make("combined")
         client = balancer.client()
         client.send(GET)
-        client.vanish()
+        client.reset()
         self.assertIn('"GET / HTTP/1.1" 499 0 ', self.lines(balancer)[0])
 
     def test_cut(self) -> None:
@@ -216,7 +223,7 @@ class Requests(LoggedBalancer):
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         server.send(b"d")
-        server.vanish()
+        server.reset()
         (said,) = self.objects(balancer)
         self.assertEqual((said["status"], said["octets"], said["incomplete"]), (200, 4, True))
         self.assertIn("closed the connection", said["failure"])
@@ -244,13 +251,13 @@ class Requests(LoggedBalancer):
         server.send(b"hello")
         balancer.advance(5)
         self.assertEqual(self.lines(balancer), [])
-        client.vanish()
+        client.reset()
         (said,) = self.objects(balancer)
         self.assertEqual((said["status"], said["octets"]), (101, 5))
         self.assertGreater(said["seconds"], 5)
 
 
-class Mounted(LoggedBalancer):
+class WebAccessLogTests(AccessLogTestCase):
     """The web door."""
 
     def test_json(self) -> None:
@@ -267,7 +274,7 @@ class Mounted(LoggedBalancer):
         server.send(OK)
         client.send(BROWSER.replace(b"/a?", b"/app/a?"))
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
-        server.vanish()
+        server.reset()
         channel.connectionLost(Failure(ConnectionDone()))
         whole, cut = self.objects(balancer)
         self.assertEqual((whole["target"], whole["status"]), ("/a?b=c", 200))
@@ -275,7 +282,7 @@ class Mounted(LoggedBalancer):
         self.assertEqual((cut["octets"], cut["incomplete"]), (3, True))
 
 
-class Connections(LoggedBalancer):
+class TcpAccessLogTests(AccessLogTestCase):
     """The TCP door."""
 
     def tcp(self, style: str) -> MemoryBalancer:
@@ -285,7 +292,7 @@ class Connections(LoggedBalancer):
         client.send(b"four")
         server.send(b"seven77")
         balancer.clock.advance(0.5)
-        server.vanish()
+        server.reset()
         return balancer
 
     def test_json(self) -> None:
@@ -326,7 +333,7 @@ def request(**changes: Any) -> SimpleNamespace:
     head = RequestHead(method, target, 1, changes.pop("host", None), wire, 0, True, NO_EXTRAS)
     server = SimpleNamespace(name="10.0.0.1:80")
     said = {
-        "spine": SimpleNamespace(pool_name="app"),
+        "dispatcher": SimpleNamespace(pool_name="app"),
         "client": "192.0.2.1",
         "status": 200,
         "octets": 1,
@@ -347,7 +354,7 @@ HOSTILE = st.one_of(
 )
 
 
-class Hostile(SynchronousTestCase):
+class LogInjectionTests(SynchronousTestCase):
     """Nobody forges a line, or a field, or breaks anything."""
 
     @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE, st.text(max_size=20))
@@ -368,7 +375,12 @@ class Hostile(SynchronousTestCase):
     @given(st.text(), st.text(), st.text())
     def test_connections(self, client: str, server: str, why: str) -> None:
         exchange = SimpleNamespace(
-            client=client, served_by=server, why=why, sent=1, received=2, begun=3.0
+            client=client,
+            server_name=server,
+            close_reason=why,
+            bytes_from_client=1,
+            bytes_from_server=2,
+            begun=3.0,
         )
         line = line_maker("tcp", "combined", "web", time.time).ended(exchange)
         self.assertTrue(line[:-1].isascii() and line[:-1].isprintable(), line)
@@ -385,13 +397,13 @@ class Hostile(SynchronousTestCase):
         self.assertTrue(line.endswith('"-" "a\\x22b\\x5Cc\\x09d\\xC3\\xA9\\x7F"\n'), line)
 
     def test_what_is_no_exchange(self) -> None:
-        file = LogFile(str(new_path(self)))
+        file = LogFile(str(temporary_log_path(self)))
         AccessLog(file, line_maker("http", "json", "web", time.time)).exchange_ended(object())
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertFalse(os.path.exists(file.path))
 
 
-class Times(SynchronousTestCase):
+class TimestampTests(SynchronousTestCase):
     """How times are written."""
 
     def zone(self, name: str) -> None:
@@ -423,7 +435,7 @@ class Times(SynchronousTestCase):
         self.assertEqual(utc_time(0), "1970-01-01T00:00:00.000Z")
 
 
-class Reloads(LoggedBalancer):
+class AccessLogReloadTests(AccessLogTestCase):
     """The files, when the settings change and when the balancer stops."""
 
     def get(self, balancer: MemoryBalancer) -> None:
@@ -467,7 +479,7 @@ class Reloads(LoggedBalancer):
 
     def test_refused_for_another_reason(self) -> None:
         balancer = self.make("combined")
-        other = str(new_path(self))
+        other = str(temporary_log_path(self))
         opened: list[LogFile] = []
         real = LogFile.open
 
@@ -490,7 +502,7 @@ class Reloads(LoggedBalancer):
         balancer = self.make("combined")
         client = balancer.client()
         client.send(GET)
-        other = new_path(self)
+        other = temporary_log_path(self)
         self.apply(balancer, access_log=str(other), access_log_format="json")
         balancer.accept().send(OK)
         balancer.advance(2)
@@ -508,7 +520,7 @@ class Reloads(LoggedBalancer):
         balancer.accept().send(OK)
         self.assertEqual(self.path.read_text().count("\n"), 1)
         self.assertFalse(file.is_open)
-        client.vanish()
+        client.reset()
         balancer.advance(2)
 
     def test_one_file_for_several(self) -> None:
@@ -516,7 +528,7 @@ class Reloads(LoggedBalancer):
         frontends = tuple(
             FrontendSettings(name, (), access_log=str(self.path)) for name in ("one", "other")
         )
-        balancer = MemoryBalancer.of(evolve(made, frontends=frontends))
+        balancer = MemoryBalancer.from_settings(evolve(made, frontends=frontends))
         self.addCleanup(balancer.stop)
         logs = balancer.service.access_logs
         self.assertEqual(list(logs.files), [str(self.path)])
@@ -535,7 +547,7 @@ class Reloads(LoggedBalancer):
 
     def test_start_refused(self) -> None:
         error = self.assertRaises(
-            StartError, MemoryBalancer.of, settings(access_log="/nowhere/at/all")
+            StartError, MemoryBalancer.from_settings, settings(access_log="/nowhere/at/all")
         )
         self.assertIn("--access-log /nowhere/at/all: no such file or directory", str(error))
 
@@ -545,9 +557,9 @@ class Reloads(LoggedBalancer):
         client.send(GET)
         self.apply(balancer, access_log=str(self.path), access_log_format="json", mode="tcp")
         link = balancer.service.frontend.site.buildProtocol(IPv4Address("TCP", "192.0.2.7", 1))
-        assert isinstance(link, ClientLink)
+        assert isinstance(link, ClientRelay)
         balancer.accept(0).send(OK)
-        client.vanish()
+        client.reset()
         balancer.advance(2)
         (said,) = [json.loads(line) for line in self.path.read_text().splitlines()]
         self.assertEqual(said["status"], 200)
@@ -555,13 +567,13 @@ class Reloads(LoggedBalancer):
 
 def test_through_the_program(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
-    with Server(answering("one")) as server:
+    with ScriptedServer(respond_with("one")) as server:
         options = ("-u", server.address, "--access-log", str(log), "--access-log-format", "json")
-        with program(tmp_path, *options) as running:
+        with run_balancer(tmp_path, *options) as running:
             with running.connect() as client:
                 client.sendall(BROWSER)
                 read_head(client)
-                until(lambda: log.read_text().endswith("\n"))
+                wait_until(lambda: log.read_text().endswith("\n"))
                 client.sendall(BROWSER)
                 read_head(client)
     said = [json.loads(line) for line in log.read_text().splitlines()]
@@ -573,10 +585,10 @@ def test_through_the_program(tmp_path: Path) -> None:
 
 
 def test_stdout_of_the_program(tmp_path: Path) -> None:
-    with Server(answering("one")) as server:
-        with program(tmp_path, "-u", server.address, "--access-log", "-") as running:
+    with ScriptedServer(respond_with("one")) as server:
+        with run_balancer(tmp_path, "-u", server.address, "--access-log", "-") as running:
             with running.connect() as client:
                 client.sendall(BROWSER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
                 read_all(client)
-            line = until(lambda: re.search('"GET /a.*', running.output.read_text()))
+            line = wait_until(lambda: re.search('"GET /a.*', running.output.read_text()))
     assert line.group().startswith('"GET /a?b=c HTTP/1.1" 200 3 "https://example.org/"')

@@ -20,18 +20,18 @@ from balancebeam.observability import log_file
 from balancebeam.observability.log_file import LogFile
 
 
-def new_path(case: SynchronousTestCase) -> Path:
+def temporary_log_path(case: SynchronousTestCase) -> Path:
     """Where nothing is yet, in a folder that is gone after the test."""
     folder = tempfile.mkdtemp()
     case.addCleanup(shutil.rmtree, folder)
     return Path(folder) / "access.log"
 
 
-class LogFiles(SynchronousTestCase):
+class LogFileTests(SynchronousTestCase):
     """One file."""
 
     def setUp(self) -> None:
-        self.path = new_path(self)
+        self.path = temporary_log_path(self)
         self.file = LogFile(str(self.path))
         self.addCleanup(self.file.close)
         self.said: list[str] = []

@@ -20,18 +20,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import EndpointAddress, ProxiedAddress, TcpAddress, UnixAddress
 from balancebeam.core.errors import StartError
-from balancebeam.process.hot_restart import PidFile, Successor, command
+from balancebeam.process.hot_restart import NewProcess, PidFile, original_command
 from balancebeam.process.inherited_sockets import (
-    PREDECESSOR,
-    SOCKETS,
-    address_of,
-    inherited_sockets,
+    PARENT_VARIABLE,
+    SOCKETS_VARIABLE,
+    find_inherited_sockets,
+    listening_address,
 )
-from balancebeam.process.systemd import Manager
+from balancebeam.process.systemd import SystemdNotifier
 from balancebeam.server.listeners import Entrance, Inherited, ListenersService
 
 
-class Environment(SynchronousTestCase):
+class SocketEnvironmentTests(SynchronousTestCase):
     """What the environment tells of sockets."""
 
     def setUp(self) -> None:
@@ -40,49 +40,51 @@ class Environment(SynchronousTestCase):
         self.address = f"127.0.0.1:{self.listening.getsockname()[1]}"
 
     def test_addresses(self) -> None:
-        self.assertEqual(address_of(self.listening.fileno()), self.address)
+        self.assertEqual(listening_address(self.listening.fileno()), self.address)
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
-            self.assertEqual(address_of(six.fileno()), f"[::1]:{six.getsockname()[1]}")
+            self.assertEqual(listening_address(six.fileno()), f"[::1]:{six.getsockname()[1]}")
         with socket.socket(socket.AF_UNIX) as local, tempfile.TemporaryDirectory() as folder:
             local.bind(f"{folder}/s")
-            self.assertIsNone(address_of(local.fileno()))
+            self.assertIsNone(listening_address(local.fileno()))
             local.listen()
-            self.assertEqual(address_of(local.fileno()), f"unix:{folder}/s")
+            self.assertEqual(listening_address(local.fileno()), f"unix:{folder}/s")
         with open(os.devnull, "rb") as file:
-            self.assertIsNone(address_of(file.fileno()))
+            self.assertIsNone(listening_address(file.fileno()))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-            self.assertIsNone(address_of(datagrams.fileno()))
-        self.assertIsNone(address_of(10**6))
+            self.assertIsNone(listening_address(datagrams.fileno()))
+        self.assertIsNone(listening_address(10**6))
 
     def test_from_a_predecessor(self) -> None:
         number = self.listening.fileno()
         environment = {
-            SOCKETS: json.dumps({self.address: (number, False), "gone": (10**6, False)}),
-            PREDECESSOR: str(os.getppid()),
+            SOCKETS_VARIABLE: json.dumps({self.address: (number, False), "gone": (10**6, False)}),
+            PARENT_VARIABLE: str(os.getppid()),
         }
-        found = inherited_sockets(environment)
+        found = find_inherited_sockets(environment)
         self.assertEqual(found, {self.address: Inherited(number, False)})
         # Who the predecessor is has still to be known; the sockets are taken.
-        self.assertEqual(list(environment), [PREDECESSOR])
+        self.assertEqual(list(environment), [PARENT_VARIABLE])
 
     def test_not_from_a_stranger(self) -> None:
         number = self.listening.fileno()
         environment = {
-            SOCKETS: json.dumps({self.address: (number, False)}),
-            PREDECESSOR: str(os.getpid()),
+            SOCKETS_VARIABLE: json.dumps({self.address: (number, False)}),
+            PARENT_VARIABLE: str(os.getpid()),
         }
-        self.assertEqual(inherited_sockets(environment), {})
-        self.assertNotIn(SOCKETS, environment)
+        self.assertEqual(find_inherited_sockets(environment), {})
+        self.assertNotIn(SOCKETS_VARIABLE, environment)
 
     def test_nonsense(self) -> None:
         for text in ("x", "[]", "3"):
-            environment = {SOCKETS: text, PREDECESSOR: str(os.getppid())}
-            self.assertEqual(inherited_sockets(environment), {})
+            environment = {SOCKETS_VARIABLE: text, PARENT_VARIABLE: str(os.getppid())}
+            self.assertEqual(find_inherited_sockets(environment), {})
         for process, count in ((str(os.getpid()), "x"), ("", "1"), ("1", "1")):
-            self.assertEqual(inherited_sockets({"LISTEN_PID": process, "LISTEN_FDS": count}), {})
+            self.assertEqual(
+                find_inherited_sockets({"LISTEN_PID": process, "LISTEN_FDS": count}), {}
+            )
 
 
-class Accepting(SynchronousTestCase):
+class InheritedSocketTests(SynchronousTestCase):
     """Listening with a socket that is there already."""
 
     def listeners(self, **inherited: Inherited) -> ListenersService:
@@ -108,7 +110,7 @@ class Accepting(SynchronousTestCase):
         service = self.listeners(**inherited)
         opened = service.open([UnixAddress(path)])
         self.assertEqual(list(opened), [UnixAddress(path)])
-        service.use({UnixAddress(path): NobodySite()}, opened)
+        service.use({UnixAddress(path): NullFactory()}, opened)
         service.own()
         self.successResultOf(service.close())
         self.assertTrue(os.path.exists(path))
@@ -116,41 +118,41 @@ class Accepting(SynchronousTestCase):
     def test_a_predecessors_is_owned_in_the_end(self) -> None:
         path = self.path()
         service = self.listeners(**{f"unix:{path}": Inherited(self.listening(path), False)})
-        service.use({UnixAddress(path): NobodySite()}, service.open([UnixAddress(path)]))
+        service.use({UnixAddress(path): NullFactory()}, service.open([UnixAddress(path)]))
         sockets, stuck = service.hand_over()
         self.assertEqual((list(sockets), list(stuck)), ([f"unix:{path}"], []))
         service.own()
-        self.assertFalse(service.hand_over()[0][f"unix:{path}"].lasting)
+        self.assertFalse(service.hand_over()[0][f"unix:{path}"].keep_path)
         self.successResultOf(service.close())
         self.assertFalse(os.path.exists(path))
 
     def test_one_that_is_bequeathed_stays(self) -> None:
         path = self.path()
         service = self.listeners()
-        service.use({UnixAddress(path): NobodySite()}, service.open([UnixAddress(path)]))
+        service.use({UnixAddress(path): NullFactory()}, service.open([UnixAddress(path)]))
         service.bequeath()
         self.successResultOf(service.close())
         self.assertTrue(os.path.exists(path))
         # Nobody is behind it any more, so that the next one takes the place.
-        service.use({UnixAddress(path): NobodySite()}, service.open([UnixAddress(path)]))
+        service.use({UnixAddress(path): NullFactory()}, service.open([UnixAddress(path)]))
         self.successResultOf(service.close())
         self.assertFalse(os.path.exists(path))
 
     def test_one_that_somebody_removed(self) -> None:
         path = self.path()
         service = self.listeners()
-        service.use({UnixAddress(path): NobodySite()}, service.open([UnixAddress(path)]))
+        service.use({UnixAddress(path): NullFactory()}, service.open([UnixAddress(path)]))
         os.unlink(path)
         self.successResultOf(service.close())
 
     def test_another_greeting_at_the_same_place(self) -> None:
         place = TcpAddress("127.0.0.1", free())
         service = self.listeners()
-        service.use({place: NobodySite()}, service.open([place]))
+        service.use({place: NullFactory()}, service.open([place]))
         port = service.entrances[place].port
         proxied = ProxiedAddress(place)
         self.assertEqual(service.open([proxied]), {})
-        site = NobodySite()
+        site = NullFactory()
         service.use({proxied: site}, {})
         self.assertIs(service.entrances[place].clients, site)
         self.assertIs(service.entrances[place].port, port)
@@ -170,7 +172,7 @@ class Accepting(SynchronousTestCase):
         place = TcpAddress("127.0.0.1", free())
         service = self.listeners()
         for _ in range(3):
-            service.use({place: NobodySite()}, service.open([place]))
+            service.use({place: NullFactory()}, service.open([place]))
             service.use({}, {})
         self.assertEqual(service.entrances, {})
 
@@ -188,14 +190,14 @@ def free() -> int:
         return port
 
 
-class NobodySite:
+class NullFactory:
     """Lets everybody in, and has nothing to say."""
 
     def buildProtocol(self, addr: Any) -> Protocol:
         return Protocol()
 
 
-class Following(SynchronousTestCase):
+class HotRestartTests(SynchronousTestCase):
     """What goes on around a successor."""
 
     def test_the_pid_file_makes_way_and_comes_back(self) -> None:
@@ -205,31 +207,31 @@ class Following(SynchronousTestCase):
         path.write_text("7")
         options: dict[str, Any] = {"pidfile": str(path)}
         pid_file = PidFile(options)
-        pid_file.make_way()
+        pid_file.move_aside()
         self.assertFalse(path.exists())
         self.assertEqual(options["pidfile"], f"{path}.old")
         # A successor that ended may have left its own.
         path.write_text("8")
-        pid_file.come_back()
+        pid_file.restore()
         self.assertEqual((path.read_text(), options["pidfile"]), ("7", str(path)))
-        pid_file.come_back()
-        PidFile({}).make_way()
-        PidFile({"pidfile": ""}).come_back()
+        pid_file.restore()
+        PidFile({}).move_aside()
+        PidFile({"pidfile": ""}).restore()
 
     def test_its_end_is_told(self) -> None:
         ends: list[str] = []
         gone: Callable[[], object] = lambda: ends.append("gone")  # noqa: E731
-        Successor(gone).processExited(Failure(OSError("it fell")))
+        NewProcess(gone).processExited(Failure(OSError("it fell")))
         self.assertEqual(ends, ["gone"])
 
     def test_how_this_program_was_started(self) -> None:
-        self.assertEqual(command()[0], sys.executable)
+        self.assertEqual(original_command()[0], sys.executable)
         with mock.patch.object(sys, "orig_argv", None, create=True):
             with mock.patch.object(sys, "argv", ["x", "-n", "balancebeam"]):
-                self.assertEqual(command()[-2:], ["-n", "balancebeam"])
-                self.assertIn("twistd", command()[2])
+                self.assertEqual(original_command()[-2:], ["-n", "balancebeam"])
+                self.assertIn("twistd", original_command()[2])
 
     def test_a_manager_that_does_not_listen(self) -> None:
-        Manager({}).ready()
-        Manager({"NOTIFY_SOCKET": "/nowhere"}).ready()
-        Manager({"NOTIFY_SOCKET": "@nobody-here"}).stopping()
+        SystemdNotifier({}).ready()
+        SystemdNotifier({"NOTIFY_SOCKET": "/nowhere"}).ready()
+        SystemdNotifier({"NOTIFY_SOCKET": "@nobody-here"}).stopping()

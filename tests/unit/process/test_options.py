@@ -16,13 +16,13 @@ from balancebeam.core.addresses import EndpointAddress, ProxiedAddress, TcpAddre
 from balancebeam.core.errors import StartError
 from balancebeam.core.settings import ActiveChecks, ServerSettings
 from balancebeam.tap import Options, makeService
-from tests.helpers.memory import flat
+from tests.helpers.memory import flatten_settings
 
 
 def parse(*arguments: str) -> SimpleNamespace:
     options = Options()
     options.parseOptions(list(arguments))
-    return SimpleNamespace(settings=flat(options.settings))
+    return SimpleNamespace(settings=flatten_settings(options.settings))
 
 
 def scratch_file(case: SynchronousTestCase) -> str:
@@ -32,7 +32,7 @@ def scratch_file(case: SynchronousTestCase) -> str:
     return os.path.join(folder, "hosts")
 
 
-class Good(SynchronousTestCase):
+class ValidOptionsTests(SynchronousTestCase):
     """What is understood."""
 
     def test_defaults(self) -> None:
@@ -133,7 +133,7 @@ class Good(SynchronousTestCase):
                 self.assertEqual(parse("-u", "a:1", option, text).settings.algorithm, name)
 
 
-class Bad(SynchronousTestCase):
+class InvalidOptionsTests(SynchronousTestCase):
     """What is not, each mistake in one line and all of them at once."""
 
     def mistakes(self, *arguments: str) -> list[str]:

@@ -107,7 +107,7 @@ PLAIN = hello(extension(10, b"ab"), names(entry(b"www.example.org")), extension(
 GENUINE = genuine("www.example.org")
 
 
-class Reading(SynchronousTestCase):
+class ValidClientHelloTests(SynchronousTestCase):
     """Hellos that are well-formed."""
 
     def test_genuine(self) -> None:
@@ -165,7 +165,7 @@ class Reading(SynchronousTestCase):
         self.assertEqual(read_slowly(longest), NAME)
 
 
-class Names(SynchronousTestCase):
+class ServerNameTests(SynchronousTestCase):
     """Which of them count."""
 
     def name(self, *entries: bytes) -> str | None:
@@ -227,7 +227,7 @@ class Names(SynchronousTestCase):
         self.assertEqual(self.name(entry(b"a.b"), entry(b"\0\xff", kind=255)), "a.b")
 
 
-class Nonsense(SynchronousTestCase):
+class MalformedClientHelloTests(SynchronousTestCase):
     """What is no hello."""
 
     def refused(self, data: bytes) -> int:
@@ -337,7 +337,7 @@ class Nonsense(SynchronousTestCase):
         self.refused(record(hello(names(entry(b""), entry(b"\xff")))))
 
 
-class Anything(SynchronousTestCase):
+class ClientHelloPropertyTests(SynchronousTestCase):
     """Whatever is sent, it is a hello or it is not."""
 
     @settings(max_examples=300, deadline=None)
@@ -384,7 +384,7 @@ class Anything(SynchronousTestCase):
         self.assertEqual(outcome(bytes(changed), 1), outcome(bytes(changed), len(data)))
 
 
-class AsOpenSsl(SynchronousTestCase):
+class OpenSslTests(SynchronousTestCase):
     """What a server is told of hellos is what is read from them."""
 
     def test_names_of_servers(self) -> None:

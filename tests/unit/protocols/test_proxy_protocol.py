@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import ActiveChecks, ServerSettings
-from balancebeam.downstream.proxy_protocol import ProxiedSite
+from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
 from balancebeam.protocols.proxy_protocol import (
     ProxiedConnection,
     ProxyProtocolError,
@@ -25,7 +25,7 @@ from balancebeam.protocols.proxy_protocol import (
 )
 from balancebeam.upstream.health.probes import probe_for
 from balancebeam.upstream.server_set import Server
-from tests.helpers.cases import DoorCase
+from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
 FOUR = ProxiedConnection("203.0.113.7", 4711, "192.0.2.80", 80)
@@ -33,7 +33,7 @@ SIX = ProxiedConnection("2001:db8::7", 4711, "2001:db8::80", 80)
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
-class Headers(SynchronousTestCase):
+class ProxyHeaderTests(SynchronousTestCase):
     """Read and written."""
 
     def test_there_and_back(self) -> None:
@@ -128,12 +128,12 @@ class Headers(SynchronousTestCase):
             return
 
 
-class Listening(DoorCase):
+class ProxyProtocolDownstreamTests(BalancerTestCase):
     """Connections that begin with a header."""
 
     def arrive(self, balancer: MemoryBalancer) -> Peer:
         """Somebody who connects where a header is expected."""
-        site = ProxiedSite(balancer.service.frontend.site)
+        site = ProxyProtocolFactory(balancer.service.frontend.site)
         peer = Peer(site.buildProtocol(IPv4Address("TCP", "10.0.0.1", 40000)))
         balancer.peers.append(peer)
         self.site = site
@@ -153,7 +153,7 @@ class Listening(DoorCase):
             server.send(OK)
             self.assertIn(b"200 OK", peer.received())
             peer.protocol = peer.transport.protocol
-            self.assertFalse(self.site.greetings)
+            self.assertFalse(self.site.handshakes)
 
     def test_in_pieces(self) -> None:
         balancer = self.balancer()
@@ -187,8 +187,8 @@ class Listening(DoorCase):
 
     def test_gone_before_it_said_anything(self) -> None:
         balancer = self.balancer()
-        self.arrive(balancer).vanish()
-        self.assertFalse(self.site.greetings)
+        self.arrive(balancer).reset()
+        self.assertFalse(self.site.handshakes)
 
     def test_the_balancer_stops(self) -> None:
         balancer = self.balancer()
@@ -197,7 +197,7 @@ class Listening(DoorCase):
         self.assertTrue(peer.transport.aborted)
 
 
-class Telling(DoorCase):
+class ProxyProtocolUpstreamTests(BalancerTestCase):
     """Servers that want to know."""
 
     def told(self, version: int, request: bytes = GET, **options: Any) -> bytes:

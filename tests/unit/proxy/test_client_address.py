@@ -12,7 +12,7 @@ from balancebeam.core.settings import Forwarding
 from balancebeam.protocols.http1.forwarded import forwarded, forwarded_for, read_address
 from balancebeam.protocols.http1.request_head import RequestHeads
 from balancebeam.proxy.client_address import TrustedProxies
-from tests.helpers.cases import DoorCase
+from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK
 
 PROXY = "10.0.0.1"
@@ -30,7 +30,7 @@ def client_of(*lines: str, trusted: tuple[str, ...] = ("10.0.0.0/8", "fd00::/8")
     return TrustedProxies(trusted).client_of(PROXY, head)
 
 
-class Chains(SynchronousTestCase):
+class ForwardedChainTests(SynchronousTestCase):
     """What is read from the fields, from the right."""
 
     def test_addresses(self) -> None:
@@ -90,7 +90,7 @@ class Chains(SynchronousTestCase):
         self.assertEqual(next(forwarded(invented + b", for=192.0.2.1")), "192.0.2.1")
 
 
-class Identity(SynchronousTestCase):
+class ClientAddressTests(SynchronousTestCase):
     """Which of them is taken for the client."""
 
     def test_the_right_most_that_is_no_trusted_proxy(self) -> None:
@@ -163,7 +163,7 @@ class Identity(SynchronousTestCase):
             self.assertRaises(ValueError, read_network, wrong)
 
 
-class Access(DoorCase):
+class AccessListTests(BalancerTestCase):
     """Who may come in at all."""
 
     def test_allow_and_deny(self) -> None:
@@ -199,7 +199,7 @@ class Access(DoorCase):
         self.assert_error(client.received(), 403)
 
 
-class Onwards(DoorCase):
+class ForwardedFieldsTests(BalancerTestCase):
     """What servers are told."""
 
     def forwarded(self, *lines: str, trusted: bool = False, **style: object) -> list[bytes]:

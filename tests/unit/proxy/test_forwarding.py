@@ -47,7 +47,7 @@ def added(*lines: bytes, trusted: bool = False) -> Lines:
     return end.split(b"\r\n")[:-2]
 
 
-class StrippingTests(SynchronousTestCase):
+class HopByHopFieldTests(SynchronousTestCase):
     """Hop-by-hop fields stop here (RFC 9110, 7.6.1)."""
 
     def test_fields_that_stop_here(self) -> None:

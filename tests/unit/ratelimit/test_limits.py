@@ -222,7 +222,7 @@ def most_in_a_window(times: Sequence[float], per: float) -> int:
     return max(Counter(int((then + ROUNDING) / per) for then in times).values(), default=0)
 
 
-class ModelTests(SynchronousTestCase):
+class ReferenceModelTests(SynchronousTestCase):
     """Limiters do what their models do, which remember everything."""
 
     @often
@@ -275,7 +275,7 @@ class ModelTests(SynchronousTestCase):
             self.assertEqual(verdicts, [True] * whole + [False], msg=str(kind))
 
 
-class BoundTests(SynchronousTestCase):
+class InvariantTests(SynchronousTestCase):
     """What limiters promise holds at any times, even when those run backwards."""
 
     def allowed(self, limiter: Limiter, times: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -455,7 +455,7 @@ class RetryAfterTests(SynchronousTestCase):
             self.assertEqual(Refusal(429, "", wait).retry_after, expected)
 
 
-class TidyTests(SynchronousTestCase):
+class ExpiryTests(SynchronousTestCase):
     """Tidying gives memory back, and nobody notices."""
 
     @often
@@ -712,7 +712,7 @@ _STEPS = st.lists(
 
 
 @frozen
-class Asked:
+class LimitSnapshot:
     """A limit that is about a request: under which key, and what it says."""
 
     limit: Limit
@@ -732,17 +732,21 @@ class Asked:
 class LimitSetTests(SynchronousTestCase):
     """Several limits are asked as one."""
 
-    def ask_each(self, limits: Sequence[Limit], request: Request, now: float) -> list[Asked]:
+    def ask_each(
+        self, limits: Sequence[Limit], request: Request, now: float
+    ) -> list[LimitSnapshot]:
         """What each limit that is about `request` says to it."""
         asked = []
         for limit in limits:
             key = limit.key(request)
             if key is not None:
                 limiter = limit.limiter
-                asked.append(Asked(limit, key, limiter.wait(key, now), limiter.remaining(key, now)))
+                asked.append(
+                    LimitSnapshot(limit, key, limiter.wait(key, now), limiter.remaining(key, now))
+                )
         return asked
 
-    def check_charged(self, asked: Sequence[Asked], admitted: bool, now: float) -> None:
+    def check_charged(self, asked: Sequence[LimitSnapshot], admitted: bool, now: float) -> None:
         """Each limit has counted the request if it should have."""
         for one in asked:
             counted = admitted and not one.refuses
@@ -750,7 +754,7 @@ class LimitSetTests(SynchronousTestCase):
             self.assertEqual(left, one.remaining - counted, msg=one.limit.settings.algorithm)
 
     def check_refusal(
-        self, refusal: Refusal, limits: Sequence[Limit], asked: Sequence[Asked]
+        self, refusal: Refusal, limits: Sequence[Limit], asked: Sequence[LimitSnapshot]
     ) -> None:
         """The strictest of those that refuse is the answer."""
         waits = [one.wait for one in asked if one.refuses and not one.on_trial]
@@ -802,7 +806,9 @@ class LimitSetTests(SynchronousTestCase):
         for limiter, key in held:
             limiter.release(key)
 
-    def check_held(self, held: tuple[tuple[Limiter, bytes], ...], asked: Sequence[Asked]) -> None:
+    def check_held(
+        self, held: tuple[tuple[Limiter, bytes], ...], asked: Sequence[LimitSnapshot]
+    ) -> None:
         """What has to be given back is what counts at once."""
         expected = [
             (one.limit.limiter, one.key)

@@ -79,7 +79,7 @@ def with_server(**changes: Any) -> bytes:
     return with_pools({"p": [{"address": "a:80", **changes}]})
 
 
-class StateCase(SynchronousTestCase):
+class CodecTestCase(SynchronousTestCase):
     """What both kinds of tests use."""
 
     def refused(self, data: bytes) -> str:
@@ -92,7 +92,7 @@ class StateCase(SynchronousTestCase):
         return message
 
 
-class Reading(StateCase):
+class DecodingTests(CodecTestCase):
     """What is read back."""
 
     def test_what_it_looks_like(self) -> None:
@@ -121,7 +121,7 @@ class Reading(StateCase):
         self.assertEqual(decode_state(encode_state(state)), state)
 
 
-class Refusing(StateCase):
+class InvalidStateTests(CodecTestCase):
     """What is no state, and what is said of it."""
 
     def test_another_thing(self) -> None:

@@ -34,7 +34,7 @@ def numbered(number: int) -> State:
     return State({"p": (ServerState(UnixAddress(f"/{number}")), *others)})
 
 
-class FileCase(SynchronousTestCase):
+class StateStoreTestCase(SynchronousTestCase):
     """A folder, and a file in it that is not there yet."""
 
     def setUp(self) -> None:
@@ -75,7 +75,7 @@ class FileCase(SynchronousTestCase):
         return number
 
 
-class ReadingTests(FileCase):
+class LoadTests(StateStoreTestCase):
     """What is read, and what is set aside."""
 
     def test_nothing_there(self) -> None:
@@ -173,7 +173,7 @@ class ReadingTests(FileCase):
         self.assertEqual(self.names(), ["state"])
 
 
-class WritingTests(FileCase):
+class SaveTests(StateStoreTestCase):
     """What is there after a write, and after one that failed."""
 
     def mode(self) -> int:
@@ -341,7 +341,7 @@ for line in sys.stdin:
 """
 
 
-class KillingTests(FileCase):
+class CrashSafetyTests(StateStoreTestCase):
     """What a process leaves behind that SIGKILL ends while it writes."""
 
     def setUp(self) -> None:
@@ -416,7 +416,7 @@ class KillingTests(FileCase):
         self.assertGreater(outcomes.count(True), 0)
 
 
-class Thread:
+class FakeThread:
     """Stands for the reactor's threads: a call is made when the test says so."""
 
     def __init__(self) -> None:
@@ -440,12 +440,12 @@ class Thread:
         return data
 
 
-class StateFileTests(FileCase):
+class StateFileTests(StateStoreTestCase):
     """One write at a time, and no more of them than needed."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.thread = Thread()
+        self.thread = FakeThread()
         self.file = StateFile(self.path, self.thread)
         self.told: list[Any] = []
 

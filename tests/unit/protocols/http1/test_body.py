@@ -65,7 +65,7 @@ def breaks(data: bytes) -> bool:
     return False
 
 
-class LengthReaderTests(SynchronousTestCase):
+class ContentLengthReaderTests(SynchronousTestCase):
     """A body of known length."""
 
     def test_no_body_is_complete_at_once(self) -> None:
@@ -106,7 +106,7 @@ class LengthReaderTests(SynchronousTestCase):
         self.assertEqual((reader.complete, reader.remaining), (False, 2**63 - 1001))
 
 
-class UntilCloseReaderTests(SynchronousTestCase):
+class CloseDelimitedReaderTests(SynchronousTestCase):
     """A body that ends with its connection never ends by itself."""
 
     def test_everything_belongs_to_it(self) -> None:
@@ -335,7 +335,7 @@ class ChunkedReaderTests(SynchronousTestCase):
         )
 
 
-class FramingTests(SynchronousTestCase):
+class ChunkEncodingTests(SynchronousTestCase):
     """What we write ourselves."""
 
     def test_chunks(self) -> None:

@@ -25,7 +25,7 @@ def is_field(line: bytes) -> bool:
     return True
 
 
-class ReadFieldTests(SynchronousTestCase):
+class FieldLineTests(SynchronousTestCase):
     """One line becomes a name, a value and a kind."""
 
     def test_name_is_lowered_and_value_stripped(self) -> None:
@@ -178,7 +178,7 @@ class ReadFieldTests(SynchronousTestCase):
         self.assertEqual(f.read_field(b"My_Field: 1", f.REQUEST_KINDS).kind, f.PLAIN)
 
 
-class WithoutTests(SynchronousTestCase):
+class FieldRemovalTests(SynchronousTestCase):
     """Lines are taken out of a head without touching others."""
 
     HEAD = b"GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\nA: 1\r\nAA: 1\r\n"
@@ -213,7 +213,7 @@ class ListItemsTests(SynchronousTestCase):
             self.assertEqual(list_items(value), items, msg=repr(value))
 
 
-class FieldMemoryTests(SynchronousTestCase):
+class FieldLineCacheTests(SynchronousTestCase):
     """Lines are checked once, remembered if they may be, and forgotten in time."""
 
     def memory(self, entries: int = 4096, octets: int = 1 << 19) -> f.FieldMemory:

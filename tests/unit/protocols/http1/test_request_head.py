@@ -35,7 +35,7 @@ def outcome(heads: RequestHeads, data: bytes) -> RequestHead | int:
         return refused.status
 
 
-class Case(SynchronousTestCase):
+class RequestHeadTestCase(SynchronousTestCase):
     """A test case that knows of refusals."""
 
     def assert_refused(self, status: int, *lines: bytes) -> None:
@@ -52,7 +52,7 @@ class Case(SynchronousTestCase):
             self.assertEqual(found, status, msg=f"{data[:200]!r} gave {found}")
 
 
-class AcceptedTests(Case):
+class ValidRequestTests(RequestHeadTestCase):
     """Heads that are read, and what is read in them."""
 
     def test_the_plainest(self) -> None:
@@ -156,7 +156,7 @@ class AcceptedTests(Case):
             self.assertEqual(found.wire, head(GET, HOST), msg=f"{version!r} {lines}")
 
 
-class RequestLineTests(Case):
+class RequestLineTests(RequestHeadTestCase):
     """First lines that are refused."""
 
     def test_malformed(self) -> None:
@@ -237,7 +237,7 @@ class RequestLineTests(Case):
             self.assert_refused(501, *lines)
 
 
-class TargetTests(Case):
+class TargetTests(RequestHeadTestCase):
     """The forms of a target (RFC 9112, 3.2)."""
 
     def test_absolute_form_is_rewritten(self) -> None:
@@ -317,7 +317,7 @@ class TargetTests(Case):
             self.assert_refused(400, method + b" * HTTP/1.1", HOST)
 
 
-class FramingTests(Case):
+class FramingTests(RequestHeadTestCase):
     """Where the body ends: told once and clearly, or refused."""
 
     POST = b"POST / HTTP/1.1"
@@ -430,7 +430,7 @@ class FramingTests(Case):
         self.assertEqual((found.length, found.wire), (-1, head(self.POST, HOST)))
 
 
-class FieldTests(Case):
+class FieldTests(RequestHeadTestCase):
     """Field lines that are refused."""
 
     def test_malformed_lines(self) -> None:
@@ -534,7 +534,7 @@ class FieldTests(Case):
         self.assert_refused(400, b"TRACE / HTTP/1.1", HOST, b"Max-Forwards: 1", b"Max-Forwards: 1")
 
 
-class MemoryTests(SynchronousTestCase):
+class RequestHeadCacheTests(SynchronousTestCase):
     """A head is read the same however often it comes, and little is kept."""
 
     HEADS = (

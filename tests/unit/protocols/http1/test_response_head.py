@@ -363,7 +363,7 @@ class DateAndUpgradeTests(SynchronousTestCase):
         self.assertEqual(found.upgrade, b"a, b/1")
 
 
-class MemoryTests(SynchronousTestCase):
+class ResponseHeadCacheTests(SynchronousTestCase):
     """A head is read the same however often it comes, and little is kept."""
 
     HEADS = (
@@ -503,7 +503,7 @@ class PropertyTests(SynchronousTestCase):
         outcome(SHARED, data)
 
 
-class AnswerTests(SynchronousTestCase):
+class LocalReplyTests(SynchronousTestCase):
     """Answers of the proxy's own."""
 
     def test_dates(self) -> None:
@@ -527,7 +527,7 @@ class AnswerTests(SynchronousTestCase):
         )
 
 
-class RememberedHeads(SynchronousTestCase):
+class FieldBlockCacheTests(SynchronousTestCase):
     """Heads whose plain rest was seen before."""
 
     COMMON = b"HTTP/1.1 200 OK\r\nServer: x\r\nDate: y\r\nContent-Length: 5\r\n"

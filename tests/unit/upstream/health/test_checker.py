@@ -30,7 +30,7 @@ from balancebeam.upstream.health.thresholds import ActiveHealth
 from balancebeam.upstream.server_set import Directory, Server
 
 
-class Script:
+class ScriptedProbe:
     """A probe that does what it is told to, and remembers when it was asked."""
 
     def __init__(self, clock: Clock) -> None:
@@ -62,12 +62,12 @@ class _Observer:
         self._hear(event)
 
 
-class Rounds(SynchronousTestCase):
+class CheckerServiceTests(SynchronousTestCase):
     """When servers are asked, and what becomes of the answers."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.probe = Script(self.clock)
+        self.probe = ScriptedProbe(self.clock)
         self.directory = Directory()
         self.ticker = Ticker(self.clock)
         self.said: list[str] = []
@@ -269,7 +269,7 @@ class Rounds(SynchronousTestCase):
 SOMEWHERE = TcpAddress("192.0.2.7", 8080)
 
 
-class Probes(SynchronousTestCase):
+class ProbeTests(SynchronousTestCase):
     """What a probe sends, and what it takes for an answer."""
 
     def setUp(self) -> None:
@@ -370,7 +370,7 @@ class Probes(SynchronousTestCase):
         self.assertIsInstance(probe_for(ActiveChecks(path=None), self.reactor), ConnectProbe)
 
 
-class InTheTree(SynchronousTestCase):
+class CheckerServiceTreeTests(SynchronousTestCase):
     """The checker is a service like the others, if it is wanted."""
 
     def names(self, **options: Any) -> set[str | None]:

@@ -100,7 +100,7 @@ class ActiveHealthTests(SynchronousTestCase):
         self.assertEqual(self.history(ActiveHealth(3, 3), "--+--+---++-+++"), "UUUUUUUUddddddU")
 
 
-class OutlierTests(SynchronousTestCase):
+class ErrorRateTests(SynchronousTestCase):
     """Servers whose answers are errors too often."""
 
     def test_the_window_slides(self) -> None:
