@@ -16,18 +16,18 @@ from twisted.python import usage
 from balancebeam import __version__
 from balancebeam.balancing.registry import ALGORITHMS, algorithm_name
 from balancebeam.cli.arguments import COMMANDS
-from balancebeam.config.addresses import read_listen_address, read_server
-from balancebeam.config.checks import read_check_path
-from balancebeam.config.cross_checks import check_admin, check_whole
+from balancebeam.config.addresses import parse_listen_address, parse_server
+from balancebeam.config.checks import parse_check_path
+from balancebeam.config.cross_checks import check_admin, validate_settings
 from balancebeam.config.dump import dump
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
-from balancebeam.config.hosts_file import read_hosts
-from balancebeam.config.numbers import read_count, read_seconds
-from balancebeam.config.overrides import Overlay
-from balancebeam.config.reader import Document, one_line
-from balancebeam.config.toml_file import complete, filled, read_document
-from balancebeam.core.errors import StartError
-from balancebeam.core.networks import read_network
+from balancebeam.config.hosts_file import load_hosts
+from balancebeam.config.numbers import parse_count, parse_seconds
+from balancebeam.config.overrides import Overrides
+from balancebeam.config.reader import Document, escape_control
+from balancebeam.config.toml_file import finalize, with_defaults, load_document
+from balancebeam.core.errors import StartupError
+from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Options(usage.Options):
     The options of the command line.
 
     `settings` is what they say, once they are parsed; `load_settings` finds out what
-    they say by now, as files may have changed. Mistakes raise a `StartError`
+    they say by now, as files may have changed. Mistakes raise a `StartupError`
     that names all of them.
     """
 
@@ -145,7 +145,7 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            raise StartError(f"balancebeam: {error}; see twistd balancebeam --help") from None
+            raise StartupError(f"balancebeam: {error}; see twistd balancebeam --help") from None
 
     def postOptions(self) -> None:
         self.settings = self.load_settings()
@@ -154,28 +154,28 @@ class Options(usage.Options):
             raise SystemExit(0)
 
     def load_settings(self) -> Settings:
-        """What the options and the files say. Raises `StartError`."""
+        """What the options and the files say. Raises `StartupError`."""
         self._problems = []
         settings, document = Settings((), ()), None
         if self["config"] is not None:
-            settings, document = read_document(self["config"])
+            settings, document = load_document(self["config"])
             self._problems += document.problems
         for argument in self._arguments:
             self._problems.append(f"{argument!r} is no option; servers are given by --upstream")
-        overrides = Overlay(filled(settings))
+        overrides = Overrides(with_defaults(settings))
         self._apply_overrides(overrides)
         self._problems += overrides.problems
-        settings = complete(overrides.settings)
+        settings = finalize(overrides.settings)
         if not self._problems:
-            self._problems += check_whole(settings, document)
+            self._problems += validate_settings(settings, document)
         self._check_admin(settings, document)
         if self._problems:
-            raise StartError.of(map(one_line, self._problems))
+            raise StartupError.from_problems(map(escape_control, self._problems))
         return settings
 
     def _check_admin(self, settings: Settings, document: Document | None) -> None:
         """Have the operator's way in be safe, whatever else is wrong."""
-        told = document is not None and document.said(("admin",))
+        told = document is not None and document.has_error(("admin",))
         problem = check_admin(settings.admin) if settings.admin is not None and not told else None
         if problem is None:
             return
@@ -183,85 +183,85 @@ class Options(usage.Options):
         option = {"bind": "admin", "token_file": "admin-token-file"}.get(key)
         place = f"--{option}"
         if document is not None and (option is None or self[option] is None):
-            place = f"{document.place(('admin', key))}: admin.{key}"
+            place = f"{document.location(('admin', key))}: admin.{key}"
         self._problems.append(f"{place}: {what}")
 
-    def _apply_overrides(self, overrides: Overlay) -> None:
+    def _apply_overrides(self, overrides: Overrides) -> None:
         """Have the options win, one by one."""
         self._apply_frontend_overrides(overrides)
         self._apply_pool_overrides(overrides)
-        admin = self._parse_option("admin", read_listen_address)
+        admin = self._parse_option("admin", parse_listen_address)
         if admin is not None or (self["admin"] is None and self["admin-token-file"] is not None):
-            overrides.admin(admin, self["admin-token-file"])
+            overrides.set_admin(admin, self["admin-token-file"])
         changes: dict[str, Any] = {}
         if self["state"] is not None:
             changes["state"] = self["state"]
         if self["drain-timeout"] is not None:
             changes["drain_timeout"] = self._parse_option("drain-timeout", _seconds_or_zero)
         if self["demo"] is not None:
-            changes["demo"] = self._parse_option("demo", lambda text: read_count(text, 0, 100))
+            changes["demo"] = self._parse_option("demo", lambda text: parse_count(text, 0, 100))
         overrides.settings = evolve(overrides.settings, **changes)
 
-    def _apply_frontend_overrides(self, overrides: Overlay) -> None:
+    def _apply_frontend_overrides(self, overrides: Overrides) -> None:
         mode = self._parse_option("mode", _choice_parser(MODES))
         if mode is not None:
-            overrides.mode(mode)
+            overrides.set_mode(mode)
         if self._bind:
-            overrides.bind(tuple(self._parse_values("bind", self._bind, read_listen_address)))
+            overrides.set_bind(tuple(self._parse_values("bind", self._bind, parse_listen_address)))
         if self._trusted_proxies:
             trusted = tuple(
-                self._parse_values("trusted-proxy", self._trusted_proxies, read_network)
+                self._parse_values("trusted-proxy", self._trusted_proxies, parse_network)
             )
-            overrides.frontends(lambda one: evolve(one, trusted_proxies=trusted))
+            overrides.update_frontends(lambda one: evolve(one, trusted_proxies=trusted))
         most = self._parse_option(
-            "max-requests-per-minute", lambda text: read_count(text, 0, 10**9)
+            "max-requests-per-minute", lambda text: parse_count(text, 0, 10**9)
         )
         if most is not None:
-            overrides.requests_per_minute(most)
+            overrides.set_requests_per_minute(most)
         networks = tuple(
-            self._parse_values("registration-from", self._registration_from, read_network)
+            self._parse_values("registration-from", self._registration_from, parse_network)
         )
         if self["registration"]:
-            overrides.registration(networks)
+            overrides.enable_registration(networks)
         elif networks and any(one.registration for one in overrides.settings.frontends):
-            overrides.registration_from(networks)
+            overrides.set_registration_from(networks)
         elif networks:
             self._problems.append("--registration-from: has no meaning without --registration")
         if self["access-log"] is not None:
-            overrides.frontends(lambda one: evolve(one, access_log=self["access-log"]))
+            overrides.update_frontends(lambda one: evolve(one, access_log=self["access-log"]))
         style = self._parse_option("access-log-format", _choice_parser(ACCESS_LOG_FORMATS))
         if style is not None:
-            overrides.frontends(lambda one: evolve(one, access_log_format=style))
+            overrides.update_frontends(lambda one: evolve(one, access_log_format=style))
 
-    def _apply_pool_overrides(self, overrides: Overlay) -> None:
+    def _apply_pool_overrides(self, overrides: Overrides) -> None:
         if self._upstreams or self["hosts"] is not None:
             option = "--upstream" if self._upstreams else "--hosts"
-            overrides.servers(tuple(self._load_servers()), option)
+            overrides.set_servers(tuple(self._load_servers()), option)
         algorithm = self._parse_option("algorithm", algorithm_name)
         if algorithm is not None:
-            overrides.pools(lambda pool: evolve(pool, algorithm=algorithm))
+            overrides.update_pools(lambda pool: evolve(pool, algorithm=algorithm))
         for name in TIMEOUTS:
-            read = _seconds_or_zero if name == "tunnel" else read_seconds
+            read = _seconds_or_zero if name == "tunnel" else parse_seconds
             seconds = self._parse_option(f"{name}-timeout", read)
             if seconds is not None:
-                overrides.timeouts(name, seconds)
+                overrides.set_timeout(name, seconds)
         cooldown = self._parse_option("cooldown", _seconds_or_zero)
         if cooldown is not None:
-            overrides.cooldown(cooldown)
-        path = self._parse_option("active-health-check-path", read_check_path)
-        interval = self._parse_option("active-health-check-interval", read_seconds)
+            overrides.set_cooldown(cooldown)
+        path = self._parse_option("active-health-check-path", parse_check_path)
+        interval = self._parse_option("active-health-check-interval", parse_seconds)
         if path is not None and all(one.mode == "tcp" for one in overrides.settings.frontends):
             self._problems.append(
                 "--active-health-check-path: a path belongs to --mode http; "
                 "give --active-health-check-interval to check by connecting"
             )
         if path is not None or interval is not None:
-            overrides.checks(path, interval)
+            overrides.set_health_checks(path, interval)
 
     def _load_servers(self) -> list[ServerSettings]:
-        servers = self._parse_values("upstream", self._upstreams, read_server)
+        servers = self._parse_values("upstream", self._upstreams, parse_server)
         if self["hosts"] is not None:
-            found, problems = read_hosts(self["hosts"])
+            found, problems = load_hosts(self["hosts"])
             servers += found
             self._problems += [f"--hosts: {problem}" for problem in problems]
         seen = set()
@@ -291,7 +291,7 @@ class Options(usage.Options):
 
 
 def _seconds_or_zero(text: str) -> float:
-    return read_seconds(text, zero=True)
+    return parse_seconds(text, allow_allow_zero=True)
 
 
 def _choice_parser(choices: Sequence[str]) -> Callable[[str], str]:

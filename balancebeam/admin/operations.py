@@ -12,12 +12,12 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from balancebeam.config.addresses import read_server_address
+from balancebeam.config.addresses import parse_server_address
 from balancebeam.core.addresses import ServerAddress
 from balancebeam.core.settings import (
-    ActiveChecks,
-    OperatorState,
-    Origin,
+    HealthCheckSettings,
+    AdminState,
+    ServerSource,
     PoolSettings,
     ServerSettings,
     Settings,
@@ -62,7 +62,7 @@ class Balancer(Interface):
         """Have what was set at run time outlive a restart; never fails."""
 
     def reload(self) -> list[str]:
-        """Read everything again; what has changed. Raises `StartError`."""
+        """Read everything again; what has changed. Raises `StartupError`."""
 
 
 class Mistake(Exception):
@@ -119,7 +119,7 @@ def read_registration(body: bytes, unknown: int) -> Registration:
     if len(text) > LONGEST_ADDRESS or not text.isprintable():
         raise Mistake(400, f"address: {text[:100]!r} is too long, or no text to be shown")
     try:
-        address = read_server_address(text)
+        address = parse_server_address(text)
     except ValueError as error:
         raise Mistake(400, f"address: {error}") from None
     return Registration(text, address, read_weight(content.get("weight", 1)))
@@ -142,7 +142,7 @@ class Operator:
     log = Logger()
 
     def __init__(
-        self, balancer: Balancer, alive: Callable[[Server, ActiveChecks], Deferred[str]]
+        self, balancer: Balancer, alive: Callable[[Server, HealthCheckSettings], Deferred[str]]
     ) -> None:
         self.balancer = balancer
         self._alive = alive
@@ -164,7 +164,7 @@ class Operator:
     def server(self, pool: Pool, address: str) -> Server:
         """The server of `pool` at `address`. Raises `Mistake`."""
         try:
-            found = pool.directory.find(read_server_address(address))
+            found = pool.directory.find(parse_server_address(address))
         except ValueError as error:
             raise Mistake(404, str(error)) from None
         if found is None:
@@ -198,7 +198,7 @@ class Operator:
         Add a server that is alive to `pool`, or change its weight. What S4 says
         of it. Raises `Mistake`.
         """
-        checks = pool.settings.active or ActiveChecks(path=HEALTH_PATH)
+        checks = pool.settings.active or HealthCheckSettings(path=HEALTH_PATH)
         if pool.mode == "tcp":
             checks = evolve(checks, path=None)
         else:
@@ -218,7 +218,7 @@ class Operator:
             raise Mistake(404, f"the pool {pool.settings.name} is no more")
         known = pool.directory.find(wish.address)
         if known is None:
-            pool.directory.add(candidate, Origin.REGISTERED)
+            pool.directory.add(candidate, ServerSource.REGISTERED)
         else:
             pool.health.set_weight(known, wish.weight)
         self.log.info("{server} has registered", server=str(wish.address))
@@ -260,11 +260,11 @@ class NotAlive(Exception):
     """A server that wants to register, but does not answer as it should."""
 
 
-def _read_state(value: Any) -> OperatorState:
-    for state in OperatorState:
+def _read_state(value: Any) -> AdminState:
+    for state in AdminState:
         if value == state.value:
             return state
-    known = ", ".join(state.value for state in OperatorState)
+    known = ", ".join(state.value for state in AdminState)
     raise Mistake(400, f"state: {value!r} is not known; give one of {known}"[:200])
 
 

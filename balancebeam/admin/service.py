@@ -14,9 +14,9 @@ from balancebeam.admin.http_server import AdminSite
 from balancebeam.admin.operations import Balancer, Operator
 from balancebeam.admin.resource import AdminResource
 from balancebeam.config.cross_checks import is_local
-from balancebeam.config.secret_source import read_secret
+from balancebeam.config.secret_source import load_secret
 from balancebeam.core.addresses import ListenAddress, TcpAddress
-from balancebeam.core.settings import ActiveChecks, AdminSettings
+from balancebeam.core.settings import HealthCheckSettings, AdminSettings
 from balancebeam.upstream.server_set import Server
 
 
@@ -49,7 +49,7 @@ class AdminService(service.Service):
 
 def guard_for(settings: AdminSettings) -> Guard:
     """Who is let in. Raises `ValueError` if the token cannot be had."""
-    token = read_secret(settings.token) if settings.token is not None else None
+    token = load_secret(settings.token) if settings.token is not None else None
     names = ["localhost"] if is_local(settings.bind) else []
     if isinstance(settings.bind, TcpAddress):
         names.append(settings.bind.host)
@@ -59,11 +59,11 @@ def guard_for(settings: AdminSettings) -> Guard:
 def asker(reactor: Any) -> Any:
     """What asks a server once whether it is well, within the time that checks have."""
 
-    def alive(server: Server, checks: ActiveChecks) -> Deferred[str]:
+    def alive(server: Server, checks: HealthCheckSettings) -> Deferred[str]:
         # Imported here because treq, which this needs, takes its time.
         from balancebeam.upstream.health.probes import probe_for
 
         asking: Deferred[str] = Deferred.fromCoroutine(probe_for(checks, reactor).ask(server))
-        return asking.addTimeout(checks.patience, reactor)
+        return asking.addTimeout(checks.effective_timeout, reactor)
 
     return alive

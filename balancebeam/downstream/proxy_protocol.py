@@ -20,9 +20,9 @@ from balancebeam.downstream.http1.timeouts import DRAIN_IDLE_TIMEOUT
 from balancebeam.downstream.tcp.session import TcpFactory
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.proxy_protocol import (
-    ProxiedConnection,
+    ProxyInfo,
     ProxyProtocolError,
-    read_proxy_header,
+    parse_proxy_header,
 )
 
 
@@ -88,7 +88,7 @@ class ProxyProtocolHandshake(Protocol):
             return
         self._buffer += data
         try:
-            header = read_proxy_header(self._buffer)
+            header = parse_proxy_header(self._buffer)
         except ProxyProtocolError as error:
             self.close(str(error))
             return
@@ -96,7 +96,7 @@ class ProxyProtocolHandshake(Protocol):
             connection, length = header
             self._switch_protocol(connection, self._buffer[length:])
 
-    def _switch_protocol(self, connection: ProxiedConnection | None, rest: bytes) -> None:
+    def _switch_protocol(self, connection: ProxyInfo | None, rest: bytes) -> None:
         self.factory.handshakes.discard(self)
         channel = self.factory.wrapped_factory.build_channel(
             connection.source if connection else self._peer

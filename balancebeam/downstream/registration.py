@@ -8,10 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from balancebeam.core.networks import Networks
+from balancebeam.core.networks import NetworkSet
 from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.protocols.http1.body import ChunkedReader
-from balancebeam.protocols.http1.forwarded import forwarded, forwarded_for
+from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
 
 # Where S4's servers knock.
@@ -39,7 +39,7 @@ class RegistrationEndpoint:
         self, dispatcher: BalancerResource, networks: tuple[str, ...], handler: RegistrationHandler
     ) -> None:
         self._dispatcher = dispatcher
-        self._networks = Networks((*LOOPBACK, *networks))
+        self._networks = NetworkSet((*LOOPBACK, *networks))
         self._handler = handler
 
     def dispatch(self, exchange: Any, admission: LimiterSeam) -> None:
@@ -47,7 +47,7 @@ class RegistrationEndpoint:
         refusal = None if admission.idle else admission.admit(exchange)
         if refusal is not None:
             self._dispatcher.refuse(exchange, refusal)
-        elif not self._networks.includes(exchange.client) or _via_untrusted_proxy(exchange):
+        elif not self._networks.contains(exchange.client) or _via_untrusted_proxy(exchange):
             exchange.answer(403, "servers do not register from there")
         elif exchange.method != b"POST":
             exchange.answer(405, "servers register by POST", ((b"Allow", b"POST"),))
@@ -131,13 +131,13 @@ def _via_untrusted_proxy(exchange: Http1Exchange) -> bool:
     not trusted or did not tell. It may stand on this machine, and have the world
     for its clients.
     """
-    peer, extras = exchange.channel.client, exchange.head.extras
+    peer, rare_fields = exchange.channel.client, exchange.head.rare_fields
     if exchange.client != peer:
         return False
-    if extras.forwarded_for:
-        chain = forwarded_for(extras.forwarded_for)
+    if rare_fields.forwarded_for:
+        chain = iter_x_forwarded_for(rare_fields.forwarded_for)
     else:
-        chain = forwarded(b",".join(exchange.field_values(b"forwarded")))
+        chain = iter_forwarded(b",".join(exchange.field_values(b"forwarded")))
     return any(address != peer for address in chain)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Callable
 from twisted.application import service
 from twisted.logger import Logger
 
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.process.hot_restart import PidFile, spawn_new_process, stop_old_process
 from balancebeam.process.systemd import SystemdNotifier
 from balancebeam.server.balancer import BalancerService
@@ -105,7 +105,7 @@ class SignalService(service.Service):
         try:
             self._balancer.reload()
             status = "Balancing."
-        except StartError:
+        except StartupError:
             # The log says what was wrong with it.
             pass
         finally:

@@ -19,9 +19,9 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from balancebeam.balancing.interfaces import Choice
 from balancebeam.core.failures import FailureKind, UpstreamFailure
-from balancebeam.core.settings import Forwarding, Retries, Waiting
-from balancebeam.protocols.http1.local_reply import ALLOWED
-from balancebeam.protocols.http1.request_head import RequestHeads
+from balancebeam.core.settings import ForwardingSettings, RetrySettings, QueueSettings
+from balancebeam.protocols.http1.local_reply import ALLOWED_METHODS
+from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Exchange, Observer
 from balancebeam.proxy.forwarding import Onward, make_ids
@@ -71,8 +71,8 @@ class BalancerResource(ReverseProxyResource):
         health: HealthService,
         limiter: LimiterSeam,
         pool: ConnectionPool,
-        retries: Retries = Retries(),
-        waiting: Waiting = Waiting(),
+        retries: RetrySettings = RetrySettings(),
+        waiting: QueueSettings = QueueSettings(),
         trusted: TrustedProxies = TrustedProxies(()),
         path: bytes = b"",
         onward: Onward | None = None,
@@ -96,8 +96,8 @@ class BalancerResource(ReverseProxyResource):
         self.observer: Observer | None = None
         self.idle_timeout = 60.0
         self.trusted = trusted
-        self.onward = onward or Onward(Forwarding(), make_ids(SystemRandom()))
-        self.heads = RequestHeads()
+        self.onward = onward or Onward(ForwardingSettings(), make_ids(SystemRandom()))
+        self.parser = RequestHeadParser()
         pool.ticker.add(self.sweep)
 
     # The web door.
@@ -123,11 +123,11 @@ class BalancerResource(ReverseProxyResource):
         refusal = None if limiter.idle else limiter.admit(exchange)
         if refusal is not None:
             self.refuse(exchange, refusal)
-        elif exchange.last_hop:
+        elif exchange.max_forwards_exhausted:
             # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
             # instead, the intermediary MUST respond as the final recipient".
             status = 200 if exchange.method == b"OPTIONS" else 405
-            exchange.answer(status, "TRACE ends here", ((b"Allow", ALLOWED),))
+            exchange.answer(status, "TRACE ends here", ((b"Allow", ALLOWED_METHODS),))
         else:
             exchange.candidates = self.selector.candidates(exchange.client)
             if self._waiting_since:
@@ -266,7 +266,7 @@ class BalancerResource(ReverseProxyResource):
         if failure is None:
             exchange.answer(503, "error no available server")
         else:
-            exchange.answer(failure.status, failure.for_client)
+            exchange.answer(failure.status, failure.public_message)
 
     # Servers that somebody watches.
 
@@ -343,7 +343,7 @@ class BalancerResource(ReverseProxyResource):
                 return server, reason
         return None
 
-    def configure(self, retries: Retries, waiting: Waiting) -> None:
+    def configure(self, retries: RetrySettings, waiting: QueueSettings) -> None:
         """Go by these from now on."""
         self.retries = RetryPolicy(retries.attempts)
         self.budget.share = retries.budget

@@ -15,9 +15,9 @@ from typing import Protocol as Interface
 from balancebeam.admission.admission import Held
 from balancebeam.balancing.interfaces import Choice
 from balancebeam.core.failures import UpstreamFailure
-from balancebeam.core.ip import client_name, pack_client
+from balancebeam.core.ip import normalize_ip, pack_address
 from balancebeam.net.transport import peer_ip
-from balancebeam.protocols.proxy_protocol import ProxiedConnection
+from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.rejected import UnreadRequest
 from balancebeam.upstream.connection_pool import Attempt
 from balancebeam.upstream.server_set import Server
@@ -53,7 +53,7 @@ class Exchange(ABC):
     the reactor's clock. `responded` means that an answer has begun, `ended`
     that nothing more will happen, `abandoned` that this is because the
     client has gone, and `incomplete` that the answer was cut. One on its
-    `last_hop` must not go on, but has to be answered here. `upload_paused`
+    `max_forwards_exhausted` must not go on, but has to be answered here. `upload_paused`
     tells that the client must not send for now, because a server does not take
     it.
     """
@@ -78,7 +78,7 @@ class Exchange(ABC):
     abandoned = False
     incomplete = False
     upload_paused = False
-    last_hop = False
+    max_forwards_exhausted = False
     status = 0
     pending_body: list[bytes] | tuple[()] = ()
     _pending_octets = 0
@@ -103,7 +103,7 @@ class Exchange(ABC):
     @property
     def client_key(self) -> bytes:
         """The client's address in 4 or 16 octets."""
-        return pack_client(self.client)
+        return pack_address(self.client)
 
     @property
     @abstractmethod
@@ -122,7 +122,7 @@ class Exchange(ABC):
     # For servers that want to be told of the client.
 
     @property
-    def origin(self) -> ProxiedConnection | None:
+    def origin(self) -> ProxyInfo | None:
         """
         The client's connection, as a header of the PROXY protocol names it. If
         a proxy spoke for the client, its port is not known.
@@ -132,13 +132,13 @@ class Exchange(ABC):
             return came
         transport = self.client_transport()
         peer, here = transport.getPeer(), transport.getHost()
-        if client_name(self.client) is None or not hasattr(here, "port"):
+        if normalize_ip(self.client) is None or not hasattr(here, "port"):
             return None
         port = peer.port if peer_ip(peer) == self.client else 0
-        return ProxiedConnection(self.client, port, peer_ip(here), here.port)
+        return ProxyInfo(self.client, port, peer_ip(here), here.port)
 
     @property
-    def proxy_info(self) -> ProxiedConnection | None:
+    def proxy_info(self) -> ProxyInfo | None:
         """The connection of which a proxy told that speaks the PROXY protocol."""
         return None
 

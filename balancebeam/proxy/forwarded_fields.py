@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from balancebeam.core.settings import Forwarding
-from balancebeam.protocols.http1.forwarded import forwarded_element
+from balancebeam.core.settings import ForwardingSettings
+from balancebeam.protocols.http1.forwarded import encode_forwarded_element
 from balancebeam.protocols.http1.request_rules import RequestHead
 
 # The length of a request's body in chunked transfer coding.
@@ -29,7 +29,7 @@ def forwarding(
     proto: bytes,
     host: bytes,
     trusted: bool,
-    style: Forwarding = Forwarding(),
+    style: ForwardingSettings = ForwardingSettings(),
     earlier: bytes = b"",
 ) -> bytes:
     """
@@ -39,9 +39,9 @@ def forwarding(
     the peer is a proxy whose X-Forwarded-Proto and -Host are believed.
     `earlier` is the value of Forwarded that is to be continued.
     """
-    extras = head.extras
+    rare_fields = head.rare_fields
     # Several lines are one list (RFC 9110, 5.3), and the peer ends it.
-    chain = b"%b, %b" % (extras.forwarded_for, peer) if extras.forwarded_for else peer
+    chain = b"%b, %b" % (rare_fields.forwarded_for, peer) if rare_fields.forwarded_for else peer
     lines = []
     if head.host is None:
         # RFC 9112, 3.2: every HTTP/1.1 request has one.
@@ -49,11 +49,11 @@ def forwarding(
     else:
         host = head.host
     if style.forwarded:
-        element = forwarded_element(peer, host, proto)
+        element = encode_forwarded_element(peer, host, proto)
         lines.append(b"Forwarded: " + (b"%b, %b" % (earlier, element) if earlier else element))
     if trusted:
-        proto = extras.forwarded_proto or proto
-        host = extras.forwarded_host or host
+        proto = rare_fields.forwarded_proto or proto
+        host = rare_fields.forwarded_host or host
     if style.x_forwarded:
         lines += [
             b"X-Forwarded-For: " + chain,
@@ -62,10 +62,10 @@ def forwarding(
         ]
     lines.append(b"Via: 1.%d balancebeam" % head.minor)
     options = []
-    if extras.upgrade:
-        lines.append(b"Upgrade: " + extras.upgrade)
+    if rare_fields.upgrade:
+        lines.append(b"Upgrade: " + rare_fields.upgrade)
         options.append(b"upgrade")
-    if extras.wants_trailers:
+    if rare_fields.accepts_trailers:
         # RFC 9110, 10.1.4: a sender of TE MUST also send a "TE" connection option.
         lines.append(b"TE: trailers")
         options.append(b"TE")

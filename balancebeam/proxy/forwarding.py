@@ -9,9 +9,9 @@ from attrs import frozen
 
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.interfaces import Random
-from balancebeam.core.settings import Forwarding
+from balancebeam.core.settings import ForwardingSettings
 from balancebeam.net.interfaces import StreamTransport
-from balancebeam.protocols.http1.fields import field_values, without_fields
+from balancebeam.protocols.http1.fields import field_values, remove_fields
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.proxy.forwarded_fields import forwarding, plain_forwarding
 
@@ -20,7 +20,7 @@ from balancebeam.proxy.forwarded_fields import forwarding, plain_forwarding
 class Onward:
     """How requests go on: what servers are told, and where ids of requests come from."""
 
-    style: Forwarding
+    style: ForwardingSettings
     make_id: Callable[[], bytes]
 
     @property
@@ -36,16 +36,16 @@ class Onward:
         The whole head of any request as it goes to a server. `client` is the
         peer, `local` stands for the host that it did not name.
         """
-        style, wire, earlier = self.style, head.wire, b""
+        style, wire, earlier = self.style, head.forward_bytes, b""
         if style.forwarded:
             if trusted:
                 earlier = b", ".join(field_values(wire, b"forwarded"))
             # From anybody else it may be an invention.
-            wire = without_fields(wire, b"forwarded")
+            wire = remove_fields(wire, b"forwarded")
         if style.request_id == "make" or (
             style.request_id == "keep" and not _is_one(field_values(wire, b"x-request-id"))
         ):
-            wire = without_fields(wire, b"x-request-id")
+            wire = remove_fields(wire, b"x-request-id")
             wire += b"X-Request-Id: %b\r\n" % self.make_id()
         return wire + forwarding(head, client, proto, local, trusted, style, earlier)
 

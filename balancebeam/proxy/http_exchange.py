@@ -42,11 +42,11 @@ class MessageExchange(Exchange):
         self.dispatcher = dispatcher
         self.head = head
         self.method = head.method
-        if head.extras.upgrade:
-            self.upgrade = head.extras.upgrade
+        if head.rare_fields.upgrade:
+            self.upgrade = head.rare_fields.upgrade
         self.wire = wire
         self.client = client
-        self.last_hop = head.last_hop
+        self.max_forwards_exhausted = head.max_forwards_exhausted
 
     @property
     def host(self) -> bytes | None:
@@ -57,13 +57,13 @@ class MessageExchange(Exchange):
         return self.head.target
 
     def field_values(self, name: bytes) -> list[bytes]:
-        return field_values(self.head.wire, name)
+        return field_values(self.head.forward_bytes, name)
 
     # For doors to call.
 
     def expect_body(self) -> None:
         """There is a body, and it will come in by `upload`."""
-        self.awaiting_100_continue = self.head.extras.expects_continue
+        self.awaiting_100_continue = self.head.rare_fields.expects_continue
         self.body_complete = False
         self._sent = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from balancebeam.core.settings import Waiting
+from balancebeam.core.settings import QueueSettings
 from balancebeam.proxy.exchange import Exchange
 
 
@@ -15,7 +15,7 @@ class WaitingLine:
     for longer than `settings.timeout` seconds.
     """
 
-    def __init__(self, settings: Waiting) -> None:
+    def __init__(self, settings: QueueSettings) -> None:
         self.settings = settings
         # Since when each of them waits, on the ticker, in that order.
         self.since: dict[Exchange, float] = {}

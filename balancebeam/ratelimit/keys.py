@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Callable, Optional
 
-from balancebeam.core.uri import is_below, normal_path, plain_host
+from balancebeam.core.uri import has_prefix, canonical_path, normalize_host
 from balancebeam.ratelimit.interfaces import LimitedRequest
 
 # What a request is counted under; `None` if the limit is not about it.
@@ -46,12 +46,12 @@ def _one(name: str, ipv6_prefix: int) -> KeyMaker:
     if name == "client":
         return _client_key(ipv6_prefix)
     if name == "host":
-        return lambda request: _short(plain_host(request.host or b""))
+        return lambda request: _short(normalize_host(request.host or b""))
     if kind == "header" and _FIELD_NAME.fullmatch(rest):
         return _field_key(rest.lower().replace("_", "-"))
     if kind == "path" and rest.startswith("/"):
-        prefix = normal_path(rest.encode())
-        return lambda request: prefix[-16:] if is_below(request.target, prefix) else None
+        prefix = canonical_path(rest.encode())
+        return lambda request: prefix[-16:] if has_prefix(request.target, prefix) else None
     raise ValueError(f"{name!r} is no key; give client, host, header:NAME or path:/PREFIX")
 
 

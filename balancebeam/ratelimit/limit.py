@@ -43,7 +43,7 @@ class Limit:
         text = f'"{settings.title}";q={settings.requests}'
         if self.concurrent:
             return text + ';qu="concurrent-requests"'
-        return f"{text};w={ceil(settings.per)}"
+        return f"{text};w={ceil(settings.window)}"
 
 
 @frozen
@@ -75,7 +75,7 @@ def make_limit(settings: LimitSettings, most_keys: int = MOST_KEYS) -> Limit:
 
 
 def _limiter(settings: LimitSettings, most_keys: int) -> Limiter:
-    requests, per = settings.requests, settings.per
+    requests, per = settings.requests, settings.window
     if requests < 1 or per <= 0 or (settings.burst is not None and settings.burst < 1):
         raise ValueError("a limit allows at least 1 request, and lasts more than 0 seconds")
     if not 400 <= settings.status <= 599:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from balancebeam.core.uri import routed_path
+from balancebeam.core.uri import normalize_path
 
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_\-.]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
 
@@ -34,14 +34,14 @@ class RouteRule:
         if path is not None and path != "/":
             if not path.startswith("/") or "?" in path or "#" in path:
                 raise ValueError(f"{path!r} is no path; give one such as /v1")
-            self._path = routed_path(path.encode()).rstrip(b"/")
+            self._path = normalize_path(path.encode()).rstrip(b"/")
         elif path == "/":
             self._path = b""
 
     def matches(self, host: bytes, path: bytes) -> bool:
         """
-        Whether a request is meant: `host` as `plain_host` gives it, `path` as
-        `routed_path` does.
+        Whether a request is meant: `host` as `normalize_host` gives it, `path` as
+        `normalize_path` does.
         """
         if self._names is not None and host != self._names:
             return False

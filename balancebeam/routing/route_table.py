@@ -8,7 +8,7 @@ from typing import Protocol as Interface
 
 from attrs import field, frozen
 
-from balancebeam.core.uri import plain_host, routed_path
+from balancebeam.core.uri import normalize_host, normalize_path
 from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
 from balancebeam.routing.matchers import RouteRule
 
@@ -56,7 +56,7 @@ class RouteTable:
 
     def find(self, host: bytes | None, target: bytes) -> Route:
         """The route of a request, of which the Host field and the target are given."""
-        name, path = plain_host(host or b""), routed_path(target)
+        name, path = normalize_host(host or b""), normalize_path(target)
         for route in self.routes:
             if route.rule.matches(name, path):
                 return route

@@ -36,8 +36,8 @@ from balancebeam.admin.operations import Operator
 from balancebeam.admin.service import AdminService, asker, guard_for
 from balancebeam.admission.admission import Scopes
 from balancebeam.admission.limiter import LimiterService
-from balancebeam.config.diff import differences
-from balancebeam.core.errors import StartError
+from balancebeam.config.diff import diff_settings
+from balancebeam.core.errors import StartupError
 from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import FrontendSettings, Settings
 from balancebeam.net import transport
@@ -188,17 +188,17 @@ class BalancerService(service.MultiService):
         opened: dict[Any, Entrance] = {}
         try:
             self.access_logs.open()
-        except StartError as error:
+        except StartupError as error:
             problems += error.problems
         try:
             opened = self._open(clients, self.settings)
-        except StartError as error:
+        except StartupError as error:
             problems += error.problems
         if problems:
             self.access_logs.close()
             self.listeners.use({}, opened)
             speak_plainly()
-            raise StartError.of(problems)
+            raise StartupError.from_problems(problems)
         self.listeners.use(clients, opened)
 
     def stopService(self) -> Any:
@@ -237,7 +237,7 @@ class BalancerService(service.MultiService):
     def apply(self, settings: Settings) -> None:
         """
         Go by `settings` from now on. What they do not change is not touched, and
-        nothing in progress is cut. Raises `StartError`, and then nothing has
+        nothing in progress is cut. Raises `StartupError`, and then nothing has
         changed, if a part of it cannot be had.
         """
         self._adopt(self._plan(settings))
@@ -246,15 +246,15 @@ class BalancerService(service.MultiService):
     def reload(self) -> list[str]:
         """
         Read the settings again, and go by them; what has changed, a line each.
-        Raises `StartError`, and then nothing has changed.
+        Raises `StartupError`, and then nothing has changed.
         """
         try:
             if self.draining:
-                raise StartError.of(["it is stopping"])
+                raise StartupError.from_problems(["it is stopping"])
             settings = self._source()
-            changed = differences(self.settings, settings)
+            changed = diff_settings(self.settings, settings)
             self.apply(settings)
-        except StartError as refused:
+        except StartupError as refused:
             self.reloads_failed += 1
             for problem in refused.problems:
                 self.log.error("not reloaded: {problem}", problem=problem)
@@ -281,12 +281,12 @@ class BalancerService(service.MultiService):
         return ""
 
     def _plan(self, settings: Settings) -> Plan:
-        """Do all that can fail. Raises `StartError`."""
+        """Do all that can fail. Raises `StartupError`."""
         try:
             scopes = self._ways.plan(settings)
             guard = None if settings.admin is None else guard_for(settings.admin)
         except ValueError as error:
-            raise StartError.of([str(error)]) from None
+            raise StartupError.from_problems([str(error)]) from None
         wanted = [address for frontend in settings.frontends for address in frontend.bind]
         if settings.admin is not None:
             wanted.append(settings.admin.bind)
@@ -295,13 +295,13 @@ class BalancerService(service.MultiService):
         if self.running:
             try:
                 opened = self._open(wanted, settings)
-            except StartError:
+            except StartupError:
                 self.access_logs.give_up(logs)
                 raise
         return Plan(settings, scopes, logs, opened, guard)
 
     def _open(self, wanted: Iterable[Any], settings: Settings) -> dict[Any, Entrance]:
-        said = dict(settings.places)
+        said = dict(settings.source_locations)
         if settings.admin is not None:
             self.listeners.private = place_of(settings.admin.bind)
             said.setdefault(str(settings.admin.bind), "--admin")
@@ -323,7 +323,7 @@ class BalancerService(service.MultiService):
     def _adopt_pools(self, settings: Settings) -> None:
         before, self.pools = self.pools, {}
         for pool in settings.pools:
-            mode = settings.mode_of(pool.name)
+            mode = settings.pool_mode(pool.name)
             gate = self._ways.gate(pool.name)
             known = before.pop(pool.name, None)
             other_mode = known if known is not None and known.mode != mode else None

@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import Origin, ServerSettings
+from balancebeam.core.settings import ServerSource, ServerSettings
 from balancebeam.upstream.server_set import Directory, Server
 
 
@@ -57,7 +57,7 @@ class DemoService(service.Service):
             port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
             self._ports.append(port)
             address = TcpAddress("127.0.0.1", port.getHost().port)
-            self._servers.append(self.directory.add(ServerSettings(address), Origin.DEMO))
+            self._servers.append(self.directory.add(ServerSettings(address), ServerSource.DEMO))
             self._log.info("{name} is at {address}", name=name, address=str(address))
 
     def stopService(self) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 from twisted.application import service
 
-from balancebeam.core.addresses import ListenAddress, ProxiedAddress
+from balancebeam.core.addresses import ListenAddress, ProxyProtocolAddress
 from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import FrontendSettings
 from balancebeam.downstream.http1.factory import Http1Factory
@@ -71,7 +71,7 @@ class FrontendService(service.Service):
     def clients(self) -> Mapping[ListenAddress, Clients]:
         """Who serves those that come in at each address."""
         return {
-            address: self._proxied if isinstance(address, ProxiedAddress) else self.site
+            address: self._proxied if isinstance(address, ProxyProtocolAddress) else self.site
             for address in self.settings.bind
         }
 

@@ -21,11 +21,11 @@ from twisted.logger import Logger
 from balancebeam.core.addresses import (
     EndpointAddress,
     ListenAddress,
-    ProxiedAddress,
+    ProxyProtocolAddress,
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.net import listening as ports
 
 # Descriptions of endpoints that are nothing but a socket.
@@ -101,7 +101,7 @@ class ListenersService(service.Service):
     ) -> dict[Place, Entrance]:
         """
         Listen at those of the addresses that are `wanted` where it does not
-        yet. Raises `StartError` if one cannot be had, with where their texts
+        yet. Raises `StartupError` if one cannot be had, with where their texts
         were `said`; then none is kept.
         """
         said = said or {}
@@ -126,7 +126,7 @@ class ListenersService(service.Service):
             self._disclaim()
         if problems:
             self._close(opened.values())
-            raise StartError.of(problems)
+            raise StartupError.from_problems(problems)
         return opened
 
     def use(self, clients: Mapping[ListenAddress, Clients], opened: Mapping[Any, Entrance]) -> None:
@@ -229,7 +229,7 @@ class ListenersService(service.Service):
 
 def place_of(address: ListenAddress) -> Place:
     """Where to listen, whatever clients begin with."""
-    return address.address if isinstance(address, ProxiedAddress) else address
+    return address.address if isinstance(address, ProxyProtocolAddress) else address
 
 
 def _speaks_both(descriptor: int) -> bool:
@@ -248,13 +248,13 @@ def speak_plainly() -> None:
 
 
 def check_endpoint(address: ListenAddress, reactor: Any) -> None:
-    """Raise `StartError` if `address` is a description that no endpoint can be made of."""
+    """Raise `StartupError` if `address` is a description that no endpoint can be made of."""
     place = place_of(address)
     if isinstance(place, EndpointAddress):
         try:
             serverFromString(reactor, place.description)
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise StartError.of(
+            raise StartupError.from_problems(
                 [f"--bind: {address} is no endpoint description: {error}"]
             ) from error
 

@@ -11,7 +11,7 @@ from twisted.application import service
 
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.interfaces import Random
-from balancebeam.core.settings import ActiveChecks, Origin, PoolSettings, Retries, ServerSettings
+from balancebeam.core.settings import HealthCheckSettings, ServerSource, PoolSettings, RetrySettings, ServerSettings
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
 from balancebeam.upstream.connection_pool import Connect, ConnectionPool
@@ -65,7 +65,7 @@ class PoolService(service.MultiService):
             self.health.failed,
         )
         self.dispatcher = BalancerResource(
-            self.selector, self.health, gate, self.connections, self._retries(), settings.waiting
+            self.selector, self.health, gate, self.connections, self._retries(), settings.queue
         )
         self.dispatcher.pool_name = settings.name
         self.checker: service.IService | None = None
@@ -80,7 +80,7 @@ class PoolService(service.MultiService):
         before, self.settings = self.settings, settings
         self._apply_servers(before.servers, settings.servers)
         self.connections.timeouts = settings.timeouts
-        self.dispatcher.configure(self._retries(), settings.waiting)
+        self.dispatcher.configure(self._retries(), settings.queue)
         if _health(before) != _health(settings):
             self.health.configure(*_health(settings))
         if before.active != settings.active:
@@ -101,7 +101,7 @@ class PoolService(service.MultiService):
         old = {settings.address: settings for settings in before}
         new = {settings.address: settings for settings in wanted}
         for server in list(directory.servers):
-            if server.address not in new and server.origin is Origin.CONFIGURED:
+            if server.address not in new and server.origin is ServerSource.CONFIGURED:
                 directory.remove(server)
         for address, settings in new.items():
             known = directory.find(address)
@@ -119,7 +119,7 @@ class PoolService(service.MultiService):
         self, server: Server, before: ServerSettings | None, settings: ServerSettings
     ) -> None:
         """What the operator has set stays, unless it is just this that has changed."""
-        server.origin = Origin.CONFIGURED
+        server.origin = ServerSource.CONFIGURED
         server.configure(settings)
         if before is None or before.weight != settings.weight:
             self.health.set_weight(server, settings.weight)
@@ -131,7 +131,7 @@ class PoolService(service.MultiService):
     def _make_algorithm(self) -> Any:
         return ALGORITHMS[self.settings.algorithm](self._around.random)
 
-    def _retries(self) -> Retries:
+    def _retries(self) -> RetrySettings:
         if self.mode == "tcp":
             # A client is closed only when there is no server left to try.
             return evolve(self.settings.retries, attempts=sys.maxsize)
@@ -184,7 +184,7 @@ class PoolService(service.MultiService):
 
 
 def _health(settings: PoolSettings) -> tuple[Any, ...]:
-    checks = settings.active or ActiveChecks()
+    checks = settings.active or HealthCheckSettings()
     return (
         settings.passive,
         ActiveHealth(checks.fall, checks.rise),

@@ -9,9 +9,9 @@ from typing import Any
 
 from attrs import frozen
 
-from balancebeam.config.addresses import read_server_address
+from balancebeam.config.addresses import parse_server_address
 from balancebeam.core.addresses import ServerAddress, TcpAddress
-from balancebeam.core.settings import OperatorState
+from balancebeam.core.settings import AdminState
 
 FORMAT = "balancebeam state"
 VERSION = 1
@@ -37,7 +37,7 @@ class ServerState:
     address: ServerAddress
     weight: int | None = None
     configured_weight: int | None = None
-    operator: OperatorState = OperatorState.READY
+    operator: AdminState = AdminState.READY
     registered: bool = False
 
 
@@ -170,7 +170,7 @@ def _read_server(where: str, item: Any) -> ServerState:
         _read_address(where, item.get("address")),
         _read_weight(where, "weight", item.get("weight")),
         _read_weight(where, "configured_weight", item.get("configured_weight")),
-        _read_operator(where, item.get("operator", OperatorState.READY.value)),
+        _read_operator(where, item.get("operator", AdminState.READY.value)),
         registered,
     )
 
@@ -179,7 +179,7 @@ def _read_address(where: str, value: Any) -> ServerAddress:
     if not isinstance(value, str):
         raise ValueError(f"{where}: its address is no text: {reprlib.repr(value)}")
     try:
-        return read_server_address(value)
+        return parse_server_address(value)
     except UnicodeEncodeError:
         raise ValueError(f"{where}: {reprlib.repr(value)} holds half a character") from None
     except ValueError as error:
@@ -195,11 +195,11 @@ def _read_weight(where: str, key: str, value: Any) -> int | None:
     )
 
 
-def _read_operator(where: str, value: Any) -> OperatorState:
-    for state in OperatorState:
+def _read_operator(where: str, value: Any) -> AdminState:
+    for state in AdminState:
         if state.value == value:
             return state
-    known = ", ".join(state.value for state in OperatorState)
+    known = ", ".join(state.value for state in AdminState)
     raise ValueError(f"{where}: operator is one of {known}, not {reprlib.repr(value)}")
 
 

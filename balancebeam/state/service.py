@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from balancebeam.admin.operations import Pool
-from balancebeam.core.settings import OperatorState, Origin, ServerSettings
+from balancebeam.core.settings import AdminState, ServerSource, ServerSettings
 from balancebeam.state.codec import ServerState, State, encode_state
 from balancebeam.state.store import StateFile, read_state
 from balancebeam.upstream.server_set import Server
@@ -81,15 +81,15 @@ def restore(state: State, pools: Mapping[str, Pool], log: Logger) -> None:
 
 
 def _is_changed(server: Server) -> bool:
-    if server.origin is Origin.DEMO:
+    if server.origin is ServerSource.DEMO:
         return False
-    registered = server.origin is Origin.REGISTERED
+    registered = server.origin is ServerSource.REGISTERED
     reweighted = server.weight != server.configured_weight
-    return registered or reweighted or server.operator is not OperatorState.READY
+    return registered or reweighted or server.operator is not AdminState.READY
 
 
 def _state_of(server: Server) -> ServerState:
-    registered = server.origin is Origin.REGISTERED
+    registered = server.origin is ServerSource.REGISTERED
     reweighted = registered or server.weight != server.configured_weight
     return ServerState(
         address=server.address,
@@ -107,7 +107,7 @@ def _restore_server(known: ServerState, pool: Pool) -> None:
             # It has left the file, and its marks with it.
             return
         settings = ServerSettings(known.address, 1 if known.weight is None else known.weight)
-        server = pool.directory.add(settings, Origin.REGISTERED)
+        server = pool.directory.add(settings, ServerSource.REGISTERED)
     elif known.weight is not None and known.configured_weight == server.configured_weight:
         pool.health.set_weight(server, known.weight)
     pool.health.set_operator_state(server, known.operator)

@@ -19,8 +19,8 @@ from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import PoolTimeouts
 from balancebeam.net import transport
 from balancebeam.net.ticker import Ticker
-from balancebeam.protocols.http1.response_head import ResponseHeads
-from balancebeam.protocols.proxy_protocol import ProxiedConnection, proxy_header
+from balancebeam.protocols.http1.response_head import ResponseHeadParser
+from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
 from balancebeam.upstream.http1_connection import IDLE, TUNNEL, UpstreamConnection
 from balancebeam.upstream.resolver import Names
 from balancebeam.upstream.server_set import Server
@@ -45,7 +45,7 @@ class Waiting(Interface):
     attempt: Attempt | None
 
     @property
-    def origin(self) -> ProxiedConnection | None:
+    def origin(self) -> ProxyInfo | None:
         """The client's connection, for servers that want to know; `None` if it has no address."""
 
     def upstream_failed(self, failure: UpstreamFailure) -> None:
@@ -126,7 +126,7 @@ class Attempt(ClientFactory):
         version = self._server.proxy_protocol
         if version is not None:
             connection.for_one = True
-            connection.transport.write(proxy_header(version, exchange.origin))
+            connection.transport.write(encode_proxy_header(version, exchange.origin))
         connection.send(exchange)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
@@ -206,7 +206,7 @@ class ConnectionPool(service.Service):
         self.names = names
         self.timeouts = timeouts
         self.ticker = ticker
-        self.heads = ResponseHeads()
+        self.parser = ResponseHeadParser()
         self.open = True
         self.attempts: set[Attempt] = set()
         self.connections: set[UpstreamConnection] = set()
@@ -214,7 +214,7 @@ class ConnectionPool(service.Service):
 
     def fresh(self, server: Server, attempt: Attempt) -> Any:
         """A new connection to `server`, which tells `attempt` when it stands."""
-        connection = _Fresh(server, self, self.heads, self.ticker)
+        connection = _Fresh(server, self, self.parser, self.ticker)
         connection.attempt = attempt
         return connection
 

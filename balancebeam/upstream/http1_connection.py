@@ -11,7 +11,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.core.errors import ResponseRefused
+from balancebeam.core.errors import ResponseError
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.ticker import Ticker
@@ -19,22 +19,22 @@ from balancebeam.net.transport import set_socket_options
 from balancebeam.protocols.http1.body import (
     BodyError,
     ChunkedReader,
-    LengthReader,
-    UntilCloseReader,
+    ContentLengthReader,
+    CloseDelimitedReader,
 )
 from balancebeam.protocols.http1.grammar import CRLF, HEAD_END, list_items
 from balancebeam.protocols.http1.response_head import (
     CHUNKED,
-    MAX_HEAD,
-    UNTIL_CLOSE,
+    MAX_RESPONSE_HEAD,
+    CLOSE_DELIMITED,
     ResponseHead,
-    ResponseHeads,
+    ResponseHeadParser,
     has_body,
 )
 from balancebeam.upstream.interfaces import Asker, Keeper
 from balancebeam.upstream.server_set import Server
 
-Body = Union[LengthReader, ChunkedReader, UntilCloseReader]
+Body = Union[ContentLengthReader, ChunkedReader, CloseDelimitedReader]
 
 # RFC 9110, 15.2: a client must be able to parse any number of them, but a
 # server that sends more than these is not answering.
@@ -62,7 +62,7 @@ class UpstreamConnection(Protocol):
     kept_alive = False
 
     def __init__(
-        self, server: Server, keeper: Keeper, heads: ResponseHeads, ticker: Ticker
+        self, server: Server, keeper: Keeper, parser: ResponseHeadParser, ticker: Ticker
     ) -> None:
         self.server = server
         self.exchange: Asker | None = None
@@ -71,7 +71,7 @@ class UpstreamConnection(Protocol):
         self.pooled = False
         self.paused = False
         self._keeper = keeper
-        self._heads = heads
+        self._parser = parser
         self._ticker = ticker
         self._buffer = b""
         self._persistent = True
@@ -154,7 +154,7 @@ class UpstreamConnection(Protocol):
 
     def give_up_client(self) -> None:
         """The client took nothing of its answer for too long."""
-        self._fail(FailureKind.UNREAD)
+        self._fail(FailureKind.CLIENT_STALLED)
 
     def shut_down(self) -> None:
         """The balancer is stopping."""
@@ -225,10 +225,10 @@ class UpstreamConnection(Protocol):
             self._read_part_of_head(data)
             return
         try:
-            if end > MAX_HEAD:
-                raise ResponseRefused("a head that is too large")
-            head = self._heads.read(data[: end + 2])
-        except ResponseRefused as refused:
+            if end > MAX_RESPONSE_HEAD:
+                raise ResponseError("a head that is too large")
+            head = self._parser.parse(data[: end + 2])
+        except ResponseError as refused:
             self._fail(FailureKind.MALFORMED, str(refused))
             return
         if head.status < 200:
@@ -249,7 +249,7 @@ class UpstreamConnection(Protocol):
         self._begin_body(exchange, head, length, data[end + 4 :])
 
     def _read_part_of_head(self, data: bytes) -> None:
-        if len(data) > MAX_HEAD:
+        if len(data) > MAX_RESPONSE_HEAD:
             self._fail(FailureKind.MALFORMED, "a head that is too large")
         elif not data.startswith(b"HTTP/1."[: len(data)]) or b"\n" in data.replace(CRLF, b""):
             self._fail(FailureKind.MALFORMED, "bytes that are no head")
@@ -279,13 +279,13 @@ class UpstreamConnection(Protocol):
 
     def _begin_body(self, exchange: Asker, head: ResponseHead, length: int, rest: bytes) -> None:
         self.state = BODY
-        self._persistent = head.persistent and length != UNTIL_CLOSE
+        self._persistent = head.persistent and length != CLOSE_DELIMITED
         if length == CHUNKED:
             self._body = ChunkedReader()
-        elif length == UNTIL_CLOSE:
-            self._body = UntilCloseReader()
+        elif length == CLOSE_DELIMITED:
+            self._body = CloseDelimitedReader()
         else:
-            self._body = LengthReader(length)
+            self._body = ContentLengthReader(length)
         exchange.respond(head, length)
         if rest or length == 0:
             self._read_body(rest)
@@ -301,7 +301,7 @@ class UpstreamConnection(Protocol):
             self._fail(FailureKind.MALFORMED, str(error))
             return
         if body.complete:
-            if body.excess or not exchange.body_complete:
+            if body.trailing_data or not exchange.body_complete:
                 # RFC 9112, 9.3: nothing after the end of a response is one.
                 self._persistent = False
             self._release(exchange)
@@ -351,7 +351,7 @@ class UpstreamConnection(Protocol):
             self._fail(FailureKind.STALE if stale else FailureKind.CLOSED)
         elif state == BODY:
             exchange = self.exchange
-            if clean and isinstance(self._body, UntilCloseReader) and exchange is not None:
+            if clean and isinstance(self._body, CloseDelimitedReader) and exchange is not None:
                 self._persistent = False
                 self._release(exchange)
                 exchange.finish(b"", b"")

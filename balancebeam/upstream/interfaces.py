@@ -29,7 +29,7 @@ class Asker(Interface):
         """The whole response is here, and the connection is free again."""
 
     def respond(self, head: ResponseHead, length: int) -> None:
-        """A response begins; `length` is the body's, or `CHUNKED` or `UNTIL_CLOSE`."""
+        """A response begins; `length` is the body's, or `CHUNKED` or `CLOSE_DELIMITED`."""
 
     def relay(self, data: bytes) -> None:
         """Content of the response's body."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable
 from attrs import frozen
 
 from balancebeam.core.addresses import ServerAddress
-from balancebeam.core.settings import OperatorState, Origin, ServerSettings
+from balancebeam.core.settings import AdminState, ServerSource, ServerSettings
 from balancebeam.upstream.health.error_rate import AnswerCounts
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Server:
     nothing any more. Since `well_since` all is well again.
     """
 
-    def __init__(self, settings: ServerSettings, origin: Origin = Origin.CONFIGURED) -> None:
+    def __init__(self, settings: ServerSettings, origin: ServerSource = ServerSource.CONFIGURED) -> None:
         self.address = settings.address
         self.name = str(settings.address)
         self.weight = settings.weight
@@ -61,7 +61,7 @@ class Server:
         # When it was checked last, on the ticker's time of day, and what was seen.
         self.last_check: CheckResult | None = None
         self.idle: dict[UpstreamConnection, None] = {}
-        self.operator = OperatorState.READY
+        self.operator = AdminState.READY
         self.configure(settings)
         self.in_flight = 0
         self.requests = 0
@@ -95,7 +95,7 @@ class Server:
         self.configured_weight = settings.weight
         # A connection that began with a client's address is for no other.
         self.usual_idle = 0 if settings.proxy_protocol else MAX_IDLE
-        if self.operator is OperatorState.READY:
+        if self.operator is AdminState.READY:
             self.max_idle = self.usual_idle
         if not self.usual_idle:
             for connection in list(self.idle):
@@ -118,15 +118,15 @@ class Server:
     @property
     def wanted(self) -> bool:
         """Whether it may be asked at all, should there be no better one."""
-        ready = self.operator is OperatorState.READY
+        ready = self.operator is AdminState.READY
         return self.weight > 0 and ready and self.healthy and not self.removed
 
     @property
     def state(self) -> str:
         """In one word: `up`, `down`, `draining` or `maintenance`."""
-        if self.operator is OperatorState.MAINTENANCE:
+        if self.operator is AdminState.MAINTENANCE:
             return "maintenance"
-        if self.operator is OperatorState.DRAIN:
+        if self.operator is AdminState.DRAIN:
             return "draining"
         return "up" if self.healthy and not self.avoided else "down"
 
@@ -195,7 +195,7 @@ class Directory:
             self.servers = ordered
             self.changed()
 
-    def add(self, settings: ServerSettings, origin: Origin = Origin.CONFIGURED) -> Server:
+    def add(self, settings: ServerSettings, origin: ServerSource = ServerSource.CONFIGURED) -> Server:
         """
         Add a server, behind those that are there. Only one that is configured
         leaves because it is in no file any more.
@@ -217,11 +217,11 @@ class Directory:
         server.retire()
         self.changed(server)
 
-    def set_operator_state(self, server: Server, state: OperatorState, now: float) -> None:
+    def set_operator_state(self, server: Server, state: AdminState, now: float) -> None:
         """Do with `server` what the operator wants; `now` on the reactor's clock."""
         server.operator = state
         server.why, server.since = f"the operator said {state.value}", now
-        if state is OperatorState.READY:
+        if state is AdminState.READY:
             server.max_idle = server.usual_idle
         else:
             server.retire()

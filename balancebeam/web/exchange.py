@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from balancebeam.core.errors import RequestRefused
+from balancebeam.core.errors import RequestError
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.http1 import local_reply as answers
@@ -37,13 +37,13 @@ def forward_web_request(dispatcher: BalancerResource, request: Request) -> None:
     """Forward `request` over `dispatcher`; it is answered, sooner or later."""
     peer = peer_ip(request.getClientAddress())
     try:
-        head = dispatcher.heads.read(_head_of(dispatcher, request))
-    except RequestRefused as refused:
+        head = dispatcher.parser.parse(_head_of(dispatcher, request))
+    except RequestError as refused:
         _answer(dispatcher, request, refused.status, refused.reason, ())
         return
     proto = b"https" if request.isSecure() else b"http"
     # `_head_of` has seen to it that there is a Host, so none is needed here.
-    trusted = dispatcher.trusted.includes(peer)
+    trusted = dispatcher.trusted.contains(peer)
     wire = dispatcher.onward.wire(head, peer.encode("ascii"), proto, b"", trusted)
     client = dispatcher.trusted.client_of(peer, head) if trusted else peer
     exchange = WebExchange(dispatcher, head, wire, client, request)
@@ -85,7 +85,7 @@ def _target(base: bytes, request: Request) -> bytes:
     if not uri.startswith(b"/"):
         # `base` is to stand before whatever is asked for, and `twisted.web`
         # finds resources by the whole of such a target.
-        raise RequestRefused(400, "a target in absolute form")
+        raise RequestError(400, "a target in absolute form")
     path, mark, query = uri.partition(b"?")
     rest = path.split(b"/")[len(request.prepath or ()) + 1 :]
     return base + b"/" + b"/".join(rest) + mark + query
@@ -94,10 +94,10 @@ def _target(base: bytes, request: Request) -> bytes:
 def _answer(
     dispatcher: BalancerResource, request: Request, status: int, text: str, fields: Fields
 ) -> None:
-    body = answers.error_body(text) if status >= 400 else b""
+    body = answers.jsend_error(text) if status >= 400 else b""
     request.setResponseCode(status, answers.reason_phrase(status))
     request.setHeader(b"date", answers.http_date(dispatcher.pool.reactor.seconds()))
-    for name, value in answers.error_fields(body, fields):
+    for name, value in answers.local_reply_fields(body, fields):
         request.setHeader(name, value)
     if request.method != b"HEAD":
         request.write(body)
@@ -139,7 +139,7 @@ class WebExchange(MessageExchange):
 
     def answer(self, status: int, text: str, fields: Fields = ()) -> None:
         if self.method != b"HEAD" and status >= 400:
-            self.octets = len(answers.error_body(text))
+            self.octets = len(answers.jsend_error(text))
         self._end(status)
         _answer(self.dispatcher, self._request, status, text, fields)
 
@@ -192,13 +192,13 @@ class WebExchange(MessageExchange):
         self.responded = True
         self.status = head.status
         request = self._request
-        lines: list[bytes] = head.wire.split(b"\r\n")
+        lines: list[bytes] = head.forward_bytes.split(b"\r\n")
         reason = lines[0].split(b" ", 2)[2]
         request.setResponseCode(head.status, reason)
         # The server's fields are the response's, not those of `twisted.web`.
         request.defaultContentType = None
         request.responseHeaders.removeHeader(b"server")
-        if head.dated:
+        if head.has_date:
             request.responseHeaders.removeHeader(b"date")
         for line in lines[1:-1]:
             name, _, value = line.partition(b":")

@@ -12,22 +12,22 @@ from typing import Any, Callable
 
 import h11
 
-from balancebeam.core.errors import RequestRefused, ResponseRefused
-from balancebeam.core.ip import client_name
-from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader, NoClientHello
+from balancebeam.core.errors import RequestError, ResponseError
+from balancebeam.core.ip import normalize_ip
+from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader, ClientHelloError
 from balancebeam.protocols.http1.body import BodyError, ChunkedReader
-from balancebeam.protocols.http1.forwarded import forwarded, forwarded_for
+from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.protocols.http1.grammar import is_host
-from balancebeam.protocols.http1.request_head import RequestHeads
-from balancebeam.protocols.http1.response_head import ResponseHeads
-from balancebeam.protocols.proxy_protocol import ProxyProtocolError, proxy_header, read_proxy_header
+from balancebeam.protocols.http1.request_head import RequestHeadParser
+from balancebeam.protocols.http1.response_head import ResponseHeadParser
+from balancebeam.protocols.proxy_protocol import ProxyProtocolError, encode_proxy_header, parse_proxy_header
 from balancebeam.proxy.forwarded_fields import forwarding
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
 # Readers that remember everything they have seen so far. What they remember
 # must never change what they say.
-_WARM_REQUESTS = RequestHeads()
-_WARM_RESPONSES = ResponseHeads()
+_WARM_REQUESTS = RequestHeadParser()
+_WARM_RESPONSES = ResponseHeadParser()
 
 MAX_EVENT_SIZE = 200_000
 
@@ -45,10 +45,10 @@ def request_heads(data: bytes) -> None:
     if b"\r\n\r\n" in data or not data.endswith(b"\r\n"):
         data = data.split(b"\r\n\r\n")[0] + b"\r\n"
     outcomes: list[Any] = []
-    for heads in (RequestHeads(), _WARM_REQUESTS, _WARM_REQUESTS):
+    for heads in (RequestHeadParser(), _WARM_REQUESTS, _WARM_REQUESTS):
         try:
-            head = heads.read(data)
-        except RequestRefused as refused:
+            head = heads.parse(data)
+        except RequestError as refused:
             outcomes.append((refused.status,))
         else:
             outcomes.append(head)
@@ -68,7 +68,7 @@ def client_hellos(data: bytes) -> None:
     if isinstance(whole, ClientHello) and whole.server_name is not None:
         name = whole.server_name
         assert is_host(name.encode("ascii")) and name == name.lower(), name
-        assert client_name(name) is None, name
+        assert normalize_ip(name) is None, name
 
 
 def _read_client_hello(data: bytes, step: int) -> ClientHello | str | None:
@@ -78,24 +78,24 @@ def _read_client_hello(data: bytes, step: int) -> ClientHello | str | None:
             hello = reader.feed(data[start : start + step])
             if hello is not None:
                 return hello
-    except NoClientHello as error:
+    except ClientHelloError as error:
         return str(error)
     return None
 
 
 def forwarded_chains(data: bytes) -> None:
     """What a client invents stays left of what a trusted proxy adds."""
-    for read, last in ((forwarded_for, b"192.0.2.1"), (forwarded, b"for=192.0.2.1")):
+    for read, last in ((iter_x_forwarded_for, b"192.0.2.1"), (iter_forwarded, b"for=192.0.2.1")):
         found = list(read(data + b", " + last))
         assert found[0] == "192.0.2.1", found
         for address in found:
-            assert address is None or client_name(address) == address, address
+            assert address is None or normalize_ip(address) == address, address
 
 
 def proxy_headers(data: bytes) -> None:
     """A PROXY header names addresses in their one form, and says the same in pieces."""
     try:
-        header = read_proxy_header(data)
+        header = parse_proxy_header(data)
     except ProxyProtocolError:
         return
     if header is None:
@@ -104,10 +104,10 @@ def proxy_headers(data: bytes) -> None:
     if connection is None:
         return
     for address in (connection.source, connection.destination):
-        assert client_name(address) == address, address
-    assert read_proxy_header(data[:length]) == header
+        assert normalize_ip(address) == address, address
+    assert parse_proxy_header(data[:length]) == header
     for version in (1, 2):
-        again = read_proxy_header(proxy_header(version, connection))
+        again = parse_proxy_header(encode_proxy_header(version, connection))
         assert again is not None
         assert again[0] == connection
 
@@ -116,10 +116,10 @@ def response_heads(data: bytes) -> None:
     """The same for response heads."""
     data = data.split(b"\r\n\r\n")[0] + b"\r\n"
     outcomes: list[Any] = []
-    for heads in (ResponseHeads(), _WARM_RESPONSES, _WARM_RESPONSES):
+    for heads in (ResponseHeadParser(), _WARM_RESPONSES, _WARM_RESPONSES):
         try:
-            outcomes.append(heads.read(data))
-        except ResponseRefused:
+            outcomes.append(heads.parse(data))
+        except ResponseError:
             outcomes.append(None)
     assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
 
@@ -147,7 +147,7 @@ def _read_chunked(pieces: list[bytes]) -> tuple[bytes, bool, bytes, bytes] | Non
             content += reader.feed(piece)
         except BodyError:
             return None
-    return content, reader.complete, reader.trailers, reader.excess + excess
+    return content, reader.complete, reader.trailers, reader.trailing_data + excess
 
 
 def client_streams(data: bytes) -> None:

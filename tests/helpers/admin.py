@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from balancebeam.admin.service import AdminService, guard_for
-from balancebeam.core.settings import ActiveChecks, AdminSettings, Settings
+from balancebeam.core.settings import HealthCheckSettings, AdminSettings, Settings
 from balancebeam.upstream.server_set import Server
 from tests.helpers.memory import MemoryBalancer
 
@@ -138,13 +138,13 @@ class MemoryAdmin:
             self.balancer = MemoryBalancer.from_settings(settings)
         service = self.balancer.service
         self.operations = service.operator
-        self.health_checks: list[tuple[Server, ActiveChecks, Deferred[str]]] = []
+        self.health_checks: list[tuple[Server, HealthCheckSettings, Deferred[str]]] = []
         self.operations._alive = self._check
         self.service = AdminService(service, self.operations, self.balancer.clock)
         self.service.apply(admin, guard_for(admin))
         self.clients: list[AdminClient] = []
 
-    def _check(self, server: Server, checks: ActiveChecks) -> Deferred[str]:
+    def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:
         asking: Deferred[str] = Deferred()
         self.health_checks.append((server, checks, asking))
         return asking

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.api import Timeouts, simple_settings
+from balancebeam.api import Timeouts, single_pool_settings
 from balancebeam.core.addresses import ServerAddress, TcpAddress
 from balancebeam.core.settings import FrontendSettings, PoolSettings, ServerSettings, Settings
 from balancebeam.downstream.http1.channel import Http1Channel
@@ -237,7 +237,7 @@ class MemoryBalancer:
             ServerSettings(TcpAddress(f"10.0.0.{number}", 80)) for number in range(1, servers + 1)
         )
         settings.setdefault("servers", listed)
-        self._start(simple_settings(bind=(), **settings))
+        self._start(single_pool_settings(bind=(), **settings))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> MemoryBalancer:

@@ -16,8 +16,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.core.errors import RequestRefused
-from balancebeam.core.ip import pack_client
+from balancebeam.core.errors import RequestError
+from balancebeam.core.ip import pack_address
 from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.transport import set_socket_options
@@ -25,14 +25,14 @@ from balancebeam.protocols.http1 import local_reply as answers
 from balancebeam.protocols.http1.body import (
     BodyError,
     ChunkedReader,
-    LengthReader,
-    chunk,
-    last_chunk,
+    ContentLengthReader,
+    encode_chunk,
+    encode_last_chunk,
 )
 from balancebeam.protocols.http1.grammar import CRLF, HEAD_END
-from balancebeam.protocols.http1.request_head import MAX_HEAD, check_part
-from balancebeam.protocols.http1.request_rules import NO_EXTRAS, RequestHead
-from balancebeam.protocols.proxy_protocol import ProxiedConnection
+from balancebeam.protocols.http1.request_head import MAX_REQUEST_HEAD, check_partial_head
+from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
+from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import BUFFER, Fields
 from balancebeam.proxy.forwarding import Forwarder
 from balancebeam.proxy.rejected import UnreadRequest, first_line
@@ -70,12 +70,12 @@ class Http1Channel(Protocol):
 
     transport: StreamTransport  # type: ignore[assignment]
     # The connection of which a PROXY header told.
-    proxy_info: ProxiedConnection | None = None
+    proxy_info: ProxyInfo | None = None
 
     def __init__(self, site: Http1Factory, peer: str, trusted: bool) -> None:
         self.site = site
         self.client = peer
-        self.client_key = pack_client(peer)
+        self.client_key = pack_address(peer)
         self.exchange: Http1Exchange | None = None
         self.state = READING_HEAD
         self.half_closed = False
@@ -93,7 +93,7 @@ class Http1Channel(Protocol):
         self.tunnel_half_closed = False
         self.output_flushed = False
         self.last_unacked_bytes: int | None = None
-        self._body_reader: LengthReader | ChunkedReader | None = None
+        self._body_reader: ContentLengthReader | ChunkedReader | None = None
         self._body_bytes_received = 0
 
     def connectionMade(self) -> None:
@@ -141,12 +141,12 @@ class Http1Channel(Protocol):
         forwarder, site = self._forwarder, self.site
         while True:
             end = data.find(HEAD_END)
-            if end < 0 or end > MAX_HEAD:
+            if end < 0 or end > MAX_REQUEST_HEAD:
                 self._buffer_partial_head(data)
                 break
             try:
-                head = self._parser.read(data[: end + 2])
-            except RequestRefused as refused:
+                head = self._parser.parse(data[: end + 2])
+            except RequestError as refused:
                 if data.startswith(CRLF) and data[2:4] != CRLF:
                     # RFC 9112, 2.2: "a server that is expecting to receive and
                     # parse a request-line SHOULD ignore at least one empty line".
@@ -158,10 +158,10 @@ class Http1Channel(Protocol):
             self._scan_offset = 0
             table = site.table
             route = site.default if table is None else table.find(head.host, head.target)
-            if head.extras is NO_EXTRAS and head.length >= 0 and head.minor and forwarder.usual:
+            if head.rare_fields is NO_RARE_FIELDS and head.length >= 0 and head.minor and forwarder.usual:
                 if head.host is not forwarder.host:
                     forwarder.address(head.host)
-                exchange = Http1Exchange(self, route.dispatcher, head, head.wire + forwarder.plain)
+                exchange = Http1Exchange(self, route.dispatcher, head, head.forward_bytes + forwarder.plain)
             else:
                 exchange = self._build_slow_path_exchange(route.dispatcher, head)
             self.exchange = exchange
@@ -184,7 +184,7 @@ class Http1Channel(Protocol):
     ) -> Http1Exchange:
         forwarder, site = self._forwarder, self.site
         exchange = Http1Exchange(self, dispatcher, head, forwarder.unusual(head, self.transport))
-        exchange.last_hop = head.last_hop
+        exchange.max_forwards_exhausted = head.max_forwards_exhausted
         if forwarder.trusted:
             exchange.client = site.trusted_proxies.client_of(self.client, head)
         return exchange
@@ -192,8 +192,8 @@ class Http1Channel(Protocol):
     def _buffer_partial_head(self, data: bytes) -> None:
         """Keep the beginning of a head, unless it can no longer become one."""
         try:
-            self._scan_offset = check_part(data, self._scan_offset)
-        except RequestRefused as refused:
+            self._scan_offset = check_partial_head(data, self._scan_offset)
+        except RequestError as refused:
             self._reject(refused, data)
             return
         if self.half_closed:
@@ -211,9 +211,9 @@ class Http1Channel(Protocol):
         if limit is not None and head.length > limit:
             self.exchange = None
             line = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor)
-            self._reject(RequestRefused(413, "the request body is too large"), line)
+            self._reject(RequestError(413, "the request body is too large"), line)
             return False
-        self._body_reader = ChunkedReader() if head.length < 0 else LengthReader(head.length)
+        self._body_reader = ChunkedReader() if head.length < 0 else ContentLengthReader(head.length)
         self._body_bytes_received = 0
         self.state = READING_BODY
         exchange.expect_body()
@@ -227,26 +227,26 @@ class Http1Channel(Protocol):
         try:
             content = body.feed(data)
         except BodyError as error:
-            self._abort_request(exchange, RequestRefused(400, str(error)))
+            self._abort_request(exchange, RequestError(400, str(error)))
             return
         self._body_bytes_received += len(content)
         limit = self.site.max_body
         if limit is not None and self._body_bytes_received > limit:
-            self._abort_request(exchange, RequestRefused(413, "the request body is too large"))
+            self._abort_request(exchange, RequestError(413, "the request body is too large"))
             return
         if exchange.head.length < 0:
-            wire = chunk(content) if content else b""
+            wire = encode_chunk(content) if content else b""
             if body.complete:
-                wire += last_chunk(body.trailers)
+                wire += encode_last_chunk(body.trailers)
         else:
             wire = content
         if body.complete:
             self.state = AWAITING_RESPONSE
-            self._buffer = body.excess
+            self._buffer = body.trailing_data
             self._body_reader = None
         exchange.upload(wire, body.complete)
 
-    def _abort_request(self, exchange: Http1Exchange, error: RequestRefused) -> None:
+    def _abort_request(self, exchange: Http1Exchange, error: RequestError) -> None:
         """The body cannot be read to its end: neither server nor client go on."""
         self.exchange = None
         responded = exchange.response_started
@@ -280,7 +280,7 @@ class Http1Channel(Protocol):
         if body.complete:
             self.state = READING_HEAD
             self.head_started_at = None
-            self._buffer = body.excess
+            self._buffer = body.trailing_data
             self._body_reader = None
             self._process_buffered()
         elif self._body_bytes_received > BUFFER:
@@ -293,9 +293,9 @@ class Http1Channel(Protocol):
     ) -> None:
         """Write an answer of the proxy's own."""
         now = self._ticker.wall_time()
-        self.transport.write(answers.own_answer(status, body, fields, bodyless, persistent, now))
+        self.transport.write(answers.local_reply(status, body, fields, bodyless, persistent, now))
 
-    def _reject(self, error: RequestRefused, data: bytes) -> None:
+    def _reject(self, error: RequestError, data: bytes) -> None:
         """Answer a request that could not be read from `data`, and read no other."""
         octets = self._write_error(error, _is_head_request(data))
         status, reason = error.status, error.reason
@@ -304,9 +304,9 @@ class Http1Channel(Protocol):
         )
         self._start_lingering_close()
 
-    def _write_error(self, error: RequestRefused, bodyless: bool) -> int:
+    def _write_error(self, error: RequestError, bodyless: bool) -> int:
         """Answer what goes no further; returns the length of the body."""
-        body = answers.error_body(error.reason)
+        body = answers.jsend_error(error.reason)
         self.write_local_reply(error.status, body, (), bodyless, persistent=False)
         return 0 if bodyless else len(body)
 
@@ -451,7 +451,7 @@ class Http1Channel(Protocol):
     def header_timeout_expired(self) -> None:
         """The head that is being read takes too long."""
         if not self.no_input:
-            self._reject(RequestRefused(408, "the request head is too slow"), self._buffer)
+            self._reject(RequestError(408, "the request head is too slow"), self._buffer)
         else:
             # Browsers open connections ahead of need. One that never said
             # anything is owed no answer.
@@ -461,7 +461,7 @@ class Http1Channel(Protocol):
         """Nothing has come of the body for too long."""
         exchange = self.exchange
         if exchange is not None and not exchange.awaiting_100_continue:
-            self._abort_request(exchange, RequestRefused(408, "the request body is too slow"))
+            self._abort_request(exchange, RequestError(408, "the request body is too slow"))
 
     # Backpressure. As a producer, this is paused while the client takes no more.
 

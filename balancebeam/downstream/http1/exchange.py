@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from balancebeam.core.failures import UpstreamFailure
-from balancebeam.protocols.http1.body import chunk, last_chunk
-from balancebeam.protocols.http1.local_reply import error_body, http_date
+from balancebeam.protocols.http1.body import encode_chunk, encode_last_chunk
+from balancebeam.protocols.http1.local_reply import jsend_error, http_date
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
-from balancebeam.protocols.proxy_protocol import ProxiedConnection
+from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Fields
 from balancebeam.proxy.http_exchange import MessageExchange
 
@@ -54,8 +54,8 @@ class Http1Exchange(MessageExchange):
             self.observer = site.observer
             self.started_at = site.ticker.wall_time()
             self.persistent = head.persistent and not site.draining
-        if head.extras.upgrade:
-            self.upgrade = head.extras.upgrade
+        if head.rare_fields.upgrade:
+            self.upgrade = head.rare_fields.upgrade
 
     @property
     def client_key(self) -> bytes:
@@ -65,7 +65,7 @@ class Http1Exchange(MessageExchange):
         return super().client_key
 
     @property
-    def proxy_info(self) -> ProxiedConnection | None:
+    def proxy_info(self) -> ProxyInfo | None:
         return self.channel.proxy_info
 
     def client_transport(self) -> Any:
@@ -75,11 +75,11 @@ class Http1Exchange(MessageExchange):
         self.response_started = True
         self.status = head.status
         self.body_bytes_sent = len(body)
-        if self.persistent and head.usual and self.head.minor:
+        if self.persistent and head.needs_no_added_fields and self.head.minor:
             # What nearly all responses are: one join, one write.
-            self.channel.transport.write(b"".join((head.wire, _FAST_PATH_HEAD_END, body)))
+            self.channel.transport.write(b"".join((head.forward_bytes, _FAST_PATH_HEAD_END, body)))
         else:
-            self.channel.transport.write(head.wire + self._build_head_suffix(head) + body)
+            self.channel.transport.write(head.forward_bytes + self._build_head_suffix(head) + body)
         self.finished = True
         self.dispatcher.finished(self)
         self.channel.response_finished(self.persistent)
@@ -101,13 +101,13 @@ class Http1Exchange(MessageExchange):
             self.persistent = False
         self.dispatcher.answering(self)
         # A small body goes out with its head.
-        self._buffered_head = head.wire + self._build_head_suffix(head)
+        self._buffered_head = head.forward_bytes + self._build_head_suffix(head)
         if self.channel.write_blocked and self.connection is not None:
             self.connection.pause_reading()
 
     def _build_head_suffix(self, head: ResponseHead) -> bytes:
         lines: list[bytes] = []
-        if not head.dated:
+        if not head.has_date:
             # RFC 9110, 6.6.1: a recipient with a clock "MUST record the time
             # it was received and append a corresponding Date header field".
             lines.append(b"Date: %b\r\n" % http_date(self.dispatcher.pool.reactor.seconds()))
@@ -133,7 +133,7 @@ class Http1Exchange(MessageExchange):
     def response_data(self, data: bytes) -> None:
         self.body_bytes_sent += len(data)
         if self.chunked:
-            data = chunk(data)
+            data = encode_chunk(data)
         if self._buffered_head:
             data, self._buffered_head = self._buffered_head + data, b""
         self.channel.transport.write(data)
@@ -146,7 +146,7 @@ class Http1Exchange(MessageExchange):
     def response_finished(self, content: bytes, trailers: bytes) -> None:
         self.body_bytes_sent += len(content)
         if self.chunked:
-            content = (chunk(content) if content else b"") + last_chunk(trailers)
+            content = (encode_chunk(content) if content else b"") + encode_last_chunk(trailers)
         if self._buffered_head or content:
             self.channel.transport.write(self._buffered_head + content)
         self._finish()
@@ -157,7 +157,7 @@ class Http1Exchange(MessageExchange):
         # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an
         # HTTP/1.0 client."
         if self.head.minor:
-            self.channel.transport.write(head.wire + b"\r\n")
+            self.channel.transport.write(head.forward_bytes + b"\r\n")
 
     def send_100_continue(self) -> None:
         """Tell a client that waits for it to send the body (RFC 9110, 10.1.1)."""
@@ -170,7 +170,7 @@ class Http1Exchange(MessageExchange):
             # Nothing of the response has left yet.
             self._buffered_head = b""
             self.chunked = False
-            self.local_reply(failure.status, failure.for_client)
+            self.local_reply(failure.status, failure.public_message)
             return
         self.finished = self.truncated = True
         self.dispatcher.finished(self)
@@ -185,7 +185,7 @@ class Http1Exchange(MessageExchange):
             channel.abort()
 
     def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
-        self.send_json(status, error_body(text) if status >= 400 else b"", fields)
+        self.send_json(status, jsend_error(text) if status >= 400 else b"", fields)
 
     def send_json(self, status: int, body: bytes, fields: Fields = ()) -> None:
         """Answer with a body of the proxy's own, which is JSON. No other answer has begun."""
@@ -196,7 +196,7 @@ class Http1Exchange(MessageExchange):
         elif not self.body_complete:
             # RFC 9110, 10.1.1: a client that awaits a 100 may or may not send
             # the body after a final status; nobody knows where it goes on.
-            expects = self.head.extras.expects_continue
+            expects = self.head.rare_fields.expects_continue
             self.persistent = self.persistent and not expects and self.channel.can_discard_body()
         bodyless = self.method == b"HEAD"
         self.body_bytes_sent = 0 if bodyless else len(body)
@@ -214,7 +214,7 @@ class Http1Exchange(MessageExchange):
         self.response_started = True
         self.status = 101
         self.dispatcher.answering(self)
-        self.channel.transport.write(head.wire + self._build_head_suffix(head))
+        self.channel.transport.write(head.forward_bytes + self._build_head_suffix(head))
         self.channel.start_tunnel()
 
     def tunnel_data(self, data: bytes) -> None:

@@ -18,7 +18,7 @@ from balancebeam.downstream.http1.channel import Http1Channel
 from balancebeam.downstream.http1.timeouts import check_timeouts
 from balancebeam.net.ticker import Ticker
 from balancebeam.net.transport import peer_ip
-from balancebeam.protocols.http1.request_head import RequestHeads
+from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Observer
 from balancebeam.proxy.forwarding import Onward
@@ -69,7 +69,7 @@ class Http1Factory(Site):
         self.needs_accounting = False
         # Requests that could not be read, by the status of their answers.
         self.rejected_requests: defaultdict[int, int] = defaultdict(int)
-        self.parser = RequestHeads()
+        self.parser = RequestHeadParser()
         self.channels: set[Http1Channel] = set()
         # Listeners of a kind of their own, whose clients come here in the end.
         self.pending_handshakes: list[PendingHandshakes] = []
@@ -105,14 +105,14 @@ class Http1Factory(Site):
         """Believe these proxies, and tell servers of clients in this way, from now on."""
         self.trusted_proxies, self.forwarding = trusted_proxies, forwarding
         for channel in self.channels:
-            channel.update_trust(trusted_proxies.includes(channel.client))
+            channel.update_trust(trusted_proxies.contains(channel.client))
 
     def buildProtocol(self, addr: IAddress | None) -> Http1Channel:  # type: ignore[override]
         return self.build_channel(peer_ip(addr))
 
     def build_channel(self, peer: str) -> Http1Channel:
         """The channel of a client that is called `peer`."""
-        return Http1Channel(self, peer, self.trusted_proxies.includes(peer))
+        return Http1Channel(self, peer, self.trusted_proxies.contains(peer))
 
     def startFactory(self) -> None:
         """`Site` would keep a clock for its log here; ours is elsewhere."""

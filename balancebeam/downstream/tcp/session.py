@@ -16,14 +16,14 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
-from balancebeam.core.ip import pack_client
+from balancebeam.core.ip import pack_address
 from balancebeam.core.settings import FrontendTimeouts
 from balancebeam.downstream.http1.factory import PendingHandshakes
 from balancebeam.net.relay import Relay, is_clean_close
 from balancebeam.net.ticker import Ticker
 from balancebeam.net.transport import peer_ip
-from balancebeam.protocols.client_hello import ClientHelloReader, NoClientHello
-from balancebeam.protocols.proxy_protocol import ProxiedConnection
+from balancebeam.protocols.client_hello import ClientHelloReader, ClientHelloError
+from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange, Fields, Observer
 from balancebeam.routing.route_table import Route, RouteTable
 from balancebeam.upstream.tcp_pool import ServerRelay
@@ -104,13 +104,13 @@ class ClientRelay(Relay):
     done so `preread_since`, on the ticker.
     """
 
-    proxy_info: ProxiedConnection | None = None
+    proxy_info: ProxyInfo | None = None
 
     def __init__(self, site: TcpFactory, client: str) -> None:
         super().__init__()
         self.site = site
         self.client = client
-        self.client_key = pack_client(client)
+        self.client_key = pack_address(client)
         self.client_hello: ClientHelloReader | None = None
         self.preread_since = 0.0
         self.exchange = TcpSession(self)
@@ -132,7 +132,7 @@ class ClientRelay(Relay):
             return
         try:
             hello = reader.feed(data)
-        except NoClientHello:
+        except ClientHelloError:
             # Those who do not speak TLS have no name to go by.
             self.dispatch(self.site.default)
             return
@@ -213,7 +213,7 @@ class TcpSession(Exchange):
         return []
 
     @property
-    def proxy_info(self) -> ProxiedConnection | None:
+    def proxy_info(self) -> ProxyInfo | None:
         return self.client_relay.proxy_info
 
     def client_transport(self) -> Any:

@@ -10,7 +10,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from balancebeam.core.settings import ActiveChecks, OperatorState
+from balancebeam.core.settings import HealthCheckSettings, AdminState
 from balancebeam.upstream.health.probes import Probe
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.server_set import Directory, Server
@@ -33,7 +33,7 @@ class CheckerService(service.Service):
     def __init__(
         self,
         probe: Probe,
-        checks: ActiveChecks,
+        checks: HealthCheckSettings,
         directory: Directory,
         health: HealthService,
         clock: Any,
@@ -80,7 +80,7 @@ class CheckerService(service.Service):
         if server in self._asked or not self._concerns(server):
             return
         checking: Deferred[str] = Deferred.fromCoroutine(self._probe.ask(server))
-        checking.addTimeout(self._checks.patience, self._clock)
+        checking.addTimeout(self._checks.effective_timeout, self._clock)
         heard = checking.addCallbacks(
             lambda seen: self._heard(server, True, seen),
             lambda failure: self._heard(server, False, self._why(failure)),
@@ -96,7 +96,7 @@ class CheckerService(service.Service):
 
     def _concerns(self, server: Server) -> bool:
         """Whether anybody wants to know how `server` is."""
-        maintained = server.operator is OperatorState.MAINTENANCE
+        maintained = server.operator is AdminState.MAINTENANCE
         return not maintained and server in self._directory.servers
 
     def _why(self, failure: Failure) -> str:
@@ -104,5 +104,5 @@ class CheckerService(service.Service):
         reasons = getattr(failure.value, "reasons", None)
         inner: Failure = reasons[0] if reasons else failure
         if inner.check(TimeoutError, CancelledError):
-            return f"the check took longer than {self._checks.patience:g} s"
+            return f"the check took longer than {self._checks.effective_timeout:g} s"
         return inner.getErrorMessage() or type(inner.value).__name__

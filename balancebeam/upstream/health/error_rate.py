@@ -49,19 +49,19 @@ class ErrorRatio:
     """
     Whether a server is an outlier, as in Envoy's outlier detection: more than
     a share of `ratio` of its answers were errors, among at least
-    `least_answers`. No more than `most_ejected` of all servers, but always
+    `min_requests`. No more than `max_ejected_ratio` of all servers, but always
     one, may be out for that.
     """
 
     ratio: float
-    least_answers: int = 20
-    most_ejected: float = 0.5
+    min_requests: int = 20
+    max_ejected_ratio: float = 0.5
 
     def exceeded(self, counts: AnswerCounts) -> bool:
         """Whether too many of the answers were errors."""
-        enough = counts.answers >= self.least_answers
+        enough = counts.answers >= self.min_requests
         return enough and counts.errors > self.ratio * counts.answers
 
     def may_eject(self, out: int, servers: int) -> bool:
         """Whether one more may go, of so many servers of which `out` are out."""
-        return out < max(1, int(self.most_ejected * servers))
+        return out < max(1, int(self.max_ejected_ratio * servers))

@@ -24,8 +24,8 @@ from zope.interface import implementer
 
 from balancebeam import __version__
 from balancebeam.core.addresses import ServerAddress, UnixAddress
-from balancebeam.core.settings import ActiveChecks
-from balancebeam.protocols.proxy_protocol import proxy_header
+from balancebeam.core.settings import HealthCheckSettings
+from balancebeam.protocols.proxy_protocol import encode_proxy_header
 from balancebeam.upstream.server_set import Server
 
 # What a server says before it is cut off: all of a head, and some of the body.
@@ -43,11 +43,11 @@ class Probe(Interface):
         """What was seen of a server that is well; raises whatever tells that it is not."""
 
 
-def probe_for(checks: ActiveChecks, reactor: Any) -> Probe:
+def probe_for(checks: HealthCheckSettings, reactor: Any) -> Probe:
     """The probe that `checks` want."""
     if checks.path is None:
-        return ConnectProbe(reactor, checks.patience)
-    return HttpProbe(reactor, checks.path, checks.status, checks.patience)
+        return ConnectProbe(reactor, checks.effective_timeout)
+    return HttpProbe(reactor, checks.path, checks.status, checks.effective_timeout)
 
 
 class ConnectProbe:
@@ -117,7 +117,7 @@ class _Bounded:
     def __init__(self, reactor: Any, server: Server, timeout: float) -> None:
         self._endpoint = _endpoint(reactor, server.address, timeout)
         version = server.proxy_protocol
-        self._greeting = b"" if version is None else proxy_header(version, None)
+        self._greeting = b"" if version is None else encode_proxy_header(version, None)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         inner: Any = protocolFactory

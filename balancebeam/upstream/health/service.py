@@ -6,7 +6,7 @@ from twisted.application import service
 from twisted.logger import Logger
 
 from balancebeam.core.failures import FailureKind, UpstreamFailure
-from balancebeam.core.settings import OperatorState, PassiveChecks
+from balancebeam.core.settings import AdminState, OutlierDetectionSettings
 from balancebeam.net.ticker import Ticker
 from balancebeam.upstream.health.error_rate import AnswerCounts, ErrorRatio
 from balancebeam.upstream.health.slow_start import SlowStart
@@ -42,7 +42,7 @@ class HealthService(service.Service):
         self,
         directory: Directory,
         ticker: Ticker,
-        passive: PassiveChecks = PassiveChecks(),
+        passive: OutlierDetectionSettings = OutlierDetectionSettings(),
         active: ActiveHealth = ActiveHealth(),
         slow_start: float = 0.0,
         longest_test: float = 60.0,
@@ -59,7 +59,7 @@ class HealthService(service.Service):
 
     def configure(
         self,
-        passive: PassiveChecks,
+        passive: OutlierDetectionSettings,
         active: ActiveHealth,
         slow_start: float,
         longest_test: float,
@@ -71,7 +71,7 @@ class HealthService(service.Service):
         self._outliers: ErrorRatio | None = None
         if passive.error_ratio is not None:
             self._outliers = ErrorRatio(
-                passive.error_ratio, passive.least_answers, passive.most_ejected
+                passive.error_ratio, passive.min_requests, passive.max_ejected_ratio
             )
         for server in self._directory.servers:
             if self._outliers is None:
@@ -217,13 +217,13 @@ class HealthService(service.Service):
 
     # What the operator wants.
 
-    def set_operator_state(self, server: Server, state: OperatorState) -> None:
+    def set_operator_state(self, server: Server, state: AdminState) -> None:
         """Let `server` have traffic, or have it drained, or leave it alone altogether."""
         before = server.operator
         if state is before:
             return
         self._directory.set_operator_state(server, state, self._ticker.wall_time())
-        if before is OperatorState.MAINTENANCE:
+        if before is AdminState.MAINTENANCE:
             # Whatever was wrong with it has been mended.
             self._forgive(server)
             self._came_back(server, server.why)

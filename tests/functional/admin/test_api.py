@@ -11,17 +11,17 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.admin.api import TABLE, find
-from balancebeam.config.diff import differences
+from balancebeam.config.diff import diff_settings
 from balancebeam.core.addresses import TcpAddress, UnixAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
-    ActiveChecks,
+    HealthCheckSettings,
     AdminSettings,
     FrontendSettings,
-    OperatorState,
-    Origin,
+    AdminState,
+    ServerSource,
     PoolSettings,
-    Secret,
+    SecretSource,
     ServerSettings,
     Settings,
 )
@@ -46,7 +46,7 @@ THREE = Settings(
         PoolSettings(
             name="api",
             servers=(ServerSettings(UnixAddress("/run/a b.sock")),),
-            active=ActiveChecks(path="/ok", interval=8.0, timeout=1.0, status=(200, 499)),
+            active=HealthCheckSettings(path="/ok", interval=8.0, timeout=1.0, status=(200, 499)),
         ),
         PoolSettings(name="db", servers=(server("10.0.0.4"),)),
     ),
@@ -274,14 +274,14 @@ class QueryTests(ApiTestCase):
         self.admin.balancer.advance(2)
 
     def test_config_has_no_secrets(self) -> None:
-        self.service.settings = evolve(THREE, admin=AdminSettings(token=Secret("sesame")))
+        self.service.settings = evolve(THREE, admin=AdminSettings(token=SecretSource("sesame")))
         reply = self.ask("GET", "/config")
         self.assertEqual(reply.fields[b"content-type"], b"application/toml; charset=utf-8")
         self.assertNotIn(b"sesame", reply.body)
         self.assertIn(b'token = "********"', reply.body)
         for secret, shown in (
-            (Secret(file="/etc/token"), b'token_file = "/etc/token"'),
-            (Secret(variable="TOKEN"), b'token = {env = "TOKEN"}'),
+            (SecretSource(file="/etc/token"), b'token_file = "/etc/token"'),
+            (SecretSource(variable="TOKEN"), b'token = {env = "TOKEN"}'),
         ):
             self.service.settings = evolve(THREE, admin=AdminSettings(token=secret))
             self.assertIn(shown, self.ask("GET", "/config").body)
@@ -440,10 +440,10 @@ class RegistrationTests(ApiTestCase):
         self.assertEqual(one["state"], "maintenance")
 
     def test_any_pool(self) -> None:
-        for pool, path, timeout in (("api", "/ok", 1.0), ("db", None, ActiveChecks().patience)):
+        for pool, path, timeout in (("api", "/ok", 1.0), ("db", None, HealthCheckSettings().effective_timeout)):
             client = self.register({"address": NEW}, f"/upstreams/{pool}")
             checks = self.admin.health_checks[-1][1]
-            self.assertEqual((checks.path, checks.patience), (path, timeout))
+            self.assertEqual((checks.path, checks.effective_timeout), (path, timeout))
             self.assertEqual(checks.status, (200, 299))
             self.admin.pass_check()
             self.assertEqual(self.reply(client).status, 200)
@@ -550,8 +550,8 @@ class RegistrationTests(ApiTestCase):
         self.service.apply(THREE)
         found = self.service.directory.find(TcpAddress("10.9.9.9", 80))
         assert found is not None
-        self.assertEqual((found.weight, found.operator), (9, OperatorState.DRAIN))
-        self.assertEqual(found.origin, Origin.REGISTERED)
+        self.assertEqual((found.weight, found.operator), (9, AdminState.DRAIN))
+        self.assertEqual(found.origin, ServerSource.REGISTERED)
 
 
 WEIGHTS = (
@@ -586,7 +586,7 @@ class ReloadTests(ApiTestCase):
         self.assertEqual(self.saved, 2)
 
     def test_a_mistake_changes_nothing(self) -> None:
-        self.source(StartError.of(["x.toml:1: a: is wrong", "x.toml:2: b: too"]))
+        self.source(StartupError.from_problems(["x.toml:1: a: is wrong", "x.toml:2: b: too"]))
         before = self.ask("GET", "/upstreams").data
         reply = self.ask("POST", "/reload")
         self.assertEqual(reply.status, 422)
@@ -606,6 +606,6 @@ class ReloadTests(ApiTestCase):
         self.assertEqual(reply.status, 415)
 
     def test_a_token_is_not_shown(self) -> None:
-        before = evolve(THREE, admin=AdminSettings(token=Secret("sesame")))
-        after = evolve(THREE, admin=AdminSettings(token=Secret("other")))
-        self.assertEqual(differences(before, after), ["admin changed"])
+        before = evolve(THREE, admin=AdminSettings(token=SecretSource("sesame")))
+        after = evolve(THREE, admin=AdminSettings(token=SecretSource("other")))
+        self.assertEqual(diff_settings(before, after), ["admin changed"])

@@ -18,11 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.admin import http_server as site
 from balancebeam.admin.auth import Asking, Guard
 from balancebeam.admin.service import guard_for
-from balancebeam.api import simple_settings
-from balancebeam.config.addresses import read_listen_address
-from balancebeam.config.cross_checks import check_admin, check_whole
+from balancebeam.api import single_pool_settings
+from balancebeam.config.addresses import parse_listen_address
+from balancebeam.config.cross_checks import check_admin, validate_settings
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import AdminSettings, Secret, ServerSettings
+from balancebeam.core.settings import AdminSettings, SecretSource, ServerSettings
 from tests.helpers.admin import HOST_HEADER, JSON_HEADER, MemoryAdmin, parse_responses
 from tests.helpers.processes import TIMEOUT, free_port, read_all, run_balancer
 
@@ -63,18 +63,18 @@ class HostHeaderTests(SynchronousTestCase):
             self.assertEqual(refused.status, 403)
 
     def test_localhost_counts_for_loopback_only(self) -> None:
-        token = Secret("t")
+        token = SecretSource("t")
         for bind, counts in (
             *(("127.0.0.1:1", True), ("127.8.8.8:1", True), ("[::1]:1", True)),
             *(("localhost:1", True), ("unix:/x", True), ("0.0.0.0:1", False)),
             *(("[::]:1", False), ("192.0.2.1:1", False), ("tcp:1", False)),
         ):
-            guard = guard_for(AdminSettings(read_listen_address(bind), token))
+            guard = guard_for(AdminSettings(parse_listen_address(bind), token))
             asking = Asking(["localhost"], authorizations=["Bearer t"])
             self.assertEqual(guard.check(asking) is None, counts, bind)
 
     def test_the_name_it_was_bound_as(self) -> None:
-        guard = guard_for(AdminSettings(TcpAddress("lb.example", 1), Secret("t")))
+        guard = guard_for(AdminSettings(TcpAddress("lb.example", 1), SecretSource("t")))
         asking = Asking(["lb.example"], authorizations=["Bearer t"])
         self.assertIsNone(guard.check(asking))
 
@@ -128,7 +128,7 @@ class TokenTests(SynchronousTestCase):
 
     def test_it_is_not_shown(self) -> None:
         guard = Guard(TOKEN, ())
-        settings = AdminSettings(token=Secret("sesame"))
+        settings = AdminSettings(token=SecretSource("sesame"))
         for shown in (repr(guard), str(guard), repr(settings), repr(settings.token)):
             self.assertNotIn("sesame", shown)
 
@@ -142,7 +142,7 @@ class TokenTests(SynchronousTestCase):
     def test_a_token_file_is_read_each_time(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "token")
-            settings = AdminSettings(token=Secret(file=path))
+            settings = AdminSettings(token=SecretSource(file=path))
             for content in (b"one\n", b" two \r\n"):
                 with open(path, "wb") as file:
                     file.write(content)
@@ -159,7 +159,7 @@ class TokenTests(SynchronousTestCase):
 
     def test_odd_octets_in_a_variable(self) -> None:
         with mock.patch.dict(os.environb, {b"BB_TOKEN": b"ab\xffcd"}):
-            settings = AdminSettings(token=Secret(variable="BB_TOKEN"))
+            settings = AdminSettings(token=SecretSource(variable="BB_TOKEN"))
             error = self.assertRaises(ValueError, guard_for, settings)
         self.assertIn("BB_TOKEN", str(error))
         self.assertNotIn("xff", repr(error))
@@ -200,12 +200,12 @@ class StartupValidationTests(SynchronousTestCase):
 
     def problems(self, bind: str, token: str | None = None, frontend: str = "127.0.0.1:1") -> str:
         listed = (ServerSettings(TcpAddress("10.0.0.1", 80)),)
-        settings = simple_settings(listed, (read_listen_address(frontend),))
-        secret = None if token is None else Secret(token)
-        admin = AdminSettings(read_listen_address(bind), secret)
+        settings = single_pool_settings(listed, (parse_listen_address(frontend),))
+        secret = None if token is None else SecretSource(token)
+        admin = AdminSettings(parse_listen_address(bind), secret)
         problem = check_admin(admin)
         found = [] if problem is None else [problem[1]]
-        return "\n".join(found + check_whole(evolve(settings, admin=admin)))
+        return "\n".join(found + validate_settings(evolve(settings, admin=admin)))
 
     def test_other_addresses_need_a_token(self) -> None:
         for bind in ("0.0.0.0:1101", "[::]:1101", "192.0.2.1:1101", "tcp:1101", "lb.example:1"):
@@ -230,7 +230,7 @@ class AdminHttpTestCase(SynchronousTestCase):
     """The admin listener in memory."""
 
     def setUp(self) -> None:
-        self.admin = MemoryAdmin(admin=AdminSettings(token=Secret("sesame")))
+        self.admin = MemoryAdmin(admin=AdminSettings(token=SecretSource("sesame")))
         self.addCleanup(self.admin.stop)
         self.auth = b"Authorization: Bearer sesame\r\n"
 

@@ -18,8 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.admin.api import TABLE
 from balancebeam.admin.http_server import MOST_BODY
 from balancebeam.admin.openapi import describe, document
-from balancebeam.core.errors import StartError
-from balancebeam.core.settings import AdminSettings, OperatorState, Origin, Secret, ServerSettings
+from balancebeam.core.errors import StartupError
+from balancebeam.core.settings import AdminSettings, AdminState, ServerSource, SecretSource, ServerSettings
 from tests.helpers.admin import HOST_HEADER, JSON_HEADER, MemoryAdmin, Response, parse_responses
 from tests.helpers.memory import GET, OK
 from tests.helpers.processes import ScriptedServer, free_port, respond_with, run_balancer
@@ -126,9 +126,9 @@ class OpenApiDocumentTests(SynchronousTestCase):
     def test_states_and_origins(self) -> None:
         schemas = document()["components"]["schemas"]
         states = schemas["Change"]["properties"]["state"]["enum"]
-        self.assertEqual(set(states), {state.value for state in OperatorState})
+        self.assertEqual(set(states), {state.value for state in AdminState})
         origins = schemas["Server"]["properties"]["origin"]["enum"]
-        self.assertEqual(set(origins), {origin.value for origin in Origin})
+        self.assertEqual(set(origins), {origin.value for origin in ServerSource})
 
     def test_the_validator_sees_mistakes(self) -> None:
         server = {"$ref": "#/components/schemas/Server"}
@@ -146,7 +146,7 @@ class ResponseSchemaTests(SynchronousTestCase):
     """Every status that is described is produced, and looks as it is described."""
 
     def setUp(self) -> None:
-        self.admin = MemoryAdmin(admin=AdminSettings(token=Secret("sesame")), servers=2)
+        self.admin = MemoryAdmin(admin=AdminSettings(token=SecretSource("sesame")), servers=2)
         self.addCleanup(self.admin.stop)
         self.seen: set[tuple[str, str, int]] = set()
 
@@ -226,7 +226,7 @@ class ResponseSchemaTests(SynchronousTestCase):
                 if "GET" in methods:
                     given = path.format(pool="app", address="10.0.0.1:80")
                     self.see(path, "GET", self.ask("GET", given))
-            pool.directory.add(ServerSettings(pool.directory.servers[0].address), Origin.DEMO)
+            pool.directory.add(ServerSettings(pool.directory.servers[0].address), ServerSource.DEMO)
         balancer.accept().send(OK)
         for server in pool.directory.servers[-2:]:
             pool.directory.remove(server)
@@ -240,7 +240,7 @@ class ResponseSchemaTests(SynchronousTestCase):
         self.see("/reload", "POST", self.ask("POST", "/reload"))
 
     def _refuse(self) -> Any:
-        raise StartError.of(["something is wrong"])
+        raise StartupError.from_problems(["something is wrong"])
 
     def test_the_document_itself(self) -> None:
         reply = self.ask("GET", "/openapi.json")

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import (
-    ActiveChecks,
+    HealthCheckSettings,
     FrontendSettings,
     LimitSettings,
     PoolSettings,
@@ -56,11 +56,11 @@ class RegistrationTestCase(SynchronousTestCase):
     def start(self, frontend: FrontendSettings) -> None:
         settings = Settings((frontend,), (pool("app", "10.0.0.1"), pool("other", "10.0.0.2")))
         self.balancer = balancer = MemoryBalancer.from_settings(settings)
-        self.health_checks: list[tuple[Server, ActiveChecks, Deferred[str]]] = []
+        self.health_checks: list[tuple[Server, HealthCheckSettings, Deferred[str]]] = []
         balancer.service.operator._alive = self._check
         self.addCleanup(balancer.stop)
 
-    def _check(self, server: Server, checks: ActiveChecks) -> Deferred[str]:
+    def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:
         asking: Deferred[str] = Deferred()
         self.health_checks.append((server, checks, asking))
         return asking

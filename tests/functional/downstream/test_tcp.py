@@ -13,9 +13,9 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from balancebeam.api import Timeouts
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import LimitSettings, OperatorState, ServerSettings
+from balancebeam.core.settings import LimitSettings, AdminState, ServerSettings
 from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
-from balancebeam.protocols.proxy_protocol import ProxiedConnection, proxy_header
+from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
 from tests.helpers.memory import BUFFER_SIZE, MemoryBalancer, Peer
 
 
@@ -94,8 +94,8 @@ class RelayTests(TcpTestCase):
         site = ProxyProtocolFactory(balancer.service.frontend.site)
         peer = Peer(site.buildProtocol(None))
         balancer.peers.append(peer)
-        origin = ProxiedConnection("203.0.113.7", 4711, "192.0.2.80", 80)
-        peer.send(proxy_header(2, origin) + b"hello")
+        origin = ProxyInfo("203.0.113.7", 4711, "192.0.2.80", 80)
+        peer.send(encode_proxy_header(2, origin) + b"hello")
         peer.protocol = peer.transport.protocol
         header = b"PROXY TCP4 203.0.113.7 192.0.2.80 4711 80\r\n"
         self.assertEqual(balancer.accept().received(), header + b"hello")
@@ -210,7 +210,7 @@ class DisconnectTests(TcpTestCase):
     def test_the_operator_empties_the_pool(self) -> None:
         balancer = self.balancer()
         balancer.service.resource.health.set_operator_state(
-            balancer.servers[0], OperatorState.MAINTENANCE
+            balancer.servers[0], AdminState.MAINTENANCE
         )
         client = balancer.client()
         self.assertTrue(client.transport.closing)

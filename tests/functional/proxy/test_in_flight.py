@@ -12,7 +12,7 @@ from twisted.internet import error
 from balancebeam.api import Timeouts
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import OperatorState, Retries, ServerSettings, Waiting
+from balancebeam.core.settings import AdminState, RetrySettings, ServerSettings, QueueSettings
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
@@ -198,7 +198,7 @@ class MaxInFlightTests(BalancerTestCase):
         self.assertIn(b"200 OK", clients[-1].received())
 
     def test_a_bound_on_how_many_wait(self) -> None:
-        balancer, (server,) = self.full(waiting=Waiting(limit=2))
+        balancer, (server,) = self.full(queue=QueueSettings(limit=2))
         clients = [balancer.client() for _ in range(3)]
         for client in clients:
             client.send(GET)
@@ -208,7 +208,7 @@ class MaxInFlightTests(BalancerTestCase):
             server.send(OK)
 
     def test_a_bound_on_how_long(self) -> None:
-        balancer, (server,) = self.full(waiting=Waiting(timeout=3))
+        balancer, (server,) = self.full(queue=QueueSettings(timeout=3))
         early, late = balancer.client(), balancer.client()
         early.send(GET)
         balancer.advance(2)
@@ -262,12 +262,12 @@ class MaxInFlightTests(BalancerTestCase):
     def test_a_server_that_comes_back_serves_who_waits(self) -> None:
         balancer, peers = self.full(2)
         health = balancer.service.resource.health
-        health.set_operator_state(balancer.servers[1], OperatorState.DRAIN)
+        health.set_operator_state(balancer.servers[1], AdminState.DRAIN)
         peers[1].send(OK)
         client = balancer.client()
         client.send(GET)
         self.assertEqual(self.waiting(balancer), 1)
-        health.set_operator_state(balancer.servers[1], OperatorState.READY)
+        health.set_operator_state(balancer.servers[1], AdminState.READY)
         balancer.advance(1.5)
         self.assertEqual(self.waiting(balancer), 0)
         balancer.accept().send(OK)
@@ -354,7 +354,7 @@ class MaxInFlightTests(BalancerTestCase):
         self.assertIn(b"200 OK", third.received())
 
     def test_all_who_wait_and_the_end_of_the_pool(self) -> None:
-        balancer, (server,) = self.full(waiting=Waiting(limit=2000))
+        balancer, (server,) = self.full(queue=QueueSettings(limit=2000))
         for _ in range(1500):
             balancer.client().send(GET)
         self.assertEqual(self.waiting(balancer), 1500)
@@ -381,7 +381,7 @@ class RetryLimitTests(BalancerTestCase):
 
     def test_as_many_servers_as_are_allowed(self) -> None:
         for attempts in (1, 2, 5):
-            balancer = self.balancer(servers=6, retries=Retries(attempts))
+            balancer = self.balancer(servers=6, retries=RetrySettings(attempts))
             client = balancer.client()
             client.send(GET)
             while balancer.connectors[-1].state == "connecting":
@@ -392,7 +392,7 @@ class RetryLimitTests(BalancerTestCase):
 
     def test_each_server_once(self) -> None:
         for name in ALGORITHMS:
-            balancer = self.balancer(servers=3, algorithm=name, retries=Retries(9))
+            balancer = self.balancer(servers=3, algorithm=name, retries=RetrySettings(9))
             for _ in range(3):
                 before = len(balancer.connectors)
                 client = balancer.client()
@@ -459,7 +459,7 @@ class InFlightPropertyTests(BalancerTestCase):
             algorithm=algorithm,
             slow_start=slow_start,
             timeouts=Timeouts(upstream=4, idle=8),
-            waiting=Waiting(limit=3, timeout=2),
+            queue=QueueSettings(limit=3, timeout=2),
         )
         for number in range(1, 4):
             balancer.service.directory.add(
@@ -498,7 +498,7 @@ class InFlightPropertyTests(BalancerTestCase):
             balancer.advance(chance.choice((0.3, 1, 5, 30)))
         elif event == "o":
             balancer.service.resource.health.set_operator_state(
-                chance.choice(balancer.servers), chance.choice(list(OperatorState))
+                chance.choice(balancer.servers), chance.choice(list(AdminState))
             )
         elif event == "w":
             health = balancer.service.resource.health

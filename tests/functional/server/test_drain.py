@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
     AdminSettings,
     FrontendSettings,
@@ -172,7 +172,7 @@ class DrainTests(SynchronousTestCase):
         service = self.balancer.service
         self.balancer.client()
         self.drain()
-        failure = self.assertRaises(StartError, service.reload)
+        failure = self.assertRaises(StartupError, service.reload)
         self.assertIn("it is stopping", str(failure))
         self.assertEqual((service.reloads, service.reloads_failed), (0, 1))
         self.flushLoggedErrors()

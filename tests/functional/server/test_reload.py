@@ -14,20 +14,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import (
-    ActiveChecks,
+    HealthCheckSettings,
     FrontendSettings,
     FrontendTimeouts,
     LimitSettings,
-    OperatorState,
-    Origin,
-    PassiveChecks,
+    AdminState,
+    ServerSource,
+    OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
-    Retries,
+    RetrySettings,
     RouteSettings,
     ServerSettings,
     Settings,
-    Waiting,
+    QueueSettings,
 )
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
@@ -108,7 +108,7 @@ class UnchangedSettingsTests(ReloadTestCase):
     def test_is_touched(self) -> None:
         limits = (LimitSettings(2, 60.0, "fixed-window"),)
         settings = evolve(
-            with_pool(active=ActiveChecks(), servers=(server(1), server(2))),
+            with_pool(active=HealthCheckSettings(), servers=(server(1), server(2))),
             frontends=(evolve(WEB, limits=limits),),
         )
         self.begin(settings)
@@ -149,7 +149,7 @@ class UnchangedSettingsTests(ReloadTestCase):
                 evolve(WEB, name="third", pool="third"),
             ),
             (
-                PoolSettings("else", (server(3),), active=ActiveChecks(path=None)),
+                PoolSettings("else", (server(3),), active=HealthCheckSettings(path=None)),
                 PoolSettings("third", (server(4),), algorithm="least-connections"),
             ),
         )
@@ -204,14 +204,14 @@ class ServerReloadTests(ReloadTestCase):
         health = self.service.first_pool.health
         (one,) = self.balancer.servers
         health.set_weight(one, 7)
-        health.set_operator_state(one, OperatorState.DRAIN)
-        registered = self.service.directory.add(server(9, weight=3), Origin.REGISTERED)
+        health.set_operator_state(one, AdminState.DRAIN)
+        registered = self.service.directory.add(server(9, weight=3), ServerSource.REGISTERED)
         self.apply(with_pool(servers=(server(1, max_in_flight=3), server(2))))
-        self.assertEqual((one.weight, one.operator), (7, OperatorState.DRAIN))
+        self.assertEqual((one.weight, one.operator), (7, AdminState.DRAIN))
         self.assertEqual(one.max_in_flight, 3)
         self.assertIn(registered, self.balancer.servers)
         self.apply(with_pool(servers=(server(1, weight=4), server(2))))
-        self.assertEqual((one.weight, one.operator), (4, OperatorState.DRAIN))
+        self.assertEqual((one.weight, one.operator), (4, AdminState.DRAIN))
 
     def test_who_was_removed_by_the_operator_stays_away(self) -> None:
         both = with_pool(servers=(server(1), server(2)))
@@ -291,7 +291,7 @@ class PoolReloadTests(ReloadTestCase):
         self.assertEqual([one.in_flight for one in self.balancer.servers], [2, 2])
 
     def test_errors_are_counted_no_more_by_one_that_left(self) -> None:
-        passive = PassiveChecks(error_ratio=0.5, least_answers=1)
+        passive = OutlierDetectionSettings(error_ratio=0.5, min_requests=1)
         self.begin(with_pool(passive=passive))
         client = self.asking()
         end = self.balancer.accept()
@@ -300,7 +300,7 @@ class PoolReloadTests(ReloadTestCase):
         self.assertIn(b"500 Oh", client.received())
 
     def test_errors_are_counted_over_the_new_time(self) -> None:
-        passive = PassiveChecks(error_ratio=0.5, window=10.0)
+        passive = OutlierDetectionSettings(error_ratio=0.5, window=10.0)
         self.begin(with_pool(passive=passive))
         self.apply(with_pool(passive=evolve(passive, window=20.0)))
         counts = self.balancer.servers[0].answers
@@ -316,20 +316,20 @@ class PoolReloadTests(ReloadTestCase):
         self.apply(
             with_pool(
                 servers=(server(1), server(2)),
-                passive=PassiveChecks(failures=5, cooldown=1.0),
-                retries=Retries(1),
+                passive=OutlierDetectionSettings(failures=5, cooldown=1.0),
+                retries=RetrySettings(1),
             )
         )
         self.assertTrue(first.avoided)
         self.assertEqual(first.failures, 1)
 
     def test_without_checks_nobody_is_down_for_them(self) -> None:
-        self.begin(with_pool(active=ActiveChecks(fall=1)))
+        self.begin(with_pool(active=HealthCheckSettings(fall=1)))
         pool = self.service.first_pool
         (one,) = self.balancer.servers
         pool.health.checked(one, False, "it is on fire")
         self.assertEqual(one.state, "down")
-        self.apply(with_pool(active=ActiveChecks(fall=1, interval=5.0)))
+        self.apply(with_pool(active=HealthCheckSettings(fall=1, interval=5.0)))
         self.assertEqual(one.state, "down")
         self.apply(SETTINGS)
         self.assertEqual(one.state, "up")
@@ -355,7 +355,7 @@ class PoolReloadTests(ReloadTestCase):
         self.begin(with_pool(servers=one))
         self.asking()
         second = self.asking()
-        self.apply(with_pool(servers=one, waiting=Waiting(limit=0, timeout=1.0)))
+        self.apply(with_pool(servers=one, queue=QueueSettings(limit=0, timeout=1.0)))
         third = self.asking()
         self.assertIn(b" 503 ", third.received())
         self.pass_time(2)
@@ -365,8 +365,8 @@ class PoolReloadTests(ReloadTestCase):
         self.begin(with_pool(slow_start=100.0))
         (one,) = self.balancer.servers
         health = self.service.first_pool.health
-        health.set_operator_state(one, OperatorState.MAINTENANCE)
-        health.set_operator_state(one, OperatorState.READY)
+        health.set_operator_state(one, AdminState.MAINTENANCE)
+        health.set_operator_state(one, AdminState.READY)
         self.pass_time(1)
         self.assertLess(one.share, 1.0)
         self.apply(SETTINGS)
@@ -440,13 +440,13 @@ class RouteReloadTests(ReloadTestCase):
     def test_another_mode(self) -> None:
         tunnel, flying = self.tunnel(), self.asking()
         health = self.service.first_pool.health
-        self.service.directory.add(server(9), Origin.REGISTERED)
+        self.service.directory.add(server(9), ServerSource.REGISTERED)
         health.set_weight(self.balancer.servers[0], 5)
-        health.set_operator_state(self.balancer.servers[1], OperatorState.DRAIN)
+        health.set_operator_state(self.balancer.servers[1], AdminState.DRAIN)
         self.apply(with_frontend(mode="tcp"))
         one, registered = self.balancer.servers
-        self.assertEqual((one.weight, registered.operator), (5, OperatorState.DRAIN))
-        self.assertIs(registered.origin, Origin.REGISTERED)
+        self.assertEqual((one.weight, registered.operator), (5, AdminState.DRAIN))
+        self.assertIs(registered.origin, ServerSource.REGISTERED)
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", flying.received())
         link = self.balancer.client()
@@ -576,10 +576,10 @@ POOL = st.builds(
     algorithm=st.sampled_from(sorted(ALGORITHMS)),
     timeouts=st.sampled_from([PoolTimeouts(), PoolTimeouts(1.0, 2.0)]),
     passive=st.sampled_from(
-        [PassiveChecks(), PassiveChecks(cooldown=0), PassiveChecks(2, 5.0, 0.5, 5.0, 1)]
+        [OutlierDetectionSettings(), OutlierDetectionSettings(cooldown=0), OutlierDetectionSettings(2, 5.0, 0.5, 5.0, 1)]
     ),
-    retries=st.sampled_from([Retries(), Retries(1, 0.0)]),
-    waiting=st.sampled_from([Waiting(), Waiting(1, 1.0)]),
+    retries=st.sampled_from([RetrySettings(), RetrySettings(1, 0.0)]),
+    queue=st.sampled_from([QueueSettings(), QueueSettings(1, 1.0)]),
     slow_start=st.sampled_from([0.0, 5.0]),
     limits=st.sampled_from([(), (LimitSettings(3, algorithm="concurrent"),)]),
 )

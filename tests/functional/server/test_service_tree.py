@@ -13,9 +13,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from balancebeam.api import simple_settings
+from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import EndpointAddress, TcpAddress, UnixAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import ServerSettings
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.proxy.client_address import TrustedProxies
@@ -36,7 +36,7 @@ class ServiceTreeTests(SynchronousTestCase):
     """What there is, under which name."""
 
     def test_children(self) -> None:
-        balancer = BalancerService(simple_settings(ONE), Clock(), random.Random(1))
+        balancer = BalancerService(single_pool_settings(ONE), Clock(), random.Random(1))
         for name in ("selector", "health", "limiter", "pool", "frontend:web"):
             verifyObject(IService, balancer.getServiceNamed(name))
         self.assertIsInstance(balancer.resource, BalancerResource)
@@ -44,15 +44,15 @@ class ServiceTreeTests(SynchronousTestCase):
 
     def test_making_touches_nothing(self) -> None:
         clock = Clock()
-        BalancerService(simple_settings(ONE), clock, random.Random(1))
+        BalancerService(single_pool_settings(ONE), clock, random.Random(1))
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_defaults(self) -> None:
-        self.assertIsInstance(make_balancer(simple_settings(ONE)), BalancerService)
+        self.assertIsInstance(make_balancer(single_pool_settings(ONE)), BalancerService)
 
     def test_bad_endpoint(self) -> None:
-        settings = simple_settings(ONE, bind=(EndpointAddress("tcp:http:colour=red"),))
-        error = self.assertRaises(StartError, BalancerService, settings, Clock(), random.Random(1))
+        settings = single_pool_settings(ONE, bind=(EndpointAddress("tcp:http:colour=red"),))
+        error = self.assertRaises(StartupError, BalancerService, settings, Clock(), random.Random(1))
         self.assertIn("--bind", str(error))
         self.assertEqual(error.code, str(error))
 
@@ -319,12 +319,12 @@ class TrustedProxiesTests(SynchronousTestCase):
             ("unknown", False),
         ):
             for _ in range(2):
-                self.assertEqual(trusted.includes(peer), expected, peer)
-        self.assertFalse(TrustedProxies(()).includes("10.1.2.3"))
+                self.assertEqual(trusted.contains(peer), expected, peer)
+        self.assertFalse(TrustedProxies(()).contains("10.1.2.3"))
         self.assertRaises(ValueError, TrustedProxies, ("nonsense",))
 
     def test_memory_is_bounded(self) -> None:
         trusted = TrustedProxies(("10.0.0.0/8",))
         for number in range(10000):
-            trusted.includes(f"10.0.{number // 250}.{number % 250}")
+            trusted.contains(f"10.0.{number // 250}.{number % 250}")
         self.assertLessEqual(len(trusted._networks._known), 4096)

@@ -6,7 +6,7 @@ from typing import Any
 
 from balancebeam.api import Timeouts
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import OperatorState, PassiveChecks, ServerSettings
+from balancebeam.core.settings import AdminState, OutlierDetectionSettings, ServerSettings
 from balancebeam.upstream.server_set import Server
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
@@ -99,7 +99,7 @@ class FailureDetectionTests(BalancerTestCase):
         balancer.accept().send(OK)
 
     def test_failures_in_a_row_when_more_are_asked_for(self) -> None:
-        balancer = self.balancer(passive=PassiveChecks(failures=3))
+        balancer = self.balancer(passive=OutlierDetectionSettings(failures=3))
         client = balancer.client()
         for outcome in "--+---":
             client.send(GET)
@@ -113,7 +113,7 @@ class FailureDetectionTests(BalancerTestCase):
         self.assert_avoided(balancer)
 
     def test_a_cut_answer_after_its_head_is_a_failure_all_the_same(self) -> None:
-        balancer = self.balancer(passive=PassiveChecks(failures=2))
+        balancer = self.balancer(passive=OutlierDetectionSettings(failures=2))
         for expected in (1, 2):
             client = balancer.client()
             client.send(GET)
@@ -339,7 +339,7 @@ class ErrorRateTests(BalancerTestCase):
         self.assertEqual(self.avoided(balancer), "")
 
     def test_when_they_are_too_many(self) -> None:
-        balancer = self.balancer(servers=4, passive=PassiveChecks(error_ratio=0.5))
+        balancer = self.balancer(servers=4, passive=OutlierDetectionSettings(error_ratio=0.5))
         for _ in range(4 * 19):
             self.ask(balancer, "2")
         self.assertEqual(self.avoided(balancer), "")
@@ -349,13 +349,13 @@ class ErrorRateTests(BalancerTestCase):
         self.assertIn("100% of its answers were errors", balancer.servers[1].why)
 
     def test_no_more_than_a_share_of_all(self) -> None:
-        balancer = self.balancer(servers=4, passive=PassiveChecks(error_ratio=0.5))
+        balancer = self.balancer(servers=4, passive=OutlierDetectionSettings(error_ratio=0.5))
         for _ in range(400):
             self.ask(balancer, "1234")
         self.assertEqual(len(self.avoided(balancer)), 2)
 
     def test_an_error_of_a_server_that_is_out_does_not_bring_it_back(self) -> None:
-        checks = PassiveChecks(failures=3, error_ratio=0.5, least_answers=4)
+        checks = OutlierDetectionSettings(failures=3, error_ratio=0.5, min_requests=4)
         balancer = self.balancer(servers=2, passive=checks)
         for _ in range(8):
             self.ask(balancer, "1")
@@ -374,7 +374,7 @@ class ErrorRateTests(BalancerTestCase):
         self.assertTrue(server.available)
 
     def test_it_comes_back_when_its_answers_are_good(self) -> None:
-        checks = PassiveChecks(error_ratio=0.5, cooldown=5)
+        checks = OutlierDetectionSettings(error_ratio=0.5, cooldown=5)
         balancer = self.balancer(servers=2, passive=checks)
         for _ in range(60):
             self.ask(balancer, "1")
@@ -407,11 +407,11 @@ class AdminStateTests(BalancerTestCase):
                 connector.refuse()
         return found
 
-    def set(self, server: Server, balancer: MemoryBalancer, state: OperatorState) -> None:
+    def set(self, server: Server, balancer: MemoryBalancer, state: AdminState) -> None:
         balancer.service.resource.health.set_operator_state(server, state)
 
     def test_drained_and_maintained_servers_get_nothing_new(self) -> None:
-        for state, word in ((OperatorState.DRAIN, "draining"), (OperatorState.MAINTENANCE,) * 2):
+        for state, word in ((AdminState.DRAIN, "draining"), (AdminState.MAINTENANCE,) * 2):
             balancer = self.balancer(servers=2)
             client = balancer.client()
             client.send(GET)
@@ -424,7 +424,7 @@ class AdminStateTests(BalancerTestCase):
             first.send(OK)
             self.assertIn(b"200 OK", client.received())
             self.assertTrue(first.transport.closing)
-            self.set(server, balancer, OperatorState.READY)
+            self.set(server, balancer, AdminState.READY)
             self.assertEqual(server.state, "up")
             self.assertIn("10.0.0.1:80", self.asked(balancer, 2))
 
@@ -434,12 +434,12 @@ class AdminStateTests(BalancerTestCase):
         client.send(GET)
         server = balancer.accept()
         server.send(OK)
-        self.set(balancer.servers[0], balancer, OperatorState.DRAIN)
+        self.set(balancer.servers[0], balancer, AdminState.DRAIN)
         self.assertTrue(server.transport.closing)
 
     def test_a_pool_may_be_emptied(self) -> None:
         balancer = self.balancer()
-        self.set(balancer.servers[0], balancer, OperatorState.DRAIN)
+        self.set(balancer.servers[0], balancer, AdminState.DRAIN)
         client = balancer.client()
         client.send(GET)
         self.assert_error(client.received(), 503)
@@ -449,7 +449,7 @@ class AdminStateTests(BalancerTestCase):
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
-        self.set(balancer.servers[1], balancer, OperatorState.DRAIN)
+        self.set(balancer.servers[1], balancer, AdminState.DRAIN)
         balancer.connectors[0].refuse()
         self.assert_error(client.received(), 502)
         self.assertEqual(len(balancer.connectors), 1)
@@ -470,8 +470,8 @@ class AdminStateTests(BalancerTestCase):
         client.send(GET)
         balancer.connectors[-1].refuse()
         self.assertTrue(server.avoided)
-        self.set(server, balancer, OperatorState.MAINTENANCE)
-        self.set(server, balancer, OperatorState.READY)
+        self.set(server, balancer, AdminState.MAINTENANCE)
+        self.set(server, balancer, AdminState.READY)
         self.assertFalse(server.avoided)
         self.assertEqual(server.cooldown, 0)
 

@@ -215,8 +215,8 @@ class TerminalTests(SynchronousTestCase):
         self.assertEqual(lines[2], f"    {reason}")
         self.assertTrue(lines[3].startswith("app   10.0.0.2:80"))
         # And where it fits, it does not.
-        one_line = status_table([server_of(state="down", reason=reason)], 0, Terminal(160))
-        self.assertEqual(len(one_line.splitlines()), 2)
+        escape_control = status_table([server_of(state="down", reason=reason)], 0, Terminal(160))
+        self.assertEqual(len(escape_control.splitlines()), 2)
 
     def test_long_texts_are_folded_and_nothing_is_lost(self) -> None:
         path = "unix:/" + "abcdefghi/" * 10

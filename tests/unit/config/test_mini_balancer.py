@@ -9,9 +9,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.config.toml_file import read_file
+from balancebeam.config.toml_file import load_file
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import ServerSettings
 from balancebeam.tap import Options
 from tests.helpers.memory import flatten_settings
@@ -40,7 +40,7 @@ class MiniBalancerTests(SynchronousTestCase):
     def read(self, text: str | bytes) -> tuple[Any, list[str]]:
         with open(self.path, "wb") as file:
             file.write(text.encode() if isinstance(text, str) else text)
-        settings, problems = read_file(self.path)
+        settings, problems = load_file(self.path)
         return flatten_settings(settings) if settings.frontends else None, problems
 
     def test_the_file_of_s3(self) -> None:
@@ -98,7 +98,7 @@ class MiniBalancerTests(SynchronousTestCase):
     def test_what_cannot_be_read(self) -> None:
         _, (problem,) = self.read(b"\xff")
         self.assertEqual(problem, f"{self.path}: cannot be read: it is not UTF-8")
-        _, (problem,) = read_file("/nonexistent")
+        _, (problem,) = load_file("/nonexistent")
         self.assertIn("No such file", problem)
 
     def test_the_option(self) -> None:
@@ -123,5 +123,5 @@ class MiniBalancerTests(SynchronousTestCase):
 
     def test_mistakes_end_the_program(self) -> None:
         self.read("nonsense")
-        error = self.assertRaises(StartError, Options().parseOptions, ["-c", self.path])
+        error = self.assertRaises(StartupError, Options().parseOptions, ["-c", self.path])
         self.assertIn(self.path, str(error))

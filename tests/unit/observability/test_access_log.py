@@ -21,11 +21,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from balancebeam.api import simple_settings
+from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
-    Forwarding,
+    ForwardingSettings,
     FrontendSettings,
     LimitSettings,
     ServerSettings,
@@ -35,7 +35,7 @@ from balancebeam.downstream.tcp.session import ClientRelay
 from balancebeam.observability.access_log import AccessLog
 from balancebeam.observability.access_log_formats import line_maker, local_time, utc_time
 from balancebeam.observability.log_file import LogFile
-from balancebeam.protocols.http1.request_rules import NO_EXTRAS, RequestHead
+from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 from tests.helpers.processes import (
     ScriptedServer,
@@ -63,7 +63,7 @@ COMBINED = re.compile(
 
 def settings(servers: int = 1, **frontend: Any) -> Settings:
     listed = [ServerSettings(TcpAddress(f"10.0.0.{number + 1}", 80)) for number in range(servers)]
-    made = simple_settings(tuple(listed), bind=())
+    made = single_pool_settings(tuple(listed), bind=())
     return evolve(made, frontends=(evolve(made.frontends[0], **frontend),))
 
 
@@ -152,7 +152,7 @@ class HttpAccessLogTests(AccessLogTestCase):
         self.assertEqual((said["target"], said["status"]), ("/a", 400))
 
     def test_json(self) -> None:
-        balancer = self.make(forwarding=Forwarding(request_id="make"))
+        balancer = self.make(forwarding=ForwardingSettings(request_id="make"))
         client = balancer.client()
         client.send(BROWSER)
         server = balancer.accept()
@@ -330,7 +330,7 @@ def request(**changes: Any) -> SimpleNamespace:
     """What a door hands over, with whatever in it."""
     method, target, fields = (changes.pop(name, b"") for name in ("method", "target", "fields"))
     wire = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, fields)
-    head = RequestHead(method, target, 1, changes.pop("host", None), wire, 0, True, NO_EXTRAS)
+    head = RequestHead(method, target, 1, changes.pop("host", None), wire, 0, True, NO_RARE_FIELDS)
     server = SimpleNamespace(name="10.0.0.1:80")
     said = {
         "dispatcher": SimpleNamespace(pool_name="app"),
@@ -471,7 +471,7 @@ class AccessLogReloadTests(AccessLogTestCase):
         balancer = self.make("combined")
         observer = balancer.service.frontend.site.observer
         below = str(self.path / "below")
-        error = self.assertRaises(StartError, self.apply, balancer, access_log=below)
+        error = self.assertRaises(StartupError, self.apply, balancer, access_log=below)
         self.assertIn(f"--access-log {below}: not a directory", str(error))
         self.assertEqual(balancer.service.settings.frontends[0].access_log, str(self.path))
         self.assertIs(balancer.service.frontend.site.observer, observer)
@@ -490,10 +490,10 @@ class AccessLogReloadTests(AccessLogTestCase):
         self.patch(LogFile, "open", open_file)
 
         def refuse(*addresses: Any) -> None:
-            raise StartError("taken")
+            raise StartupError("taken")
 
         self.patch(balancer.service.listeners, "open", refuse)
-        self.assertRaises(StartError, self.apply, balancer, access_log=other)
+        self.assertRaises(StartupError, self.apply, balancer, access_log=other)
         self.assertEqual([(file.path, file.is_open) for file in opened], [(other, False)])
         self.get(balancer)
         self.assertEqual(len(self.lines(balancer)), 1)
@@ -547,7 +547,7 @@ class AccessLogReloadTests(AccessLogTestCase):
 
     def test_start_refused(self) -> None:
         error = self.assertRaises(
-            StartError, MemoryBalancer.from_settings, settings(access_log="/nowhere/at/all")
+            StartupError, MemoryBalancer.from_settings, settings(access_log="/nowhere/at/all")
         )
         self.assertIn("--access-log /nowhere/at/all: no such file or directory", str(error))
 

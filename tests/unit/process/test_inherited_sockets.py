@@ -18,8 +18,8 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.core.addresses import EndpointAddress, ProxiedAddress, TcpAddress, UnixAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.addresses import EndpointAddress, ProxyProtocolAddress, TcpAddress, UnixAddress
+from balancebeam.core.errors import StartupError
 from balancebeam.process.hot_restart import NewProcess, PidFile, original_command
 from balancebeam.process.inherited_sockets import (
     PARENT_VARIABLE,
@@ -150,7 +150,7 @@ class InheritedSocketTests(SynchronousTestCase):
         service = self.listeners()
         service.use({place: NullFactory()}, service.open([place]))
         port = service.entrances[place].port
-        proxied = ProxiedAddress(place)
+        proxied = ProxyProtocolAddress(place)
         self.assertEqual(service.open([proxied]), {})
         site = NullFactory()
         service.use({proxied: site}, {})
@@ -163,7 +163,7 @@ class InheritedSocketTests(SynchronousTestCase):
             used = TcpAddress("127.0.0.1", taken.getsockname()[1])
             path = UnixAddress("/nowhere/at/all")
             service = self.listeners()
-            error = self.assertRaises(StartError, service.open, [place, used, path])
+            error = self.assertRaises(StartupError, service.open, [place, used, path])
         self.assertEqual(len(error.problems), 2)
         # The one that could be had was let go.
         socket.create_server(("127.0.0.1", place.port)).close()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader, NoClientHello
+from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader, ClientHelloError
 
 LIMIT = 16 * 1024
 
@@ -98,7 +98,7 @@ def outcome(data: bytes, step: int) -> str:
     """What is read, or refused, for comparison."""
     try:
         return repr(read_slowly(data, step))
-    except NoClientHello as error:
+    except ClientHelloError as error:
         return str(error)
 
 
@@ -232,12 +232,12 @@ class MalformedClientHelloTests(SynchronousTestCase):
 
     def refused(self, data: bytes) -> int:
         """After how many octets it is."""
-        self.assertRaises(NoClientHello, read, data)
+        self.assertRaises(ClientHelloError, read, data)
         reader = ClientHelloReader()
         for length in range(1, len(data) + 1):
             try:
                 reader.feed(data[length - 1 : length])
-            except NoClientHello:
+            except ClientHelloError:
                 return length
         raise AssertionError("only refused all at once")
 

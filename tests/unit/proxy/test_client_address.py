@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.admission.access_list import AccessList
-from balancebeam.core.networks import read_network
-from balancebeam.core.settings import Forwarding
-from balancebeam.protocols.http1.forwarded import forwarded, forwarded_for, read_address
-from balancebeam.protocols.http1.request_head import RequestHeads
+from balancebeam.core.networks import parse_network
+from balancebeam.core.settings import ForwardingSettings
+from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for, parse_node
+from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.proxy.client_address import TrustedProxies
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK
@@ -26,7 +26,7 @@ def ask(*lines: str) -> bytes:
 
 def client_of(*lines: str, trusted: tuple[str, ...] = ("10.0.0.0/8", "fd00::/8")) -> str:
     """Who made a request with such lines that `PROXY` sent."""
-    head = RequestHeads().read(ask(*lines)[:-2])
+    head = RequestHeadParser().parse(ask(*lines)[:-2])
     return TrustedProxies(trusted).client_of(PROXY, head)
 
 
@@ -53,11 +53,11 @@ class ForwardedChainTests(SynchronousTestCase):
             ("example.org", None),
             ("\u0661\u0669\u0662.0.2.1", None),
         ):
-            self.assertEqual(read_address(text), address, msg=text)
+            self.assertEqual(parse_node(text), address, msg=text)
 
     def test_x_forwarded_for(self) -> None:
         self.assertEqual(
-            list(forwarded_for(b"nonsense, 192.0.2.1 ,2001:db8::1")),
+            list(iter_x_forwarded_for(b"nonsense, 192.0.2.1 ,2001:db8::1")),
             ["2001:db8::1", "192.0.2.1", None],
         )
 
@@ -81,13 +81,13 @@ class ForwardedChainTests(SynchronousTestCase):
             (b",", [None]),
             (b"for=192.0.2.1, ", [None, "192.0.2.1"]),
         ):
-            self.assertEqual(list(forwarded(value)), expected, msg=repr(value))
+            self.assertEqual(list(iter_forwarded(value)), expected, msg=repr(value))
 
     @settings(max_examples=200, deadline=None)
     @given(st.binary(max_size=60))
     def test_whatever_a_client_invents_stays_on_the_left(self, invented: bytes) -> None:
-        self.assertEqual(next(forwarded_for(invented + b", 192.0.2.1")), "192.0.2.1")
-        self.assertEqual(next(forwarded(invented + b", for=192.0.2.1")), "192.0.2.1")
+        self.assertEqual(next(iter_x_forwarded_for(invented + b", 192.0.2.1")), "192.0.2.1")
+        self.assertEqual(next(iter_forwarded(invented + b", for=192.0.2.1")), "192.0.2.1")
 
 
 class ClientAddressTests(SynchronousTestCase):
@@ -149,18 +149,18 @@ class ClientAddressTests(SynchronousTestCase):
         self.assertEqual(client_of(*lines), CLIENT)
 
     def test_peers_on_unix_sockets(self) -> None:
-        head = RequestHeads().read(ask(f"X-Forwarded-For: {CLIENT}")[:-2])
+        head = RequestHeadParser().parse(ask(f"X-Forwarded-For: {CLIENT}")[:-2])
         trusted = TrustedProxies(("unix:",))
-        self.assertTrue(trusted.includes("unknown"))
-        self.assertFalse(trusted.includes(PROXY))
+        self.assertTrue(trusted.contains("unknown"))
+        self.assertFalse(trusted.contains(PROXY))
         self.assertEqual(trusted.client_of("unknown", head), CLIENT)
-        self.assertFalse(TrustedProxies(("10.0.0.0/8",)).includes("unknown"))
+        self.assertFalse(TrustedProxies(("10.0.0.0/8",)).contains("unknown"))
 
     def test_networks_as_text(self) -> None:
-        self.assertEqual(read_network("10.1.2.3/8"), "10.0.0.0/8")
-        self.assertEqual(read_network("unix:"), "unix:")
+        self.assertEqual(parse_network("10.1.2.3/8"), "10.0.0.0/8")
+        self.assertEqual(parse_network("unix:"), "unix:")
         for wrong in ("", "unix", "10.0.0.0/33", "example.org", "10.0.0.0/8/8"):
-            self.assertRaises(ValueError, read_network, wrong)
+            self.assertRaises(ValueError, parse_network, wrong)
 
 
 class AccessListTests(BalancerTestCase):
@@ -205,7 +205,7 @@ class ForwardedFieldsTests(BalancerTestCase):
     def forwarded(self, *lines: str, trusted: bool = False, **style: object) -> list[bytes]:
         """The lines of a request as a server gets them."""
         balancer = self.balancer(
-            forwarding=Forwarding(**style),  # type: ignore[arg-type]
+            forwarding=ForwardingSettings(**style),  # type: ignore[arg-type]
             trusted_proxies=("192.0.2.1",) if trusted else (),
         )
         balancer.client().send(ask(*lines))
@@ -232,7 +232,7 @@ class ForwardedFieldsTests(BalancerTestCase):
         self.assertEqual([b"Forwarded: " + mine], [n for n in lines if n.startswith(b"Forwarded")])
 
     def test_ipv6_is_quoted(self) -> None:
-        balancer = self.balancer(forwarding=Forwarding(forwarded=True))
+        balancer = self.balancer(forwarding=ForwardingSettings(forwarded=True))
         balancer.client("2001:db8::1").send(GET)
         self.assertIn(b'for="[2001:db8::1]"', balancer.accept().received())
 
@@ -260,7 +260,7 @@ class ForwardedFieldsTests(BalancerTestCase):
         self.assertEqual(len(made), 26)
 
     def test_ids_differ(self) -> None:
-        balancer = self.balancer(forwarding=Forwarding(request_id="make"))
+        balancer = self.balancer(forwarding=ForwardingSettings(request_id="make"))
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.core.ip import pack_client
+from balancebeam.core.ip import pack_address
 from balancebeam.core.settings import LimitSettings
-from balancebeam.core.uri import is_below, normal_path
+from balancebeam.core.uri import has_prefix, canonical_path
 from balancebeam.ratelimit.base import ROUNDING, Limiter
 from balancebeam.ratelimit.concurrency import Concurrent
 from balancebeam.ratelimit.keys import key_maker
@@ -648,7 +648,7 @@ class Request:
 
     @property
     def client_key(self) -> bytes:
-        return pack_client(self.client)
+        return pack_address(self.client)
 
     def field_values(self, name: bytes) -> list[bytes]:
         return [value for field, value in self.fields if field.lower() == name]
@@ -687,7 +687,7 @@ def read_list(text: str) -> list[tuple[str, dict[str, str]]]:
 LIMIT_SETTINGS = st.builds(
     LimitSettings,
     requests=st.sampled_from((1, 2, 4)),
-    per=st.sampled_from((2.0, 8.0, 64.0)),
+    window=st.sampled_from((2.0, 8.0, 64.0)),
     algorithm=st.sampled_from(ALGORITHMS),
     key=st.sampled_from((("client",), ("path:/a", "client"), ("path:/a",), ("host",))),
     dry_run=st.sampled_from((False, False, True)),
@@ -842,7 +842,7 @@ class LimitSetTests(SynchronousTestCase):
             self.assertEqual(
                 [isinstance(one, Refusal) for one in outcomes], [False] * 2 + [True] * 7
             )
-            key = pack_client("192.0.2.1")
+            key = pack_address("192.0.2.1")
             left = {one.settings.requests: one.limiter.remaining(key, 1.0) for one in limits}
             self.assertEqual(left, {4: 2, 2: 0, 8: 6})
 
@@ -1133,15 +1133,15 @@ class PathTests(SynchronousTestCase):
     def test_cases(self) -> None:
         maker = key_maker(["path:/v1"])
         for target in self.BELOW:
-            self.assertTrue(is_below(target, b"/v1"), msg=repr(target))
+            self.assertTrue(has_prefix(target, b"/v1"), msg=repr(target))
             self.assertEqual(maker(Request(target=target)), b"/v1")
         for target in self.NOT_BELOW:
-            self.assertFalse(is_below(target, b"/v1"), msg=repr(target))
+            self.assertFalse(has_prefix(target, b"/v1"), msg=repr(target))
             self.assertIsNone(maker(Request(target=target)))
 
     def test_everything_is_below_the_root(self) -> None:
         for target in (*self.BELOW, *self.NOT_BELOW):
-            self.assertTrue(is_below(target, b"/"), msg=repr(target))
+            self.assertTrue(has_prefix(target, b"/"), msg=repr(target))
             self.assertIsNotNone(key_maker(["path:/"])(Request(target=target)))
 
     def test_a_prefix_may_be_spelled_differently_too(self) -> None:
@@ -1153,7 +1153,7 @@ class PathTests(SynchronousTestCase):
     @often
     @given(st.sampled_from((b"/v1", b"/v1/x", b"/v1/x/y", b"/v10", b"/v2/v1")), st.data())
     def test_any_disguise(self, target: bytes, data: st.DataObject) -> None:
-        expected = is_below(target, b"/v1")
+        expected = has_prefix(target, b"/v1")
         self.assertEqual(expected, target.startswith(b"/v1") and target != b"/v10")
         between = st.sampled_from((b"/", b"/", b"//", b"/./", b"/x/../", b"/%2e/", b"%2F"))
         disguised = b""
@@ -1165,5 +1165,5 @@ class PathTests(SynchronousTestCase):
         disguised += data.draw(st.sampled_from((b"", b"?", b"?/..", b"/.", b"/x/..")))
         # A target begins with a slash.
         disguised = b"/" + disguised[3:] if disguised.startswith(b"%2F") else disguised
-        self.assertEqual(is_below(disguised, b"/v1"), expected, msg=repr(disguised))
-        self.assertEqual(normal_path(disguised), target)
+        self.assertEqual(has_prefix(disguised, b"/v1"), expected, msg=repr(disguised))
+        self.assertEqual(canonical_path(disguised), target)

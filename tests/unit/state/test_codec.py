@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.config.addresses import read_server_address
+from balancebeam.config.addresses import parse_server_address
 from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
-from balancebeam.core.settings import OperatorState
+from balancebeam.core.settings import AdminState
 from balancebeam.state.codec import ServerState, State, decode_state, encode_state
 
 LABEL = st.from_regex(r"[a-z_]([a-z0-9_-]{0,6}[a-z])?", fullmatch=True)
@@ -27,7 +27,7 @@ ADDRESS: st.SearchStrategy[ServerAddress] = st.one_of(
 )
 WEIGHT = st.none() | st.integers(0, 256)
 SERVER = st.builds(
-    ServerState, ADDRESS, WEIGHT, WEIGHT, st.sampled_from(OperatorState), st.booleans()
+    ServerState, ADDRESS, WEIGHT, WEIGHT, st.sampled_from(AdminState), st.booleans()
 )
 POOL = st.lists(SERVER, max_size=4, unique_by=lambda server: server.address).map(tuple)
 STATE = st.builds(State, st.dictionaries(st.text(max_size=8), POOL, max_size=3))
@@ -35,7 +35,7 @@ STATE = st.builds(State, st.dictionaries(st.text(max_size=8), POOL, max_size=3))
 ONE = State(
     {
         "wéb": (
-            ServerState(TcpAddress("10.0.0.1", 80), 3, 1, OperatorState.DRAIN),
+            ServerState(TcpAddress("10.0.0.1", 80), 3, 1, AdminState.DRAIN),
             ServerState(UnixAddress("/run/app"), registered=True),
         ),
         "empty": (),
@@ -109,7 +109,7 @@ class DecodingTests(CodecTestCase):
         )
 
     def test_a_host_that_is_called_unix(self) -> None:
-        address = read_server_address("http://unix:80")
+        address = parse_server_address("http://unix:80")
         state = State({"p": (ServerState(address),)})
         self.assertEqual(decode_state(encode_state(state)), state)
 

@@ -17,10 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseNeverReceived
 from zope.interface import implementer
 
-from balancebeam.api import simple_settings
+from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
 from balancebeam.core.failures import FailureKind, UpstreamFailure
-from balancebeam.core.settings import ActiveChecks, OperatorState, PassiveChecks, ServerSettings
+from balancebeam.core.settings import HealthCheckSettings, AdminState, OutlierDetectionSettings, ServerSettings
 from balancebeam.net.ticker import Ticker
 from balancebeam.server.balancer import BalancerService
 from balancebeam.upstream.health.checker import CheckerService
@@ -76,9 +76,9 @@ class CheckerServiceTests(SynchronousTestCase):
         """A running checker for servers a:1, b:1, ..."""
         for number in range(servers):
             self.directory.add(ServerSettings(TcpAddress(chr(ord("a") + number), 1)))
-        wanted = ActiveChecks(**checks)
+        wanted = HealthCheckSettings(**checks)
         self.health = HealthService(
-            self.directory, self.ticker, PassiveChecks(), ActiveHealth(wanted.fall, wanted.rise)
+            self.directory, self.ticker, OutlierDetectionSettings(), ActiveHealth(wanted.fall, wanted.rise)
         )
         checker = CheckerService(self.probe, wanted, self.directory, self.health, self.clock)
         observer = _Observer(self.observe)
@@ -193,10 +193,10 @@ class CheckerServiceTests(SynchronousTestCase):
         self.checker(interval=1.0)
         self.directory.remove(self.server("a:1"))
         self.directory.add(ServerSettings(TcpAddress("c", 1)))
-        self.health.set_operator_state(self.server("b:1"), OperatorState.MAINTENANCE)
+        self.health.set_operator_state(self.server("b:1"), AdminState.MAINTENANCE)
         self.advance(1.5)
         self.assertEqual([name for _, name in self.probe.asked], ["c:1"])
-        self.health.set_operator_state(self.server("b:1"), OperatorState.DRAIN)
+        self.health.set_operator_state(self.server("b:1"), AdminState.DRAIN)
         self.advance(1)
         self.assertEqual([name for _, name in self.probe.asked], ["c:1", "b:1", "c:1"])
 
@@ -261,9 +261,9 @@ class CheckerServiceTests(SynchronousTestCase):
         self.assertEqual(self.directory.tiers, ((), (), (), ()))
 
     def test_the_time_limit(self) -> None:
-        self.assertEqual(ActiveChecks().patience, 2.0)
-        self.assertEqual(ActiveChecks(interval=1.0).patience, 0.5)
-        self.assertEqual(ActiveChecks(interval=1.0, timeout=3.0).patience, 3.0)
+        self.assertEqual(HealthCheckSettings().effective_timeout, 2.0)
+        self.assertEqual(HealthCheckSettings(interval=1.0).effective_timeout, 0.5)
+        self.assertEqual(HealthCheckSettings(interval=1.0, timeout=3.0).effective_timeout, 3.0)
 
 
 SOMEWHERE = TcpAddress("192.0.2.7", 8080)
@@ -366,18 +366,18 @@ class ProbeTests(SynchronousTestCase):
         self.assertEqual(self.reactor.unixClients[-1][0], "/run/app")
 
     def test_which_probe(self) -> None:
-        self.assertIsInstance(probe_for(ActiveChecks(), self.reactor), HttpProbe)
-        self.assertIsInstance(probe_for(ActiveChecks(path=None), self.reactor), ConnectProbe)
+        self.assertIsInstance(probe_for(HealthCheckSettings(), self.reactor), HttpProbe)
+        self.assertIsInstance(probe_for(HealthCheckSettings(path=None), self.reactor), ConnectProbe)
 
 
 class CheckerServiceTreeTests(SynchronousTestCase):
     """The checker is a service like the others, if it is wanted."""
 
     def names(self, **options: Any) -> set[str | None]:
-        settings = simple_settings((ServerSettings(TcpAddress("a", 1)),), bind=(), **options)
+        settings = single_pool_settings((ServerSettings(TcpAddress("a", 1)),), bind=(), **options)
         balancer = BalancerService(settings, MemoryReactorClock(), random.Random(1))
         return {child.name for child in balancer.first_pool}
 
     def test_only_if_it_is_wanted(self) -> None:
         self.assertNotIn("checker", self.names())
-        self.assertIn("checker", self.names(active=ActiveChecks()))
+        self.assertIn("checker", self.names(active=HealthCheckSettings()))

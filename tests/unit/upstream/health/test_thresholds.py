@@ -117,7 +117,7 @@ class ErrorRateTests(SynchronousTestCase):
         self.assertEqual((counts.answers, counts.errors), (0, 0))
 
     def test_more_than_the_ratio_of_enough_answers(self) -> None:
-        policy, counts = ErrorRatio(0.5, least_answers=4), AnswerCounts(10.0)
+        policy, counts = ErrorRatio(0.5, min_requests=4), AnswerCounts(10.0)
         verdicts = []
         for error in (True, True, True, False, False, False, True, True):
             counts.add(error, 0.0)
@@ -125,11 +125,11 @@ class ErrorRateTests(SynchronousTestCase):
         self.assertEqual(verdicts, [False, False, False, True, True, False, True, True])
 
     def test_how_many_may_be_out(self) -> None:
-        policy = ErrorRatio(0.5, most_ejected=0.5)
+        policy = ErrorRatio(0.5, max_ejected_ratio=0.5)
         for servers, most in ((1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (100, 50)):
             allowed = [policy.may_eject(out, servers) for out in range(servers)]
             self.assertEqual(sum(allowed), most, msg=f"of {servers}")
-        self.assertTrue(ErrorRatio(0.5, most_ejected=0.0).may_eject(0, 10))
+        self.assertTrue(ErrorRatio(0.5, max_ejected_ratio=0.0).may_eject(0, 10))
 
 
 class SlowStartTests(SynchronousTestCase):
