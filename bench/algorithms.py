@@ -23,7 +23,7 @@ from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import ServerSettings
 from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.server_set import Directory, Server
+from balancebeam.upstream.server_set import ServerSet, Server
 from bench import processes
 from bench.__main__ import measure
 from bench.loads import WORKLOADS
@@ -36,11 +36,11 @@ IN_FLIGHT = 64
 def nanoseconds_per_request(name: str, size: int, weighted: bool, requests: int = 50_000) -> float:
     """The time for one request, in nanoseconds: the median of five runs."""
     seeded = random.Random(1)
-    directory = Directory(
+    server_set = ServerSet(
         ServerSettings(TcpAddress(f"10.1.{n >> 8}.{n & 255}", 80), n % 5 + 1 if weighted else 1)
         for n in range(size)
     )
-    selector = SelectorService(lambda: ALGORITHMS[name](seeded), directory)
+    selector = SelectorService(lambda: ALGORITHMS[name](seeded), server_set)
     flying: list[Server] = []
     runs = []
     for _ in range(6):
@@ -48,14 +48,14 @@ def nanoseconds_per_request(name: str, size: int, weighted: bool, requests: int 
         for number in range(requests):
             server = next(iter(selector.candidates(CLIENTS[number % 1000])))[0]
             server.in_flight += 1
-            if server.watched:
-                selector.taken(server, number * 1e-4)
+            if server.tracked:
+                selector.request_started(server, number * 1e-4)
             flying.append(server)
             if len(flying) > IN_FLIGHT:
                 done = flying.pop(number % IN_FLIGHT)
                 done.in_flight -= 1
-                if done.watched:
-                    selector.released(done, 0.001, number * 1e-4)
+                if done.tracked:
+                    selector.request_finished(done, 0.001, number * 1e-4)
         runs.append((time.perf_counter() - begun) / requests * 1e9)
     # The first run is the warm-up.
     return statistics.median(runs[1:])

@@ -23,7 +23,7 @@ from balancebeam.core.settings import (
     Settings,
 )
 from balancebeam.upstream.health.service import HealthService
-from balancebeam.upstream.server_set import Directory, Server
+from balancebeam.upstream.server_set import ServerSet, Server
 
 # What is asked of a server that registers, where the pool says nothing else.
 HEALTH_PATH = "/health"
@@ -39,7 +39,7 @@ class Pool(Interface):
 
     settings: PoolSettings
     mode: str
-    directory: Directory
+    server_set: ServerSet
     health: HealthService
 
 
@@ -164,7 +164,7 @@ class Operator:
     def server(self, pool: Pool, address: str) -> Server:
         """The server of `pool` at `address`. Raises `Mistake`."""
         try:
-            found = pool.directory.find(parse_server_address(address))
+            found = pool.server_set.find(parse_server_address(address))
         except ValueError as error:
             raise Mistake(404, str(error)) from None
         if found is None:
@@ -183,13 +183,13 @@ class Operator:
         if weight is not None:
             pool.health.set_weight(server, weight)
         if state is not None:
-            pool.health.set_operator_state(server, state)
+            pool.health.set_admin_state(server, state)
         self.log.info("the operator changed {server}: {wishes}", server=server.name, wishes=wishes)
         await self.balancer.save()
 
     async def remove(self, pool: Pool, server: Server) -> None:
         """Give `server` nothing more, and forget it when it has nothing left to do."""
-        pool.directory.remove(server)
+        pool.server_set.remove(server)
         self.log.info("the operator removed {server}", server=server.name)
         await self.balancer.save()
 
@@ -216,9 +216,9 @@ class Operator:
             self._asking.discard(asking)
         if self.balancer.pools.get(pool.settings.name) is not pool:
             raise Mistake(404, f"the pool {pool.settings.name} is no more")
-        known = pool.directory.find(wish.address)
+        known = pool.server_set.find(wish.address)
         if known is None:
-            pool.directory.add(candidate, ServerSource.REGISTERED)
+            pool.server_set.add(candidate, ServerSource.REGISTERED)
         else:
             pool.health.set_weight(known, wish.weight)
         self.log.info("{server} has registered", server=str(wish.address))
@@ -232,7 +232,7 @@ class Operator:
         return [
             self.describe(pool, server)
             for pool in self.balancer.pools.values()
-            for server in (*pool.directory.servers, *pool.directory.leaving)
+            for server in (*pool.server_set.servers, *pool.server_set.draining)
         ]
 
     def describe(self, pool: Pool, server: Server) -> dict[str, Any]:
@@ -242,17 +242,17 @@ class Operator:
             "pool": pool.settings.name,
             "address": server.name,
             "weight": server.weight,
-            "state": "draining" if server.removed else server.state,
-            "why": "it was removed" if server.removed else server.why,
-            "since": _time(server.since) if server.since else None,
+            "state": "draining" if server.removed else server.status,
+            "why": "it was removed" if server.removed else server.status_reason,
+            "since": _time(server.status_since) if server.status_since else None,
             "in_flight": server.in_flight,
-            "requests": server.requests,
-            "failures": server.failed,
+            "requests": server.total_requests,
+            "failures": server.failed_requests,
             "backup": server.backup,
-            "origin": server.origin.value,
+            "origin": server.source.value,
             "last_check": None
             if check is None
-            else {"time": _time(check.when), "passed": check.passed, "why": check.why},
+            else {"time": _time(check.checked_at), "passed": check.passed, "why": check.reason},
         }
 
 

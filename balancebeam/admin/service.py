@@ -61,9 +61,9 @@ def asker(reactor: Any) -> Any:
 
     def alive(server: Server, checks: HealthCheckSettings) -> Deferred[str]:
         # Imported here because treq, which this needs, takes its time.
-        from balancebeam.upstream.health.probes import probe_for
+        from balancebeam.upstream.health.probes import build_probe
 
-        asking: Deferred[str] = Deferred.fromCoroutine(probe_for(checks, reactor).ask(server))
+        asking: Deferred[str] = Deferred.fromCoroutine(build_probe(checks, reactor).check(server))
         return asking.addTimeout(checks.effective_timeout, reactor)
 
     return alive

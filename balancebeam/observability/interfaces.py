@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sized
 from typing import Protocol
 
 from balancebeam.ratelimit.limit import Limit
-from balancebeam.upstream.server_set import Directory
+from balancebeam.upstream.server_set import ServerSet
 
 
 class Spine(Protocol):
@@ -34,7 +34,7 @@ class Pool(Protocol):
     """The servers of a pool, in `mode` "http" or "tcp"."""
 
     mode: str
-    directory: Directory
+    server_set: ServerSet
 
     @property
     def dispatcher(self) -> Spine: ...

@@ -30,7 +30,7 @@ def metrics_text(balancer: Balancer) -> str:
             refused.add(count, name, status)
     for name, pool in balancer.pools.items():
         _add_pool(to, name, pool)
-        for server in pool.directory.servers:
+        for server in pool.server_set.servers:
             _add_server(to, name, server)
     _add_limits(to, balancer.limiter)
     for path, file in balancer.access_logs.files.items():
@@ -64,7 +64,7 @@ def _add_balancer(to: Exposition, balancer: Balancer) -> None:
 
 
 def _add_pool(to: Exposition, name: str, pool: Pool) -> None:
-    dispatcher, links, gone = pool.dispatcher, pool.connections, pool.directory.leaving
+    dispatcher, links, gone = pool.dispatcher, pool.connections, pool.server_set.draining
     to.counter(
         "balancebeam_requests_total", "Requests, or TCP connections, that came in.", "pool"
     ).add(dispatcher.requests, name)
@@ -100,23 +100,23 @@ def _add_pool(to: Exposition, name: str, pool: Pool) -> None:
 def _add_server(to: Exposition, pool: str, server: Server) -> None:
     labels, whose = ("pool", "server"), (pool, server.name)
     gauges = (
-        ("up", "Whether the state is up.", server.state == "up"),
+        ("up", "Whether the state is up.", server.status == "up"),
         ("available", "Whether it gets new traffic.", server.available),
         ("weight", "Its weight, as it is now.", server.weight),
         ("in_flight", "Requests, or TCP connections, in progress.", server.in_flight),
-        ("idle_connections", "Connections kept for the next request.", len(server.idle)),
+        ("idle_connections", "Connections kept for the next request.", len(server.idle_connections)),
     )
     for name, text, value in gauges:
         to.gauge(f"balancebeam_server_{name}", text, *labels).add(value, *whose)
     to.counter("balancebeam_server_requests_total", "Requests it was given.", *labels).add(
-        server.requests, *whose
+        server.total_requests, *whose
     )
     to.counter("balancebeam_server_failures_total", "Requests it failed.", *labels).add(
-        server.failed, *whose
+        server.failed_requests, *whose
     )
     states = to.gauge("balancebeam_server_state", "1 for the state it is in.", *labels, "state")
     for state in ("up", "down", "draining", "maintenance"):
-        states.add(server.state == state, *whose, state)
+        states.add(server.status == state, *whose, state)
     check = server.last_check
     if check is not None:
         to.gauge("balancebeam_server_check_passed", "How the last check went.", *labels).add(
@@ -126,7 +126,7 @@ def _add_server(to: Exposition, pool: str, server: Server) -> None:
             "balancebeam_server_check_timestamp_seconds",
             "When it was checked last, in seconds since the epoch.",
             *labels,
-        ).add(check.when, *whose)
+        ).add(check.checked_at, *whose)
 
 
 def _add_limits(to: Exposition, limiter: Limiter) -> None:

@@ -17,7 +17,7 @@ from typing import Protocol as Interface
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from balancebeam.balancing.interfaces import Choice
+from balancebeam.balancing.interfaces import Selection
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import ForwardingSettings, RetrySettings, QueueSettings
 from balancebeam.protocols.http1.local_reply import ALLOWED_METHODS
@@ -31,7 +31,7 @@ from balancebeam.ratelimit.limit import Refusal
 from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.server_set import Server, Tier
+from balancebeam.upstream.server_set import Server, Priority
 
 # Those who wait for one server but not another may be followed by some who do
 # not mind; after so many of them nobody looks further.
@@ -152,7 +152,7 @@ class BalancerResource(ReverseProxyResource):
 
     def _try_next(self, exchange: Exchange) -> None:
         """Give the request to the first candidate that may have it."""
-        busy: list[Choice[Server]] = []
+        busy: list[Selection[Server]] = []
         for choice in exchange.candidates:
             server, reason = choice
             if server in exchange.tried:
@@ -179,11 +179,11 @@ class BalancerResource(ReverseProxyResource):
         exchange.server = server
         exchange.reason = reason
         server.in_flight += 1
-        server.requests += 1
-        if server.watched:
+        server.total_requests += 1
+        if server.tracked:
             self._note_taken(exchange, server)
-        if server.idle:
-            self.pool.take(server).send(exchange)
+        if server.idle_connections:
+            self.pool.acquire(server).send(exchange)
         else:
             self.pool.connect(server, exchange)
 
@@ -193,8 +193,8 @@ class BalancerResource(ReverseProxyResource):
         if server is None:
             # The client has left, and `finished` was told.
             return
-        server.failed += 1
-        self.health.failed(server, exchange, failure)
+        server.failed_requests += 1
+        self.health.request_failed(server, exchange, failure)
         exchange.failure = failure
         if not self.retries.allows(exchange.method, failure, exchange.rewind()):
             self._release(exchange, server)
@@ -215,7 +215,7 @@ class BalancerResource(ReverseProxyResource):
         if len(exchange.tried) < self.retries.attempts and within_budget:
             self.budget.spend()
             self.retried += 1
-            exchange.candidates = self.selector.others(exchange.candidates)
+            exchange.candidates = self.selector.remaining(exchange.candidates)
             self._try_next(exchange)
         else:
             self._give_up(exchange)
@@ -223,19 +223,19 @@ class BalancerResource(ReverseProxyResource):
     def answering(self, exchange: Exchange) -> None:
         """A response has begun, of which more is to come."""
         server = exchange.server
-        if server is not None and server.watched:
+        if server is not None and server.tracked:
             now = exchange.answered_at = self.pool.reactor.seconds()
             if exchange.taken_at is not None:
-                self.selector.answered(server, max(0.0, now - exchange.taken_at), now)
-            self.health.answered(server, exchange, exchange.status)
+                self.selector.response_started(server, max(0.0, now - exchange.taken_at), now)
+            self.health.response_started(server, exchange, exchange.status)
 
     def cut(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         """A response that had begun will never be complete."""
         exchange.failure = failure
         server = exchange.server
         if server is not None:
-            server.failed += 1
-            self.health.failed(server, exchange, failure)
+            server.failed_requests += 1
+            self.health.request_failed(server, exchange, failure)
             self._release(exchange, server)
 
     def finished(self, exchange: Exchange) -> None:
@@ -256,7 +256,7 @@ class BalancerResource(ReverseProxyResource):
         exchange.server = None
         exchange.last_server = server
         server.in_flight -= 1
-        if server.watched:
+        if server.tracked:
             self._note_released(exchange, server)
         if self._waiting_since:
             self._hand_on(server)
@@ -273,8 +273,8 @@ class BalancerResource(ReverseProxyResource):
     def _note_taken(self, exchange: Exchange, server: Server) -> None:
         exchange.taken_at = self.pool.reactor.seconds()
         exchange.answered_at = None
-        self.selector.taken(server, exchange.taken_at)
-        self.health.taken(server, exchange)
+        self.selector.request_started(server, exchange.taken_at)
+        self.health.request_sent(server, exchange)
 
     def _note_released(self, exchange: Exchange, server: Server) -> None:
         now = self.pool.reactor.seconds()
@@ -283,11 +283,11 @@ class BalancerResource(ReverseProxyResource):
             if exchange.answered_at is None:
                 exchange.answered_at = now
                 seconds = max(0.0, now - exchange.taken_at)
-                self.health.answered(server, exchange, exchange.status)
+                self.health.response_started(server, exchange, exchange.status)
             if not exchange.abandoned:
-                self.health.completed(server, exchange)
-        self.health.released(server, exchange)
-        self.selector.released(server, seconds, now)
+                self.health.response_finished(server, exchange)
+        self.health.request_released(server, exchange)
+        self.selector.request_finished(server, seconds, now)
 
     # Requests that wait, because all servers have as many as they may.
 
@@ -316,8 +316,8 @@ class BalancerResource(ReverseProxyResource):
         """Whether `server` may be given a request: it is well, or no other is."""
         if server.available:
             return True
-        tiers = self.selector.directory.tiers
-        return server.wanted and not tiers[Tier.PRIMARY] and not tiers[Tier.BACKUP]
+        tiers = self.selector.server_set.tiers
+        return server.eligible and not tiers[Priority.PRIMARY] and not tiers[Priority.BACKUP]
 
     def _serve_waiting(self) -> None:
         """Look for servers for those who wait, in order."""
@@ -336,7 +336,7 @@ class BalancerResource(ReverseProxyResource):
             else:
                 in_vain += 1
 
-    def _free_server(self, exchange: Exchange) -> Choice[Server] | None:
+    def _free_server(self, exchange: Exchange) -> Selection[Server] | None:
         for server, reason in self.selector.candidates(exchange.client):
             free = server.in_flight < server.max_in_flight and server not in exchange.tried
             if free and self._may_have(server):
@@ -359,4 +359,4 @@ class BalancerResource(ReverseProxyResource):
                     self._give_up(exchange)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} over {self.selector.directory.servers!r}>"
+        return f"<{type(self).__name__} over {self.selector.server_set.servers!r}>"

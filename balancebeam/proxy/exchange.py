@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from balancebeam.admission.admission import Held
-from balancebeam.balancing.interfaces import Choice
+from balancebeam.balancing.interfaces import Selection
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.core.ip import normalize_ip, pack_address
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.rejected import UnreadRequest
-from balancebeam.upstream.connection_pool import Attempt
+from balancebeam.upstream.connection_pool import ConnectAttempt
 from balancebeam.upstream.server_set import Server
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Exchange(ABC):
 
     `pending` is what waits for a connection. `reason` says why `server` has
     the exchange; `tried` are those where it failed, `last_server` is who had it
-    last. If the server is watched,
+    last. If the server is tracked,
     `taken_at` is when it got it and `answered_at` when its answer began, on
     the reactor's clock. `responded` means that an answer has begun, `ended`
     that nothing more will happen, `abandoned` that this is because the
@@ -63,10 +63,10 @@ class Exchange(ABC):
     client: str
     method: bytes
     connection: Any = None
-    attempt: Attempt | None = None
+    attempt: ConnectAttempt | None = None
     server: Server | None = None
     last_server: Server | None = None
-    candidates: Iterator[Choice[Server]] = iter(())
+    candidates: Iterator[Selection[Server]] = iter(())
     tried: tuple[Server, ...] = ()
     reason = ""
     held: Held = ()
@@ -168,7 +168,7 @@ class Exchange(ABC):
             connection.abandon()
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
-            attempt.abandon()
+            attempt.detach()
         self.dispatcher.finished(self)
 
     # Backpressure.

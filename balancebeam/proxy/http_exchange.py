@@ -109,40 +109,40 @@ class MessageExchange(Exchange):
 
     @abstractmethod
     def informational(self, head: ResponseHead) -> None:
-        """See `Asker.informational`."""
+        """See `UpstreamRequest.informational_received`."""
 
     @abstractmethod
     def respond_whole(self, head: ResponseHead, body: bytes) -> None:
-        """See `Asker.respond_whole`."""
+        """See `UpstreamRequest.response_received`."""
 
     @abstractmethod
     def respond(self, head: ResponseHead, length: int) -> None:
-        """See `Asker.respond`."""
+        """See `UpstreamRequest.response_started`."""
 
     @abstractmethod
     def relay(self, data: bytes) -> None:
-        """See `Asker.relay`."""
+        """See `UpstreamRequest.response_data`."""
 
     @abstractmethod
     def flush(self) -> None:
-        """See `Asker.flush`."""
+        """See `UpstreamRequest.flush`."""
 
     @abstractmethod
     def finish(self, content: bytes, trailers: bytes) -> None:
-        """See `Asker.finish`."""
+        """See `UpstreamRequest.response_finished`."""
 
     @abstractmethod
     def cut(self, failure: UpstreamFailure) -> None:
-        """See `Asker.cut`."""
+        """See `UpstreamRequest.response_aborted`."""
 
     @abstractmethod
     def switch(self, head: ResponseHead) -> None:
-        """See `Asker.switch`."""
+        """See `UpstreamRequest.upgraded`."""
 
     @abstractmethod
     def tunnel_data(self, data: bytes) -> None:
-        """See `Asker.tunnel_data`."""
+        """See `UpstreamRequest.tunnel_data`."""
 
     @abstractmethod
     def tunnel_ended(self, clean: bool) -> None:
-        """See `Asker.tunnel_ended`."""
+        """See `UpstreamRequest.tunnel_ended`."""

@@ -9,7 +9,7 @@ names, so that whoever embeds the balancer finds them:
         .getServiceNamed("selector")          says which server is tried first,
         .getServiceNamed("health")            knows which are out, and why,
         .getServiceNamed("checker")           asks how they are, if that is wanted,
-        .getServiceNamed("pool")              has the connections to them
+        .getServiceNamed("connections")       has the connections to them
     balancer.getServiceNamed("limiter")       who is admitted
     balancer.getServiceNamed("listeners")     the listening sockets
     balancer.getServiceNamed("access-logs")   the files of what has ended
@@ -65,9 +65,9 @@ from balancebeam.server.pool import PoolService, Surroundings
 from balancebeam.server.retired import Leaving
 from balancebeam.server.route_tables import Ways
 from balancebeam.state.service import StateService, collect, nothing_to_save, restore
-from balancebeam.upstream.connection_pool import Connect
-from balancebeam.upstream.resolver import Names
-from balancebeam.upstream.server_set import Directory
+from balancebeam.upstream.connection_pool import ConnectFunction
+from balancebeam.upstream.resolver import Resolver
+from balancebeam.upstream.server_set import ServerSet
 
 
 @define
@@ -99,7 +99,7 @@ class BalancerService(service.MultiService):
         settings: Settings,
         reactor: Any,
         random: Random,
-        connect: Connect = transport.connect,
+        connect: ConnectFunction = transport.connect,
         clock: Callable[[], float] | None = None,
         source: Callable[[], Settings] | None = None,
         inherit: Callable[[], Mapping[str, Inherited]] | None = None,
@@ -124,7 +124,7 @@ class BalancerService(service.MultiService):
         self._ways = Ways(self.limiter, self.operator)
         self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
         self._around = Surroundings(
-            reactor, data_reactor, self.ticker, Names(reactor, self.ticker), random, connect
+            reactor, data_reactor, self.ticker, Resolver(reactor, self.ticker), random, connect
         )
         self.listeners = ListenersService(reactor, data_reactor, inherit)
         for frontend in settings.frontends:
@@ -143,9 +143,9 @@ class BalancerService(service.MultiService):
     # What there is.
 
     @property
-    def directory(self) -> Directory:
+    def server_set(self) -> ServerSet:
         """The servers of the first pool."""
-        return self.first_pool.directory
+        return self.first_pool.server_set
 
     @property
     def first_pool(self) -> PoolService:
@@ -276,7 +276,7 @@ class BalancerService(service.MultiService):
         if self.draining or not self.running:
             return "it is stopping" if self.draining else "it is not running"
         for frontend in self.settings.frontends:
-            if not any(self.pools[frontend.pool].directory.tiers):
+            if not any(self.pools[frontend.pool].server_set.tiers):
                 return f"the pool {frontend.pool} has no server to try"
         return ""
 
@@ -409,10 +409,10 @@ class BalancerService(service.MultiService):
 
     def _adopt_demo(self, count: int) -> None:
         if self.demo is None and count:
-            self.demo = DemoService(count, self.directory, self.reactor)
+            self.demo = DemoService(count, self.server_set, self.reactor)
             self.demo.setServiceParent(self)
         elif self.demo is not None and (
-            self.demo.count != count or self.demo.directory is not self.directory
+            self.demo.count != count or self.demo.server_set is not self.server_set
         ):
             self.demo.disownServiceParent()
             self.demo = None

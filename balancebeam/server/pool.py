@@ -14,12 +14,12 @@ from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import HealthCheckSettings, ServerSource, PoolSettings, RetrySettings, ServerSettings
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
-from balancebeam.upstream.connection_pool import Connect, ConnectionPool
+from balancebeam.upstream.connection_pool import ConnectFunction, ConnectionPool
 from balancebeam.upstream.health.service import HealthService
-from balancebeam.upstream.health.thresholds import ActiveHealth
-from balancebeam.upstream.resolver import Names
+from balancebeam.upstream.health.thresholds import CheckThresholds
+from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.server_set import Directory, Server
+from balancebeam.upstream.server_set import ServerSet, Server
 from balancebeam.upstream.tcp_pool import TcpPool
 
 
@@ -30,9 +30,9 @@ class Surroundings:
     reactor: Any
     data_reactor: Any
     ticker: Ticker
-    names: Names
+    names: Resolver
     random: Random
-    connect: Connect
+    connect: ConnectFunction
 
 
 class PoolService(service.MultiService):
@@ -52,9 +52,9 @@ class PoolService(service.MultiService):
         self.mode = mode
         self._around = around
         ticker = around.ticker
-        self.directory = Directory(settings.servers)
-        self.selector = SelectorService(self._make_algorithm, self.directory)
-        self.health = HealthService(self.directory, ticker, *_health(settings))
+        self.server_set = ServerSet(settings.servers)
+        self.selector = SelectorService(self._make_algorithm, self.server_set)
+        self.health = HealthService(self.server_set, ticker, *_health(settings))
         kind = TcpPool if mode == "tcp" else ConnectionPool
         self.connections = kind(
             around.data_reactor,
@@ -62,7 +62,7 @@ class PoolService(service.MultiService):
             settings.timeouts,
             ticker,
             around.connect,
-            self.health.failed,
+            self.health.request_failed,
         )
         self.dispatcher = BalancerResource(
             self.selector, self.health, gate, self.connections, self._retries(), settings.queue
@@ -87,44 +87,44 @@ class PoolService(service.MultiService):
             self._end_checks()
             self._begin_checks()
             if settings.active is None:
-                self.health.forget_checks()
+                self.health.clear_check_results()
         if before.algorithm != settings.algorithm:
-            self.selector.use(self._make_algorithm)
-        for server in self.directory.servers:
-            followed = self.selector.follows_load or server.answers is not None
-            server.watch(followed=followed)
+            self.selector.set_algorithm(self._make_algorithm)
+        for server in self.server_set.servers:
+            load_tracked = self.selector.tracks_load or server.error_rate_window is not None
+            server.track(load_tracked=load_tracked)
 
     def _apply_servers(
         self, before: Sequence[ServerSettings], wanted: Sequence[ServerSettings]
     ) -> None:
-        directory = self.directory
+        server_set = self.server_set
         old = {settings.address: settings for settings in before}
         new = {settings.address: settings for settings in wanted}
-        for server in list(directory.servers):
-            if server.address not in new and server.origin is ServerSource.CONFIGURED:
-                directory.remove(server)
+        for server in list(server_set.servers):
+            if server.address not in new and server.source is ServerSource.CONFIGURED:
+                server_set.remove(server)
         for address, settings in new.items():
-            known = directory.find(address)
+            known = server_set.find(address)
             if settings == old.get(address):
                 # One that is not there was taken out by the operator.
                 continue
             if known is None:
-                directory.add(settings)
+                server_set.add(settings)
             else:
                 self._change(known, old.get(address), settings)
         places = {address: place for place, address in enumerate(new)}
-        directory.sort(lambda server: places.get(server.address, len(places)))
+        server_set.reorder(lambda server: places.get(server.address, len(places)))
 
     def _change(
         self, server: Server, before: ServerSettings | None, settings: ServerSettings
     ) -> None:
         """What the operator has set stays, unless it is just this that has changed."""
-        server.origin = ServerSource.CONFIGURED
+        server.source = ServerSource.CONFIGURED
         server.configure(settings)
         if before is None or before.weight != settings.weight:
             self.health.set_weight(server, settings.weight)
         else:
-            self.directory.changed(server)
+            self.server_set.notify(server)
 
     # Parts.
 
@@ -143,11 +143,11 @@ class PoolService(service.MultiService):
             return
         # Imported here because treq, which checks need, takes its time.
         from balancebeam.upstream.health.checker import CheckerService
-        from balancebeam.upstream.health.probes import probe_for
+        from balancebeam.upstream.health.probes import build_probe
 
         reactor = self._around.reactor
-        probe = probe_for(active, reactor)
-        checker = CheckerService(probe, active, self.directory, self.health, reactor)
+        probe = build_probe(active, reactor)
+        checker = CheckerService(probe, active, self.server_set, self.health, reactor)
         checker.setServiceParent(self)
         self.checker = checker
 
@@ -162,8 +162,8 @@ class PoolService(service.MultiService):
     def drain(self) -> None:
         """Keep nothing that is not in use."""
         self._end_checks()
-        for server in self.directory.servers:
-            server.retire()
+        for server in self.server_set.servers:
+            server.close_idle_connections()
 
     @property
     def busy(self) -> bool:
@@ -174,7 +174,7 @@ class PoolService(service.MultiService):
     def occupied(self) -> bool:
         """Whether anybody waits for an answer."""
         return bool(self.dispatcher.waiting) or any(
-            server.in_flight for server in (*self.directory.servers, *self.directory.leaving)
+            server.in_flight for server in (*self.server_set.servers, *self.server_set.draining)
         )
 
     def dismiss(self) -> None:
@@ -187,7 +187,7 @@ def _health(settings: PoolSettings) -> tuple[Any, ...]:
     checks = settings.active or HealthCheckSettings()
     return (
         settings.passive,
-        ActiveHealth(checks.fall, checks.rise),
+        CheckThresholds(checks.fall, checks.rise),
         settings.slow_start,
         settings.timeouts.upstream,
     )

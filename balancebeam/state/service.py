@@ -62,7 +62,7 @@ def collect(pools: Mapping[str, Pool]) -> State:
     found = {}
     for name, pool in pools.items():
         servers = tuple(
-            _state_of(server) for server in pool.directory.servers if _is_changed(server)
+            _state_of(server) for server in pool.server_set.servers if _is_changed(server)
         )
         if servers:
             found[name] = servers
@@ -81,33 +81,33 @@ def restore(state: State, pools: Mapping[str, Pool], log: Logger) -> None:
 
 
 def _is_changed(server: Server) -> bool:
-    if server.origin is ServerSource.DEMO:
+    if server.source is ServerSource.DEMO:
         return False
-    registered = server.origin is ServerSource.REGISTERED
+    registered = server.source is ServerSource.REGISTERED
     reweighted = server.weight != server.configured_weight
-    return registered or reweighted or server.operator is not AdminState.READY
+    return registered or reweighted or server.admin_state is not AdminState.READY
 
 
 def _state_of(server: Server) -> ServerState:
-    registered = server.origin is ServerSource.REGISTERED
+    registered = server.source is ServerSource.REGISTERED
     reweighted = registered or server.weight != server.configured_weight
     return ServerState(
         address=server.address,
         weight=server.weight if reweighted else None,
         configured_weight=None if registered else server.configured_weight,
-        operator=server.operator,
+        operator=server.admin_state,
         registered=registered,
     )
 
 
 def _restore_server(known: ServerState, pool: Pool) -> None:
-    server = pool.directory.find(known.address)
+    server = pool.server_set.find(known.address)
     if server is None:
         if not known.registered:
             # It has left the file, and its marks with it.
             return
         settings = ServerSettings(known.address, 1 if known.weight is None else known.weight)
-        server = pool.directory.add(settings, ServerSource.REGISTERED)
+        server = pool.server_set.add(settings, ServerSource.REGISTERED)
     elif known.weight is not None and known.configured_weight == server.configured_weight:
         pool.health.set_weight(server, known.weight)
-    pool.health.set_operator_state(server, known.operator)
+    pool.health.set_admin_state(server, known.operator)

@@ -261,7 +261,7 @@ class MemoryBalancer:
     @property
     def servers(self) -> list[Server]:
         """The servers as the balancer knows them."""
-        return self.service.directory.servers
+        return self.service.server_set.servers
 
     def client(self, host: str = "192.0.2.1") -> Peer:
         """A new client."""
@@ -298,7 +298,7 @@ class MemoryBalancer:
         self.finish_closing()
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
         assert all(server.in_flight == 0 for server in self.servers), self.servers
-        assert not any(server.idle for server in self.servers), self.servers
+        assert not any(server.idle_connections for server in self.servers), self.servers
         assert not self.service.frontend.site.channels
         for pool in self.service.pools.values():
             assert not pool.busy, pool.name

@@ -249,7 +249,7 @@ class Http1Channel(Protocol):
     def _abort_request(self, exchange: Http1Exchange, error: RequestError) -> None:
         """The body cannot be read to its end: neither server nor client go on."""
         self.exchange = None
-        responded = exchange.response_started
+        responded = exchange.downstream_response_started
         if not responded:
             # What the client gets, for who keeps count.
             exchange.status = error.status
@@ -360,7 +360,7 @@ class Http1Channel(Protocol):
         self.tunnel_half_closed = True
         exchange = self.exchange
         if exchange is not None and exchange.connection is not None:
-            exchange.connection.end_tunnel()
+            exchange.connection.half_close()
 
     def half_close_client(self) -> None:
         """The server sends no more; the client may still."""
@@ -442,9 +442,9 @@ class Http1Channel(Protocol):
         return self._buffer in (b"", b"\r", CRLF)
 
     @property
-    def response_started(self) -> bool:
+    def downstream_response_started(self) -> bool:
         """Whether the response to the request in progress has begun."""
-        return self.exchange is not None and self.exchange.response_started
+        return self.exchange is not None and self.exchange.downstream_response_started
 
     # Too slow, says the sweep.
 

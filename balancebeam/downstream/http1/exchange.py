@@ -72,7 +72,7 @@ class Http1Exchange(MessageExchange):
         return self.channel.transport
 
     def response_received(self, head: ResponseHead, body: bytes) -> None:
-        self.response_started = True
+        self.downstream_response_started = True
         self.status = head.status
         self.body_bytes_sent = len(body)
         if self.persistent and head.needs_no_added_fields and self.head.minor:
@@ -84,8 +84,8 @@ class Http1Exchange(MessageExchange):
         self.dispatcher.finished(self)
         self.channel.response_finished(self.persistent)
 
-    def response_head_received(self, head: ResponseHead, length: int) -> None:
-        self.response_started = True
+    def response_started(self, head: ResponseHead, length: int) -> None:
+        self.downstream_response_started = True
         self.status = head.status
         if length < 0:
             if self.head.minor:
@@ -189,7 +189,7 @@ class Http1Exchange(MessageExchange):
 
     def send_json(self, status: int, body: bytes, fields: Fields = ()) -> None:
         """Answer with a body of the proxy's own, which is JSON. No other answer has begun."""
-        self.response_started = True
+        self.downstream_response_started = True
         self.status = status
         if not self.head.minor:
             self.persistent = False
@@ -211,7 +211,7 @@ class Http1Exchange(MessageExchange):
     # Tunnels.
 
     def upgraded(self, head: ResponseHead) -> None:
-        self.response_started = True
+        self.downstream_response_started = True
         self.status = 101
         self.dispatcher.answering(self)
         self.channel.transport.write(head.forward_bytes + self._build_head_suffix(head))

@@ -60,7 +60,7 @@ def check_timeouts(
         if (
             channel.half_closed
             and quiet >= HALF_CLOSE_TIMEOUT + interval
-            and not channel.response_started
+            and not channel.downstream_response_started
         ):
             channel.abort()
     elif state == TUNNEL:

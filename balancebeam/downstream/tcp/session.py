@@ -235,7 +235,7 @@ class TcpSession(Exchange):
         """A server has accepted."""
         self._server_relay = server_relay
         self.server_name = server_relay.server.name
-        self.response_started = True
+        self.downstream_response_started = True
         self.dispatcher.answering(self)
         link = self.client_relay
         link.connect_peer(server_relay)

@@ -246,7 +246,7 @@ class QueryTests(ApiTestCase):
 
     def test_the_last_check(self) -> None:
         pool = self.service.pools["api"]
-        pool.health.checked(pool.directory.servers[0], False, "it was refused")
+        pool.health.check_finished(pool.server_set.servers[0], False, "it was refused")
         one = self.one("unix:/run/a%20b.sock", "api")
         self.assertEqual(
             one["last_check"],
@@ -548,10 +548,10 @@ class RegistrationTests(ApiTestCase):
         self.admin.pass_check()
         self.ask("PATCH", f"/upstreams/app/{NEW}", {"state": "drain"})
         self.service.apply(THREE)
-        found = self.service.directory.find(TcpAddress("10.9.9.9", 80))
+        found = self.service.server_set.find(TcpAddress("10.9.9.9", 80))
         assert found is not None
-        self.assertEqual((found.weight, found.operator), (9, AdminState.DRAIN))
-        self.assertEqual(found.origin, ServerSource.REGISTERED)
+        self.assertEqual((found.weight, found.admin_state), (9, AdminState.DRAIN))
+        self.assertEqual(found.source, ServerSource.REGISTERED)
 
 
 WEIGHTS = (

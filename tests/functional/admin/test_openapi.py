@@ -218,7 +218,7 @@ class ResponseSchemaTests(SynchronousTestCase):
         balancer = self.admin.balancer
         balancer.advance(1)
         pool = balancer.service.first_pool
-        pool.health.checked(pool.directory.servers[0], True, "fine")
+        pool.health.check_finished(pool.server_set.servers[0], True, "fine")
         balancer.client().send(GET)
         balancer.connectors[0].refuse()
         for _ in range(2):
@@ -226,10 +226,10 @@ class ResponseSchemaTests(SynchronousTestCase):
                 if "GET" in methods:
                     given = path.format(pool="app", address="10.0.0.1:80")
                     self.see(path, "GET", self.ask("GET", given))
-            pool.directory.add(ServerSettings(pool.directory.servers[0].address), ServerSource.DEMO)
+            pool.server_set.add(ServerSettings(pool.server_set.servers[0].address), ServerSource.DEMO)
         balancer.accept().send(OK)
-        for server in pool.directory.servers[-2:]:
-            pool.directory.remove(server)
+        for server in pool.server_set.servers[-2:]:
+            pool.server_set.remove(server)
 
     def _reloads(self) -> None:
         service = self.admin.balancer.service

@@ -114,9 +114,9 @@ class RegistrationResponseTests(RegistrationTestCase):
             json.loads(reply.body),
             {"status": "success", "data": {"server": "http://10.9.9.9:80", "weight": 5}},
         )
-        names = [one.name for one in self.balancer.service.pools["app"].directory.servers]
+        names = [one.name for one in self.balancer.service.pools["app"].server_set.servers]
         self.assertEqual(names, ["10.0.0.1:80", "10.9.9.9:80"])
-        self.assertEqual(len(self.balancer.service.pools["other"].directory.servers), 1)
+        self.assertEqual(len(self.balancer.service.pools["other"].server_set.servers), 1)
 
     def test_one_that_is_not(self) -> None:
         client = self.send(HERE, self.request())

@@ -90,7 +90,7 @@ class RelayTests(TcpTestCase):
     def test_the_proxy_protocol_on_both_sides(self) -> None:
         balancer = self.balancer(servers=0)
         server = ServerSettings(TcpAddress("10.0.0.1", 80), proxy_protocol=1)
-        balancer.service.directory.add(server)
+        balancer.service.server_set.add(server)
         site = ProxyProtocolFactory(balancer.service.frontend.site)
         peer = Peer(site.buildProtocol(None))
         balancer.peers.append(peer)
@@ -209,7 +209,7 @@ class DisconnectTests(TcpTestCase):
 
     def test_the_operator_empties_the_pool(self) -> None:
         balancer = self.balancer()
-        balancer.service.resource.health.set_operator_state(
+        balancer.service.resource.health.set_admin_state(
             balancer.servers[0], AdminState.MAINTENANCE
         )
         client = balancer.client()
@@ -287,7 +287,7 @@ class TcpPipelineTests(TcpTestCase):
         for _ in range(2):
             balancer.client()
             balancer.accept()
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
         self.assertEqual([server.in_flight for server in balancer.servers], [1, 5])
 
     def test_limits_count_connections(self) -> None:
@@ -310,7 +310,7 @@ class TcpPipelineTests(TcpTestCase):
 
     def test_most_in_flight(self) -> None:
         balancer = self.balancer(servers=0)
-        balancer.service.directory.add(ServerSettings(TcpAddress("10.0.0.1", 1), max_in_flight=1))
+        balancer.service.server_set.add(ServerSettings(TcpAddress("10.0.0.1", 1), max_in_flight=1))
         first = balancer.client()
         second = balancer.client()
         second.send(b"waiting")

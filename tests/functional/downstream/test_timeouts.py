@@ -170,7 +170,7 @@ class UpstreamTimeoutTests(BalancerTestCase):
         server.send(OK)
         balancer.advance(62)
         self.assertTrue(server.transport.closing)
-        self.assertEqual(balancer.servers[0].idle, {})
+        self.assertEqual(balancer.servers[0].idle_connections, {})
 
     def test_connections_that_last_are_watched_by_the_kernel(self) -> None:
         balancer = self.balancer()

@@ -102,7 +102,7 @@ class MetricsTests(SynchronousTestCase):
         client.reset()
         balancer.clock.advance(1)
         server = balancer.servers[0]
-        balancer.service.first_pool.health.checked(server, False, "it was asleep")
+        balancer.service.first_pool.health.check_finished(server, False, "it was asleep")
         found = measured(balancer)
         labels = {"pool": "app", "server": server.name}
         for name, more, value in (
@@ -119,10 +119,10 @@ class MetricsTests(SynchronousTestCase):
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
         balancer.client().send(GET)
-        directory = balancer.service.directory
-        server = directory.servers[0]
-        directory.remove(server)
-        directory.add(balancer.service.settings.pools[0].servers[0])
+        server_set = balancer.service.server_set
+        server = server_set.servers[0]
+        server_set.remove(server)
+        server_set.add(balancer.service.settings.pools[0].servers[0])
         found = measured(balancer)
         labels = {"pool": "app", "server": server.name}
         self.assertEqual(found[key("balancebeam_server_in_flight", **labels)], 0)

@@ -66,7 +66,7 @@ class ConnectFailureTests(BalancerTestCase):
         self.assertEqual(len(balancer.connectors), 2)
         balancer.advance(6.5)
         self.assert_error(client.received(), 504)
-        self.assertIn("it had 5 s", balancer.servers[0].why)
+        self.assertIn("it had 5 s", balancer.servers[0].status_reason)
 
     def test_connection_resets_while_connecting(self) -> None:
         balancer = self.balancer(servers=2)
@@ -79,7 +79,7 @@ class ConnectFailureTests(BalancerTestCase):
 
 
 class CooldownTests(BalancerTestCase):
-    """A server that refuses is avoided for a while."""
+    """A server that refuses is ejected for a while."""
 
     def test_avoided_then_tried_again(self) -> None:
         balancer = self.balancer(servers=2)
@@ -100,9 +100,9 @@ class CooldownTests(BalancerTestCase):
             else:
                 server.send(OK)
         self.assertEqual(str(balancer.connectors[-1].address), "10.0.0.1:80")
-        self.assertEqual(balancer.servers[0].failures, 0)
+        self.assertEqual(balancer.servers[0].consecutive_failures, 0)
         balancer.advance(62)
-        self.assertFalse(balancer.servers[0].watched)
+        self.assertFalse(balancer.servers[0].tracked)
 
     def test_it_doubles_while_the_server_keeps_failing(self) -> None:
         balancer = self.balancer(servers=1)
@@ -147,7 +147,7 @@ class BackupServerTests(BalancerTestCase):
         balancer = self.balancer(servers=0)
         self.assertEqual(balancer.servers, [])
         for server in servers:
-            balancer.service.directory.add(server)
+            balancer.service.server_set.add(server)
         client = balancer.client()
         for _ in range(3):
             client.send(GET)
@@ -226,7 +226,7 @@ class ResponseFailureTests(BalancerTestCase):
         self.assertTrue(again.received().startswith(b"GET / "))
         again.send(OK)
         self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
-        self.assertEqual(balancer.servers[0].failures, 0)
+        self.assertEqual(balancer.servers[0].consecutive_failures, 0)
 
     def test_stale_idle_connection_and_a_post(self) -> None:
         balancer = self.balancer(servers=1)

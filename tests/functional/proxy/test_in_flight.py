@@ -169,7 +169,7 @@ class MaxInFlightTests(BalancerTestCase):
             return super().balancer(servers, **options)
         balancer = super().balancer(0, **options)
         for server in servers:
-            balancer.service.directory.add(server)
+            balancer.service.server_set.add(server)
         return balancer
 
     def waiting(self, balancer: MemoryBalancer) -> int:
@@ -262,12 +262,12 @@ class MaxInFlightTests(BalancerTestCase):
     def test_a_server_that_comes_back_serves_who_waits(self) -> None:
         balancer, peers = self.full(2)
         health = balancer.service.resource.health
-        health.set_operator_state(balancer.servers[1], AdminState.DRAIN)
+        health.set_admin_state(balancer.servers[1], AdminState.DRAIN)
         peers[1].send(OK)
         client = balancer.client()
         client.send(GET)
         self.assertEqual(self.waiting(balancer), 1)
-        health.set_operator_state(balancer.servers[1], AdminState.READY)
+        health.set_admin_state(balancer.servers[1], AdminState.READY)
         balancer.advance(1.5)
         self.assertEqual(self.waiting(balancer), 0)
         balancer.accept().send(OK)
@@ -462,7 +462,7 @@ class InFlightPropertyTests(BalancerTestCase):
             queue=QueueSettings(limit=3, timeout=2),
         )
         for number in range(1, 4):
-            balancer.service.directory.add(
+            balancer.service.server_set.add(
                 ServerSettings(
                     TcpAddress(f"10.0.0.{number}", 80), number, number == 3, max_in_flight=most
                 )
@@ -497,7 +497,7 @@ class InFlightPropertyTests(BalancerTestCase):
         elif event == "t":
             balancer.advance(chance.choice((0.3, 1, 5, 30)))
         elif event == "o":
-            balancer.service.resource.health.set_operator_state(
+            balancer.service.resource.health.set_admin_state(
                 chance.choice(balancer.servers), chance.choice(list(AdminState))
             )
         elif event == "w":
@@ -517,7 +517,7 @@ class InFlightPropertyTests(BalancerTestCase):
             if most is not None:
                 self.assertLessEqual(server.in_flight, most)
             self.assertTrue(server.in_flight >= 0)
-            self.assertLessEqual(len(server.tests), server.in_flight)
+            self.assertLessEqual(len(server.trial_requests), server.in_flight)
         for exchange in dispatcher.waiting:
             self.assertIn(exchange, exchanges)
             self.assertIsNone(exchange.server)

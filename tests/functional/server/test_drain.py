@@ -54,7 +54,7 @@ class DrainTests(SynchronousTestCase):
 
     def answered(self, client: Peer) -> bytes:
         client.send(GET)
-        if not any(server.idle for server in self.balancer.servers):
+        if not any(server.idle_connections for server in self.balancer.servers):
             self.server = self.balancer.accept()
         else:
             client.received()

@@ -113,24 +113,24 @@ class UnchangedSettingsTests(ReloadTestCase):
         )
         self.begin(settings)
         pool, site = self.service.first_pool, self.service.frontend.site
-        checker, servers = pool.checker, list(pool.directory.servers)
+        checker, servers = pool.checker, list(pool.server_set.servers)
         sweeps = list(self.service.ticker._sweeps)
         client = self.asking()
         servers[1].healthy = False
-        pool.directory.changed(servers[1])
-        generation = pool.directory.generation
+        pool.server_set.notify(servers[1])
+        generation = pool.server_set.generation
         for _ in range(100):
             self.apply(evolve(settings))
         self.assertIs(self.service.first_pool, pool)
         self.assertIs(self.service.frontend.site, site)
         self.assertIs(pool.checker, checker)
-        self.assertEqual(pool.directory.servers, servers)
-        self.assertEqual(pool.directory.generation, generation)
+        self.assertEqual(pool.server_set.servers, servers)
+        self.assertEqual(pool.server_set.generation, generation)
         self.assertFalse(servers[1].healthy)
         self.assertEqual(self.service.ticker._sweeps, sweeps)
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", client.received())
-        self.assertEqual(servers[0].requests, 1)
+        self.assertEqual(servers[0].total_requests, 1)
         statuses = [self.ask_again(client) for _ in range(2)]
         self.assertEqual(statuses, [b"200", b"429"])
 
@@ -155,7 +155,7 @@ class UnchangedSettingsTests(ReloadTestCase):
         )
         sweeps = len(self.service.ticker._sweeps)
         services = len(self.service.services)
-        listeners = len(self.service.directory._listeners)
+        listeners = len(self.service.server_set._subscribers)
         for _ in range(100):
             self.apply(other)
             self.apply(SETTINGS)
@@ -163,7 +163,7 @@ class UnchangedSettingsTests(ReloadTestCase):
         self.assertEqual(list(self.service.leaving), [])
         self.assertEqual(len(self.service.ticker._sweeps), sweeps)
         self.assertEqual(len(self.service.services), services)
-        self.assertEqual(len(self.service.directory._listeners), listeners)
+        self.assertEqual(len(self.service.server_set._subscribers), listeners)
         self.assertEqual(len(self.balancer.clock.getDelayedCalls()), 1)
 
 
@@ -204,19 +204,19 @@ class ServerReloadTests(ReloadTestCase):
         health = self.service.first_pool.health
         (one,) = self.balancer.servers
         health.set_weight(one, 7)
-        health.set_operator_state(one, AdminState.DRAIN)
-        registered = self.service.directory.add(server(9, weight=3), ServerSource.REGISTERED)
+        health.set_admin_state(one, AdminState.DRAIN)
+        registered = self.service.server_set.add(server(9, weight=3), ServerSource.REGISTERED)
         self.apply(with_pool(servers=(server(1, max_in_flight=3), server(2))))
-        self.assertEqual((one.weight, one.operator), (7, AdminState.DRAIN))
+        self.assertEqual((one.weight, one.admin_state), (7, AdminState.DRAIN))
         self.assertEqual(one.max_in_flight, 3)
         self.assertIn(registered, self.balancer.servers)
         self.apply(with_pool(servers=(server(1, weight=4), server(2))))
-        self.assertEqual((one.weight, one.operator), (4, AdminState.DRAIN))
+        self.assertEqual((one.weight, one.admin_state), (4, AdminState.DRAIN))
 
     def test_who_was_removed_by_the_operator_stays_away(self) -> None:
         both = with_pool(servers=(server(1), server(2)))
         self.apply(both)
-        self.service.directory.remove(self.balancer.servers[0])
+        self.service.server_set.remove(self.balancer.servers[0])
         self.apply(evolve(both))
         self.assertEqual(len(self.balancer.servers), 1)
         self.apply(with_pool(servers=(server(1, weight=2), server(2))))
@@ -303,7 +303,7 @@ class PoolReloadTests(ReloadTestCase):
         passive = OutlierDetectionSettings(error_ratio=0.5, window=10.0)
         self.begin(with_pool(passive=passive))
         self.apply(with_pool(passive=evolve(passive, window=20.0)))
-        counts = self.balancer.servers[0].answers
+        counts = self.balancer.servers[0].error_rate_window
         assert counts is not None
         self.assertEqual(counts.window, 20.0)
 
@@ -312,7 +312,7 @@ class PoolReloadTests(ReloadTestCase):
         self.asking()
         self.balancer.connectors[0].refuse()
         first = self.balancer.servers[0]
-        self.assertTrue(first.avoided)
+        self.assertTrue(first.ejected)
         self.apply(
             with_pool(
                 servers=(server(1), server(2)),
@@ -320,19 +320,19 @@ class PoolReloadTests(ReloadTestCase):
                 retries=RetrySettings(1),
             )
         )
-        self.assertTrue(first.avoided)
-        self.assertEqual(first.failures, 1)
+        self.assertTrue(first.ejected)
+        self.assertEqual(first.consecutive_failures, 1)
 
     def test_without_checks_nobody_is_down_for_them(self) -> None:
         self.begin(with_pool(active=HealthCheckSettings(fall=1)))
         pool = self.service.first_pool
         (one,) = self.balancer.servers
-        pool.health.checked(one, False, "it is on fire")
-        self.assertEqual(one.state, "down")
+        pool.health.check_finished(one, False, "it is on fire")
+        self.assertEqual(one.status, "down")
         self.apply(with_pool(active=HealthCheckSettings(fall=1, interval=5.0)))
-        self.assertEqual(one.state, "down")
+        self.assertEqual(one.status, "down")
         self.apply(SETTINGS)
-        self.assertEqual(one.state, "up")
+        self.assertEqual(one.status, "up")
         self.assertIsNone(pool.checker)
 
     def test_time_limits_and_how_often_they_are_looked_at(self) -> None:
@@ -365,13 +365,13 @@ class PoolReloadTests(ReloadTestCase):
         self.begin(with_pool(slow_start=100.0))
         (one,) = self.balancer.servers
         health = self.service.first_pool.health
-        health.set_operator_state(one, AdminState.MAINTENANCE)
-        health.set_operator_state(one, AdminState.READY)
+        health.set_admin_state(one, AdminState.MAINTENANCE)
+        health.set_admin_state(one, AdminState.READY)
         self.pass_time(1)
-        self.assertLess(one.share, 1.0)
+        self.assertLess(one.effective_weight, 1.0)
         self.apply(SETTINGS)
         self.pass_time(1)
-        self.assertEqual(one.share, 1.0)
+        self.assertEqual(one.effective_weight, 1.0)
 
 
 class RouteReloadTests(ReloadTestCase):
@@ -440,13 +440,13 @@ class RouteReloadTests(ReloadTestCase):
     def test_another_mode(self) -> None:
         tunnel, flying = self.tunnel(), self.asking()
         health = self.service.first_pool.health
-        self.service.directory.add(server(9), ServerSource.REGISTERED)
+        self.service.server_set.add(server(9), ServerSource.REGISTERED)
         health.set_weight(self.balancer.servers[0], 5)
-        health.set_operator_state(self.balancer.servers[1], AdminState.DRAIN)
+        health.set_admin_state(self.balancer.servers[1], AdminState.DRAIN)
         self.apply(with_frontend(mode="tcp"))
         one, registered = self.balancer.servers
-        self.assertEqual((one.weight, registered.operator), (5, AdminState.DRAIN))
-        self.assertIs(registered.origin, ServerSource.REGISTERED)
+        self.assertEqual((one.weight, registered.admin_state), (5, AdminState.DRAIN))
+        self.assertIs(registered.source, ServerSource.REGISTERED)
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", flying.received())
         link = self.balancer.client()
@@ -642,7 +642,7 @@ class ReloadSimulation:
         service = self.balancer.service
         case.assertEqual(list(service.leaving), [])
         for pool in service.pools.values():
-            for one in pool.directory.servers:
+            for one in pool.server_set.servers:
                 case.assertEqual(one.in_flight, 0)
         for scope in service.limiter.scopes.values():
             for one_limit in scope:

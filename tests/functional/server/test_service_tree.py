@@ -25,8 +25,8 @@ from balancebeam.ratelimit.limit import Refusal
 from balancebeam.routing.route_table import Route, RouteTable
 from balancebeam.server.balancer import BalancerService, make_balancer
 from balancebeam.server.demo import DemoService
-from balancebeam.upstream.resolver import KEPT, Names
-from balancebeam.upstream.server_set import Directory
+from balancebeam.upstream.resolver import CACHE_TTL, Resolver
+from balancebeam.upstream.server_set import ServerSet
 from tests.helpers.memory import GET, OK, MemoryBalancer, head_and_body
 
 ONE = (ServerSettings(TcpAddress("10.0.0.1", 80)),)
@@ -37,7 +37,7 @@ class ServiceTreeTests(SynchronousTestCase):
 
     def test_children(self) -> None:
         balancer = BalancerService(single_pool_settings(ONE), Clock(), random.Random(1))
-        for name in ("selector", "health", "limiter", "pool", "frontend:web"):
+        for name in ("selector", "health", "limiter", "connections", "frontend:web"):
             verifyObject(IService, balancer.getServiceNamed(name))
         self.assertIsInstance(balancer.resource, BalancerResource)
         self.assertTrue(balancer.resource.isLeaf)
@@ -86,14 +86,14 @@ class DemoServerTests(SynchronousTestCase):
 
     def test_they_come_and_go(self) -> None:
         reactor = MemoryReactorClock()
-        directory = Directory(ONE)
-        demo = DemoService(3, directory, reactor)
+        server_set = ServerSet(ONE)
+        demo = DemoService(3, server_set, reactor)
         for _ in range(2):
             demo.startService()
-            self.assertEqual(len(directory.tiers[0]), 4)
+            self.assertEqual(len(server_set.tiers[0]), 4)
             demo.stopService()
-            self.assertEqual([str(server.address) for server in directory.servers], ["10.0.0.1:80"])
-            self.assertEqual(len(directory.tiers[0]), 1)
+            self.assertEqual([str(server.address) for server in server_set.servers], ["10.0.0.1:80"])
+            self.assertEqual(len(server_set.tiers[0]), 1)
         self.assertEqual(len(reactor.tcpServers), 6)
 
 
@@ -182,23 +182,23 @@ class ResolverTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.resolver = FakeResolverReactor()
         self.ticker = Ticker(self.resolver)
-        self.names = Names(self.resolver, self.ticker)
+        self.names = Resolver(self.resolver, self.ticker)
 
     def test_addresses_need_no_question(self) -> None:
         for address in (TcpAddress("10.0.0.1", 80), TcpAddress("::1", 80), UnixAddress("/x")):
-            self.assertEqual(self.names.find(address), [address])
+            self.assertEqual(self.names.resolve(address), [address])
         self.assertEqual(self.resolver.asked, [])
 
     def test_name(self) -> None:
         address = TcpAddress("app.internal", 80)
-        found: Any = self.names.find(address)
+        found: Any = self.names.resolve(address)
         self.assertNoResult(found)
         self.resolver.answer(IPv6Address("TCP", "::1", 0), IPv4Address("TCP", "10.0.0.1", 0))
         expected = [TcpAddress("::1", 80), TcpAddress("10.0.0.1", 80)]
         self.assertEqual(self.successResultOf(found), expected)
-        self.assertEqual(self.names.find(address), expected)
-        self.ticker.now += KEPT
-        again: Any = self.names.find(address)
+        self.assertEqual(self.names.resolve(address), expected)
+        self.ticker.now += CACHE_TTL
+        again: Any = self.names.resolve(address)
         self.assertNoResult(again)
         self.resolver.answer()
         self.failureResultOf(again, DNSLookupError)
@@ -206,8 +206,8 @@ class ResolverTests(SynchronousTestCase):
     def test_balancing_over_names(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)
-        balancer.service.resource.pool.names = self.names
-        balancer.service.directory.add(ServerSettings(TcpAddress("app.internal", 80)))
+        balancer.service.resource.pool.resolver = self.names
+        balancer.service.server_set.add(ServerSettings(TcpAddress("app.internal", 80)))
         client = balancer.client()
         client.send(GET)
         self.resolver.answer(IPv6Address("TCP", "::1", 0), IPv4Address("TCP", "10.0.0.1", 0))
@@ -219,8 +219,8 @@ class ResolverTests(SynchronousTestCase):
     def test_name_that_is_not_found_out_in_time(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)
-        balancer.service.resource.pool.names = self.names
-        balancer.service.directory.add(ServerSettings(TcpAddress("slow.internal", 80)))
+        balancer.service.resource.pool.resolver = self.names
+        balancer.service.server_set.add(ServerSettings(TcpAddress("slow.internal", 80)))
         clients = [balancer.client() for _ in range(3)]
         for client in clients:
             client.send(GET)
@@ -234,8 +234,8 @@ class ResolverTests(SynchronousTestCase):
 
     def test_stop_while_a_name_is_looked_up(self) -> None:
         balancer = MemoryBalancer(servers=0)
-        balancer.service.resource.pool.names = self.names
-        balancer.service.directory.add(ServerSettings(TcpAddress("slow.internal", 80)))
+        balancer.service.resource.pool.resolver = self.names
+        balancer.service.server_set.add(ServerSettings(TcpAddress("slow.internal", 80)))
         balancer.client().send(GET)
         balancer.stop()
         self.resolver.answer(IPv4Address("TCP", "10.0.0.1", 0))
@@ -244,8 +244,8 @@ class ResolverTests(SynchronousTestCase):
     def test_name_that_is_not_known(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)
-        balancer.service.resource.pool.names = self.names
-        balancer.service.directory.add(ServerSettings(TcpAddress("nobody.internal", 80)))
+        balancer.service.resource.pool.resolver = self.names
+        balancer.service.server_set.add(ServerSettings(TcpAddress("nobody.internal", 80)))
         client = balancer.client()
         client.send(GET)
         self.resolver.answer()

@@ -66,7 +66,7 @@ class PersistenceTestCase(SynchronousTestCase):
         return self.start(wanted)
 
     def server(self, balancer: MemoryBalancer, address: Any, pool: str = "app") -> Server:
-        found = balancer.service.pools[pool].directory.find(address)
+        found = balancer.service.pools[pool].server_set.find(address)
         assert found is not None, address
         return found
 
@@ -78,7 +78,7 @@ class PersistenceTestCase(SynchronousTestCase):
 
     def add(self, balancer: MemoryBalancer, address: Any, weight: int = 1) -> None:
         wanted = ServerSettings(address, weight)
-        balancer.service.directory.add(wanted, ServerSource.REGISTERED)
+        balancer.service.server_set.add(wanted, ServerSource.REGISTERED)
         self.successResultOf(balancer.service.save())
 
     def kept(self) -> dict[str, Any]:
@@ -101,8 +101,8 @@ class PersistenceTests(PersistenceTestCase):
         second = self.restart(BOTH)
         one, two = self.server(second, ONE), self.server(second, TWO)
         self.assertEqual((one.weight, one.configured_weight), (7, 3))
-        self.assertEqual((one.operator, one.state), (AdminState.DRAIN, "draining"))
-        self.assertEqual((two.weight, two.operator), (1, AdminState.MAINTENANCE))
+        self.assertEqual((one.admin_state, one.status), (AdminState.DRAIN, "draining"))
+        self.assertEqual((two.weight, two.admin_state), (1, AdminState.MAINTENANCE))
         self.assertEqual(second.service.unready(), "the pool app has no server to try")
 
     def test_registered_servers(self) -> None:
@@ -112,10 +112,10 @@ class PersistenceTests(PersistenceTestCase):
         self.change(first, NEW, state="drain")
         second = self.restart(BOTH)
         new = self.server(second, NEW)
-        self.assertEqual((new.weight, new.origin), (5, ServerSource.REGISTERED))
-        self.assertEqual(new.operator, AdminState.DRAIN)
+        self.assertEqual((new.weight, new.source), (5, ServerSource.REGISTERED))
+        self.assertEqual(new.admin_state, AdminState.DRAIN)
         unix = self.server(second, UnixAddress("/run/a b\u00e9.sock"))
-        self.assertEqual((unix.weight, unix.operator), (0, AdminState.READY))
+        self.assertEqual((unix.weight, unix.admin_state), (0, AdminState.READY))
         names = [one.name for one in second.servers]
         self.assertEqual(names, [one.name for one in first.servers])
 
@@ -136,10 +136,10 @@ class PersistenceTests(PersistenceTestCase):
 
     def test_demo_servers_are_not_kept(self) -> None:
         first = self.start(BOTH)
-        first.service.directory.add(ServerSettings(NEW), ServerSource.DEMO)
+        first.service.server_set.add(ServerSettings(NEW), ServerSource.DEMO)
         self.change(first, NEW, state="drain", weight=4)
         self.assertEqual(self.kept(), {})
-        first.service.directory.remove(self.server(first, NEW))
+        first.service.server_set.remove(self.server(first, NEW))
 
     def test_no_state(self) -> None:
         first = self.start(BOTH, None)
@@ -165,7 +165,7 @@ class ChangedConfigurationTests(PersistenceTestCase):
         self.change(first, ONE, weight=7, state="drain")
         second = self.restart(settings(ServerSettings(ONE, 4), ServerSettings(TWO)))
         one = self.server(second, ONE)
-        self.assertEqual((one.weight, one.operator), (4, AdminState.DRAIN))
+        self.assertEqual((one.weight, one.admin_state), (4, AdminState.DRAIN))
 
     def test_a_server_that_has_left(self) -> None:
         first = self.start(BOTH)
@@ -175,7 +175,7 @@ class ChangedConfigurationTests(PersistenceTestCase):
 
     def test_a_pool_that_has_left(self) -> None:
         first = self.start(settings(ServerSettings(ONE), more=(PoolSettings("api"),)))
-        first.service.pools["api"].directory.add(ServerSettings(NEW), ServerSource.REGISTERED)
+        first.service.pools["api"].server_set.add(ServerSettings(NEW), ServerSource.REGISTERED)
         first.service.save()
         with capturedLogs() as events:
             second = self.restart(settings(ServerSettings(ONE)))
@@ -189,8 +189,8 @@ class ChangedConfigurationTests(PersistenceTestCase):
         self.change(first, NEW, state="drain")
         second = self.restart(settings(ServerSettings(ONE), ServerSettings(NEW, 2)))
         new = self.server(second, NEW)
-        self.assertEqual((new.weight, new.origin), (2, ServerSource.CONFIGURED))
-        self.assertEqual(new.operator, AdminState.DRAIN)
+        self.assertEqual((new.weight, new.source), (2, ServerSource.CONFIGURED))
+        self.assertEqual(new.admin_state, AdminState.DRAIN)
         self.assertEqual(len(second.servers), 2)
 
     def test_it_does_not_come_back_when_it_has_left_the_file(self) -> None:
@@ -230,7 +230,7 @@ class StateFileTests(PersistenceTestCase):
         self.add(balancer, NEW)
         balancer.service.apply(evolve(BOTH, state=self.path))
         one = self.server(balancer, ONE)
-        self.assertEqual((one.operator, one.weight), (AdminState.DRAIN, 5))
+        self.assertEqual((one.admin_state, one.weight), (AdminState.DRAIN, 5))
         self.assertEqual(self.server(balancer, TWO).weight, 9)
         self.assertEqual(set(self.kept()), {"10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"})
 

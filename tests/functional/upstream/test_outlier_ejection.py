@@ -30,41 +30,41 @@ class FailureDetectionTests(BalancerTestCase):
         client.send(request)
         return balancer, client, balancer.accept()
 
-    def assert_avoided(self, balancer: MemoryBalancer, avoided: bool = True) -> None:
+    def assert_ejected(self, balancer: MemoryBalancer, ejected: bool = True) -> None:
         server = balancer.servers[0]
-        self.assertEqual(server.avoided, avoided, server.why)
-        self.assertEqual(server.state, "down" if avoided else "up")
+        self.assertEqual(server.ejected, ejected, server.status_reason)
+        self.assertEqual(server.status, "down" if ejected else "up")
 
     def test_an_absent_answer(self) -> None:
         for end in (Peer.half_close, Peer.reset):
             balancer, _, server = self.one()
             end(server)
-            self.assert_avoided(balancer)
+            self.assert_ejected(balancer)
 
     def test_nonsense(self) -> None:
         balancer, _, server = self.one()
         server.send(b"hello\r\n\r\n")
-        self.assert_avoided(balancer)
+        self.assert_ejected(balancer)
 
     def test_silence(self) -> None:
         balancer, client, _ = self.one(timeouts=Timeouts(upstream=3))
         balancer.advance(5)
         self.assertEqual(status_of(client.received()), 504)
-        self.assert_avoided(balancer)
+        self.assert_ejected(balancer)
 
     def test_a_cut_answer(self) -> None:
         balancer, client, server = self.one()
         server.send(BEGUN)
-        self.assert_avoided(balancer, False)
+        self.assert_ejected(balancer, False)
         server.reset()
         self.assertTrue(client.transport.closing)
-        self.assert_avoided(balancer)
+        self.assert_ejected(balancer)
 
     def test_silence_in_the_middle_of_an_answer(self) -> None:
         balancer, _, server = self.one(timeouts=Timeouts(upstream=3))
         server.send(BEGUN)
         balancer.advance(5)
-        self.assert_avoided(balancer)
+        self.assert_ejected(balancer)
 
     def test_not_a_client_that_takes_nothing(self) -> None:
         balancer = self.balancer(timeouts=Timeouts(idle=3))
@@ -76,26 +76,26 @@ class FailureDetectionTests(BalancerTestCase):
         balancer.advance(10)
         self.assertTrue(client.transport.closing)
         self.assertTrue(server.transport.closing)
-        self.assert_avoided(balancer, False)
+        self.assert_ejected(balancer, False)
 
     def test_not_a_client_that_leaves(self) -> None:
         balancer, client, server = self.one()
         client.reset()
         self.assertTrue(server.transport.closing)
-        self.assert_avoided(balancer, False)
+        self.assert_ejected(balancer, False)
 
     def test_not_the_end_of_the_balancer(self) -> None:
         balancer, _, server = self.one()
         balancer.service.resource.pool.stopService()
         self.assertTrue(server.transport.closing)
-        self.assert_avoided(balancer, False)
+        self.assert_ejected(balancer, False)
 
     def test_not_a_stale_connection(self) -> None:
         balancer, client, server = self.one(GET)
         server.send(OK)
         client.send(GET)
         server.half_close()
-        self.assert_avoided(balancer, False)
+        self.assert_ejected(balancer, False)
         balancer.accept().send(OK)
 
     def test_failures_in_a_row_when_more_are_asked_for(self) -> None:
@@ -108,9 +108,9 @@ class FailureDetectionTests(BalancerTestCase):
             else:
                 balancer.accept().send(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
             if outcome == "+":
-                self.assertEqual(balancer.servers[0].failures, 0)
-        self.assertEqual(balancer.servers[0].failures, 3)
-        self.assert_avoided(balancer)
+                self.assertEqual(balancer.servers[0].consecutive_failures, 0)
+        self.assertEqual(balancer.servers[0].consecutive_failures, 3)
+        self.assert_ejected(balancer)
 
     def test_a_cut_answer_after_its_head_is_a_failure_all_the_same(self) -> None:
         balancer = self.balancer(passive=OutlierDetectionSettings(failures=2))
@@ -120,8 +120,8 @@ class FailureDetectionTests(BalancerTestCase):
             server = balancer.accept()
             server.send(BEGUN)
             server.reset()
-            self.assertEqual(balancer.servers[0].failures, expected)
-        self.assert_avoided(balancer)
+            self.assertEqual(balancer.servers[0].consecutive_failures, expected)
+        self.assert_ejected(balancer)
 
     def test_cut_answers_double_the_cooldown_too(self) -> None:
         balancer = self.balancer()
@@ -157,7 +157,7 @@ class HalfOpenTests(BalancerTestCase):
     def test_one_request_at_a_time(self) -> None:
         balancer, second = self.two()
         balancer.advance(11)
-        self.assertTrue(balancer.servers[0].on_trial)
+        self.assertTrue(balancer.servers[0].half_open)
         clients = [balancer.client() for _ in range(6)]
         for client in clients:
             client.send(GET)
@@ -169,7 +169,7 @@ class HalfOpenTests(BalancerTestCase):
         number = 2 + asked.index("10.0.0.1:80")
         first = balancer.accept(number)
         first.send(BEGUN)
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
         # It is forgiven when it has also come to an end.
         self.assertEqual(balancer.servers[0].cooldown, 10)
         first.send(b"world")
@@ -202,12 +202,12 @@ class HalfOpenTests(BalancerTestCase):
             clients = [balancer.client() for _ in range(2)]
             for client in clients:
                 client.send(GET)
-            self.assertTrue(server.avoided)
-            self.assertFalse(server.on_trial)
+            self.assertTrue(server.ejected)
+            self.assertFalse(server.half_open)
             for client in clients:
                 client.reset()
-            self.assertTrue(server.on_trial)
-            self.assertFalse(server.avoided)
+            self.assertTrue(server.half_open)
+            self.assertFalse(server.ejected)
 
     def test_what_was_asked_before_shows_nothing(self) -> None:
         balancer = self.balancer(servers=1)
@@ -216,13 +216,13 @@ class HalfOpenTests(BalancerTestCase):
         old = balancer.accept()
         late.send(GET)
         balancer.connectors[-1].refuse()
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
         old.send(OK)
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
         # But a request that was made since, because there is no other server, does.
         late.send(GET)
         old.send(OK)
-        self.assertFalse(balancer.servers[0].avoided)
+        self.assertFalse(balancer.servers[0].ejected)
 
     def test_a_client_that_takes_for_ever_does_not_keep_it_out(self) -> None:
         balancer, _ = self.two(timeouts=Timeouts(upstream=60, idle=100))
@@ -231,12 +231,12 @@ class HalfOpenTests(BalancerTestCase):
         clients = [balancer.client() for _ in range(2)]
         for client in clients:
             client.send(slow)
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
         for _ in range(4):
             for client in clients:
                 client.send(b"x")
             balancer.advance(20)
-        self.assertTrue(balancer.servers[0].on_trial)
+        self.assertTrue(balancer.servers[0].half_open)
 
     def test_a_stale_connection_does_not_spoil_the_test(self) -> None:
         balancer = self.balancer(servers=1)
@@ -246,14 +246,14 @@ class HalfOpenTests(BalancerTestCase):
         second.send(GET)
         balancer.connectors[-1].refuse()
         kept.send(OK)
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
         balancer.advance(11)
         # The test is sent on a connection that the server has closed.
         second.send(GET)
         kept.half_close()
-        self.assertEqual(len(balancer.servers[0].tests), 1)
+        self.assertEqual(len(balancer.servers[0].trial_requests), 1)
         balancer.accept().send(OK)
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
         self.assertEqual(balancer.servers[0].cooldown, 0)
 
     def test_an_old_stream_shows_nothing_when_it_ends(self) -> None:
@@ -265,9 +265,9 @@ class HalfOpenTests(BalancerTestCase):
         new.send(GET)
         balancer.connectors[-1].refuse()
         balancer.advance(11)
-        self.assertTrue(balancer.servers[0].on_trial)
+        self.assertTrue(balancer.servers[0].half_open)
         old.reset()
-        self.assertTrue(balancer.servers[0].on_trial)
+        self.assertTrue(balancer.servers[0].half_open)
         self.assertEqual(balancer.servers[0].cooldown, 10)
 
     def test_what_was_asked_before_does_not_take_it_out_again(self) -> None:
@@ -280,10 +280,10 @@ class HalfOpenTests(BalancerTestCase):
         balancer.advance(11)
         new.send(GET)
         balancer.accept().send(OK)
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
         balancer.advance(21)
         self.assertEqual(status_of(old.received()), 504)
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
 
     def test_connections_that_nobody_waits_for_any_more(self) -> None:
         balancer = self.balancer(servers=1)
@@ -291,7 +291,7 @@ class HalfOpenTests(BalancerTestCase):
         client.send(GET)
         client.reset()
         balancer.connectors[0].refuse()
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
 
     def test_a_long_answer_ends_the_trial_when_it_begins(self) -> None:
         balancer, _ = self.two()
@@ -306,7 +306,7 @@ class HalfOpenTests(BalancerTestCase):
             if n > 1 and str(connector.address) == "10.0.0.1:80"
         )
         balancer.accept(number).send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
 
 
 class ErrorRateTests(BalancerTestCase):
@@ -329,37 +329,37 @@ class ErrorRateTests(BalancerTestCase):
                 peer.send(self.BAD if digit in bad else OK)
         client.reset()
 
-    def avoided(self, balancer: MemoryBalancer) -> str:
-        return "".join(s.name.partition(":")[0][-1] for s in balancer.servers if s.avoided)
+    def ejected(self, balancer: MemoryBalancer) -> str:
+        return "".join(s.name.partition(":")[0][-1] for s in balancer.servers if s.ejected)
 
     def test_not_by_default(self) -> None:
         balancer = self.balancer(servers=2)
         for _ in range(100):
             self.ask(balancer, "12")
-        self.assertEqual(self.avoided(balancer), "")
+        self.assertEqual(self.ejected(balancer), "")
 
     def test_when_they_are_too_many(self) -> None:
         balancer = self.balancer(servers=4, passive=OutlierDetectionSettings(error_ratio=0.5))
         for _ in range(4 * 19):
             self.ask(balancer, "2")
-        self.assertEqual(self.avoided(balancer), "")
+        self.assertEqual(self.ejected(balancer), "")
         for _ in range(4):
             self.ask(balancer, "2")
-        self.assertEqual(self.avoided(balancer), "2")
-        self.assertIn("100% of its answers were errors", balancer.servers[1].why)
+        self.assertEqual(self.ejected(balancer), "2")
+        self.assertIn("100% of its answers were errors", balancer.servers[1].status_reason)
 
     def test_no_more_than_a_share_of_all(self) -> None:
         balancer = self.balancer(servers=4, passive=OutlierDetectionSettings(error_ratio=0.5))
         for _ in range(400):
             self.ask(balancer, "1234")
-        self.assertEqual(len(self.avoided(balancer)), 2)
+        self.assertEqual(len(self.ejected(balancer)), 2)
 
     def test_an_error_of_a_server_that_is_out_does_not_bring_it_back(self) -> None:
         checks = OutlierDetectionSettings(failures=3, error_ratio=0.5, min_requests=4)
         balancer = self.balancer(servers=2, passive=checks)
         for _ in range(8):
             self.ask(balancer, "1")
-        self.assertEqual(self.avoided(balancer), "1")
+        self.assertEqual(self.ejected(balancer), "1")
         # The other one refuses, and the one that is out is the last resort.
         for peer in list(balancer.peers):
             if not peer.transport.closed and hasattr(peer.protocol, "server"):
@@ -369,7 +369,7 @@ class ErrorRateTests(BalancerTestCase):
         balancer.connectors[-1].refuse()
         balancer.accept().send(self.BAD)
         server = balancer.servers[0]
-        self.assertEqual((server.avoided, server.available), (True, False))
+        self.assertEqual((server.ejected, server.available), (True, False))
         balancer.advance(60)
         self.assertTrue(server.available)
 
@@ -378,17 +378,17 @@ class ErrorRateTests(BalancerTestCase):
         balancer = self.balancer(servers=2, passive=checks)
         for _ in range(60):
             self.ask(balancer, "1")
-        self.assertEqual(self.avoided(balancer), "1")
+        self.assertEqual(self.ejected(balancer), "1")
         balancer.advance(6)
-        # On trial it fails again, and is avoided for twice as long.
+        # On trial it fails again, and is ejected for twice as long.
         for _ in range(4):
             self.ask(balancer, "1")
-        self.assertEqual(self.avoided(balancer), "1")
+        self.assertEqual(self.ejected(balancer), "1")
         self.assertEqual(balancer.servers[0].cooldown, 10)
         balancer.advance(11)
         for _ in range(4):
             self.ask(balancer, "")
-        self.assertEqual(self.avoided(balancer), "")
+        self.assertEqual(self.ejected(balancer), "")
 
 
 class AdminStateTests(BalancerTestCase):
@@ -408,7 +408,7 @@ class AdminStateTests(BalancerTestCase):
         return found
 
     def set(self, server: Server, balancer: MemoryBalancer, state: AdminState) -> None:
-        balancer.service.resource.health.set_operator_state(server, state)
+        balancer.service.resource.health.set_admin_state(server, state)
 
     def test_drained_and_maintained_servers_get_nothing_new(self) -> None:
         for state, word in ((AdminState.DRAIN, "draining"), (AdminState.MAINTENANCE,) * 2):
@@ -418,14 +418,14 @@ class AdminStateTests(BalancerTestCase):
             first = balancer.accept()
             server = balancer.servers[0]
             self.set(server, balancer, state)
-            self.assertEqual(server.state, getattr(word, "value", word))
+            self.assertEqual(server.status, getattr(word, "value", word))
             self.assertEqual(set(self.asked(balancer, 4)), {"10.0.0.2:80"})
             # What is in flight is not disturbed, and the connection not kept.
             first.send(OK)
             self.assertIn(b"200 OK", client.received())
             self.assertTrue(first.transport.closing)
             self.set(server, balancer, AdminState.READY)
-            self.assertEqual(server.state, "up")
+            self.assertEqual(server.status, "up")
             self.assertIn("10.0.0.1:80", self.asked(balancer, 2))
 
     def test_idle_connections_are_closed(self) -> None:
@@ -458,7 +458,7 @@ class AdminStateTests(BalancerTestCase):
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
-        balancer.service.directory.remove(balancer.servers[1])
+        balancer.service.server_set.remove(balancer.servers[1])
         balancer.connectors[0].refuse()
         self.assert_error(client.received(), 502)
 
@@ -469,10 +469,10 @@ class AdminStateTests(BalancerTestCase):
         client = balancer.client()
         client.send(GET)
         balancer.connectors[-1].refuse()
-        self.assertTrue(server.avoided)
+        self.assertTrue(server.ejected)
         self.set(server, balancer, AdminState.MAINTENANCE)
         self.set(server, balancer, AdminState.READY)
-        self.assertFalse(server.avoided)
+        self.assertFalse(server.ejected)
         self.assertEqual(server.cooldown, 0)
 
     def test_weights_at_run_time(self) -> None:
@@ -480,7 +480,7 @@ class AdminStateTests(BalancerTestCase):
         balancer.service.resource.health.set_weight(balancer.servers[0], 0)
         self.assertEqual(set(self.asked(balancer, 4)), {"10.0.0.2:80"})
         balancer.service.resource.health.set_weight(balancer.servers[0], 3)
-        self.assertEqual(balancer.servers[0].share, 3)
+        self.assertEqual(balancer.servers[0].effective_weight, 3)
 
 
 class SlowStartTests(BalancerTestCase):
@@ -490,7 +490,7 @@ class SlowStartTests(BalancerTestCase):
         servers = tuple(ServerSettings(TcpAddress(f"10.0.0.{n}", 80), 10) for n in (1, 2))
         balancer = self.balancer(servers=0, slow_start=10.0)
         for settings in servers:
-            balancer.service.directory.add(settings)
+            balancer.service.server_set.add(settings)
         client = balancer.client()
         client.send(GET)
         balancer.connectors[0].refuse()
@@ -503,12 +503,12 @@ class SlowStartTests(BalancerTestCase):
             if balancer.connectors[-1].state == "connecting":
                 balancer.accept().send(OK)
             other.reset()
-        self.assertEqual(server.share, 1.0)
+        self.assertEqual(server.effective_weight, 1.0)
         before = 0.0
         for second in range(1, 13):
             balancer.advance(1)
             # A sweep may be due a little earlier or later.
-            self.assertLess(abs(server.share - min(second, 10)), 1.5)
-            self.assertGreaterEqual(server.share, before)
-            before = server.share
-        self.assertEqual(server.share, 10.0)
+            self.assertLess(abs(server.effective_weight - min(second, 10)), 1.5)
+            self.assertGreaterEqual(server.effective_weight, before)
+            before = server.effective_weight
+        self.assertEqual(server.effective_weight, 10.0)

@@ -23,7 +23,7 @@ from balancebeam.protocols.proxy_protocol import (
     encode_proxy_header,
     parse_proxy_header,
 )
-from balancebeam.upstream.health.probes import probe_for
+from balancebeam.upstream.health.probes import build_probe
 from balancebeam.upstream.server_set import Server
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
@@ -204,7 +204,7 @@ class ProxyProtocolUpstreamTests(BalancerTestCase):
         """What such a server is sent."""
         balancer = self.balancer(servers=0, **options)
         address = TcpAddress("10.0.0.1", 80)
-        balancer.service.directory.add(ServerSettings(address, proxy_protocol=version))
+        balancer.service.server_set.add(ServerSettings(address, proxy_protocol=version))
         client = balancer.client()
         client.send(request)
         server = balancer.accept()
@@ -231,7 +231,7 @@ class ProxyProtocolUpstreamTests(BalancerTestCase):
         for version in (1, 2):
             reactor = MemoryReactorClock()
             server = Server(ServerSettings(TcpAddress("192.0.2.7", 80), proxy_protocol=version))
-            asking = Deferred.fromCoroutine(probe_for(HealthCheckSettings(), reactor).ask(server))
+            asking = Deferred.fromCoroutine(build_probe(HealthCheckSettings(), reactor).check(server))
             transport = StringTransport()
             protocol: Any = reactor.tcpClients[-1][2].buildProtocol(None)
             protocol.makeConnection(transport)
