@@ -6,18 +6,18 @@ from attrs import frozen
 
 from balancebeam.core.addresses import ListenAddress
 from balancebeam.core.settings import (
-    HealthCheckSettings,
     ForwardingSettings,
     FrontendSettings,
     FrontendTimeouts,
+    HealthCheckSettings,
     LimitSettings,
     OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
+    QueueSettings,
     RetrySettings,
     ServerSettings,
     Settings,
-    QueueSettings,
 )
 
 

@@ -25,7 +25,7 @@ from balancebeam.config.hosts_file import load_hosts
 from balancebeam.config.numbers import parse_count, parse_seconds
 from balancebeam.config.overrides import Overrides
 from balancebeam.config.reader import Document, escape_control
-from balancebeam.config.toml_file import finalize, with_defaults, load_document
+from balancebeam.config.toml_file import finalize, load_document, with_defaults
 from balancebeam.core.errors import StartupError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
@@ -291,7 +291,7 @@ class Options(usage.Options):
 
 
 def _seconds_or_zero(text: str) -> float:
-    return parse_seconds(text, allow_allow_zero=True)
+    return parse_seconds(text, allow_zero=True)
 
 
 def _choice_parser(choices: Sequence[str]) -> Callable[[str], str]:

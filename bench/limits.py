@@ -23,10 +23,10 @@ from typing import Callable
 from attrs import define
 
 from balancebeam.admission.access_list import AccessList
-from balancebeam.admission.admission import Gate, Held
+from balancebeam.admission.admission import Admission, Permits
 from balancebeam.core.settings import LimitSettings
-from balancebeam.ratelimit.base import MOST_KEYS, Limiter
-from balancebeam.ratelimit.limit import LimitSet, make_limit
+from balancebeam.ratelimit.base import MAX_KEYS, RateLimiter
+from balancebeam.ratelimit.limit import LimitSet, build_limit
 
 ALGORITHMS = ("fixed-window", "sliding-window", "sliding-log", "token-bucket", "concurrent")
 KEY_COUNTS = (1_000, 1_000_000)
@@ -50,7 +50,7 @@ class Request:
     client: str = "192.0.2.1"
     host: bytes | None = b"localhost"
     target: bytes = b"/"
-    permits: Held = ()
+    permits: Permits = ()
 
     def field_values(self, name: bytes) -> list[bytes]:
         return []
@@ -85,7 +85,7 @@ def request_keys(size: int, requests: int) -> list[bytes]:
 
 def limiter_nanoseconds(algorithm: str, size: int, requests: int = 200_000) -> float:
     """For one request that a limiter admits, without the loop around it."""
-    limiter = make_limit(unreachable_limit(algorithm)).limiter
+    limiter = build_limit(unreachable_limit(algorithm)).limiter
     keys = request_keys(size, requests)
     now = START_TIME
 
@@ -115,7 +115,7 @@ def loop_nanoseconds(keys: Sequence[bytes]) -> float:
 
 def limit_set_nanoseconds(size: int, requests: int = 200_000) -> float:
     """For one request that a `LimitSet` of one sliding window admits."""
-    together = LimitSet([make_limit(unreachable_limit("sliding-window"))])
+    together = LimitSet([build_limit(unreachable_limit("sliding-window"))])
     made = [Request(key) for key in request_keys(size, requests)]
     now = START_TIME
 
@@ -135,8 +135,8 @@ def admission_nanoseconds(
     size: int, limit_settings: Sequence[LimitSettings], requests: int = 200_000
 ) -> float:
     """For one request that the service admits, with the clock that it reads."""
-    limits = [make_limit(settings) for settings in limit_settings]
-    service = Gate(limits, AccessList(), time.monotonic)
+    limits = [build_limit(settings) for settings in limit_settings]
+    service = Admission(limits, AccessList(), time.monotonic)
     made = [Request(key) for key in request_keys(size, requests)]
 
     def run() -> int:
@@ -154,7 +154,7 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def exhaust(limiter: Limiter, count: int) -> list[bytes]:
+def exhaust(limiter: RateLimiter, count: int) -> list[bytes]:
     """So many clients do as much as they may."""
     clients = [b"limited %d" % number for number in range(count)]
     for key in clients:
@@ -176,7 +176,7 @@ class MaxDuration:
 def measure_flood(algorithm: str, max_keys: int, flood: int) -> None:
     """Print what a flood of random addresses does to one limiter."""
     keys = random.Random(2)
-    limiter = make_limit(LimitSettings(REQUESTS, WINDOW, algorithm), max_keys).limiter
+    limiter = build_limit(LimitSettings(REQUESTS, WINDOW, algorithm), max_keys).limiter
     gc.collect()
     before = resident_bytes()
     clients = exhaust(limiter, LIMITED_CLIENTS)
@@ -189,17 +189,17 @@ def measure_flood(algorithm: str, max_keys: int, flood: int) -> None:
         admit.add(begun)
         if number % EXPIRE_INTERVAL == 0:
             begun = time.perf_counter()
-            limiter.tidy(now)
+            limiter.expire(now)
             tidy.add(begun)
             longest_known = max(longest_known, len(limiter))
     grown = resident_bytes() - before
     known = len(limiter)
-    limited = sum(limiter.wait(key, now) > 0 for key in clients)
+    limited = sum(limiter.retry_after(key, now) > 0 for key in clients)
     # Then nobody comes any more.
     for _ in range(64):
         now += 2 * WINDOW / 32
         begun = time.perf_counter()
-        limiter.tidy(now)
+        limiter.expire(now)
         tidy.add(begun)
     print(
         f"{algorithm:16}{max_keys:>11,}{max(known, longest_known):>11,}{grown / known:>10.0f}"
@@ -239,7 +239,7 @@ def print_flood(flood: int) -> None:
         f"{'still':>12}{'left':>8}\n{'':38}{'key':>10}{'admit ms':>10}{'tidy ms':>9}"
         f"{'limited':>12}{'at last':>8}"
     )
-    for most in (MOST_KEYS, 100_000):
+    for most in (MAX_KEYS, 100_000):
         for name in ALGORITHMS[:-1]:
             run_in_subprocess(measure_flood, name, most, flood)
 

@@ -15,15 +15,15 @@ from twisted.logger import Logger
 from balancebeam.config.addresses import parse_server_address
 from balancebeam.core.addresses import ServerAddress
 from balancebeam.core.settings import (
-    HealthCheckSettings,
     AdminState,
-    ServerSource,
+    HealthCheckSettings,
     PoolSettings,
     ServerSettings,
+    ServerSource,
     Settings,
 )
 from balancebeam.upstream.health.service import HealthService
-from balancebeam.upstream.server_set import ServerSet, Server
+from balancebeam.upstream.server_set import Server, ServerSet
 
 # What is asked of a server that registers, where the pool says nothing else.
 HEALTH_PATH = "/health"

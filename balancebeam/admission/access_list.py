@@ -16,9 +16,9 @@ class AccessList:
     def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
         self._allow = NetworkSet(allow)
         self._deny = NetworkSet(deny)
-        self.everybody = not self._allow and not self._deny
+        self.allows_all = not self._allow and not self._deny
 
-    def admits(self, client: str) -> bool:
+    def allows(self, client: str) -> bool:
         """Whether `client` may come in."""
         if self._deny.contains(client):
             return False

@@ -70,7 +70,12 @@ class LeastLoaded(AlgorithmBase[BackendT], Generic[BackendT]):
             return
         # Who was busy with something else has no arrears to be made up for.
         self._virtual_time = max(self._virtual_time, old[1])
-        entry = (self.cost(server), self._virtual_time + 1 / server.effective_weight, next(self._tie_breakers), server)
+        entry = (
+            self.cost(server),
+            self._virtual_time + 1 / server.effective_weight,
+            next(self._tie_breakers),
+            server,
+        )
         self._entries[server] = entry
         if self._heap[0] is old:
             heapreplace(self._heap, entry)

@@ -44,7 +44,9 @@ class LeastResponseTime(LeastLoaded[BackendT]):
 
     def update(self, servers: Sequence[BackendT]) -> None:
         self._averages = {s: self._averages[s] for s in servers if s in self._averages}
-        self._last_response_at = {s: t for s, t in self._last_response_at.items() if s in self._averages}
+        self._last_response_at = {
+            s: t for s, t in self._last_response_at.items() if s in self._averages
+        }
         super().update(servers)
 
     def cost(self, server: BackendT) -> float:

@@ -71,7 +71,11 @@ class RoundRobin(AlgorithmBase[BackendT]):
         now = self._deadlines[0][0] if self._deadlines else 0.0
         known = {server: deadline - now for deadline, _, server in self._deadlines}
         self._deadlines = [
-            (min(known.get(server, 0.5 / server.effective_weight), 1 / server.effective_weight), number, server)
+            (
+                min(known.get(server, 0.5 / server.effective_weight), 1 / server.effective_weight),
+                number,
+                server,
+            )
             for number, server in enumerate(servers)
         ]
         heapify(self._deadlines)

@@ -15,7 +15,9 @@ def diff_settings(old: Settings, new: Settings) -> list[str]:
     lines = list(_diff_named("frontend", old.frontends, new.frontends))
     lines += _diff_named("pool", old.pools, new.pools)
     lines += [
-        f"{name} changed" for name in _changed_fields(old, new) if name not in ("frontends", "pools")
+        f"{name} changed"
+        for name in _changed_fields(old, new)
+        if name not in ("frontends", "pools")
     ]
     return lines
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from balancebeam.core.addresses import ServerAddress, TcpAddress
 from balancebeam.core.settings import (
-    HealthCheckSettings,
     AdminSettings,
     FrontendSettings,
+    HealthCheckSettings,
     LimitSettings,
     PoolSettings,
     RouteSettings,
@@ -142,9 +142,7 @@ def _pool(pool: PoolSettings) -> Iterator[str]:
     yield from _table(
         "[pool.retries]", {"attempts": pool.retries.attempts, "budget": pool.retries.budget}
     )
-    yield from _table(
-        "[pool.queue]", {"limit": pool.queue.limit, "timeout": pool.queue.timeout}
-    )
+    yield from _table("[pool.queue]", {"limit": pool.queue.limit, "timeout": pool.queue.timeout})
     for limit in pool.limits:
         yield from _table("[[pool.limit]]", _limit(limit))
 

@@ -9,8 +9,13 @@ from balancebeam.config.addresses import parse_listen_address
 from balancebeam.config.limits import check_tcp_limits, parse_limits
 from balancebeam.config.reader import Table
 from balancebeam.core.networks import parse_network
-from balancebeam.core.settings import ForwardingSettings, FrontendSettings, FrontendTimeouts, RouteSettings
-from balancebeam.routing.matchers import RouteRule
+from balancebeam.core.settings import (
+    ForwardingSettings,
+    FrontendSettings,
+    FrontendTimeouts,
+    RouteSettings,
+)
+from balancebeam.routing.matchers import HostPathMatcher
 
 MODES = ("http", "tcp")
 
@@ -49,7 +54,9 @@ def parse_frontend(table: Table) -> FrontendSettings:
     if settings.mode == "tcp":
         _check_tcp(table)
     elif "log_connections" in table:
-        table.add_error("log_connections", "belongs to the mode tcp; for requests there is access_log")
+        table.add_error(
+            "log_connections", "belongs to the mode tcp; for requests there is access_log"
+        )
     return settings
 
 
@@ -80,12 +87,12 @@ def _parse_route(table: Table) -> RouteSettings:
 
 
 def _parse_host(value: Any) -> str:
-    RouteRule(host=v.text(value))
+    HostPathMatcher(host=v.text(value))
     return str(value)
 
 
 def _parse_path(value: Any) -> str:
-    RouteRule(path=v.text(value))
+    HostPathMatcher(path=v.text(value))
     return str(value)
 
 

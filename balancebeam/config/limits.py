@@ -8,8 +8,8 @@ from typing import Any
 from balancebeam.config import values as v
 from balancebeam.config.reader import Table
 from balancebeam.core.settings import LimitSettings
-from balancebeam.ratelimit.keys import key_maker
-from balancebeam.ratelimit.limit import ALGORITHMS, make_limit
+from balancebeam.ratelimit.keys import build_key_function
+from balancebeam.ratelimit.limit import ALGORITHMS, build_limit
 
 
 def parse_limits(tables: Sequence[Table]) -> tuple[LimitSettings, ...]:
@@ -38,7 +38,7 @@ def _parse_limit(table: Table) -> LimitSettings | None:
     if "key" in table.invalid_keys:
         return None
     try:
-        make_limit(limit)
+        build_limit(limit)
     except ValueError as error:
         table.document.add_error(table.path, str(error))
         return None
@@ -47,7 +47,7 @@ def _parse_limit(table: Table) -> LimitSettings | None:
 
 def _parse_key(value: Any) -> tuple[str, ...]:
     names = v.list_of(v.text)(value)
-    key_maker(names)
+    build_key_function(names)
     return names
 
 

@@ -19,7 +19,9 @@ def is_mini_balancer(content: dict[str, Any]) -> bool:
     return isinstance(frontend, dict) and ("bind_on" in frontend or "backend" in frontend)
 
 
-def parse_mini_balancer(path: str, text: str, content: dict[str, Any]) -> tuple[Settings, list[str]]:
+def parse_mini_balancer(
+    path: str, text: str, content: dict[str, Any]
+) -> tuple[Settings, list[str]]:
     """
     What the file at `path`, which holds `text`, says, and what is wrong with
     it, a line each.
@@ -49,7 +51,9 @@ class _Parser:
         bind = self._address(frontend.get("bind_on"), "bind_on", all_lines, parse_listen_address)
         backends = frontend.get("backend", [])
         if not isinstance(backends, list) or not backends:
-            self._add_error("frontend", all_lines, "needs a table [[frontend.backend]] with forward_to")
+            self._add_error(
+                "frontend", all_lines, "needs a table [[frontend.backend]] with forward_to"
+            )
             backends = []
         servers = [s for n, backend in enumerate(backends) for s in self._backend(n, backend)]
         # S3 told of every connection.
@@ -63,7 +67,9 @@ class _Parser:
             self._add_error("backend", lines, "is no table; write [[frontend.backend]]")
             return []
         self._reject_unknown_keys("frontend.backend.", backend, ("forward_to",), lines)
-        address = self._address(backend.get("forward_to"), "forward_to", lines, parse_server_address)
+        address = self._address(
+            backend.get("forward_to"), "forward_to", lines, parse_server_address
+        )
         if address and address in self._seen:
             self._add_error("forward_to", lines, f"forward_to: {address} is given twice")
         self._seen.add(address)
@@ -92,7 +98,9 @@ class _Parser:
     ) -> None:
         for key in table:
             if key not in known:
-                self._add_error(key, lines, f"{prefix}{key} is not known; there is {', '.join(known)}")
+                self._add_error(
+                    key, lines, f"{prefix}{key} is not known; there is {', '.join(known)}"
+                )
 
     def _add_error(self, key: str, lines: range, message: str) -> None:
         """Note a mistake: with the line of `key` among `lines`, or else the first of them."""

@@ -22,6 +22,8 @@ def parse_seconds(text: str, allow_zero: bool = False) -> float:
 
 def parse_count(text: str, minimum: int, maximum: int) -> int:
     """A whole number from `least` to `most`. Raises `ValueError`."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and minimum <= int(text) <= maximum):
+    if not (
+        text.isascii() and text.isdigit() and len(text) < 10 and minimum <= int(text) <= maximum
+    ):
         raise ValueError(f"{text!r} is no whole number from {minimum} to {maximum}")
     return int(text)

@@ -8,9 +8,9 @@ from attrs import evolve
 
 from balancebeam.core.addresses import ListenAddress
 from balancebeam.core.settings import (
-    HealthCheckSettings,
     AdminSettings,
     FrontendSettings,
+    HealthCheckSettings,
     LimitSettings,
     OutlierDetectionSettings,
     PoolSettings,

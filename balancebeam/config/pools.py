@@ -15,9 +15,9 @@ from balancebeam.core.settings import (
     OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
+    QueueSettings,
     RetrySettings,
     ServerSettings,
-    QueueSettings,
 )
 
 _INVALID_SERVER = ServerSettings(parse_server_address("localhost:1"))

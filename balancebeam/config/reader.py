@@ -40,7 +40,9 @@ class Document:
         """Note a mistake at `path`."""
         self._error_paths.update(path[:length] for length in range(1, len(path) + 1))
         key = ".".join(_quote_key(part) for part in path if isinstance(part, str))
-        self.problems.append(escape_control(f"{self.location(path)}: {key + ': ' if key else ''}{message}"))
+        self.problems.append(
+            escape_control(f"{self.location(path)}: {key + ': ' if key else ''}{message}")
+        )
 
 
 class Table:

@@ -15,7 +15,7 @@ from balancebeam.config.frontends import parse_frontend
 from balancebeam.config.limits import check_tcp_limits
 from balancebeam.config.mini_balancer import is_mini_balancer, parse_mini_balancer
 from balancebeam.config.pools import parse_pool
-from balancebeam.config.reader import Document, Table, suggest, escape_control
+from balancebeam.config.reader import Document, Table, escape_control, suggest
 from balancebeam.core.settings import (
     AdminSettings,
     FrontendSettings,
@@ -85,7 +85,9 @@ def _parse_root(root: Table) -> Settings:
         drain_timeout=root.get("drain_timeout", v.seconds_or_zero, 30.0),
         demo=root.get("demo", v.integer(0, 100), 0),
     )
-    settings = evolve(settings, source_locations=_source_locations(root.document, frontends, settings))
+    settings = evolve(
+        settings, source_locations=_source_locations(root.document, frontends, settings)
+    )
     root.reject_unknown_keys()
     _check_names(frontends, settings.frontends, "frontend")
     _check_names(pools, settings.pools, "pool")
@@ -95,7 +97,9 @@ def _parse_root(root: Table) -> Settings:
     return settings
 
 
-def _source_locations(document: Document, frontends: list[Table], settings: Settings) -> Mapping[str, str]:
+def _source_locations(
+    document: Document, frontends: list[Table], settings: Settings
+) -> Mapping[str, str]:
     """Where each address to listen at stands."""
     places = {}
     if settings.admin is not None:
@@ -136,7 +140,9 @@ def _check_names(tables: list[Table], settings: Any, kind: str) -> None:
     seen = set()
     for table, one in zip(tables, settings):
         if one.name in seen and "name" not in table.invalid_keys:
-            table.add_error("name", f"there is a {kind} called {one.name!r} already; give another name")
+            table.add_error(
+                "name", f"there is a {kind} called {one.name!r} already; give another name"
+            )
         seen.add(one.name)
 
 
@@ -171,7 +177,9 @@ def _check_binds(tables: list[Table], settings: Settings) -> None:
                 table.add_error("bind", f"{address} is given twice")
             seen.add(str(address))
     if settings.admin is not None and str(settings.admin.bind) in seen:
-        tables[0].document.add_error(("admin", "bind"), f"{settings.admin.bind} is a frontend's already")
+        tables[0].document.add_error(
+            ("admin", "bind"), f"{settings.admin.bind} is a frontend's already"
+        )
 
 
 def _check_modes(pools: list[Table], frontends: list[Table], settings: Settings) -> None:
@@ -183,13 +191,17 @@ def _check_modes(pools: list[Table], frontends: list[Table], settings: Settings)
         users += zip(table.tables("route"), (route.pool for route in frontend.routes))
         for user, pool in users:
             if modes.setdefault(pool, frontend.mode) != frontend.mode:
-                user.add_error("pool", f"{pool!r} is for HTTP or for TCP, not for both; make two of it")
+                user.add_error(
+                    "pool", f"{pool!r} is for HTTP or for TCP, not for both; make two of it"
+                )
     for table, one in zip(pools, settings.pools):
         if modes.get(one.name) == "tcp":
             check_tcp_limits(table.tables("limit"))
         health = table.table("health")
         if modes.get(one.name) == "tcp" and health is not None and "path" in health:
-            health.add_error("path", "servers of a TCP frontend are asked to connect only; leave it out")
+            health.add_error(
+                "path", "servers of a TCP frontend are asked to connect only; leave it out"
+            )
 
 
 def with_defaults(settings: Settings) -> Settings:

@@ -73,7 +73,9 @@ def _seconds(value: Any, allow_zero: bool) -> float:
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     if not 0 <= number <= MAX_SECONDS or (number == 0 and not allow_zero):
         least = "0 or more" if allow_zero else "more than 0"
-        raise ValueError(f"{_display(value)} is no length of time; give seconds, {least}, such as 10")
+        raise ValueError(
+            f"{_display(value)} is no length of time; give seconds, {least}, such as 10"
+        )
     return float(number)
 
 

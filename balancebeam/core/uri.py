@@ -30,7 +30,8 @@ def has_prefix(target: bytes, prefix: bytes) -> bool:
     slashes or not, that resolves dots or not.
     """
     return any(
-        prefix in (b"/", path) or path.startswith(prefix + b"/") for path in _interpretations(target)
+        prefix in (b"/", path) or path.startswith(prefix + b"/")
+        for path in _interpretations(target)
     )
 
 

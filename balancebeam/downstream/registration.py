@@ -12,7 +12,7 @@ from balancebeam.core.networks import NetworkSet
 from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.protocols.http1.body import ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
-from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
+from balancebeam.proxy.dispatcher import Admission, BalancerResource
 
 # Where S4's servers knock.
 REGISTRATION_PATH = b"/register"
@@ -42,31 +42,31 @@ class RegistrationEndpoint:
         self._networks = NetworkSet((*LOOPBACK, *networks))
         self._handler = handler
 
-    def dispatch(self, exchange: Any, admission: LimiterSeam) -> None:
+    def dispatch(self, exchange: Any, admission: Admission) -> None:
         """Take a request, in the place of the dispatcher."""
-        refusal = None if admission.idle else admission.admit(exchange)
-        if refusal is not None:
-            self._dispatcher.refuse(exchange, refusal)
+        rejection = None if admission.unrestricted else admission.admit(exchange)
+        if rejection is not None:
+            self._dispatcher.reject(exchange, rejection)
         elif not self._networks.contains(exchange.client) or _via_untrusted_proxy(exchange):
-            exchange.answer(403, "servers do not register from there")
+            exchange.local_reply(403, "servers do not register from there")
         elif exchange.method != b"POST":
-            exchange.answer(405, "servers register by POST", ((b"Allow", b"POST"),))
+            exchange.local_reply(405, "servers register by POST", ((b"Allow", b"POST"),))
         elif _from_browser(exchange):
-            exchange.answer(403, "servers register, but no web pages")
+            exchange.local_reply(403, "servers register, but no web pages")
         elif not _is_json(exchange):
-            exchange.answer(415, "the body has to be application/json")
+            exchange.local_reply(415, "the body has to be application/json")
         else:
             self._read_body(exchange)
 
     def _read_body(self, exchange: Http1Exchange) -> None:
-        pending, exchange.pending_body = exchange.pending_body, ()
+        pending_body, exchange.pending_body = exchange.pending_body, ()
         body = _BodyCollector(exchange, self._body_complete)
         exchange.connection = body  # type: ignore[assignment]
         if exchange.awaiting_100_continue:
             exchange.send_100_continue()
-        for data in pending:
+        for data in pending_body:
             body.send_body(data)
-        if not pending and exchange.body_complete:
+        if not pending_body and exchange.body_complete:
             self._body_complete(exchange, b"")
 
     def _body_complete(self, exchange: Http1Exchange, body: bytes) -> None:

@@ -32,11 +32,11 @@ class AccessLog:
         self._file = file
         self._lines = lines
 
-    def exchange_ended(self, exchange: Any) -> None:
+    def exchange_finished(self, exchange: Any) -> None:
         """`exchange` is over, one way or another. Raises nothing."""
         self._write(self._lines.ended, exchange)
 
-    def request_refused(self, request: Any) -> None:
+    def request_rejected(self, request: Any) -> None:
         """`request` could not be read. Raises nothing."""
         self._write(self._lines.unread, request)
 

@@ -66,7 +66,7 @@ def utc_time(seconds: float) -> str:
 def status_of(exchange: Any) -> int:
     """The status that the client got, or 499."""
     status: int = exchange.status
-    return CLIENT_LEFT if exchange.abandoned and not status else status
+    return CLIENT_LEFT if exchange.client_aborted and not status else status
 
 
 def _value(wire: bytes, lower: bytes, name: bytes) -> bytes:
@@ -82,7 +82,7 @@ def combined(clock: Time) -> Line:
     """Lines in the combined format of Apache and nginx."""
 
     def line(exchange: Any) -> str:
-        head, octets, wire = exchange.head, exchange.octets, exchange.wire
+        head, octets, wire = exchange.head, exchange.body_bytes_sent, exchange.upstream_head
         lower = wire.lower()
         referer = _value(wire, lower, b"\r\nreferer:") or b"-"
         agent = _value(wire, lower, b"\r\nuser-agent:") or b"-"
@@ -103,7 +103,7 @@ def structured(clock: Time, frontend: str) -> Line:
     """Lines that are JSON objects; what is not UTF-8 is shown as `\\xhh`."""
 
     def line(exchange: Any) -> str:
-        now, head, wire = clock(), exchange.head, exchange.wire
+        now, head, wire = clock(), exchange.head, exchange.upstream_head
         lower = wire.lower()
         server = exchange.last_server
         said = {
@@ -116,10 +116,10 @@ def structured(clock: Time, frontend: str) -> Line:
             "target": _text(head.target),
             "protocol": f"HTTP/1.{head.minor}",
             "status": status_of(exchange),
-            "octets": exchange.octets,
-            "seconds": _duration(exchange.begun, now),
+            "octets": exchange.body_bytes_sent,
+            "seconds": _duration(exchange.started_at, now),
             "server": None if server is None else server.name,
-            "tried": [one.name for one in exchange.tried],
+            "tried": [one.name for one in exchange.attempted_servers],
             "referer": _text(_value(wire, lower, b"\r\nreferer:")),
             "user_agent": _text(_value(wire, lower, b"\r\nuser-agent:")),
         }
@@ -128,7 +128,7 @@ def structured(clock: Time, frontend: str) -> Line:
             said["request_id"] = _text(request_id)
         if exchange.failure is not None:
             said["failure"] = exchange.failure.detail
-        for what in ("incomplete", "abandoned"):
+        for what in ("truncated", "client_aborted"):
             if getattr(exchange, what):
                 said[what] = True
         return json.dumps(said) + "\n"
@@ -142,7 +142,7 @@ def unread_combined(clock: Time) -> Line:
     def line(request: Any) -> str:
         return (
             f"{_word(request.client)} - - [{local_time(int(clock()))}] "
-            f'"{quoted(request.line)}" {request.status} {request.octets} "-" "-"\n'
+            f'"{quoted(request.line)}" {request.status} {request.body_bytes_sent} "-" "-"\n'
         )
 
     return line
@@ -158,7 +158,7 @@ def unread_structured(clock: Time, frontend: str) -> Line:
             "client": request.client,
             "request": _text(request.line),
             "status": request.status,
-            "octets": request.octets,
+            "octets": request.body_bytes_sent,
             "failure": request.reason,
         }
         return json.dumps(said) + "\n"
@@ -175,7 +175,7 @@ def connections_in_words(clock: Time) -> Line:
             f"[{local_time(int(now))}] {_word(exchange.client)} -> "
             f"{quoted_text(exchange.server_name or 'no server')}: {quoted_text(exchange.close_reason)}; "
             f"{exchange.bytes_from_client} octets sent, {exchange.bytes_from_server} received, "
-            f"{max(0.0, now - exchange.begun):.3f} s\n"
+            f"{max(0.0, now - exchange.started_at):.3f} s\n"
         )
 
     return line
@@ -194,7 +194,7 @@ def connections_structured(clock: Time, frontend: str) -> Line:
             "why": exchange.close_reason,
             "sent": exchange.bytes_from_client,
             "received": exchange.bytes_from_server,
-            "seconds": round(max(0.0, now - exchange.begun), 6),
+            "seconds": round(max(0.0, now - exchange.started_at), 6),
         }
         return json.dumps(said) + "\n"
 

@@ -19,7 +19,7 @@ class ConnectionLog:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
 
-    def exchange_ended(self, exchange: Any) -> None:
+    def exchange_finished(self, exchange: Any) -> None:
         """`exchange` is over, one way or another."""
         self.log.info(
             "{client} -> {server}: {why}; {sent} octets sent, {received} received, {seconds:.3f} s",
@@ -28,8 +28,8 @@ class ConnectionLog:
             why=exchange.close_reason,
             sent=exchange.bytes_from_client,
             received=exchange.bytes_from_server,
-            seconds=self._clock() - exchange.begun,
+            seconds=self._clock() - exchange.started_at,
         )
 
-    def request_refused(self, request: Any) -> None:
+    def request_rejected(self, request: Any) -> None:
         """Not of TCP, where nothing has to be read."""

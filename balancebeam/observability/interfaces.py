@@ -12,8 +12,8 @@ from balancebeam.upstream.server_set import ServerSet
 class Spine(Protocol):
     """The way of a pool's requests, and what it has counted."""
 
-    requests: int
-    retried: int
+    total_requests: int
+    total_retries: int
 
     @property
     def answered(self) -> Mapping[int, int]: ...

@@ -67,7 +67,7 @@ def _add_pool(to: Exposition, name: str, pool: Pool) -> None:
     dispatcher, links, gone = pool.dispatcher, pool.connections, pool.server_set.draining
     to.counter(
         "balancebeam_requests_total", "Requests, or TCP connections, that came in.", "pool"
-    ).add(dispatcher.requests, name)
+    ).add(dispatcher.total_requests, name)
     responses = to.counter(
         "balancebeam_responses_total",
         "Requests that ended, by the status that the client got, none if it left before. "
@@ -78,10 +78,10 @@ def _add_pool(to: Exposition, name: str, pool: Pool) -> None:
         if status or pool.mode != "tcp":
             responses.add(count, name, status or "none")
     to.counter("balancebeam_retries_total", "Requests sent to another server.", "pool").add(
-        dispatcher.retried, name
+        dispatcher.total_retries, name
     )
     to.gauge("balancebeam_waiting_requests", "Requests that wait for a server.", "pool").add(
-        len(dispatcher.waiting), name
+        len(dispatcher.queue), name
     )
     to.gauge("balancebeam_server_connections", "Connections to servers, open.", "pool").add(
         len(links.connections), name
@@ -104,7 +104,11 @@ def _add_server(to: Exposition, pool: str, server: Server) -> None:
         ("available", "Whether it gets new traffic.", server.available),
         ("weight", "Its weight, as it is now.", server.weight),
         ("in_flight", "Requests, or TCP connections, in progress.", server.in_flight),
-        ("idle_connections", "Connections kept for the next request.", len(server.idle_connections)),
+        (
+            "idle_connections",
+            "Connections kept for the next request.",
+            len(server.idle_connections),
+        ),
     )
     for name, text, value in gauges:
         to.gauge(f"balancebeam_server_{name}", text, *labels).add(value, *whose)
@@ -144,4 +148,4 @@ def _add_limits(to: Exposition, limiter: Limiter) -> None:
                     "Requests that a limit refused.",
                     *("scope", "limit"),
                 )
-            family.add(limit.refused, scope, limit.settings.title)
+            family.add(limit.rejected, scope, limit.settings.title)

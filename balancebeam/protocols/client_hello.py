@@ -158,7 +158,9 @@ def _parse_hello(message: bytes) -> ClientHello:
                 # RFC 8446, 4.2: "There MUST NOT be more than one extension of the same type".
                 raise ClientHelloError("two lists of server names")
             names = content
-    return ClientHello(None if names is None else _parse_server_names(_ByteReader(names).read_last_vector(2)))
+    return ClientHello(
+        None if names is None else _parse_server_names(_ByteReader(names).read_last_vector(2))
+    )
 
 
 def _parse_server_names(names: _ByteReader) -> str | None:

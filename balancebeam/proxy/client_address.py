@@ -23,7 +23,7 @@ class TrustedProxies:
         """Whether `peer` is such a proxy."""
         return self._networks.contains(peer)
 
-    def client_of(self, peer: str, head: RequestHead) -> str:
+    def client_ip(self, peer: str, head: RequestHead) -> str:
         """
         Who made a request that `peer`, a trusted proxy, sent: of those in
         X-Forwarded-For, or without that field in Forwarded, the right-most

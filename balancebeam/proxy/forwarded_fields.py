@@ -10,7 +10,7 @@ from balancebeam.protocols.http1.request_rules import RequestHead
 CHUNKED = -1
 
 
-def plain_forwarding(peer: bytes, proto: bytes, host: bytes) -> bytes:
+def build_default_forwarded_fields(peer: bytes, proto: bytes, host: bytes) -> bytes:
     """
     The end of a request's head when nothing came that it builds upon.
 
@@ -23,21 +23,21 @@ def plain_forwarding(peer: bytes, proto: bytes, host: bytes) -> bytes:
     )
 
 
-def forwarding(
+def build_forwarded_fields(
     head: RequestHead,
     peer: bytes,
     proto: bytes,
     host: bytes,
     trusted: bool,
-    style: ForwardingSettings = ForwardingSettings(),
-    earlier: bytes = b"",
+    settings: ForwardingSettings = ForwardingSettings(),
+    received_forwarded: bytes = b"",
 ) -> bytes:
     """
     The end of a request's head in all other cases.
 
     `host` stands for the Host field of a request that has none. `trusted`:
     the peer is a proxy whose X-Forwarded-Proto and -Host are believed.
-    `earlier` is the value of Forwarded that is to be continued.
+    `received_forwarded` is the value of Forwarded that is to be continued.
     """
     rare_fields = head.rare_fields
     # Several lines are one list (RFC 9110, 5.3), and the peer ends it.
@@ -48,13 +48,16 @@ def forwarding(
         lines.append(b"Host: " + host)
     else:
         host = head.host
-    if style.forwarded:
+    if settings.forwarded:
         element = encode_forwarded_element(peer, host, proto)
-        lines.append(b"Forwarded: " + (b"%b, %b" % (earlier, element) if earlier else element))
+        lines.append(
+            b"Forwarded: "
+            + (b"%b, %b" % (received_forwarded, element) if received_forwarded else element)
+        )
     if trusted:
         proto = rare_fields.forwarded_proto or proto
         host = rare_fields.forwarded_host or host
-    if style.x_forwarded:
+    if settings.x_forwarded:
         lines += [
             b"X-Forwarded-For: " + chain,
             b"X-Forwarded-Proto: " + proto,

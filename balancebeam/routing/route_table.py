@@ -9,41 +9,41 @@ from typing import Protocol as Interface
 from attrs import field, frozen
 
 from balancebeam.core.uri import normalize_host, normalize_path
-from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
-from balancebeam.routing.matchers import RouteRule
+from balancebeam.proxy.dispatcher import Admission, BalancerResource
+from balancebeam.routing.matchers import HostPathMatcher
 
 
-class Entry(Interface):
+class RequestHandler(Interface):
     """Who takes requests: a dispatcher, or whoever answers in its place."""
 
-    def forward(self, exchange: Any, limiter: LimiterSeam) -> None:
-        """See a request through to its end; see `BalancerResource.forward`."""
+    def dispatch(self, exchange: Any, admission: Admission) -> None:
+        """See a request through to its end; see `BalancerResource.dispatch`."""
 
 
-class Rule(Interface):
+class Matcher(Interface):
     """Which requests are meant."""
 
     def matches(self, host: bytes, path: bytes) -> bool:
-        """Whether one is; see `RouteRule.matches`."""
+        """Whether one is; see `HostPathMatcher.matches`."""
 
 
-ANY = RouteRule()
+MATCH_ALL = HostPathMatcher()
 
 
 @frozen(eq=False)
 class Route:
     """
-    The requests that `rule` is about are asked of `limiter`, and go on by
-    `dispatcher`, unless `entry` answers them instead.
+    The requests that `matcher` is about are asked of `admission`, and go on by
+    `dispatcher`, unless `handler` answers them instead.
     """
 
     dispatcher: BalancerResource
-    limiter: LimiterSeam
-    rule: Rule = ANY
-    entry: Entry = field()
+    admission: Admission
+    matcher: Matcher = MATCH_ALL
+    handler: RequestHandler = field()
 
-    @entry.default
-    def _by_the_spine(self) -> Entry:
+    @handler.default
+    def _default_handler(self) -> RequestHandler:
         return self.dispatcher
 
 
@@ -58,6 +58,6 @@ class RouteTable:
         """The route of a request, of which the Host field and the target are given."""
         name, path = normalize_host(host or b""), normalize_path(target)
         for route in self.routes:
-            if route.rule.matches(name, path):
+            if route.matcher.matches(name, path):
                 return route
         return self.default

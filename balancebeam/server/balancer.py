@@ -34,7 +34,7 @@ from twisted.logger import Logger
 from balancebeam.admin.auth import Guard
 from balancebeam.admin.operations import Operator
 from balancebeam.admin.service import AdminService, asker, guard_for
-from balancebeam.admission.admission import Scopes
+from balancebeam.admission.admission import LimitsByScope
 from balancebeam.admission.limiter import LimiterService
 from balancebeam.config.diff import diff_settings
 from balancebeam.core.errors import StartupError
@@ -50,7 +50,7 @@ from balancebeam.observability.observers import tell_all
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.dispatcher import BalancerResource
 from balancebeam.proxy.exchange import Observer
-from balancebeam.proxy.forwarding import Onward, make_ids
+from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.server.demo import DemoService
 from balancebeam.server.frontend import FrontendService, Inside
 from balancebeam.server.listeners import (
@@ -75,7 +75,7 @@ class Plan:
     """All of a change that can fail, done; nothing of it is in use yet."""
 
     settings: Settings
-    scopes: Scopes
+    scopes: LimitsByScope
     logs: Mapping[str, LogFile]
     opened: dict[Any, Entrance]
     guard: Guard | None
@@ -310,7 +310,7 @@ class BalancerService(service.MultiService):
     def _adopt(self, plan: Plan) -> None:
         """Make `plan` the truth. Nothing here can fail."""
         settings = self.settings = plan.settings
-        self.limiter.adopt(plan.scopes)
+        self.limiter.commit(plan.scopes)
         self.access_logs.adopt(settings.frontends, plan.logs)
         self._adopt_pools(settings)
         self._adopt_frontends(settings)
@@ -338,7 +338,7 @@ class BalancerService(service.MultiService):
                     restore(collect({pool.name: other_mode}), {pool.name: known}, self.log)
             else:
                 known.apply(pool)
-            known.dispatcher.limiter = gate
+            known.dispatcher.admission = gate
             known.dispatcher.observer = None
             self.pools[pool.name] = known
         for gone in before.values():
@@ -366,10 +366,12 @@ class BalancerService(service.MultiService):
     def _tell_web_door(self, frontend: FrontendSettings) -> None:
         """What comes in through a `twisted.web` tree is treated as by `frontend`."""
         dispatcher = self.pools[frontend.pool].dispatcher
-        dispatcher.trusted = TrustedProxies(frontend.trusted_proxies)
-        dispatcher.onward = Onward(frontend.forwarding, make_ids(self._around.random))
+        dispatcher.trusted_proxies = TrustedProxies(frontend.trusted_proxies)
+        dispatcher.forwarding = ForwardingPolicy(
+            frontend.forwarding, request_id_generator(self._around.random)
+        )
         dispatcher.idle_timeout = frontend.timeouts.idle
-        dispatcher.limiter = self.frontends[frontend.name].site.default.limiter
+        dispatcher.admission = self.frontends[frontend.name].site.default.admission
         dispatcher.observer = self.access_logs.observer(frontend)
 
     def _observer(self, frontend: FrontendSettings) -> Observer | None:

@@ -12,8 +12,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import ServerSource, ServerSettings
-from balancebeam.upstream.server_set import ServerSet, Server
+from balancebeam.core.settings import ServerSettings, ServerSource
+from balancebeam.upstream.server_set import Server, ServerSet
 
 
 class _Hello(Resource):

@@ -17,7 +17,7 @@ from balancebeam.downstream.tcp.session import TcpFactory
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Observer
-from balancebeam.proxy.forwarding import Onward, make_ids
+from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.server.listeners import Clients
 
@@ -51,10 +51,10 @@ class FrontendService(service.Service):
         self.site.observer = inside.observer
         self._proxied = ProxyProtocolFactory(self.site)
 
-    def _manners(self) -> tuple[TrustedProxies, Onward]:
+    def _manners(self) -> tuple[TrustedProxies, ForwardingPolicy]:
         settings = self.settings
         trusted = TrustedProxies(settings.trusted_proxies)
-        return trusted, Onward(settings.forwarding, make_ids(self._random))
+        return trusted, ForwardingPolicy(settings.forwarding, request_id_generator(self._random))
 
     def apply(self, settings: FrontendSettings, inside: Inside) -> None:
         """Go by these from now on; connections that are open stay."""

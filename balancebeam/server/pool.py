@@ -11,15 +11,21 @@ from twisted.application import service
 
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.interfaces import Random
-from balancebeam.core.settings import HealthCheckSettings, ServerSource, PoolSettings, RetrySettings, ServerSettings
+from balancebeam.core.settings import (
+    HealthCheckSettings,
+    PoolSettings,
+    RetrySettings,
+    ServerSettings,
+    ServerSource,
+)
 from balancebeam.net.ticker import Ticker
-from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
+from balancebeam.proxy.dispatcher import Admission, BalancerResource
 from balancebeam.upstream.connection_pool import ConnectFunction, ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.health.thresholds import CheckThresholds
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.server_set import ServerSet, Server
+from balancebeam.upstream.server_set import Server, ServerSet
 from balancebeam.upstream.tcp_pool import TcpPool
 
 
@@ -44,7 +50,7 @@ class PoolService(service.MultiService):
     """
 
     def __init__(
-        self, settings: PoolSettings, mode: str, gate: LimiterSeam, around: Surroundings
+        self, settings: PoolSettings, mode: str, gate: Admission, around: Surroundings
     ) -> None:
         super().__init__()
         self.name = f"pool:{settings.name}"
@@ -173,7 +179,7 @@ class PoolService(service.MultiService):
     @property
     def occupied(self) -> bool:
         """Whether anybody waits for an answer."""
-        return bool(self.dispatcher.waiting) or any(
+        return bool(self.dispatcher.queue) or any(
             server.in_flight for server in (*self.server_set.servers, *self.server_set.draining)
         )
 

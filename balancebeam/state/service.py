@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from balancebeam.admin.operations import Pool
-from balancebeam.core.settings import AdminState, ServerSource, ServerSettings
+from balancebeam.core.settings import AdminState, ServerSettings, ServerSource
 from balancebeam.state.codec import ServerState, State, encode_state
 from balancebeam.state.store import StateFile, read_state
 from balancebeam.upstream.server_set import Server

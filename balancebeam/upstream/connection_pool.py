@@ -126,7 +126,9 @@ class ConnectAttempt(ClientFactory):
         version = self._server.proxy_protocol
         if version is not None:
             connection.single_use = True
-            connection.transport.write(encode_proxy_header(version, exchange.proxy_info_for_upstream))
+            connection.transport.write(
+                encode_proxy_header(version, exchange.proxy_info_for_upstream)
+            )
         connection.send(exchange)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
@@ -285,7 +287,9 @@ class ConnectionPool(service.Service):
         for attempt in list(self.attempts):
             attempt.check_timeout(now, self.timeouts.connect)
 
-    def _time_out_if_stalled(self, connection: UpstreamConnection, exchange: Any, now: float) -> None:
+    def _time_out_if_stalled(
+        self, connection: UpstreamConnection, exchange: Any, now: float
+    ) -> None:
         """End it unless it is the client's turn, or the server takes what it is sent."""
         if not exchange.awaiting_request_body and not connection.write_progressed(now):
             connection.time_out()

@@ -19,19 +19,19 @@ from balancebeam.net.transport import set_socket_options
 from balancebeam.protocols.http1.body import (
     BodyError,
     ChunkedReader,
-    ContentLengthReader,
     CloseDelimitedReader,
+    ContentLengthReader,
 )
 from balancebeam.protocols.http1.grammar import CRLF, HEAD_END, list_items
 from balancebeam.protocols.http1.response_head import (
     CHUNKED,
-    MAX_RESPONSE_HEAD,
     CLOSE_DELIMITED,
+    MAX_RESPONSE_HEAD,
     ResponseHead,
     ResponseHeadParser,
     has_body,
 )
-from balancebeam.upstream.interfaces import UpstreamRequest, ConnectionOwner
+from balancebeam.upstream.interfaces import ConnectionOwner, UpstreamRequest
 from balancebeam.upstream.server_set import Server
 
 Body = Union[ContentLengthReader, ChunkedReader, CloseDelimitedReader]
@@ -96,11 +96,11 @@ class UpstreamConnection(Protocol):
         self.last_activity = self._ticker.now
         if exchange.pending_body:
             pending, exchange.pending_body = exchange.pending_body, ()
-            self.transport.write(exchange.wire + b"".join(pending))
+            self.transport.write(exchange.upstream_head + b"".join(pending))
             if not self._write_blocked:
                 exchange.resume_upload()
         else:
-            self.transport.write(exchange.wire)
+            self.transport.write(exchange.upstream_head)
 
     def send_body(self, data: bytes) -> None:
         """Send more of the request's body, or bytes through the tunnel."""
@@ -277,7 +277,9 @@ class UpstreamConnection(Protocol):
             if rest and self.state == AWAITING_RESPONSE:
                 self._read_head(rest)
 
-    def _start_body(self, exchange: UpstreamRequest, head: ResponseHead, length: int, rest: bytes) -> None:
+    def _start_body(
+        self, exchange: UpstreamRequest, head: ResponseHead, length: int, rest: bytes
+    ) -> None:
         self.state = READING_BODY
         self._persistent = head.persistent and length != CLOSE_DELIMITED
         if length == CHUNKED:

@@ -16,7 +16,7 @@ class UpstreamRequest(Interface):
     """A request on its way, as a connection to a server sees it."""
 
     method: bytes
-    wire: bytes
+    upstream_head: bytes
     pending_body: list[bytes] | tuple[()]
     body_complete: bool
     upgrade: bytes

@@ -53,7 +53,9 @@ class Resolver:
         self._cache: dict[str, tuple[float, list[str]]] = {}
         self._pending: dict[str, list[Deferred[list[str]]]] = {}
 
-    def resolve(self, address: ServerAddress) -> list[ServerAddress] | Deferred[list[ServerAddress]]:
+    def resolve(
+        self, address: ServerAddress
+    ) -> list[ServerAddress] | Deferred[list[ServerAddress]]:
         """
         Where `address` is: at once if no question has to be asked, otherwise
         a Deferred that fails with `DNSLookupError`.
@@ -78,7 +80,8 @@ class Resolver:
         self._pending[name] = [waiter]
         done: Deferred[list[str]] = Deferred()
         done.addCallbacks(
-            lambda hosts: self._lookup_succeeded(name, hosts), lambda failure: self._lookup_failed(name, failure)
+            lambda hosts: self._lookup_succeeded(name, hosts),
+            lambda failure: self._lookup_failed(name, failure),
         )
         self._reactor.nameResolver.resolveHostName(_ResolutionReceiver(done, name), name)
         return waiter

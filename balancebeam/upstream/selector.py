@@ -8,7 +8,7 @@ from typing import Callable
 from twisted.application import service
 
 from balancebeam.balancing.interfaces import Algorithm, Selection
-from balancebeam.upstream.server_set import ServerSet, Server, Priority
+from balancebeam.upstream.server_set import Priority, Server, ServerSet
 
 # The tiers after the first, in order, and what is said of their servers before
 # the algorithm's own reason.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable
 from attrs import frozen
 
 from balancebeam.core.addresses import ServerAddress
-from balancebeam.core.settings import AdminState, ServerSource, ServerSettings
+from balancebeam.core.settings import AdminState, ServerSettings, ServerSource
 from balancebeam.upstream.health.error_rate import ErrorRateWindow
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class Server:
     nothing any more. Since `healthy_since` all is well again.
     """
 
-    def __init__(self, settings: ServerSettings, source: ServerSource = ServerSource.CONFIGURED) -> None:
+    def __init__(
+        self, settings: ServerSettings, source: ServerSource = ServerSource.CONFIGURED
+    ) -> None:
         self.address = settings.address
         self.name = str(settings.address)
         self.weight = settings.weight
@@ -101,7 +103,9 @@ class Server:
             for connection in list(self.idle_connections):
                 connection.close_idle()
 
-    def track(self, *, load_tracked: bool | None = None, under_observation: bool | None = None) -> None:
+    def track(
+        self, *, load_tracked: bool | None = None, under_observation: bool | None = None
+    ) -> None:
         """Set either reason for which somebody wants to hear of its requests."""
         if load_tracked is not None:
             self.load_tracked = load_tracked
@@ -195,7 +199,9 @@ class ServerSet:
             self.servers = ordered
             self.notify()
 
-    def add(self, settings: ServerSettings, source: ServerSource = ServerSource.CONFIGURED) -> Server:
+    def add(
+        self, settings: ServerSettings, source: ServerSource = ServerSource.CONFIGURED
+    ) -> Server:
         """
         Add a server, behind those that are there. Only one that is configured
         leaves because it is in no file any more.

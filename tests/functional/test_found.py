@@ -11,9 +11,8 @@ from balancebeam.core.errors import RequestError, ResponseError
 from balancebeam.protocols.http1 import fields as f
 from balancebeam.protocols.http1.body import MAX_CHUNK_LINE, MAX_TRAILERS, ChunkedReader
 from balancebeam.protocols.http1.request_head import MAX_REQUEST_FIELDS, RequestHeadParser
-from balancebeam.protocols.http1.response_head import MAX_RESPONSE_FIELDS
-from balancebeam.protocols.http1.response_head import ResponseHeadParser
-from balancebeam.proxy.forwarded_fields import forwarding
+from balancebeam.protocols.http1.response_head import MAX_RESPONSE_FIELDS, ResponseHeadParser
+from balancebeam.proxy.forwarded_fields import build_forwarded_fields
 
 
 class ParserRegressionTests(SynchronousTestCase):
@@ -42,7 +41,7 @@ class ParserRegressionTests(SynchronousTestCase):
 
     def test_forwarding_absolute_form_of_http_1_0_without_host(self) -> None:
         head = RequestHeadParser().parse(b"GET http://a/ HTTP/1.0\r\n")
-        wire = head.forward_bytes + forwarding(head, b"192.0.2.9", b"http", b"b", False)
+        wire = head.forward_bytes + build_forwarded_fields(head, b"192.0.2.9", b"http", b"b", False)
         connection = h11.Connection(h11.SERVER)
         connection.receive_data(wire)
         request = connection.next_event()

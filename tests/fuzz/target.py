@@ -14,14 +14,18 @@ import h11
 
 from balancebeam.core.errors import RequestError, ResponseError
 from balancebeam.core.ip import normalize_ip
-from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader, ClientHelloError
+from balancebeam.protocols.client_hello import ClientHello, ClientHelloError, ClientHelloReader
 from balancebeam.protocols.http1.body import BodyError, ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.protocols.http1.grammar import is_host
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.protocols.http1.response_head import ResponseHeadParser
-from balancebeam.protocols.proxy_protocol import ProxyProtocolError, encode_proxy_header, parse_proxy_header
-from balancebeam.proxy.forwarded_fields import forwarding
+from balancebeam.protocols.proxy_protocol import (
+    ProxyProtocolError,
+    encode_proxy_header,
+    parse_proxy_header,
+)
+from balancebeam.proxy.forwarded_fields import build_forwarded_fields
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
 # Readers that remember everything they have seen so far. What they remember
@@ -55,7 +59,7 @@ def request_heads(data: bytes) -> None:
     assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
     if not isinstance(outcomes[0], tuple):
         head = outcomes[0]
-        wire = head.wire + forwarding(head, b"192.0.2.1", b"http", b"localhost", False)
+        wire = head.wire + build_forwarded_fields(head, b"192.0.2.1", b"http", b"localhost", False)
         check_requests(wire, min_requests=1)
 
 

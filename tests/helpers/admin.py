@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from balancebeam.admin.service import AdminService, guard_for
-from balancebeam.core.settings import HealthCheckSettings, AdminSettings, Settings
+from balancebeam.core.settings import AdminSettings, HealthCheckSettings, Settings
 from balancebeam.upstream.server_set import Server
 from tests.helpers.memory import MemoryBalancer
 

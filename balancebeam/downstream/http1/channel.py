@@ -33,9 +33,9 @@ from balancebeam.protocols.http1.grammar import CRLF, HEAD_END
 from balancebeam.protocols.http1.request_head import MAX_REQUEST_HEAD, check_partial_head
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.exchange import BUFFER, Fields
+from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
 from balancebeam.proxy.forwarding import Forwarder
-from balancebeam.proxy.rejected import UnreadRequest, first_line
+from balancebeam.proxy.rejected import RejectedRequest, first_line
 
 if TYPE_CHECKING:
     from balancebeam.downstream.http1.factory import Http1Factory
@@ -120,7 +120,7 @@ class Http1Channel(Protocol):
             self._read_body(data)
         elif state == AWAITING_RESPONSE:
             self._buffer += data
-            if len(self._buffer) > BUFFER:
+            if len(self._buffer) > BUFFER_SIZE:
                 self.pause_reading()
         elif state == TUNNEL:
             exchange = self.exchange
@@ -134,7 +134,7 @@ class Http1Channel(Protocol):
         if self.write_blocked:
             # The client does not read its answers; it gets no new ones.
             self._buffer = data
-            if len(data) > BUFFER:
+            if len(data) > BUFFER_SIZE:
                 self.pause_reading()
             return
         self._in_read_loop = True
@@ -158,10 +158,17 @@ class Http1Channel(Protocol):
             self._scan_offset = 0
             table = site.table
             route = site.default if table is None else table.find(head.host, head.target)
-            if head.rare_fields is NO_RARE_FIELDS and head.length >= 0 and head.minor and forwarder.usual:
+            if (
+                head.rare_fields is NO_RARE_FIELDS
+                and head.length >= 0
+                and head.minor
+                and forwarder.has_fast_path
+            ):
                 if head.host is not forwarder.host:
-                    forwarder.address(head.host)
-                exchange = Http1Exchange(self, route.dispatcher, head, head.forward_bytes + forwarder.plain)
+                    forwarder.set_host(head.host)
+                exchange = Http1Exchange(
+                    self, route.dispatcher, head, head.forward_bytes + forwarder.fast_suffix
+                )
             else:
                 exchange = self._build_slow_path_exchange(route.dispatcher, head)
             self.exchange = exchange
@@ -170,7 +177,7 @@ class Http1Channel(Protocol):
                 self._buffer = data[end + 4 :]
             elif not self._start_body(exchange, head, data[end + 4 :]):
                 break
-            route.entry.forward(exchange, route.limiter)
+            route.handler.dispatch(exchange, route.admission)
             if self.state != READING_HEAD or self.write_blocked:
                 break
             data, self._buffer = self._buffer, b""
@@ -183,10 +190,10 @@ class Http1Channel(Protocol):
         self, dispatcher: BalancerResource, head: RequestHead
     ) -> Http1Exchange:
         forwarder, site = self._forwarder, self.site
-        exchange = Http1Exchange(self, dispatcher, head, forwarder.unusual(head, self.transport))
+        exchange = Http1Exchange(self, dispatcher, head, forwarder.build_head(head, self.transport))
         exchange.max_forwards_exhausted = head.max_forwards_exhausted
         if forwarder.trusted:
-            exchange.client = site.trusted_proxies.client_of(self.client, head)
+            exchange.client = site.trusted_proxies.client_ip(self.client, head)
         return exchange
 
     def _buffer_partial_head(self, data: bytes) -> None:
@@ -265,7 +272,7 @@ class Http1Channel(Protocol):
         body = self._body_reader
         if self.state != READING_BODY or body is None:
             return False
-        return isinstance(body, ChunkedReader) or body.remaining <= BUFFER
+        return isinstance(body, ChunkedReader) or body.remaining <= BUFFER_SIZE
 
     def _discard_body(self, data: bytes) -> None:
         """Read on to the end of a body that nobody wants, where the next request begins."""
@@ -283,7 +290,7 @@ class Http1Channel(Protocol):
             self._buffer = body.trailing_data
             self._body_reader = None
             self._process_buffered()
-        elif self._body_bytes_received > BUFFER:
+        elif self._body_bytes_received > BUFFER_SIZE:
             self._start_lingering_close()
 
     # Answers.
@@ -300,7 +307,7 @@ class Http1Channel(Protocol):
         octets = self._write_error(error, _is_head_request(data))
         status, reason = error.status, error.reason
         self.site.count_rejected(
-            UnreadRequest(self.client, first_line(data), status, reason, octets)
+            RejectedRequest(self.client, first_line(data), status, reason, octets)
         )
         self._start_lingering_close()
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.protocols.http1.body import encode_chunk, encode_last_chunk
-from balancebeam.protocols.http1.local_reply import jsend_error, http_date
+from balancebeam.protocols.http1.local_reply import http_date, jsend_error
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Fields
-from balancebeam.proxy.http_exchange import MessageExchange
+from balancebeam.proxy.http_exchange import HttpExchange
 
 if TYPE_CHECKING:
     from balancebeam.downstream.http1.channel import Http1Channel
@@ -23,7 +23,7 @@ CONTINUE = 100
 _FAST_PATH_HEAD_END = b"Via: 1.1 balancebeam\r\n\r\n"
 
 
-class Http1Exchange(MessageExchange):
+class Http1Exchange(HttpExchange):
     """
     Writes a response to an `Http1Channel`, framed as the client can read it.
 
@@ -38,14 +38,18 @@ class Http1Exchange(MessageExchange):
     _buffered_head = b""
 
     def __init__(
-        self, channel: Http1Channel, dispatcher: BalancerResource, head: RequestHead, wire: bytes
+        self,
+        channel: Http1Channel,
+        dispatcher: BalancerResource,
+        head: RequestHead,
+        upstream_head: bytes,
     ) -> None:
         # What `super().__init__` does, without the call: this runs for every
         # request.
         self.dispatcher = dispatcher
         self.head = head
         self.method = head.method
-        self.wire = wire
+        self.upstream_head = upstream_head
         self.client = channel.client
         self.channel = channel
         self.persistent = head.persistent
@@ -81,7 +85,7 @@ class Http1Exchange(MessageExchange):
         else:
             self.channel.transport.write(head.forward_bytes + self._build_head_suffix(head) + body)
         self.finished = True
-        self.dispatcher.finished(self)
+        self.dispatcher.request_finished(self)
         self.channel.response_finished(self.persistent)
 
     def response_started(self, head: ResponseHead, length: int) -> None:
@@ -99,7 +103,7 @@ class Http1Exchange(MessageExchange):
             # The server answers before it has heard all. Where the rest of
             # the body ends may never be known.
             self.persistent = False
-        self.dispatcher.answering(self)
+        self.dispatcher.response_started(self)
         # A small body goes out with its head.
         self._buffered_head = head.forward_bytes + self._build_head_suffix(head)
         if self.channel.write_blocked and self.connection is not None:
@@ -110,7 +114,7 @@ class Http1Exchange(MessageExchange):
         if not head.has_date:
             # RFC 9110, 6.6.1: a recipient with a clock "MUST record the time
             # it was received and append a corresponding Date header field".
-            lines.append(b"Date: %b\r\n" % http_date(self.dispatcher.pool.reactor.seconds()))
+            lines.append(b"Date: %b\r\n" % http_date(self.dispatcher.connections.reactor.seconds()))
         lines.append(b"Via: 1.%d balancebeam\r\n" % head.minor)
         if self.chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -165,7 +169,7 @@ class Http1Exchange(MessageExchange):
         self.channel.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def response_aborted(self, failure: UpstreamFailure) -> None:
-        self.dispatcher.cut(self, failure)
+        self.dispatcher.response_aborted(self, failure)
         if self._buffered_head:
             # Nothing of the response has left yet.
             self._buffered_head = b""
@@ -173,7 +177,7 @@ class Http1Exchange(MessageExchange):
             self.local_reply(failure.status, failure.public_message)
             return
         self.finished = self.truncated = True
-        self.dispatcher.finished(self)
+        self.dispatcher.request_finished(self)
         channel = self.channel
         channel.exchange = None
         if self.framed:
@@ -205,7 +209,7 @@ class Http1Exchange(MessageExchange):
 
     def _finish(self) -> None:
         self.finished = True
-        self.dispatcher.finished(self)
+        self.dispatcher.request_finished(self)
         self.channel.response_finished(self.persistent)
 
     # Tunnels.
@@ -213,13 +217,13 @@ class Http1Exchange(MessageExchange):
     def upgraded(self, head: ResponseHead) -> None:
         self.downstream_response_started = True
         self.status = 101
-        self.dispatcher.answering(self)
+        self.dispatcher.response_started(self)
         self.channel.transport.write(head.forward_bytes + self._build_head_suffix(head))
         self.channel.start_tunnel()
 
     def tunnel_data(self, data: bytes) -> None:
         self.body_bytes_sent += len(data)
-        self.channel.last_activity = self.dispatcher.pool.ticker.now
+        self.channel.last_activity = self.dispatcher.connections.ticker.now
         self.channel.transport.write(data)
 
     def tunnel_ended(self, clean: bool) -> None:

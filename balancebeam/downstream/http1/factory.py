@@ -21,8 +21,8 @@ from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Observer
-from balancebeam.proxy.forwarding import Onward
-from balancebeam.proxy.rejected import UnreadRequest
+from balancebeam.proxy.forwarding import ForwardingPolicy
+from balancebeam.proxy.rejected import RejectedRequest
 from balancebeam.routing.route_table import RouteTable
 
 
@@ -55,7 +55,7 @@ class Http1Factory(Site):
         ticker: Ticker,
         timeouts: FrontendTimeouts,
         trusted_proxies: TrustedProxies,
-        forwarding: Onward,
+        forwarding: ForwardingPolicy,
         max_body: int | None = None,
     ) -> None:
         dispatcher = table.default.dispatcher
@@ -95,13 +95,13 @@ class Http1Factory(Site):
         self._observer = observer
         self.needs_accounting = self.draining or observer is not None
 
-    def count_rejected(self, request: UnreadRequest) -> None:
+    def count_rejected(self, request: RejectedRequest) -> None:
         """Account for `request`, of which there is no more to be said."""
         self.rejected_requests[request.status] += 1
         if self._observer is not None:
-            self._observer.request_refused(request)
+            self._observer.request_rejected(request)
 
-    def set_forwarding(self, trusted_proxies: TrustedProxies, forwarding: Onward) -> None:
+    def set_forwarding(self, trusted_proxies: TrustedProxies, forwarding: ForwardingPolicy) -> None:
         """Believe these proxies, and tell servers of clients in this way, from now on."""
         self.trusted_proxies, self.forwarding = trusted_proxies, forwarding
         for channel in self.channels:

@@ -22,7 +22,7 @@ from balancebeam.downstream.http1.factory import PendingHandshakes
 from balancebeam.net.relay import Relay, is_clean_close
 from balancebeam.net.ticker import Ticker
 from balancebeam.net.transport import peer_ip
-from balancebeam.protocols.client_hello import ClientHelloReader, ClientHelloError
+from balancebeam.protocols.client_hello import ClientHelloError, ClientHelloReader
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange, Fields, Observer
 from balancebeam.routing.route_table import Route, RouteTable
@@ -120,7 +120,7 @@ class ClientRelay(Relay):
         site = self.site
         site.channels.add(self)
         if site.table is None:
-            site.default.dispatcher.forward(self.exchange, site.default.limiter)
+            site.default.dispatcher.dispatch(self.exchange, site.default.admission)
         else:
             self.client_hello = ClientHelloReader()
             self.preread_since = site.ticker.now
@@ -128,7 +128,7 @@ class ClientRelay(Relay):
     def forward(self, data: bytes) -> None:
         reader = self.client_hello
         if reader is None:
-            self.exchange.hold(data, last=False)
+            self.exchange.buffer_body(data, last=False)
             return
         try:
             hello = reader.feed(data)
@@ -148,8 +148,8 @@ class ClientRelay(Relay):
         reader, self.client_hello = self.client_hello, None
         self.exchange.dispatcher = route.dispatcher
         if reader is not None and reader.received:
-            self.exchange.hold(bytes(reader.received), last=False)
-        route.dispatcher.forward(self.exchange, route.limiter)
+            self.exchange.buffer_body(bytes(reader.received), last=False)
+        route.dispatcher.dispatch(self.exchange, route.admission)
 
     def readConnectionLost(self) -> None:
         self.exchange.half_closed("the client closed")
@@ -179,7 +179,7 @@ class TcpSession(Exchange):
         self.observer = client_relay.site.observer
         self.client = client_relay.client
         self.client_relay = client_relay
-        self.started_at = self.dispatcher.pool.reactor.seconds()
+        self.started_at = self.dispatcher.connections.reactor.seconds()
         self.server_name = ""
         self._server_relay: ServerRelay | None = None
         self._last_byte_count = -1
@@ -236,13 +236,13 @@ class TcpSession(Exchange):
         self._server_relay = server_relay
         self.server_name = server_relay.server.name
         self.downstream_response_started = True
-        self.dispatcher.answering(self)
+        self.dispatcher.response_started(self)
         link = self.client_relay
         link.connect_peer(server_relay)
         self.resume_upload()
         if self.pending_body:
-            pending, self.pending_body = self.pending_body, ()
-            server_relay.transport.write(b"".join(pending))
+            pending_body, self.pending_body = self.pending_body, ()
+            server_relay.transport.write(b"".join(pending_body))
         if link.read_closed:
             server_relay.half_close()
 
@@ -310,7 +310,7 @@ class TcpSession(Exchange):
     def _finish(self, reason: str) -> None:
         self.close_reason = self.close_reason or reason
         self.finished = True
-        self.dispatcher.finished(self)
+        self.dispatcher.request_finished(self)
 
     def pause_upload(self) -> None:
         if not self.upload_paused:

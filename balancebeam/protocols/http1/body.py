@@ -91,7 +91,15 @@ class ChunkedReader:
     the trailer fields that may go on, each line ended by CRLF.
     """
 
-    __slots__ = ("_buffer", "_extensions", "_remaining", "_state", "complete", "trailing_data", "trailers")
+    __slots__ = (
+        "_buffer",
+        "_extensions",
+        "_remaining",
+        "_state",
+        "complete",
+        "trailing_data",
+        "trailers",
+    )
 
     def __init__(self) -> None:
         self.complete = False

@@ -16,8 +16,8 @@ from balancebeam.core.errors import RequestError
 from balancebeam.protocols.http1 import fields as f
 from balancebeam.protocols.http1.grammar import (
     ABSOLUTE_TARGET,
-    MAX_LENGTH_DIGITS,
     MAX_CONTENT_LENGTH,
+    MAX_LENGTH_DIGITS,
     TOKEN,
     is_host,
     list_items,
@@ -173,7 +173,9 @@ def _check_codings(codings: list[bytes], length: int | None) -> bool:
     return True
 
 
-def _connection_named_lines(lines: list[bytes], options: list[bytes], dropped: list[bytes]) -> list[bytes]:
+def _connection_named_lines(
+    lines: list[bytes], options: list[bytes], dropped: list[bytes]
+) -> list[bytes]:
     """The lines whose fields Connection names, and that are not dropped yet."""
     names = set(options) - _NEVER_HOP_BY_HOP - {b"keep-alive", b"close"}
     if not names:

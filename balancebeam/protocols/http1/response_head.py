@@ -12,8 +12,8 @@ from balancebeam.core.errors import ResponseError
 from balancebeam.protocols.http1 import fields as f
 from balancebeam.protocols.http1.grammar import (
     CRLF,
-    MAX_LENGTH_DIGITS,
     MAX_CONTENT_LENGTH,
+    MAX_LENGTH_DIGITS,
     STATUS_LINE,
     list_items,
 )
@@ -108,7 +108,11 @@ class ResponseHeadParser:
             if known is not None:
                 return ResponseHead(known[0], rest, CHUNKED, True, known[1], known[1])
         read = self._parse_head(head)
-        if len(rest) <= self.MAX_CACHED_HEAD_LENGTH and read.persistent and read.status not in _BODILESS_STATUSES:
+        if (
+            len(rest) <= self.MAX_CACHED_HEAD_LENGTH
+            and read.persistent
+            and read.status not in _BODILESS_STATUSES
+        ):
             self._cache_head(rest, read)
         return read
 

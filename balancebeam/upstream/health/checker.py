@@ -10,10 +10,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from balancebeam.core.settings import HealthCheckSettings, AdminState
+from balancebeam.core.settings import AdminState, HealthCheckSettings
 from balancebeam.upstream.health.probes import Probe
 from balancebeam.upstream.health.service import HealthService
-from balancebeam.upstream.server_set import ServerSet, Server
+from balancebeam.upstream.server_set import Server, ServerSet
 
 # The part of an interval over which the checks of a round are spread.
 SPREAD_FRACTION = 0.1

@@ -8,10 +8,10 @@ from twisted.logger import Logger
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import AdminState, OutlierDetectionSettings
 from balancebeam.net.ticker import Ticker
-from balancebeam.upstream.health.error_rate import ErrorRateWindow, ErrorRatePolicy
+from balancebeam.upstream.health.error_rate import ErrorRatePolicy, ErrorRateWindow
 from balancebeam.upstream.health.slow_start import SlowStart
 from balancebeam.upstream.health.thresholds import CheckThresholds, FailureThreshold
-from balancebeam.upstream.server_set import CheckResult, ServerSet, Server
+from balancebeam.upstream.server_set import CheckResult, Server, ServerSet
 
 _SERVER_FAULTS = frozenset(
     (
@@ -65,13 +65,17 @@ class HealthService(service.Service):
         max_trial_time: float,
     ) -> None:
         """Go by these from now on; what is known of servers stays."""
-        self._failure_threshold = FailureThreshold(outlier_detection.cooldown, outlier_detection.failures)
+        self._failure_threshold = FailureThreshold(
+            outlier_detection.cooldown, outlier_detection.failures
+        )
         self._check_thresholds = check_thresholds
         self._window = outlier_detection.window
         self._error_rate_policy: ErrorRatePolicy | None = None
         if outlier_detection.error_ratio is not None:
             self._error_rate_policy = ErrorRatePolicy(
-                outlier_detection.error_ratio, outlier_detection.min_requests, outlier_detection.max_ejected_ratio
+                outlier_detection.error_ratio,
+                outlier_detection.min_requests,
+                outlier_detection.max_ejected_ratio,
             )
         for server in self._server_set.servers:
             if self._error_rate_policy is None:
@@ -123,7 +127,11 @@ class HealthService(service.Service):
     def request_released(self, server: Server, request: object) -> None:
         """`request` is over for a tracked server, one way or another."""
         server.trial_requests.discard(request)
-        if server.ejected and not server.trial_requests and server.ejected_until <= self._ticker.now:
+        if (
+            server.ejected
+            and not server.trial_requests
+            and server.ejected_until <= self._ticker.now
+        ):
             # The client left before the server could show anything.
             self._half_open(server)
 
@@ -234,7 +242,9 @@ class HealthService(service.Service):
         server.effective_weight = float(weight)
         since = self._warming_up.get(server)
         if since is not None:
-            server.effective_weight = self._slow_start.effective_weight(weight, self._ticker.now - since)
+            server.effective_weight = self._slow_start.effective_weight(
+                weight, self._ticker.now - since
+            )
         self._server_set.notify(server)
 
     # What time brings.
@@ -244,7 +254,9 @@ class HealthService(service.Service):
         suspects = [server for server in self._server_set.servers if server.under_observation]
         self._half_open(*(server for server in suspects if self._cooldown_expired(server, now)))
         for server in suspects:
-            well = not (server.ejected or server.half_open or server.consecutive_failures or server.cooldown)
+            well = not (
+                server.ejected or server.half_open or server.consecutive_failures or server.cooldown
+            )
             if well and now - server.healthy_since >= self._max_trial_time:
                 server.track(under_observation=False)
                 server.recently_ejected = False

@@ -15,14 +15,14 @@ from balancebeam.config.diff import diff_settings
 from balancebeam.core.addresses import TcpAddress, UnixAddress
 from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
-    HealthCheckSettings,
     AdminSettings,
-    FrontendSettings,
     AdminState,
-    ServerSource,
+    FrontendSettings,
+    HealthCheckSettings,
     PoolSettings,
     SecretSource,
     ServerSettings,
+    ServerSource,
     Settings,
 )
 from tests.helpers.admin import HOST_HEADER, JSON_HEADER, MemoryAdmin, Response, parse_responses
@@ -440,7 +440,10 @@ class RegistrationTests(ApiTestCase):
         self.assertEqual(one["state"], "maintenance")
 
     def test_any_pool(self) -> None:
-        for pool, path, timeout in (("api", "/ok", 1.0), ("db", None, HealthCheckSettings().effective_timeout)):
+        for pool, path, timeout in (
+            ("api", "/ok", 1.0),
+            ("db", None, HealthCheckSettings().effective_timeout),
+        ):
             client = self.register({"address": NEW}, f"/upstreams/{pool}")
             checks = self.admin.health_checks[-1][1]
             self.assertEqual((checks.path, checks.effective_timeout), (path, timeout))

@@ -19,7 +19,13 @@ from balancebeam.admin.api import TABLE
 from balancebeam.admin.http_server import MOST_BODY
 from balancebeam.admin.openapi import describe, document
 from balancebeam.core.errors import StartupError
-from balancebeam.core.settings import AdminSettings, AdminState, ServerSource, SecretSource, ServerSettings
+from balancebeam.core.settings import (
+    AdminSettings,
+    AdminState,
+    SecretSource,
+    ServerSettings,
+    ServerSource,
+)
 from tests.helpers.admin import HOST_HEADER, JSON_HEADER, MemoryAdmin, Response, parse_responses
 from tests.helpers.memory import GET, OK
 from tests.helpers.processes import ScriptedServer, free_port, respond_with, run_balancer
@@ -226,7 +232,9 @@ class ResponseSchemaTests(SynchronousTestCase):
                 if "GET" in methods:
                     given = path.format(pool="app", address="10.0.0.1:80")
                     self.see(path, "GET", self.ask("GET", given))
-            pool.server_set.add(ServerSettings(pool.server_set.servers[0].address), ServerSource.DEMO)
+            pool.server_set.add(
+                ServerSettings(pool.server_set.servers[0].address), ServerSource.DEMO
+            )
         balancer.accept().send(OK)
         for server in pool.server_set.servers[-2:]:
             pool.server_set.remove(server)

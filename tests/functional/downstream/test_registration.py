@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import (
-    HealthCheckSettings,
     FrontendSettings,
+    HealthCheckSettings,
     LimitSettings,
     PoolSettings,
     RouteSettings,

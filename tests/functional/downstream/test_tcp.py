@@ -13,7 +13,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from balancebeam.api import Timeouts
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import LimitSettings, AdminState, ServerSettings
+from balancebeam.core.settings import AdminState, LimitSettings, ServerSettings
 from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
 from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
 from tests.helpers.memory import BUFFER_SIZE, MemoryBalancer, Peer
@@ -314,9 +314,9 @@ class TcpPipelineTests(TcpTestCase):
         first = balancer.client()
         second = balancer.client()
         second.send(b"waiting")
-        self.assertEqual(len(balancer.service.resource.waiting), 1)
+        self.assertEqual(len(balancer.service.resource.queue), 1)
         first.reset()
-        self.assertEqual(len(balancer.service.resource.waiting), 0)
+        self.assertEqual(len(balancer.service.resource.queue), 0)
 
     def test_least_connections(self) -> None:
         balancer = self.balancer(servers=2, algorithm="least-connections")

@@ -12,7 +12,7 @@ from twisted.internet import error
 from balancebeam.api import Timeouts
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import AdminState, RetrySettings, ServerSettings, QueueSettings
+from balancebeam.core.settings import AdminState, QueueSettings, RetrySettings, ServerSettings
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
@@ -173,7 +173,7 @@ class MaxInFlightTests(BalancerTestCase):
         return balancer
 
     def waiting(self, balancer: MemoryBalancer) -> int:
-        return len(balancer.service.resource.waiting)
+        return len(balancer.service.resource.queue)
 
     def test_another_server_takes_it(self) -> None:
         balancer = self.balancer(limited(3, 1))
@@ -358,7 +358,7 @@ class MaxInFlightTests(BalancerTestCase):
         for _ in range(1500):
             balancer.client().send(GET)
         self.assertEqual(self.waiting(balancer), 1500)
-        balancer.service.resource.pool.stopService()
+        balancer.service.resource.connections.stopService()
         self.assertTrue(server.transport.closing)
         self.assertEqual(balancer.servers[0].in_flight, 0)
 
@@ -518,6 +518,6 @@ class InFlightPropertyTests(BalancerTestCase):
                 self.assertLessEqual(server.in_flight, most)
             self.assertTrue(server.in_flight >= 0)
             self.assertLessEqual(len(server.trial_requests), server.in_flight)
-        for exchange in dispatcher.waiting:
+        for exchange in dispatcher.queue:
             self.assertIn(exchange, exchanges)
             self.assertIsNone(exchange.server)

@@ -102,7 +102,7 @@ class RejectionResponseTests(RateLimitTestCase):
         balancer = self.limited(LimitSettings(1, 5.0, dry_run=True))
         client = balancer.client()
         self.assertEqual(self.statuses(balancer, client, *[GET] * 3), [200] * 3)
-        self.assertEqual(balancer.service.limiter.scopes["frontend web"][0].refused, 2)
+        self.assertEqual(balancer.service.limiter.scopes["frontend web"][0].rejected, 2)
 
     def test_without_limits_all_is_let_in(self) -> None:
         balancer = self.limited()

@@ -14,20 +14,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import (
-    HealthCheckSettings,
+    AdminState,
     FrontendSettings,
     FrontendTimeouts,
+    HealthCheckSettings,
     LimitSettings,
-    AdminState,
-    ServerSource,
     OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
+    QueueSettings,
     RetrySettings,
     RouteSettings,
     ServerSettings,
+    ServerSource,
     Settings,
-    QueueSettings,
 )
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
@@ -576,7 +576,11 @@ POOL = st.builds(
     algorithm=st.sampled_from(sorted(ALGORITHMS)),
     timeouts=st.sampled_from([PoolTimeouts(), PoolTimeouts(1.0, 2.0)]),
     passive=st.sampled_from(
-        [OutlierDetectionSettings(), OutlierDetectionSettings(cooldown=0), OutlierDetectionSettings(2, 5.0, 0.5, 5.0, 1)]
+        [
+            OutlierDetectionSettings(),
+            OutlierDetectionSettings(cooldown=0),
+            OutlierDetectionSettings(2, 5.0, 0.5, 5.0, 1),
+        ]
     ),
     retries=st.sampled_from([RetrySettings(), RetrySettings(1, 0.0)]),
     queue=st.sampled_from([QueueSettings(), QueueSettings(1, 1.0)]),
@@ -638,7 +642,7 @@ class ReloadSimulation:
             case.assertEqual(answer.count(b"HTTP/1.1 "), 1, answer)
             case.assertIn(answer[9:12], (b"200", b"429", b"502", b"503", b"504"))
         (limit,) = self.balancer.service.limiter.scopes["frontend web"]
-        case.assertEqual(limit.refused, max(0, len(self.clients) - self.kept.requests))
+        case.assertEqual(limit.rejected, max(0, len(self.clients) - self.kept.requests))
         service = self.balancer.service
         case.assertEqual(list(service.leaving), [])
         for pool in service.pools.values():

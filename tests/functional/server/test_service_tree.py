@@ -21,7 +21,7 @@ from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.dispatcher import BalancerResource
 from balancebeam.proxy.exchange import Exchange
-from balancebeam.ratelimit.limit import Refusal
+from balancebeam.ratelimit.limit import Rejection
 from balancebeam.routing.route_table import Route, RouteTable
 from balancebeam.server.balancer import BalancerService, make_balancer
 from balancebeam.server.demo import DemoService
@@ -52,7 +52,9 @@ class ServiceTreeTests(SynchronousTestCase):
 
     def test_bad_endpoint(self) -> None:
         settings = single_pool_settings(ONE, bind=(EndpointAddress("tcp:http:colour=red"),))
-        error = self.assertRaises(StartupError, BalancerService, settings, Clock(), random.Random(1))
+        error = self.assertRaises(
+            StartupError, BalancerService, settings, Clock(), random.Random(1)
+        )
         self.assertIn("--bind", str(error))
         self.assertEqual(error.code, str(error))
 
@@ -92,7 +94,9 @@ class DemoServerTests(SynchronousTestCase):
             demo.startService()
             self.assertEqual(len(server_set.tiers[0]), 4)
             demo.stopService()
-            self.assertEqual([str(server.address) for server in server_set.servers], ["10.0.0.1:80"])
+            self.assertEqual(
+                [str(server.address) for server in server_set.servers], ["10.0.0.1:80"]
+            )
             self.assertEqual(len(server_set.tiers[0]), 1)
         self.assertEqual(len(reactor.tcpServers), 6)
 
@@ -206,7 +210,7 @@ class ResolverTests(SynchronousTestCase):
     def test_balancing_over_names(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)
-        balancer.service.resource.pool.resolver = self.names
+        balancer.service.resource.connections.resolver = self.names
         balancer.service.server_set.add(ServerSettings(TcpAddress("app.internal", 80)))
         client = balancer.client()
         client.send(GET)
@@ -219,7 +223,7 @@ class ResolverTests(SynchronousTestCase):
     def test_name_that_is_not_found_out_in_time(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)
-        balancer.service.resource.pool.resolver = self.names
+        balancer.service.resource.connections.resolver = self.names
         balancer.service.server_set.add(ServerSettings(TcpAddress("slow.internal", 80)))
         clients = [balancer.client() for _ in range(3)]
         for client in clients:
@@ -234,7 +238,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_stop_while_a_name_is_looked_up(self) -> None:
         balancer = MemoryBalancer(servers=0)
-        balancer.service.resource.pool.resolver = self.names
+        balancer.service.resource.connections.resolver = self.names
         balancer.service.server_set.add(ServerSettings(TcpAddress("slow.internal", 80)))
         balancer.client().send(GET)
         balancer.stop()
@@ -244,7 +248,7 @@ class ResolverTests(SynchronousTestCase):
     def test_name_that_is_not_known(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)
-        balancer.service.resource.pool.resolver = self.names
+        balancer.service.resource.connections.resolver = self.names
         balancer.service.server_set.add(ServerSettings(TcpAddress("nobody.internal", 80)))
         client = balancer.client()
         client.send(GET)
@@ -255,10 +259,10 @@ class ResolverTests(SynchronousTestCase):
 class RejectingAdmission:
     """A limiter that has had enough."""
 
-    idle = False
+    unrestricted = False
 
-    def admit(self, request: Exchange) -> Refusal | None:
-        return Refusal(429, f"{request.client} again", 6.2, "limit", "policy")
+    def admit(self, request: Exchange) -> Rejection | None:
+        return Rejection(429, f"{request.client} again", 6.2, "limit", "policy")
 
     def release(self, request: Exchange) -> None:
         raise AssertionError("nothing was admitted")
@@ -288,10 +292,10 @@ class ExtensionPointTests(SynchronousTestCase):
         seen: list[tuple[int, bool]] = []
 
         class RecordingObserver:
-            def exchange_ended(self, exchange: Any) -> None:
-                seen.append((exchange.status, exchange.ended))
+            def exchange_finished(self, exchange: Any) -> None:
+                seen.append((exchange.status, exchange.finished))
 
-            def request_refused(self, request: Any) -> None:
+            def request_rejected(self, request: Any) -> None:
                 seen.append((request.status, False))
 
         balancer.service.frontend.site.observer = RecordingObserver()

@@ -18,11 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress, UnixAddress
 from balancebeam.core.settings import (
-    FrontendSettings,
     AdminState,
-    ServerSource,
+    FrontendSettings,
     PoolSettings,
     ServerSettings,
+    ServerSource,
     Settings,
 )
 from balancebeam.server.balancer import BalancerService

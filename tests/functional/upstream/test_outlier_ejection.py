@@ -86,7 +86,7 @@ class FailureDetectionTests(BalancerTestCase):
 
     def test_not_the_end_of_the_balancer(self) -> None:
         balancer, _, server = self.one()
-        balancer.service.resource.pool.stopService()
+        balancer.service.resource.connections.stopService()
         self.assertTrue(server.transport.closing)
         self.assert_ejected(balancer, False)
 

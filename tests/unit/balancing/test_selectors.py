@@ -24,7 +24,7 @@ from balancebeam.balancing.least_connections import LeastConnections
 from balancebeam.balancing.power_of_two import PowerOfTwo
 from balancebeam.balancing.registry import ALGORITHMS, algorithm_name
 from balancebeam.balancing.response_time import DECAY_TIME, LeastResponseTime
-from balancebeam.balancing.round_robin import MAX_TABLE, MAX_CYCLE, RoundRobin
+from balancebeam.balancing.round_robin import MAX_CYCLE, MAX_TABLE, RoundRobin
 from balancebeam.balancing.sticky import StickyRoundRobin
 from balancebeam.balancing.weighted_random import WeightedRandom
 
@@ -184,7 +184,9 @@ class RoundRobinTests(SynchronousTestCase):
             whole = sum(server.effective_weight for server in (*one, other))
             for server in (*one, other):
                 # Where in its own first turn it begins may move a turn.
-                self.assertLessEqual(abs(shares[server.name] - 60 * server.effective_weight / whole), 1)
+                self.assertLessEqual(
+                    abs(shares[server.name] - 60 * server.effective_weight / whole), 1
+                )
 
     def test_a_server_that_goes_is_tried_no_more(self) -> None:
         for pool in (servers(5, 1, 2), warming(1.25, 0.25, 0.5)):
@@ -201,7 +203,9 @@ class RoundRobinTests(SynchronousTestCase):
             algorithm.update(pool)
             shares = Counter(firsts(algorithm, turns))
             whole = sum(server.effective_weight for server in pool)
-            expected = {server.name: int(turns * server.effective_weight / whole) for server in pool}
+            expected = {
+                server.name: int(turns * server.effective_weight / whole) for server in pool
+            }
             self.assertEqual(shares, expected)
 
     @settings(max_examples=60, deadline=None)
@@ -386,7 +390,10 @@ class PowerOfTwoTests(RandomTestCase):
         order = list(met(PowerOfTwo(FixedRandom(*values)), pool).candidates(CLIENT))
         (one, _), (other, _) = order[:2]
         self.assertIsNot(one, other)
-        self.assertLessEqual(one.in_flight / one.effective_weight, other.in_flight / other.effective_weight * (1 + 1e-9))
+        self.assertLessEqual(
+            one.in_flight / one.effective_weight,
+            other.in_flight / other.effective_weight * (1 + 1e-9),
+        )
 
 
 class Model:
@@ -453,7 +460,9 @@ class Model:
         self._guess(server)
 
     def _guess(self, server: Server) -> None:
-        self.guesses[server] = (self.slowest or 0.0) + log((server.in_flight + 1) / server.effective_weight)
+        self.guesses[server] = (self.slowest or 0.0) + log(
+            (server.in_flight + 1) / server.effective_weight
+        )
 
     def _observe(self, server: Server, seconds: float) -> None:
         if server in self.present:
@@ -1021,7 +1030,9 @@ class StickyRoundRobinTests(SynchronousTestCase):
         for number in range(1000):
             first(algorithm, f"client {number}")
             first(algorithm, "the one that stays")
-            self.assertLessEqual(len(algorithm._new_generation) + len(algorithm._old_generation), 16)
+            self.assertLessEqual(
+                len(algorithm._new_generation) + len(algorithm._old_generation), 16
+            )
         self.assertEqual(first(algorithm, "the one that stays").name, "b")
 
     def test_the_last_that_came_are_known(self) -> None:

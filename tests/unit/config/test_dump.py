@@ -32,21 +32,21 @@ from balancebeam.core.addresses import (
 from balancebeam.core.errors import StartupError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import (
-    HealthCheckSettings,
     AdminSettings,
     ForwardingSettings,
     FrontendSettings,
     FrontendTimeouts,
+    HealthCheckSettings,
     LimitSettings,
     OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
+    QueueSettings,
     RetrySettings,
     RouteSettings,
     SecretSource,
     ServerSettings,
     Settings,
-    QueueSettings,
 )
 from balancebeam.ratelimit.limit import ALGORITHMS as LIMITS
 from balancebeam.tap import Options

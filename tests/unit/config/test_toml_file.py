@@ -16,10 +16,10 @@ from balancebeam.config.toml_file import finalize, load_file
 from balancebeam.core.addresses import TcpAddress, UnixAddress
 from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
-    HealthCheckSettings,
     AdminSettings,
     FrontendSettings,
     FrontendTimeouts,
+    HealthCheckSettings,
     LimitSettings,
     OutlierDetectionSettings,
     PoolSettings,

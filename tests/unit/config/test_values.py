@@ -21,7 +21,7 @@ class SecondsTests(SynchronousTestCase):
             self.assertEqual(parse_seconds(text), seconds, msg=text)
 
     def test_zero_only_where_it_means_something(self) -> None:
-        self.assertEqual(parse_seconds("0", allow_allow_zero=True), 0.0)
+        self.assertEqual(parse_seconds("0", allow_zero=True), 0.0)
         error = self.assertRaises(ValueError, parse_seconds, "0")
         self.assertIn("more than 0", str(error))
         error = self.assertRaises(ValueError, parse_seconds, "x", allow_zero=True)

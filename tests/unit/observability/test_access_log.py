@@ -207,7 +207,7 @@ class HttpAccessLogTests(AccessLogTestCase):
         client.send(GET)
         client.reset()
         (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["abandoned"], said["octets"]), (499, True, 0))
+        self.assertEqual((said["status"], said["client_aborted"], said["octets"]), (499, True, 0))
 
     def test_abandoned_combined(self) -> None:
         balancer = self.make("combined")
@@ -225,9 +225,9 @@ class HttpAccessLogTests(AccessLogTestCase):
         server.send(b"d")
         server.reset()
         (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["octets"], said["incomplete"]), (200, 4, True))
+        self.assertEqual((said["status"], said["octets"], said["truncated"]), (200, 4, True))
         self.assertIn("closed the connection", said["failure"])
-        self.assertNotIn("abandoned", said)
+        self.assertNotIn("client_aborted", said)
 
     def test_refused_while_the_body_comes(self) -> None:
         balancer = self.make(max_body=10)
@@ -279,7 +279,7 @@ class WebAccessLogTests(AccessLogTestCase):
         whole, cut = self.objects(balancer)
         self.assertEqual((whole["target"], whole["status"]), ("/a?b=c", 200))
         self.assertEqual((whole["octets"], whole["seconds"]), (5, 0.25))
-        self.assertEqual((cut["octets"], cut["incomplete"]), (3, True))
+        self.assertEqual((cut["octets"], cut["truncated"]), (3, True))
 
 
 class TcpAccessLogTests(AccessLogTestCase):
@@ -341,11 +341,11 @@ def request(**changes: Any) -> SimpleNamespace:
         "tried": (server,),
         "last_server": server,
         "failure": None,
-        "abandoned": False,
-        "incomplete": False,
+        "client_aborted": False,
+        "truncated": False,
         **changes,
     }
-    return SimpleNamespace(head=head, wire=wire, **said)
+    return SimpleNamespace(head=head, upstream_head=wire, **said)
 
 
 HOSTILE = st.one_of(
@@ -398,7 +398,7 @@ class LogInjectionTests(SynchronousTestCase):
 
     def test_what_is_no_exchange(self) -> None:
         file = LogFile(str(temporary_log_path(self)))
-        AccessLog(file, line_maker("http", "json", "web", time.time)).exchange_ended(object())
+        AccessLog(file, line_maker("http", "json", "web", time.time)).exchange_finished(object())
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertFalse(os.path.exists(file.path))
 

@@ -18,7 +18,12 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.core.addresses import EndpointAddress, ProxyProtocolAddress, TcpAddress, UnixAddress
+from balancebeam.core.addresses import (
+    EndpointAddress,
+    ProxyProtocolAddress,
+    TcpAddress,
+    UnixAddress,
+)
 from balancebeam.core.errors import StartupError
 from balancebeam.process.hot_restart import NewProcess, PidFile, original_command
 from balancebeam.process.inherited_sockets import (

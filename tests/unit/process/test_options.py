@@ -12,7 +12,12 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.api import Timeouts
-from balancebeam.core.addresses import EndpointAddress, ProxyProtocolAddress, TcpAddress, UnixAddress
+from balancebeam.core.addresses import (
+    EndpointAddress,
+    ProxyProtocolAddress,
+    TcpAddress,
+    UnixAddress,
+)
 from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import HealthCheckSettings, ServerSettings
 from balancebeam.tap import Options, makeService

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader, ClientHelloError
+from balancebeam.protocols.client_hello import ClientHello, ClientHelloError, ClientHelloReader
 
 LIMIT = 16 * 1024
 

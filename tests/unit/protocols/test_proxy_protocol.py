@@ -231,7 +231,9 @@ class ProxyProtocolUpstreamTests(BalancerTestCase):
         for version in (1, 2):
             reactor = MemoryReactorClock()
             server = Server(ServerSettings(TcpAddress("192.0.2.7", 80), proxy_protocol=version))
-            asking = Deferred.fromCoroutine(build_probe(HealthCheckSettings(), reactor).check(server))
+            asking = Deferred.fromCoroutine(
+                build_probe(HealthCheckSettings(), reactor).check(server)
+            )
             transport = StringTransport()
             protocol: Any = reactor.tcpClients[-1][2].buildProtocol(None)
             protocol.makeConnection(transport)

@@ -13,7 +13,11 @@ from balancebeam.core.errors import RequestError
 from balancebeam.protocols.http1.grammar import list_items
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.protocols.http1.request_rules import RequestHead
-from balancebeam.proxy.forwarded_fields import CHUNKED, forwarding, plain_forwarding
+from balancebeam.proxy.forwarded_fields import (
+    CHUNKED,
+    build_default_forwarded_fields,
+    build_forwarded_fields,
+)
 
 GET = b"GET / HTTP/1.1"
 HOST = b"Host: a"
@@ -42,7 +46,7 @@ def passed(*lines: bytes) -> Lines:
 
 def added(*lines: bytes, trusted: bool = False) -> Lines:
     """The field lines that are added to a head."""
-    end = forwarding(read(*lines), PEER, b"http", LOCAL, trusted)
+    end = build_forwarded_fields(read(*lines), PEER, b"http", LOCAL, trusted)
     assert end.endswith(b"\r\n\r\n")
     return end.split(b"\r\n")[:-2]
 
@@ -111,7 +115,7 @@ class ForwardedTests(SynchronousTestCase):
 
     def test_the_plain_end_of_a_head(self) -> None:
         self.assertEqual(
-            plain_forwarding(PEER, b"http", b"a"),
+            build_default_forwarded_fields(PEER, b"http", b"a"),
             head(
                 b"X-Forwarded-For: 192.0.2.9",
                 b"X-Forwarded-Proto: http",
@@ -124,8 +128,8 @@ class ForwardedTests(SynchronousTestCase):
     def test_the_other_way_says_the_same(self) -> None:
         for trusted in (False, True):
             self.assertEqual(
-                forwarding(read(GET, HOST), PEER, b"http", LOCAL, trusted),
-                plain_forwarding(PEER, b"http", b"a"),
+                build_forwarded_fields(read(GET, HOST), PEER, b"http", LOCAL, trusted),
+                build_default_forwarded_fields(PEER, b"http", b"a"),
             )
 
     def test_the_peer_ends_the_list(self) -> None:
@@ -290,7 +294,9 @@ class MaxForwardsTests(SynchronousTestCase):
 
     def test_without_the_field_there_is_no_limit(self) -> None:
         found = read(b"OPTIONS * HTTP/1.1", HOST)
-        self.assertEqual((found.max_forwards_exhausted, found.rare_fields.max_forwards), (False, ()))
+        self.assertEqual(
+            (found.max_forwards_exhausted, found.rare_fields.max_forwards), (False, ())
+        )
 
 
 class ExpectTests(SynchronousTestCase):
@@ -404,7 +410,7 @@ class PropertyTests(SynchronousTestCase):
         except RequestError:
             return
         connection = h11.Connection(h11.SERVER)
-        wire = found.forward_bytes + forwarding(found, PEER, b"http", LOCAL, trusted)
+        wire = found.forward_bytes + build_forwarded_fields(found, PEER, b"http", LOCAL, trusted)
         connection.receive_data(wire + BODIES[found.length])
         request = connection.next_event()
         assert isinstance(request, h11.Request)

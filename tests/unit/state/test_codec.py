@@ -26,9 +26,7 @@ ADDRESS: st.SearchStrategy[ServerAddress] = st.one_of(
     st.builds(UnixAddress, st.text(max_size=25).map(lambda text: "/" + text.replace("\0", ""))),
 )
 WEIGHT = st.none() | st.integers(0, 256)
-SERVER = st.builds(
-    ServerState, ADDRESS, WEIGHT, WEIGHT, st.sampled_from(AdminState), st.booleans()
-)
+SERVER = st.builds(ServerState, ADDRESS, WEIGHT, WEIGHT, st.sampled_from(AdminState), st.booleans())
 POOL = st.lists(SERVER, max_size=4, unique_by=lambda server: server.address).map(tuple)
 STATE = st.builds(State, st.dictionaries(st.text(max_size=8), POOL, max_size=3))
 

@@ -18,11 +18,11 @@ from balancebeam.protocols.http1.body import (
     MAX_TRAILERS,
     BodyError,
     ChunkedReader,
-    ContentLengthReader,
     CloseDelimitedReader,
-    filter_trailers,
+    ContentLengthReader,
     encode_chunk,
     encode_last_chunk,
+    filter_trailers,
 )
 
 Reader = Union[ContentLengthReader, ChunkedReader]
@@ -129,7 +129,8 @@ class ChunkedReaderTests(SynchronousTestCase):
         reader = ChunkedReader()
         self.assertEqual(reader.feed(RICH), RICH_CONTENT)
         self.assertEqual(
-            (reader.complete, reader.trailing_data, reader.trailers), (True, RICH_EXCESS, RICH_TRAILERS)
+            (reader.complete, reader.trailing_data, reader.trailers),
+            (True, RICH_EXCESS, RICH_TRAILERS),
         )
 
     def test_split_anywhere(self) -> None:

@@ -168,7 +168,9 @@ class FieldLineTests(SynchronousTestCase):
             b"Proxy_Authorization: a",
             b"Keep_Alive: 1",
         ):
-            self.assertEqual(f.parse_field(line, f.REQUEST_KINDS).kind, f.HOP_BY_HOP, msg=repr(line))
+            self.assertEqual(
+                f.parse_field(line, f.REQUEST_KINDS).kind, f.HOP_BY_HOP, msg=repr(line)
+            )
 
     def test_responses_have_no_twins(self) -> None:
         for line in (b"Set_Cookie: a", b"Content_Length: 1", b"Proxy_Authenticate: Basic"):
@@ -272,7 +274,9 @@ class FieldLineCacheTests(SynchronousTestCase):
     def test_secrets_of_responses_are_not_remembered(self) -> None:
         memory = f.FieldLineCache(f.RESPONSE_KINDS)
         for _ in range(3):
-            memory.special_fields([b"Set-Cookie: secret", b"set-cookie: secret", b"Content-Length: 77"])
+            memory.special_fields(
+                [b"Set-Cookie: secret", b"set-cookie: secret", b"Content-Length: 77"]
+            )
         held = pickle.dumps(memory)
         self.assertNotIn(b"secret", held)
         self.assertNotIn(b"77", held)

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.errors import RequestError
-from balancebeam.protocols.http1.request_head import MAX_REQUEST_FIELDS, MAX_REQUEST_LINE, RequestHeadParser
+from balancebeam.protocols.http1.request_head import (
+    MAX_REQUEST_FIELDS,
+    MAX_REQUEST_LINE,
+    RequestHeadParser,
+)
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 
 GET = b"GET / HTTP/1.1"
@@ -66,7 +70,9 @@ class ValidRequestTests(RequestHeadTestCase):
         for method in (b"GET", b"HEAD", b"POST", b"PATCH", b"get", b"M-SEARCH", b"!#$%&'*+.^_`|~9"):
             found = read(method + b" /x HTTP/1.1", HOST)
             self.assertEqual((found.method, found.target), (method, b"/x"), msg=repr(method))
-            self.assertEqual(found.forward_bytes, head(method + b" /x HTTP/1.1", HOST), msg=repr(method))
+            self.assertEqual(
+                found.forward_bytes, head(method + b" /x HTTP/1.1", HOST), msg=repr(method)
+            )
 
     def test_targets_pass_byte_for_byte(self) -> None:
         for target in (
@@ -107,7 +113,9 @@ class ValidRequestTests(RequestHeadTestCase):
             line = b"content-LENGTH:" + value
             found = read(b"POST / HTTP/1.1", HOST, line)
             self.assertEqual(found.length, int(value), msg=repr(value))
-            self.assertEqual(found.forward_bytes, head(b"POST / HTTP/1.1", HOST, line), msg=repr(value))
+            self.assertEqual(
+                found.forward_bytes, head(b"POST / HTTP/1.1", HOST, line), msg=repr(value)
+            )
 
     def test_chunked(self) -> None:
         for value in (b" chunked", b"chunked", b" Chunked ", b"\tCHUNKED"):
@@ -312,7 +320,9 @@ class TargetTests(RequestHeadTestCase):
 
     def test_the_asterisk_belongs_to_options(self) -> None:
         found = read(b"OPTIONS * HTTP/1.1", HOST)
-        self.assertEqual((found.target, found.forward_bytes), (b"*", head(b"OPTIONS * HTTP/1.1", HOST)))
+        self.assertEqual(
+            (found.target, found.forward_bytes), (b"*", head(b"OPTIONS * HTTP/1.1", HOST))
+        )
         for method in (b"GET", b"POST", b"options"):
             self.assert_refused(400, method + b" * HTTP/1.1", HOST)
 
@@ -405,7 +415,9 @@ class FramingTests(RequestHeadTestCase):
 
     def test_an_empty_list_member_is_no_reason_to_trust(self) -> None:
         for value in (b"chunked,", b",chunked"):
-            found = outcome(RequestHeadParser(), head(self.POST, HOST, b"Transfer-Encoding: " + value))
+            found = outcome(
+                RequestHeadParser(), head(self.POST, HOST, b"Transfer-Encoding: " + value)
+            )
             self.assertIn(found, (400, 501), msg=repr(value))
 
     def test_a_coding_in_http_1_0(self) -> None:

@@ -11,15 +11,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.errors import ResponseError
 from balancebeam.protocols.http1.local_reply import (
+    http_date,
     jsend_error,
     local_reply_fields,
-    http_date,
     reason_phrase,
 )
 from balancebeam.protocols.http1.response_head import (
     CHUNKED,
-    MAX_RESPONSE_FIELDS,
     CLOSE_DELIMITED,
+    MAX_RESPONSE_FIELDS,
     ResponseHead,
     ResponseHeadParser,
     has_body,
@@ -147,7 +147,9 @@ class FramingTests(SynchronousTestCase):
         for line in (b"Transfer-Encoding: chunked", b"transfer-encoding:Chunked "):
             found = read(OK + head(b"A: 1", line, b"B: 2"))
             self.assertEqual(
-                (found.length, found.forward_bytes), (CHUNKED, OK + head(b"A: 1", b"B: 2")), msg=repr(line)
+                (found.length, found.forward_bytes),
+                (CHUNKED, OK + head(b"A: 1", b"B: 2")),
+                msg=repr(line),
             )
 
     def test_codings_that_are_refused(self) -> None:
@@ -282,7 +284,9 @@ class FieldTests(SynchronousTestCase):
 
     def test_repeated_connection_fields_all_stop_here(self) -> None:
         line = b"Connection: keep-alive"
-        self.assertEqual(read(OK + head(line, line, b"A: 1", line)).forward_bytes, OK + head(b"A: 1"))
+        self.assertEqual(
+            read(OK + head(line, line, b"A: 1", line)).forward_bytes, OK + head(b"A: 1")
+        )
 
     def test_fields_that_connection_names_stop_here(self) -> None:
         data = OK + head(b"A: 1", b"X-Hop: 1", b"x-hop: 2", b"Connection: X-Hop, Other", b"B: 2")
@@ -295,7 +299,9 @@ class FieldTests(SynchronousTestCase):
 
     def test_too_many_fields(self) -> None:
         line = b"X: 1"
-        self.assertIsNotNone(outcome(ResponseHeadParser(), OK + head(*[line] * (MAX_RESPONSE_FIELDS - 2))))
+        self.assertIsNotNone(
+            outcome(ResponseHeadParser(), OK + head(*[line] * (MAX_RESPONSE_FIELDS - 2)))
+        )
         for extra in ([], [b"Connection: close"]):
             data = OK + head(*extra, *[line] * (MAX_RESPONSE_FIELDS + 1))
             self.assertIsNone(outcome(ResponseHeadParser(), data))
@@ -355,7 +361,8 @@ class DateAndUpgradeTests(SynchronousTestCase):
         )
         self.assertEqual(found.upgrade, b"websocket")
         self.assertEqual(
-            found.forward_bytes, head(b"HTTP/1.1 101 Switching Protocols", b"Sec-WebSocket-Accept: x")
+            found.forward_bytes,
+            head(b"HTTP/1.1 101 Switching Protocols", b"Sec-WebSocket-Accept: x"),
         )
 
     def test_several_lines_are_one_list(self) -> None:
@@ -386,7 +393,9 @@ class ResponseHeadCacheTests(SynchronousTestCase):
         heads = ResponseHeadParser()
         for _ in range(3):
             for data in self.HEADS:
-                self.assertEqual(outcome(heads, data), outcome(ResponseHeadParser(), data), msg=data)
+                self.assertEqual(
+                    outcome(heads, data), outcome(ResponseHeadParser(), data), msg=data
+                )
 
     def test_secrets_and_framing_are_not_kept(self) -> None:
         heads = ResponseHeadParser()
@@ -570,7 +579,11 @@ class FieldBlockCacheTests(SynchronousTestCase):
         for _ in range(4):
             heads.parse(self.COMMON + b"Set-Cookie: secret\r\nConnection: keep-alive\r\n")
             heads.parse(self.COMMON + b"Connection: keep-alive\r\n")
-        text = repr(heads._head_cache) + repr(heads._line_cache.plain) + repr(heads._line_cache.special)
+        text = (
+            repr(heads._head_cache)
+            + repr(heads._line_cache.plain)
+            + repr(heads._line_cache.special)
+        )
         self.assertTrue(heads._head_cache)
         for word in ("secret", "Content-Length", "keep-alive"):
             self.assertNotIn(word, text)

@@ -20,14 +20,19 @@ from zope.interface import implementer
 from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
 from balancebeam.core.failures import FailureKind, UpstreamFailure
-from balancebeam.core.settings import HealthCheckSettings, AdminState, OutlierDetectionSettings, ServerSettings
+from balancebeam.core.settings import (
+    AdminState,
+    HealthCheckSettings,
+    OutlierDetectionSettings,
+    ServerSettings,
+)
 from balancebeam.net.ticker import Ticker
 from balancebeam.server.balancer import BalancerService
 from balancebeam.upstream.health.checker import CheckerService
 from balancebeam.upstream.health.probes import ConnectProbe, HttpProbe, Unhealthy, build_probe
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.health.thresholds import CheckThresholds
-from balancebeam.upstream.server_set import ServerSet, Server
+from balancebeam.upstream.server_set import Server, ServerSet
 
 
 class ScriptedProbe:
@@ -78,7 +83,10 @@ class CheckerServiceTests(SynchronousTestCase):
             self.server_set.add(ServerSettings(TcpAddress(chr(ord("a") + number), 1)))
         wanted = HealthCheckSettings(**checks)
         self.health = HealthService(
-            self.server_set, self.ticker, OutlierDetectionSettings(), CheckThresholds(wanted.fall, wanted.rise)
+            self.server_set,
+            self.ticker,
+            OutlierDetectionSettings(),
+            CheckThresholds(wanted.fall, wanted.rise),
         )
         checker = CheckerService(self.probe, wanted, self.server_set, self.health, self.clock)
         observer = _Observer(self.observe)
@@ -367,7 +375,9 @@ class ProbeTests(SynchronousTestCase):
 
     def test_which_probe(self) -> None:
         self.assertIsInstance(build_probe(HealthCheckSettings(), self.reactor), HttpProbe)
-        self.assertIsInstance(build_probe(HealthCheckSettings(path=None), self.reactor), ConnectProbe)
+        self.assertIsInstance(
+            build_probe(HealthCheckSettings(path=None), self.reactor), ConnectProbe
+        )
 
 
 class CheckerServiceTreeTests(SynchronousTestCase):

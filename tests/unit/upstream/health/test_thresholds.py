@@ -5,9 +5,13 @@ from __future__ import annotations
 from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.upstream.health.error_rate import ErrorRateWindow, ErrorRatePolicy
+from balancebeam.upstream.health.error_rate import ErrorRatePolicy, ErrorRateWindow
 from balancebeam.upstream.health.slow_start import SlowStart
-from balancebeam.upstream.health.thresholds import MAX_COOLDOWN_FACTOR, CheckThresholds, FailureThreshold
+from balancebeam.upstream.health.thresholds import (
+    MAX_COOLDOWN_FACTOR,
+    CheckThresholds,
+    FailureThreshold,
+)
 
 
 @define
@@ -137,7 +141,10 @@ class SlowStartTests(SynchronousTestCase):
 
     def test_it_grows_evenly_from_a_tenth(self) -> None:
         policy = SlowStart(10.0)
-        shares = [policy.effective_weight(20, elapsed) for elapsed in (0.0, 0.5, 1.0, 5.0, 9.0, 10.0, 99.0)]
+        shares = [
+            policy.effective_weight(20, elapsed)
+            for elapsed in (0.0, 0.5, 1.0, 5.0, 9.0, 10.0, 99.0)
+        ]
         self.assertEqual(shares, [2.0, 2.0, 2.0, 10.0, 18.0, 20.0, 20.0])
 
     def test_without_it_there_is_no_delay(self) -> None:
