@@ -316,7 +316,10 @@ def makeService(options: Options) -> IService:
     from balancebeam.server.balancer import make_balancer
 
     service: Any = make_balancer(
-        options.settings, reactor, source=options.load_settings, inherit=find_inherited_sockets
+        options.settings,
+        reactor,
+        load_settings=options.load_settings,
+        find_inherited_sockets=find_inherited_sockets,
     )
     # What `twistd` itself goes by.
     pid_file = PidFile(getattr(options, "parent", None) or {})

@@ -90,9 +90,9 @@ def level(package: str) -> int:
 def import_cycle(graph: dict[str, set[str]]) -> list[str]:
     """One cycle of a directed graph as a list of its nodes; empty if there is none."""
     finished: set[str] = set()
-    for start in graph:
+    for start, targets in graph.items():
         path: list[str] = []
-        stack: list[tuple[str, Iterator[str]]] = [(start, iter(graph[start]))]
+        stack: list[tuple[str, Iterator[str]]] = [(start, iter(targets))]
         while stack:
             node, rest = stack[-1]
             if node not in path:

@@ -254,7 +254,7 @@ class SecretSource:
 class AdminSettings:
     """Where the operator comes in, and the token that is asked for there, if any."""
 
-    bind: ListenAddress = TcpAddress("127.0.0.1", 1101)
+    bind: ListenAddress = field(default=TcpAddress("127.0.0.1", 1101))
     token: SecretSource | None = None
 
 

@@ -22,13 +22,14 @@ class ConnectionLog:
     def exchange_finished(self, exchange: Any) -> None:
         """`exchange` is over, one way or another."""
         self.log.info(
-            "{client} -> {server}: {why}; {sent} octets sent, {received} received, {seconds:.3f} s",
+            "{client} -> {server}: {close_reason}; {bytes_received} bytes from client, "
+            "{bytes_sent} bytes from server, {duration:.3f} s",
             client=exchange.client,
             server=exchange.server_name or "no server",
-            why=exchange.close_reason,
-            sent=exchange.bytes_from_client,
-            received=exchange.bytes_from_server,
-            seconds=self._clock() - exchange.started_at,
+            close_reason=exchange.close_reason,
+            bytes_received=exchange.bytes_from_client,
+            bytes_sent=exchange.bytes_from_server,
+            duration=self._clock() - exchange.started_at,
         )
 
     def request_rejected(self, request: Any) -> None:

@@ -18,7 +18,7 @@ class Observer(Protocol):
 
 
 @frozen
-class Several:
+class CompositeObserver:
     """Tells all of `observers`."""
 
     observers: tuple[Observer, ...]
@@ -34,7 +34,7 @@ class Several:
             observer.request_rejected(request)
 
 
-def tell_all(*observers: Observer | None) -> Observer | None:
+def combine(*observers: Observer | None) -> Observer | None:
     """An observer that tells those of `observers` there are; `None` without any."""
     there = tuple(observer for observer in observers if observer is not None)
-    return Several(there) if len(there) > 1 else next(iter(there), None)
+    return CompositeObserver(there) if len(there) > 1 else next(iter(there), None)

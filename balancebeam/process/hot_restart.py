@@ -22,7 +22,7 @@ from balancebeam.process.inherited_sockets import (
     SD_LISTEN_FDS_START,
     SOCKETS_VARIABLE,
 )
-from balancebeam.server.listeners import Inherited
+from balancebeam.server.listeners import InheritedSocket
 
 log = Logger()
 
@@ -77,7 +77,7 @@ class PidFile:
 
 
 def spawn_new_process(
-    sockets: Mapping[str, Inherited], reactor: Any, on_exit: Callable[[], object]
+    sockets: Mapping[str, InheritedSocket], reactor: Any, on_exit: Callable[[], object]
 ) -> IProcessTransport:
     """
     Start the program anew, with the listening sockets `sockets` by address.
@@ -90,7 +90,7 @@ def spawn_new_process(
     )
     environment[PARENT_VARIABLE] = str(os.getpid())
     descriptors = {0: 0, 1: 1, 2: 2}
-    descriptors.update({numbers[address]: one.descriptor for address, one in sockets.items()})
+    descriptors.update({numbers[address]: one.fd for address, one in sockets.items()})
     arguments = original_command()
     process: IProcessTransport = reactor.spawnProcess(
         NewProcess(on_exit), arguments[0], arguments, environment, childFDs=descriptors

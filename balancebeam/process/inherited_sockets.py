@@ -15,7 +15,7 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.server.listeners import Inherited
+from balancebeam.server.listeners import InheritedSocket
 
 log = Logger()
 
@@ -29,7 +29,7 @@ PARENT_VARIABLE = "BALANCEBEAM_PREDECESSOR"
 
 def find_inherited_sockets(
     environment: MutableMapping[str, str] | None = None,
-) -> Mapping[str, Inherited]:
+) -> Mapping[str, InheritedSocket]:
     """
     The sockets that listen, by the texts of their addresses.
 
@@ -57,7 +57,7 @@ def _initial_environment() -> dict[str, str]:
     return {name: value for name, _, value in pairs if name in ("LISTEN_PID", "LISTEN_FDS")}
 
 
-def _from_old_process(environment: MutableMapping[str, str]) -> dict[str, Inherited]:
+def _from_old_process(environment: MutableMapping[str, str]) -> dict[str, InheritedSocket]:
     text = environment.pop(SOCKETS_VARIABLE, "")
     if not text or environment.get(PARENT_VARIABLE) != str(os.getppid()):
         return {}
@@ -69,13 +69,13 @@ def _from_old_process(environment: MutableMapping[str, str]) -> dict[str, Inheri
         log.warn("{name} is nonsense, and means nothing", name=SOCKETS_VARIABLE)
         return {}
     return {
-        address: Inherited(*one)
+        address: InheritedSocket(*one)
         for address, one in found.items()
         if listening_address(one[0]) is not None
     }
 
 
-def _from_systemd(environment: MutableMapping[str, str]) -> dict[str, Inherited]:
+def _from_systemd(environment: MutableMapping[str, str]) -> dict[str, InheritedSocket]:
     process, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
     if process != str(os.getpid()) or not (count.isascii() and count.isdigit()):
@@ -87,7 +87,7 @@ def _from_systemd(environment: MutableMapping[str, str]) -> dict[str, Inherited]
             log.warn("descriptor {number} is no socket that listens", number=descriptor)
         else:
             os.set_inheritable(descriptor, False)
-            found[address] = Inherited(descriptor, keep_path=True)
+            found[address] = InheritedSocket(descriptor, keep_path=True)
     return found
 
 

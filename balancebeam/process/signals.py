@@ -57,7 +57,7 @@ class SignalService(service.Service):
             self._previous_handlers[number] = signal.signal(number, self._make_handler(callback))
         self._notifier.ready()
         stop_old_process()
-        self._balancer.listeners.own()
+        self._balancer.listeners.own_socket_files()
 
     def _make_handler(self, callback: Callable[[], None]) -> Callable[[int, Any], None]:
         # A handler may interrupt anything, so it only says what is to be done.
@@ -83,7 +83,7 @@ class SignalService(service.Service):
         self.log.info("draining; say it again to end at once")
         if self._successor_running:
             # For the manager nothing ends, and what listens is the other's.
-            self._balancer.listeners.bequeath()
+            self._balancer.listeners.disown_socket_files()
         else:
             self._notifier.stopping()
         self._balancer.drain(self._successor_running).addCallback(
@@ -116,7 +116,7 @@ class SignalService(service.Service):
         if self._draining or self._successor_running:
             self.log.info("there is a successor already, or none is needed any more")
             return
-        sockets, stuck = self._balancer.listeners.hand_over()
+        sockets, stuck = self._balancer.listeners.export_sockets()
         if stuck:
             places = ", ".join(stuck)
             self.log.error("no successor: {places} cannot be handed over", places=places)

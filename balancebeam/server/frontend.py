@@ -19,85 +19,91 @@ from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Observer
 from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.routing.route_table import RouteTable
-from balancebeam.server.listeners import Clients
+from balancebeam.server.listeners import ConnectionFactory
 
 
 @frozen
-class Inside:
+class FrontendTarget:
     """What a frontend leads to: the routes, and who is told of requests that have ended."""
 
-    table: RouteTable
+    route_table: RouteTable
     observer: Observer | None = None
 
 
 class FrontendService(service.Service):
-    """The clients of one frontend, who are served by `site`."""
+    """The clients of one frontend, who are served by `factory`."""
 
     def __init__(
-        self, settings: FrontendSettings, inside: Inside, ticker: Ticker, random: Random
+        self, settings: FrontendSettings, target: FrontendTarget, ticker: Ticker, random: Random
     ) -> None:
         self.name = f"frontend:{settings.name}"
         self.settings = settings
-        self._table = inside.table
+        self._route_table = target.route_table
         self._ticker = ticker
         self._random = random
-        self.site: Http1Factory | TcpFactory
+        self.factory: Http1Factory | TcpFactory
         if settings.mode == "tcp":
-            self.site = TcpFactory(inside.table, ticker, settings.timeouts)
+            self.factory = TcpFactory(target.route_table, ticker, settings.timeouts)
         else:
-            self.site = Http1Factory(
-                inside.table, ticker, settings.timeouts, *self._manners(), settings.max_body
+            self.factory = Http1Factory(
+                target.route_table,
+                ticker,
+                settings.timeouts,
+                *self._forwarding_settings(),
+                settings.max_body,
             )
-        self.site.observer = inside.observer
-        self._proxied = ProxyProtocolFactory(self.site)
+        self.factory.observer = target.observer
+        self._proxy_protocol_factory = ProxyProtocolFactory(self.factory)
 
-    def _manners(self) -> tuple[TrustedProxies, ForwardingPolicy]:
+    def _forwarding_settings(self) -> tuple[TrustedProxies, ForwardingPolicy]:
         settings = self.settings
         trusted = TrustedProxies(settings.trusted_proxies)
         return trusted, ForwardingPolicy(settings.forwarding, request_id_generator(self._random))
 
-    def apply(self, settings: FrontendSettings, inside: Inside) -> None:
+    def apply(self, settings: FrontendSettings, target: FrontendTarget) -> None:
         """Go by these from now on; connections that are open stay."""
         self.settings = settings
-        self._table = inside.table
-        site = self.site
-        site.timeouts = settings.timeouts
-        site.set_route_table(inside.table)
-        site.observer = inside.observer
-        if isinstance(site, Http1Factory):
-            site.max_body = settings.max_body
-            site.set_forwarding(*self._manners())
+        self._route_table = target.route_table
+        factory = self.factory
+        factory.timeouts = settings.timeouts
+        factory.set_route_table(target.route_table)
+        factory.observer = target.observer
+        if isinstance(factory, Http1Factory):
+            factory.max_body = settings.max_body
+            factory.set_forwarding(*self._forwarding_settings())
 
-    def clients(self) -> Mapping[ListenAddress, Clients]:
+    def listeners(self) -> Mapping[ListenAddress, ConnectionFactory]:
         """Who serves those that come in at each address."""
         return {
-            address: self._proxied if isinstance(address, ProxyProtocolAddress) else self.site
+            address: self._proxy_protocol_factory
+            if isinstance(address, ProxyProtocolAddress)
+            else self.factory
             for address in self.settings.bind
         }
 
     def drain(self) -> None:
         """Let clients go as soon as nothing is in progress."""
-        self.site.drain()
+        self.factory.drain()
 
-    def leads_to(self, pool: Any) -> bool:
+    def routes_to(self, pool: Any) -> bool:
         """Whether a client's next request may be one for `pool`, a service."""
-        routes = (self._table.default, *self._table.routes)
+        routes = (self._route_table.default, *self._route_table.routes)
         return any(route.dispatcher is getattr(pool, "dispatcher", None) for route in routes)
 
     @property
-    def busy(self) -> bool:
+    def has_connections(self) -> bool:
         """Whether any client is connected."""
-        return self.site.has_connections
+        return self.factory.has_connections
 
-    def dismiss(self) -> None:
+    def unregister_timers(self) -> None:
         """It is gone for good."""
-        self._ticker.remove(self.site.sweep)
-        self._ticker.remove(self._proxied.sweep)
+        self._ticker.remove(self.factory.sweep)
+        self._ticker.remove(self._proxy_protocol_factory.sweep)
 
     def startService(self) -> None:
         super().startService()
-        self.site.resume_accepting()
+        self.factory.resume_accepting()
 
     def stopService(self) -> Any:
-        self.site.close_all()
+        self.factory.close_all()
         return super().stopService()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from balancebeam.admin.operations import Operator
+from balancebeam.admin.operations import AdminOperations
 from balancebeam.admin.registration import register
 from balancebeam.admission.access_list import AccessList
 from balancebeam.admission.admission import Admission, LimitsByScope
@@ -19,7 +19,7 @@ from balancebeam.routing.route_table import Matcher, Route, RouteTable
 from balancebeam.server.pool import PoolService
 
 
-class Ways:
+class RouteTableBuilder:
     """
     Makes the route tables of frontends.
 
@@ -27,11 +27,11 @@ class Ways:
     when routes come before it or pools beside it.
     """
 
-    def __init__(self, limiter: LimiterService, operator: Operator) -> None:
+    def __init__(self, limiter: LimiterService, operations: AdminOperations) -> None:
         self._limiter = limiter
-        self._operator = operator
+        self._operations = operations
 
-    def plan(self, settings: Settings) -> LimitsByScope:
+    def limits(self, settings: Settings) -> LimitsByScope:
         """The limits that `settings` want. Raises `ValueError`."""
         wanted = {_pool_scope(pool.name): pool.limits for pool in settings.pools}
         for frontend in settings.frontends:
@@ -40,11 +40,11 @@ class Ways:
                 wanted[_route_scope(frontend, route.host, route.path)] = route.limits
         return self._limiter.prepare(wanted)
 
-    def gate(self, pool: str) -> Admission:
+    def pool_admission(self, pool: str) -> Admission:
         """What everybody has to pass who comes to this pool."""
         return self._limiter.build_admission(self._limiter.scopes[_pool_scope(pool)])
 
-    def table(self, frontend: FrontendSettings, pools: Mapping[str, PoolService]) -> RouteTable:
+    def build(self, frontend: FrontendSettings, pools: Mapping[str, PoolService]) -> RouteTable:
         """Where the requests go that come in at `frontend`."""
         access = AccessList(frontend.allow, frontend.deny)
         scopes = self._limiter.scopes
@@ -58,7 +58,7 @@ class Ways:
 
         routes = []
         if frontend.registration:
-            desk = self._desk(frontend, pools[frontend.pool])
+            desk = self._registration_endpoint(frontend, pools[frontend.pool])
             routes.append(
                 evolve(route(frontend.pool, PathMatcher(REGISTRATION_PATH)), handler=desk)
             )
@@ -67,11 +67,13 @@ class Ways:
             routes.append(route(one.pool, HostPathMatcher(one.host, one.path), own))
         return RouteTable(route(frontend.pool, HostPathMatcher()), routes)
 
-    def _desk(self, frontend: FrontendSettings, pool: PoolService) -> RegistrationEndpoint:
+    def _registration_endpoint(
+        self, frontend: FrontendSettings, pool: PoolService
+    ) -> RegistrationEndpoint:
         """Where servers register, into the frontend's own pool."""
 
         def answering(body: bytes) -> Deferred[tuple[int, bytes]]:
-            return Deferred.fromCoroutine(register(self._operator, pool, body))
+            return Deferred.fromCoroutine(register(self._operations, pool, body))
 
         return RegistrationEndpoint(pool.dispatcher, frontend.registration_from, answering)
 

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from balancebeam.admin.service import AdminService, guard_for
+from balancebeam.admin.service import AdminService, build_authorizer
 from balancebeam.core.settings import AdminSettings, HealthCheckSettings, Settings
 from balancebeam.upstream.server_set import Server
 from tests.helpers.memory import MemoryBalancer
@@ -137,11 +137,11 @@ class MemoryAdmin:
         else:
             self.balancer = MemoryBalancer.from_settings(settings)
         service = self.balancer.service
-        self.operations = service.operator
+        self.operations = service.admin_operations
         self.health_checks: list[tuple[Server, HealthCheckSettings, Deferred[str]]] = []
-        self.operations._alive = self._check
+        self.operations._check = self._check
         self.service = AdminService(service, self.operations, self.balancer.clock)
-        self.service.apply(admin, guard_for(admin))
+        self.service.apply(admin, build_authorizer(admin))
         self.clients: list[AdminClient] = []
 
     def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:

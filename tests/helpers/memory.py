@@ -265,7 +265,9 @@ class MemoryBalancer:
 
     def client(self, host: str = "192.0.2.1") -> Peer:
         """A new client."""
-        channel = self.service.frontend.site.buildProtocol(IPv4Address("TCP", host, 40000))
+        channel = self.service.default_frontend.factory.buildProtocol(
+            IPv4Address("TCP", host, 40000)
+        )
         assert isinstance(channel, (Http1Channel, ClientRelay))
         peer = Peer(channel)
         peer.transport.host = host
@@ -299,9 +301,9 @@ class MemoryBalancer:
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
         assert all(server.in_flight == 0 for server in self.servers), self.servers
         assert not any(server.idle_connections for server in self.servers), self.servers
-        assert not self.service.frontend.site.channels
+        assert not self.service.default_frontend.factory.channels
         for pool in self.service.pools.values():
-            assert not pool.busy, pool.name
+            assert not pool.has_connections, pool.name
 
 
 GET = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"

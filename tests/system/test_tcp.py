@@ -184,7 +184,9 @@ def test_the_file_of_s3(tmp_path: Path) -> None:
         with run_balancer(tmp_path, "-c", str(path)) as running:
             # The command line's --bind replaces the file's.
             assert exchange(running.port, b"hello") == b"hello"
-            wait_until(lambda: "5 octets sent, 5 received" in running.output.read_text())
+            wait_until(
+                lambda: "5 bytes from client, 5 bytes from server" in running.output.read_text()
+            )
             assert f"-> {one.address}: the client closed" in running.output.read_text()
 
 

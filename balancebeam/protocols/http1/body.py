@@ -44,7 +44,7 @@ class ContentLengthReader:
     it has all, `trailing_data` is what came behind it.
     """
 
-    __slots__ = ("complete", "trailing_data", "remaining", "trailers")
+    __slots__ = ("complete", "remaining", "trailers", "trailing_data")
 
     def __init__(self, length: int) -> None:
         self.remaining = length
@@ -68,7 +68,7 @@ class ContentLengthReader:
 class CloseDelimitedReader:
     """A body that ends with its connection."""
 
-    __slots__ = ("complete", "trailing_data", "trailers")
+    __slots__ = ("complete", "trailers", "trailing_data")
 
     def __init__(self) -> None:
         self.complete = False
@@ -97,8 +97,8 @@ class ChunkedReader:
         "_remaining",
         "_state",
         "complete",
-        "trailing_data",
         "trailers",
+        "trailing_data",
     )
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from attrs import evolve
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.admin.api import TABLE, find
+from balancebeam.admin.api import ROUTES, match_route
 from balancebeam.config.diff import diff_settings
 from balancebeam.core.addresses import TcpAddress, UnixAddress
 from balancebeam.core.errors import StartupError
@@ -103,7 +103,7 @@ class EndpointTests(ApiTestCase):
         self.assertEqual(self.ask("GET", "/healthz?x=%zz&y").data, "alive")
 
     def test_other_methods(self) -> None:
-        for pattern, methods in TABLE.items():
+        for pattern, methods in ROUTES.items():
             path = pattern.format(pool="app", address="10.0.0.1:80")
             allowed = {*methods, *(("HEAD",) if "GET" in methods else ())}
             for method in ("GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"):
@@ -131,7 +131,7 @@ class EndpointTests(ApiTestCase):
             self.assertNotIn(b"server", reply.fields)
 
     def test_addresses_in_paths(self) -> None:
-        names = find("/upstreams/app/unix:/a/b")
+        names = match_route("/upstreams/app/unix:/a/b")
         assert names is not None
         self.assertEqual(names[1], {"pool": "app", "address": "unix:/a/b"})
         for path in (
@@ -191,7 +191,7 @@ class EndpointTests(ApiTestCase):
         self.assertEqual(replies[0].data["server"], "10.9.9.9:80")
 
     def test_a_mistake_of_ours(self) -> None:
-        self.service.unready = lambda: 1 / 0  # type: ignore[assignment, return-value]
+        self.service.not_ready_reason = lambda: 1 / 0  # type: ignore[assignment, return-value]
         reply = self.ask("GET", "/readyz")
         self.assertEqual((reply.status, "division" in reply.error), (500, False))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -218,13 +218,13 @@ class QueryTests(ApiTestCase):
                 "address": "10.0.0.1:80",
                 "weight": 1,
                 "state": "up",
-                "why": "",
+                "reason": "",
                 "since": None,
                 "in_flight": 0,
                 "requests": 0,
                 "failures": 0,
                 "backup": False,
-                "origin": "configured",
+                "source": "configured",
                 "last_check": None,
             },
         )
@@ -240,7 +240,7 @@ class QueryTests(ApiTestCase):
         balancer.connectors[0].refuse()
         one = self.one("10.0.0.1:80")
         self.assertEqual((one["in_flight"], one["failures"], one["state"]), (0, 1, "down"))
-        self.assertTrue(one["why"])
+        self.assertTrue(one["reason"])
         self.assertRegex(one["since"], r"1970-01-01T00:00:0[56]\.\d{3}Z")
         balancer.accept().send(OK)
 
@@ -250,7 +250,7 @@ class QueryTests(ApiTestCase):
         one = self.one("unix:/run/a%20b.sock", "api")
         self.assertEqual(
             one["last_check"],
-            {"time": "1970-01-01T00:00:00.000Z", "passed": False, "why": "it was refused"},
+            {"time": "1970-01-01T00:00:00.000Z", "passed": False, "reason": "it was refused"},
         )
 
     def test_ready(self) -> None:
@@ -267,7 +267,7 @@ class QueryTests(ApiTestCase):
         self.assertEqual(self.ask("GET", "/readyz").data, "ready")
 
     def test_not_ready_while_draining(self) -> None:
-        self.service.listeners.use = lambda *_: None  # type: ignore[method-assign]
+        self.service.listeners.activate = lambda *_: None  # type: ignore[method-assign]
         self.service.drain()
         reply = self.ask("GET", "/readyz")
         self.assertEqual((reply.status, reply.error), (503, "it is stopping"))
@@ -354,7 +354,7 @@ class ServerUpdateTests(ApiTestCase):
         self.admin.start_request("POST", "/register", {"address": "10.0.0.1:80"})
         self.admin.pass_check()
         found = [one for one in self.ask("GET", "/upstreams/app").data if one["address"][5] == "0"]
-        states = [(one["address"], one["state"], one["origin"]) for one in found]
+        states = [(one["address"], one["state"], one["source"]) for one in found]
         self.assertIn(("10.0.0.1:80", "up", "registered"), states)
         self.assertIn(("10.0.0.1:80", "draining", "configured"), states)
         self.ask("PATCH", self.PATH, {"weight": 9})
@@ -402,7 +402,7 @@ class RegistrationTests(ApiTestCase):
         expected = {"status": "success", "data": {"server": "http://10.9.9.9:80", "weight": 5}}
         self.assertEqual((reply.status, reply.json), (200, expected))
         one = self.one(NEW)
-        self.assertEqual((one["weight"], one["origin"]), (5, "registered"))
+        self.assertEqual((one["weight"], one["source"]), (5, "registered"))
         self.assertEqual(self.saved, 1)
 
     def test_one_that_is_not(self) -> None:
@@ -436,7 +436,7 @@ class RegistrationTests(ApiTestCase):
         self.assertEqual(self.reply(client).status, 200)
         one = self.one("10.0.0.1:80")
         # Only its weight: what the operator said of it stays.
-        self.assertEqual((one["weight"], one["origin"]), (0, "configured"))
+        self.assertEqual((one["weight"], one["source"]), (0, "configured"))
         self.assertEqual(one["state"], "maintenance")
 
     def test_any_pool(self) -> None:
@@ -450,7 +450,7 @@ class RegistrationTests(ApiTestCase):
             self.assertEqual(checks.status, (200, 299))
             self.admin.pass_check()
             self.assertEqual(self.reply(client).status, 200)
-            self.assertEqual(self.one(NEW, pool)["origin"], "registered")
+            self.assertEqual(self.one(NEW, pool)["source"], "registered")
         self.assertEqual(self.ask("POST", "/upstreams/nope", {"address": NEW}).status, 404)
 
     def test_unknown_fields(self) -> None:
@@ -510,10 +510,10 @@ class RegistrationTests(ApiTestCase):
 
     def test_who_leaves_meanwhile(self) -> None:
         client = self.register({"address": NEW})
-        client.leave()
+        client.close()
         self.admin.pass_check()
         self.assertEqual(client.received(), b"")
-        self.assertEqual(self.one(NEW)["origin"], "registered")
+        self.assertEqual(self.one(NEW)["source"], "registered")
 
     def test_a_pool_that_is_gone_meanwhile(self) -> None:
         client = self.register({"address": NEW}, "/upstreams/api")
@@ -525,14 +525,14 @@ class RegistrationTests(ApiTestCase):
 
     def test_a_balancer_that_stops_meanwhile(self) -> None:
         client = self.register({"address": NEW})
-        self.service.operator.stop()
+        self.service.admin_operations.stop()
         self.assertEqual(self.reply(client).status, 404)
         self.assertFalse(self.operator_asks())
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def operator_asks(self) -> bool:
-        return bool(self.service.operator._asking)
+        return bool(self.service.admin_operations._pending_checks)
 
     def test_a_newcomer_gets_traffic(self) -> None:
         for address in ("10.0.0.1:80", "10.0.0.2:80"):
@@ -576,7 +576,7 @@ class ReloadTests(ApiTestCase):
             assert isinstance(outcome, Settings)
             return outcome
 
-        self.service._source = read
+        self.service._load_settings = read
 
     def test_what_has_changed(self) -> None:
         pool = evolve(THREE.pools[0], servers=(*THREE.pools[0].servers, server("10.0.0.3")))

@@ -16,8 +16,8 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.admin import http_server as site
-from balancebeam.admin.auth import Asking, Guard
-from balancebeam.admin.service import guard_for
+from balancebeam.admin.auth import Authorizer, RequestInfo
+from balancebeam.admin.service import build_authorizer
 from balancebeam.api import single_pool_settings
 from balancebeam.config.addresses import parse_listen_address
 from balancebeam.config.cross_checks import check_admin, validate_settings
@@ -32,33 +32,33 @@ TOKEN = b"sesame"
 class HostHeaderTests(SynchronousTestCase):
     """What it may be called."""
 
-    def allowed(self, guard: Guard, host: str) -> bool:
-        return guard.check(Asking([host])) is None
+    def allowed(self, authorizer: Authorizer, host: str) -> bool:
+        return authorizer.authorize(RequestInfo([host])) is None
 
     def test_addresses_are_always_right(self) -> None:
-        guard = Guard(None, ())
+        authorizer = Authorizer(None, ())
         for host in ("127.0.0.1", "127.0.0.1:1101", "10.9.8.7", "[::1]", "[::1]:80", "127.0.0.1."):
-            self.assertTrue(self.allowed(guard, host), host)
+            self.assertTrue(self.allowed(authorizer, host), host)
 
     def test_other_names_are_not(self) -> None:
-        guard = Guard(None, ("admin.example",))
+        authorizer = Authorizer(None, ("admin.example",))
         for host in (
             *("evil.example", "admin.example.evil", "xadmin.example", "localhost", ""),
             *("user@127.0.0.1", "127.0.0.1:", "127.0.0.1:999999", "127.0.0.1:x", "127.0.0.1/"),
             *("127.1", "0x7f.0.0.1", "2130706433", "::1", "[evil]", "[]", "127.0.0.1, evil"),
             *("127.0.0.1 ", "127.0.0.1\xa0", "①27.0.0.1", "127.0.0.1\n"),
         ):
-            self.assertFalse(self.allowed(guard, host), host)
+            self.assertFalse(self.allowed(authorizer, host), host)
 
     def test_names_without_regard_to_case_port_and_trailing_dot(self) -> None:
-        guard = Guard(None, ("Admin.Example",))
+        authorizer = Authorizer(None, ("Admin.Example",))
         for host in ("admin.example", "ADMIN.example:1", "admin.example."):
-            self.assertTrue(self.allowed(guard, host), host)
+            self.assertTrue(self.allowed(authorizer, host), host)
 
     def test_exactly_one(self) -> None:
-        guard = Guard(None, ())
+        authorizer = Authorizer(None, ())
         for hosts in ([], ["127.0.0.1", "127.0.0.1"]):
-            refused = guard.check(Asking(hosts))
+            refused = authorizer.authorize(RequestInfo(hosts))
             assert refused is not None
             self.assertEqual(refused.status, 403)
 
@@ -69,22 +69,22 @@ class HostHeaderTests(SynchronousTestCase):
             *(("localhost:1", True), ("unix:/x", True), ("0.0.0.0:1", False)),
             *(("[::]:1", False), ("192.0.2.1:1", False), ("tcp:1", False)),
         ):
-            guard = guard_for(AdminSettings(parse_listen_address(bind), token))
-            asking = Asking(["localhost"], authorizations=["Bearer t"])
-            self.assertEqual(guard.check(asking) is None, counts, bind)
+            authorizer = build_authorizer(AdminSettings(parse_listen_address(bind), token))
+            asking = RequestInfo(["localhost"], authorizations=["Bearer t"])
+            self.assertEqual(authorizer.authorize(asking) is None, counts, bind)
 
     def test_the_name_it_was_bound_as(self) -> None:
-        guard = guard_for(AdminSettings(TcpAddress("lb.example", 1), SecretSource("t")))
-        asking = Asking(["lb.example"], authorizations=["Bearer t"])
-        self.assertIsNone(guard.check(asking))
+        authorizer = build_authorizer(AdminSettings(TcpAddress("lb.example", 1), SecretSource("t")))
+        asking = RequestInfo(["lb.example"], authorizations=["Bearer t"])
+        self.assertIsNone(authorizer.authorize(asking))
 
 
 class TokenTests(SynchronousTestCase):
     """Who knows the token."""
 
     def status(self, *authorizations: str) -> int:
-        asking = Asking(["127.0.0.1"], authorizations=authorizations)
-        refused = Guard(TOKEN, ()).check(asking)
+        asking = RequestInfo(["127.0.0.1"], authorizations=authorizations)
+        refused = Authorizer(TOKEN, ()).authorize(asking)
         return 200 if refused is None else refused.status
 
     def test_it_is_asked_for(self) -> None:
@@ -127,15 +127,15 @@ class TokenTests(SynchronousTestCase):
         compare.assert_called_once_with(b"other", TOKEN)
 
     def test_it_is_not_shown(self) -> None:
-        guard = Guard(TOKEN, ())
+        authorizer = Authorizer(TOKEN, ())
         settings = AdminSettings(token=SecretSource("sesame"))
-        for shown in (repr(guard), str(guard), repr(settings), repr(settings.token)):
+        for shown in (repr(authorizer), str(authorizer), repr(settings), repr(settings.token)):
             self.assertNotIn("sesame", shown)
 
     def test_the_challenge(self) -> None:
-        refused = Guard(TOKEN, ()).check(Asking(["127.0.0.1"]))
+        refused = Authorizer(TOKEN, ()).authorize(RequestInfo(["127.0.0.1"]))
         assert refused is not None
-        names, challenges = zip(*refused.fields)
+        names, challenges = zip(*refused.headers)
         self.assertEqual(set(names), {b"WWW-Authenticate"})
         self.assertEqual([one.partition(b" ")[0] for one in challenges], [b"Bearer", b"Basic"])
 
@@ -147,20 +147,20 @@ class TokenTests(SynchronousTestCase):
                 with open(path, "wb") as file:
                     file.write(content)
                 word = content.strip().decode()
-                asking = Asking(["127.0.0.1"], authorizations=[f"Bearer {word}"])
-                self.assertIsNone(guard_for(settings).check(asking))
+                asking = RequestInfo(["127.0.0.1"], authorizations=[f"Bearer {word}"])
+                self.assertIsNone(build_authorizer(settings).authorize(asking))
             for bad in (b"", b" \n", b"two words", b"caf\xc3\xa9", b"a\x00b", b"x" * 5000):
                 with open(path, "wb") as file:
                     file.write(bad)
-                error = self.assertRaises(ValueError, guard_for, settings)
+                error = self.assertRaises(ValueError, build_authorizer, settings)
                 self.assertNotIn("words", str(error))
             os.unlink(path)
-            self.assertRaises(ValueError, guard_for, settings)
+            self.assertRaises(ValueError, build_authorizer, settings)
 
     def test_odd_octets_in_a_variable(self) -> None:
         with mock.patch.dict(os.environb, {b"BB_TOKEN": b"ab\xffcd"}):
             settings = AdminSettings(token=SecretSource(variable="BB_TOKEN"))
-            error = self.assertRaises(ValueError, guard_for, settings)
+            error = self.assertRaises(ValueError, build_authorizer, settings)
         self.assertIn("BB_TOKEN", str(error))
         self.assertNotIn("xff", repr(error))
 
@@ -169,7 +169,9 @@ class CrossOriginTests(SynchronousTestCase):
     """Pages in the operator's browser."""
 
     def status(self, **given: Any) -> int:
-        refused = Guard(None, ("localhost",)).check(Asking(["localhost:1101"], **given))
+        refused = Authorizer(None, ("localhost",)).authorize(
+            RequestInfo(["localhost:1101"], **given)
+        )
         return 200 if refused is None else refused.status
 
     def test_origins(self) -> None:
@@ -352,7 +354,7 @@ class ResourceLimitTests(AdminHttpTestCase):
 
     def test_a_body_that_says_it_is_too_large(self) -> None:
         client = self.admin.connect()
-        length = b"Content-Length: %d\r\n" % (site.MOST_BODY + 1)
+        length = b"Content-Length: %d\r\n" % (site.MAX_BODY + 1)
         client.send(self.head(length, b"Expect: 100-continue\r\n"))
         data = client.received()
         self.assertNotIn(b"100 Continue", data)
@@ -363,7 +365,7 @@ class ResourceLimitTests(AdminHttpTestCase):
         self.assertFalse(client.transport.disconnecting)
         client.send(b"x" * 70000, b"GET / HTTP/1.1\r\n\r\n")
         self.assertEqual(client.received(), b"")
-        self.admin.balancer.advance(site.LINGER + 0.2)
+        self.admin.balancer.advance(site.LINGERING_TIMEOUT + 0.2)
         self.assertTrue(client.transport.disconnecting)
 
     def test_a_body_that_does_not_say_so(self) -> None:
@@ -377,18 +379,18 @@ class ResourceLimitTests(AdminHttpTestCase):
         self.assertEqual(reply.status, 413)
 
     def test_the_largest_body(self) -> None:
-        for length in (b"Content-Length: %d\r\n" % site.MOST_BODY, b""):
+        for length in (b"Content-Length: %d\r\n" % site.MAX_BODY, b""):
             coding = b"" if length else b"Transfer-Encoding: chunked\r\n"
             client = self.admin.connect()
             client.send(self.head(self.auth, length, coding))
-            body = b"x" * site.MOST_BODY
+            body = b"x" * site.MAX_BODY
             client.send(body if length else b"10000\r\n" + body + b"\r\n0\r\n\r\n")
             (reply,) = parse_responses(client.received())
             self.assertEqual(reply.status, 400)
 
     def test_an_idle_client(self) -> None:
         client = self.admin.connect()
-        self.admin.balancer.advance(site.PATIENCE - 1)
+        self.admin.balancer.advance(site.REQUEST_TIMEOUT - 1)
         self.assertFalse(client.transport.disconnecting)
         self.admin.balancer.advance(2)
         self.assertTrue(client.transport.disconnecting)
@@ -409,7 +411,7 @@ class ResourceLimitTests(AdminHttpTestCase):
     def test_each_request_has_its_time(self) -> None:
         client = self.admin.connect()
         for _ in range(4):
-            self.admin.balancer.advance(site.PATIENCE - 5)
+            self.admin.balancer.advance(site.REQUEST_TIMEOUT - 5)
             client.send(b"GET /healthz HTTP/1.1\r\n" + HOST_HEADER + self.auth + b"\r\n")
             (reply,) = parse_responses(client.received())
             self.assertEqual(reply.status, 200)
@@ -417,16 +419,16 @@ class ResourceLimitTests(AdminHttpTestCase):
 
     def test_who_does_not_go(self) -> None:
         client = self.admin.connect()
-        self.admin.balancer.advance(site.PATIENCE + 20)
+        self.admin.balancer.advance(site.REQUEST_TIMEOUT + 20)
         self.assertTrue(client.transport.aborted)
 
     def test_many_clients(self) -> None:
-        first, *others = (self.admin.connect() for _ in range(site.MOST_CONNECTIONS))
+        first, *others = (self.admin.connect() for _ in range(site.MAX_CONNECTIONS))
         self.assertFalse(first.transport.aborted)
         newest = self.admin.connect()
         self.assertTrue(first.transport.aborted)
         self.assertFalse(any(one.transport.aborted for one in (*others, newest)))
-        self.assertEqual(len(self.admin.service.site.connections), site.MOST_CONNECTIONS)
+        self.assertEqual(len(self.admin.service.site.connections), site.MAX_CONNECTIONS)
 
     def test_stopping_with_open_connections(self) -> None:
         idle, halfway = self.admin.connect(), self.admin.connect()

@@ -15,9 +15,9 @@ import pytest
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.admin.api import TABLE
-from balancebeam.admin.http_server import MOST_BODY
-from balancebeam.admin.openapi import describe, document
+from balancebeam.admin.api import ROUTES
+from balancebeam.admin.http_server import MAX_BODY
+from balancebeam.admin.openapi import openapi_document, openapi_json
 from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
     AdminSettings,
@@ -37,7 +37,7 @@ AUTH = b"Authorization: Bearer sesame\r\n"
 
 def operations() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """What is described: paths, methods and operations."""
-    for path, item in document()["paths"].items():
+    for path, item in openapi_document()["paths"].items():
         for method, operation in item.items():
             if method != "parameters":
                 yield path, method.upper(), operation
@@ -68,7 +68,7 @@ def mistakes(value: Any, schema: Mapping[str, Any], where: str = "it") -> Iterat
     assert set(schema) <= KEYWORDS, schema
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        yield from mistakes(value, document()["components"]["schemas"][name], where)
+        yield from mistakes(value, openapi_document()["components"]["schemas"][name], where)
     if "anyOf" in schema and all(list(mistakes(value, one)) for one in schema["anyOf"]):
         yield f"{where} is none of those"
     if "const" in schema and value != schema["const"]:
@@ -110,11 +110,11 @@ class OpenApiDocumentTests(SynchronousTestCase):
 
     def test_all_of_the_table_and_nothing_else(self) -> None:
         described = {(path, method) for path, method, _ in operations()}
-        table = {(path, method) for path, methods in TABLE.items() for method in methods}
+        table = {(path, method) for path, methods in ROUTES.items() for method in methods}
         self.assertEqual(described, table)
 
     def test_parameters_are_those_of_the_path(self) -> None:
-        for path, item in document()["paths"].items():
+        for path, item in openapi_document()["paths"].items():
             named = [one["name"] for one in item.get("parameters", [])]
             self.assertEqual(named, [part[1:-1] for part in path.split("/") if "{" in part])
 
@@ -130,10 +130,10 @@ class OpenApiDocumentTests(SynchronousTestCase):
         )
 
     def test_states_and_origins(self) -> None:
-        schemas = document()["components"]["schemas"]
+        schemas = openapi_document()["components"]["schemas"]
         states = schemas["Change"]["properties"]["state"]["enum"]
         self.assertEqual(set(states), {state.value for state in AdminState})
-        origins = schemas["Server"]["properties"]["origin"]["enum"]
+        origins = schemas["Server"]["properties"]["source"]["enum"]
         self.assertEqual(set(origins), {origin.value for origin in ServerSource})
 
     def test_the_validator_sees_mistakes(self) -> None:
@@ -163,7 +163,7 @@ class ResponseSchemaTests(SynchronousTestCase):
 
     def see(self, pattern: str, method: str, reply: Response) -> None:
         """Hold `reply` against the description."""
-        operation = document()["paths"][pattern][method.lower()]
+        operation = openapi_document()["paths"][pattern][method.lower()]
         self.assertIn(str(reply.status), operation["responses"], (method, pattern))
         (described,) = operation["responses"][str(reply.status)]["content"].items()
         kind, media = described
@@ -214,7 +214,7 @@ class ResponseSchemaTests(SynchronousTestCase):
                 self.see(pattern, method, self.ask(method, path, {"other": 1}))
                 self.see(pattern, method, self.ask(method, path, b"["))
             if "requestBody" in operation:
-                self.see(pattern, method, self.ask(method, path, b"x" * (MOST_BODY + 1)))
+                self.see(pattern, method, self.ask(method, path, b"x" * (MAX_BODY + 1)))
 
     def _registrations(self) -> None:
         self.register("/register", "/register")
@@ -223,12 +223,12 @@ class ResponseSchemaTests(SynchronousTestCase):
     def _readings(self) -> None:
         balancer = self.admin.balancer
         balancer.advance(1)
-        pool = balancer.service.first_pool
+        pool = balancer.service.default_pool
         pool.health.check_finished(pool.server_set.servers[0], True, "fine")
         balancer.client().send(GET)
         balancer.connectors[0].refuse()
         for _ in range(2):
-            for path, methods in TABLE.items():
+            for path, methods in ROUTES.items():
                 if "GET" in methods:
                     given = path.format(pool="app", address="10.0.0.1:80")
                     self.see(path, "GET", self.ask("GET", given))
@@ -242,9 +242,9 @@ class ResponseSchemaTests(SynchronousTestCase):
     def _reloads(self) -> None:
         service = self.admin.balancer.service
         changed = evolve(service.settings, drain_timeout=7.0)
-        service._source = lambda: changed
+        service._load_settings = lambda: changed
         self.see("/reload", "POST", self.ask("POST", "/reload"))
-        service._source = self._refuse
+        service._load_settings = self._refuse
         self.see("/reload", "POST", self.ask("POST", "/reload"))
 
     def _refuse(self) -> Any:
@@ -252,8 +252,8 @@ class ResponseSchemaTests(SynchronousTestCase):
 
     def test_the_document_itself(self) -> None:
         reply = self.ask("GET", "/openapi.json")
-        self.assertEqual(reply.body, describe())
-        self.assertEqual(reply.json, document())
+        self.assertEqual(reply.body, openapi_json())
+        self.assertEqual(reply.json, openapi_document())
 
 
 ONE_OF = "/upstreams/{pool}/{address}"

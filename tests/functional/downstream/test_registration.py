@@ -57,7 +57,7 @@ class RegistrationTestCase(SynchronousTestCase):
         settings = Settings((frontend,), (pool("app", "10.0.0.1"), pool("other", "10.0.0.2")))
         self.balancer = balancer = MemoryBalancer.from_settings(settings)
         self.health_checks: list[tuple[Server, HealthCheckSettings, Deferred[str]]] = []
-        balancer.service.operator._alive = self._check
+        balancer.service.admin_operations._check = self._check
         self.addCleanup(balancer.stop)
 
     def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:
@@ -389,7 +389,7 @@ class RegistrationConnectionTests(RegistrationTestCase):
         def fail(*_: Any) -> Any:
             raise ZeroDivisionError
 
-        self.balancer.service.operator.register = fail  # type: ignore[method-assign, assignment]
+        self.balancer.service.admin_operations.register = fail  # type: ignore[method-assign, assignment]
         client = self.send(HERE, self.request())
         (reply,) = self.replies(client)
         self.assertEqual((reply.status, reply.error), (500, "something went wrong"))

@@ -122,7 +122,9 @@ class SniRoutingTests(SynchronousTestCase):
         self.assertEqual(client.received(), b"220 hello")
 
     def test_who_is_silent_for_too_long_in_both_ways(self) -> None:
-        self.balancer.service.frontend.site.timeouts = FrontendTimeouts(header=4, tunnel=2)
+        self.balancer.service.default_frontend.factory.timeouts = FrontendTimeouts(
+            header=4, tunnel=2
+        )
         client = self.connected()
         # A sweep that is late finds both.
         for seconds in (1, 3.5):

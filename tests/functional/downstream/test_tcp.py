@@ -91,7 +91,7 @@ class RelayTests(TcpTestCase):
         balancer = self.balancer(servers=0)
         server = ServerSettings(TcpAddress("10.0.0.1", 80), proxy_protocol=1)
         balancer.service.server_set.add(server)
-        site = ProxyProtocolFactory(balancer.service.frontend.site)
+        site = ProxyProtocolFactory(balancer.service.default_frontend.factory)
         peer = Peer(site.buildProtocol(None))
         balancer.peers.append(peer)
         origin = ProxyInfo("203.0.113.7", 4711, "192.0.2.80", 80)
@@ -337,7 +337,7 @@ class TcpLogTests(TcpTestCase):
         events: list[LogEvent] = []
 
         def observe(event: LogEvent) -> None:
-            if "received" in event:
+            if "bytes_sent" in event:
                 events.append(event)
 
         observer: Any = observe
@@ -355,15 +355,25 @@ class TcpLogTests(TcpTestCase):
         self.assertTrue(refused.transport.closing)
         first, second = events
         self.assertEqual(
-            {k: first[k] for k in ("client", "server", "why", "sent", "received", "seconds")},
+            {
+                k: first[k]
+                for k in (
+                    "client",
+                    "server",
+                    "close_reason",
+                    "bytes_received",
+                    "bytes_sent",
+                    "duration",
+                )
+            },
             {
                 "client": "192.0.2.1",
                 "server": "10.0.0.1:80",
-                "why": "the client closed",
-                "sent": 5,
-                "received": 3,
-                "seconds": 2.0,
+                "close_reason": "the client closed",
+                "bytes_received": 5,
+                "bytes_sent": 3,
+                "duration": 2.0,
             },
         )
         self.assertEqual(second["server"], "no server")
-        self.assertIn("could not be reached", second["why"])
+        self.assertIn("could not be reached", second["close_reason"])

@@ -508,7 +508,7 @@ class InFlightPropertyTests(BalancerTestCase):
         dispatcher = balancer.service.resource
         exchanges = [
             channel.exchange
-            for channel in balancer.service.frontend.site.channels
+            for channel in balancer.service.default_frontend.factory.channels
             if channel.exchange is not None
         ]
         held = [exchange.server for exchange in exchanges if exchange.server is not None]

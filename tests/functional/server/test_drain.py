@@ -63,7 +63,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_with_nobody_it_is_over_at_once(self) -> None:
         self.successResultOf(self.drain())
-        self.assertEqual(self.balancer.service.unready(), "it is stopping")
+        self.assertEqual(self.balancer.service.not_ready_reason(), "it is stopping")
 
     def test_no_time_at_all(self) -> None:
         self.use(evolve(SETTINGS, drain_timeout=0.0))
@@ -192,7 +192,7 @@ class DrainTests(SynchronousTestCase):
         self.assertNotIn(b"Connection: close", self.answered(client))
         self.pass_time(5)
         self.assertFalse(client.transport.closed)
-        self.assertEqual(self.balancer.service.unready(), "")
+        self.assertEqual(self.balancer.service.not_ready_reason(), "")
 
     def test_requests_through_a_tree_are_waited_for(self) -> None:
         # What a web door does to a server, as the balancer sees it.

@@ -112,7 +112,7 @@ class UnchangedSettingsTests(ReloadTestCase):
             frontends=(evolve(WEB, limits=limits),),
         )
         self.begin(settings)
-        pool, site = self.service.first_pool, self.service.frontend.site
+        pool, site = self.service.default_pool, self.service.default_frontend.factory
         checker, servers = pool.checker, list(pool.server_set.servers)
         sweeps = list(self.service.ticker._sweeps)
         client = self.asking()
@@ -121,8 +121,8 @@ class UnchangedSettingsTests(ReloadTestCase):
         generation = pool.server_set.generation
         for _ in range(100):
             self.apply(evolve(settings))
-        self.assertIs(self.service.first_pool, pool)
-        self.assertIs(self.service.frontend.site, site)
+        self.assertIs(self.service.default_pool, pool)
+        self.assertIs(self.service.default_frontend.factory, site)
         self.assertIs(pool.checker, checker)
         self.assertEqual(pool.server_set.servers, servers)
         self.assertEqual(pool.server_set.generation, generation)
@@ -160,7 +160,7 @@ class UnchangedSettingsTests(ReloadTestCase):
             self.apply(other)
             self.apply(SETTINGS)
         self.pass_time(2)
-        self.assertEqual(list(self.service.leaving), [])
+        self.assertEqual(list(self.service.retired), [])
         self.assertEqual(len(self.service.ticker._sweeps), sweeps)
         self.assertEqual(len(self.service.services), services)
         self.assertEqual(len(self.service.server_set._subscribers), listeners)
@@ -201,7 +201,7 @@ class ServerReloadTests(ReloadTestCase):
         self.assertEqual(names, ["10.0.0.2:80", "10.0.0.3:80", "10.0.0.1:80"])
 
     def test_what_the_operator_set_stays(self) -> None:
-        health = self.service.first_pool.health
+        health = self.service.default_pool.health
         (one,) = self.balancer.servers
         health.set_weight(one, 7)
         health.set_admin_state(one, AdminState.DRAIN)
@@ -325,7 +325,7 @@ class PoolReloadTests(ReloadTestCase):
 
     def test_without_checks_nobody_is_down_for_them(self) -> None:
         self.begin(with_pool(active=HealthCheckSettings(fall=1)))
-        pool = self.service.first_pool
+        pool = self.service.default_pool
         (one,) = self.balancer.servers
         pool.health.check_finished(one, False, "it is on fire")
         self.assertEqual(one.status, "down")
@@ -364,7 +364,7 @@ class PoolReloadTests(ReloadTestCase):
     def test_slow_start_that_is_over_at_once(self) -> None:
         self.begin(with_pool(slow_start=100.0))
         (one,) = self.balancer.servers
-        health = self.service.first_pool.health
+        health = self.service.default_pool.health
         health.set_admin_state(one, AdminState.MAINTENANCE)
         health.set_admin_state(one, AdminState.READY)
         self.pass_time(1)
@@ -396,12 +396,12 @@ class RouteReloadTests(ReloadTestCase):
         for client in (flying, uploading, connecting):
             self.assertIn(b"200 OK", client.received())
         self.pass_time()
-        self.assertEqual(len(self.service.leaving), 2)
+        self.assertEqual(len(self.service.retired), 2)
         self.assert_joined(*tunnel)
         tunnel[0].reset()
         self.balancer.finish_closing()
         self.pass_time()
-        self.assertEqual(list(self.service.leaving), [])
+        self.assertEqual(list(self.service.retired), [])
 
     def test_who_asks_once_more_where_there_is_nothing_any_more(self) -> None:
         client = self.asking()
@@ -425,7 +425,7 @@ class RouteReloadTests(ReloadTestCase):
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", slow.received())
         self.pass_time()
-        self.assertEqual(list(self.service.leaving), [])
+        self.assertEqual(list(self.service.retired), [])
 
     def test_who_waits_in_a_pool_that_left(self) -> None:
         self.begin(with_pool(servers=(server(1, max_in_flight=1),)))
@@ -439,7 +439,7 @@ class RouteReloadTests(ReloadTestCase):
 
     def test_another_mode(self) -> None:
         tunnel, flying = self.tunnel(), self.asking()
-        health = self.service.first_pool.health
+        health = self.service.default_pool.health
         self.service.server_set.add(server(9), ServerSource.REGISTERED)
         health.set_weight(self.balancer.servers[0], 5)
         health.set_admin_state(self.balancer.servers[1], AdminState.DRAIN)
@@ -459,7 +459,7 @@ class RouteReloadTests(ReloadTestCase):
             client.reset()
             self.balancer.finish_closing()
         self.pass_time()
-        self.assertEqual(list(self.service.leaving), [])
+        self.assertEqual(list(self.service.retired), [])
 
     def test_routes(self) -> None:
         api = PoolSettings("api", (server(5),))
@@ -644,7 +644,7 @@ class ReloadSimulation:
         (limit,) = self.balancer.service.limiter.scopes["frontend web"]
         case.assertEqual(limit.rejected, max(0, len(self.clients) - self.kept.requests))
         service = self.balancer.service
-        case.assertEqual(list(service.leaving), [])
+        case.assertEqual(list(service.retired), [])
         for pool in service.pools.values():
             for one in pool.server_set.servers:
                 case.assertEqual(one.in_flight, 0)

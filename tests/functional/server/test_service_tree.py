@@ -274,7 +274,7 @@ class ExtensionPointTests(SynchronousTestCase):
     def test_limiter(self) -> None:
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
-        site = balancer.service.frontend.site
+        site = balancer.service.default_frontend.factory
         site.set_route_table(RouteTable(Route(balancer.service.resource, RejectingAdmission())))
         client = balancer.client()
         client.send(GET)
@@ -298,7 +298,7 @@ class ExtensionPointTests(SynchronousTestCase):
             def request_rejected(self, request: Any) -> None:
                 seen.append((request.status, False))
 
-        balancer.service.frontend.site.observer = RecordingObserver()
+        balancer.service.default_frontend.factory.observer = RecordingObserver()
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
@@ -331,4 +331,4 @@ class TrustedProxiesTests(SynchronousTestCase):
         trusted = TrustedProxies(("10.0.0.0/8",))
         for number in range(10000):
             trusted.contains(f"10.0.{number // 250}.{number % 250}")
-        self.assertLessEqual(len(trusted._networks._known), 4096)
+        self.assertLessEqual(len(trusted._networks._cache), 4096)

@@ -27,8 +27,8 @@ from balancebeam.core.settings import (
 )
 from balancebeam.server.balancer import BalancerService
 from balancebeam.state.codec import ServerState, State, encode_state
-from balancebeam.state.service import StateService, collect, restore
-from balancebeam.state.store import read_state, write_state
+from balancebeam.state.service import StateService, restore, take_snapshot
+from balancebeam.state.store import load_state, write_state
 from balancebeam.upstream.server_set import Server
 from tests.helpers.memory import MemoryBalancer
 from tests.helpers.processes import TIMEOUT, free_port, read_all, respond_with, run_balancer
@@ -73,7 +73,7 @@ class PersistenceTestCase(SynchronousTestCase):
     def change(self, balancer: MemoryBalancer, address: Any, **wishes: Any) -> None:
         service = balancer.service
         server = self.server(balancer, address)
-        change = service.operator.change(service.pools["app"], server, wishes)
+        change = service.admin_operations.change(service.pools["app"], server, wishes)
         self.successResultOf(Deferred.fromCoroutine(change))
 
     def add(self, balancer: MemoryBalancer, address: Any, weight: int = 1) -> None:
@@ -103,7 +103,7 @@ class PersistenceTests(PersistenceTestCase):
         self.assertEqual((one.weight, one.configured_weight), (7, 3))
         self.assertEqual((one.admin_state, one.status), (AdminState.DRAIN, "draining"))
         self.assertEqual((two.weight, two.admin_state), (1, AdminState.MAINTENANCE))
-        self.assertEqual(second.service.unready(), "the pool app has no server to try")
+        self.assertEqual(second.service.not_ready_reason(), "the pool app has no server to try")
 
     def test_registered_servers(self) -> None:
         first = self.start(BOTH)
@@ -129,7 +129,9 @@ class PersistenceTests(PersistenceTestCase):
     def test_one_that_was_removed_stays_so(self) -> None:
         first = self.start(BOTH)
         self.add(first, NEW)
-        remove = first.service.operator.remove(first.service.pools["app"], self.server(first, NEW))
+        remove = first.service.admin_operations.remove(
+            first.service.pools["app"], self.server(first, NEW)
+        )
         self.successResultOf(Deferred.fromCoroutine(remove))
         self.assertEqual(self.kept(), {})
         self.assertEqual(len(self.restart(BOTH).servers), 2)
@@ -208,7 +210,7 @@ class ChangedConfigurationTests(PersistenceTestCase):
         self.assertEqual(len(self.restart(settings(ServerSettings(ONE))).servers), 1)
 
     def read_from(self, service: BalancerService, wanted: Settings) -> None:
-        service._source = lambda: wanted
+        service._load_settings = lambda: wanted
 
 
 class StateFileTests(PersistenceTestCase):
@@ -219,7 +221,7 @@ class StateFileTests(PersistenceTestCase):
         older = State(
             {
                 "app": (
-                    ServerState(ONE, operator=AdminState.MAINTENANCE),
+                    ServerState(ONE, admin_state=AdminState.MAINTENANCE),
                     ServerState(TWO, 9, 1),
                 )
             }
@@ -239,7 +241,7 @@ class StateFileTests(PersistenceTestCase):
         self.change(balancer, ONE, weight=5)
         other = self.path + "2"
         balancer.service.apply(evolve(BOTH, state=other))
-        kept = read_state(other)
+        kept = load_state(other)
         assert kept is not None
         self.assertEqual([one.weight for one in kept.pools["app"]], [5])
         self.change(balancer, ONE, weight=6)
@@ -279,7 +281,7 @@ class StateFileTests(PersistenceTestCase):
         assert service.state is not None
         service.state.disownServiceParent()
         service.state = None
-        service._adopt_state(os.path.join(self.folder, "nowhere", "state"))
+        service._commit_state(os.path.join(self.folder, "nowhere", "state"))
         with capturedLogs() as events:
             self.change(balancer, ONE, weight=5)
         self.assertIn("could not be written", " ".join(formatEvent(one) for one in events))
@@ -302,7 +304,7 @@ class RoundTripTests(SynchronousTestCase):
         balancer = MemoryBalancer.from_settings(BOTH)
         for _ in range(2):
             restore(state, balancer.service.pools, Logger())
-            self.assertEqual(collect(balancer.service.pools), state)
+            self.assertEqual(take_snapshot(balancer.service.pools), state)
         balancer.stop()
 
     def test_stopping_waits_for_the_last_write(self) -> None:
@@ -348,7 +350,7 @@ def test_over_a_restart_and_a_kill(tmp_path: Path) -> None:
             running.process.returncode = 0
         with run_balancer(tmp_path, *options):
             found = [
-                (server["address"], server["weight"], server["state"], server["origin"])
+                (server["address"], server["weight"], server["state"], server["source"])
                 for server in ask(admin, "GET", "/upstreams")
             ]
             assert found == [

@@ -33,7 +33,7 @@ from balancebeam.core.settings import (
 )
 from balancebeam.downstream.tcp.session import ClientRelay
 from balancebeam.observability.access_log import AccessLog
-from balancebeam.observability.access_log_formats import line_maker, local_time, utc_time
+from balancebeam.observability.access_log_formats import build_format, local_time, utc_time
 from balancebeam.observability.log_file import LogFile
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
@@ -140,7 +140,7 @@ class HttpAccessLogTests(AccessLogTestCase):
                     self.assertIn(f'] "{shown}" {status} {len(body)} "-" "-"', line)
                 else:
                     said = json.loads(line)
-                    self.assertEqual((said["status"], said["octets"]), (status, len(body)))
+                    self.assertEqual((said["status"], said["bytes_sent"]), (status, len(body)))
                     self.assertEqual((said["client"], said["frontend"]), ("192.0.2.1", "web"))
                     self.assertTrue(said["request"] and said["failure"])
 
@@ -160,7 +160,7 @@ class HttpAccessLogTests(AccessLogTestCase):
         balancer.clock.advance(0.25)
         server.send(OK)
         (said,) = self.objects(balancer)
-        self.assertIn(f"X-Request-Id: {said.pop('request_id')}\r\n".encode(), sent)
+        self.assertIn(f"X-Request-Id: {said.pop('id')}\r\n".encode(), sent)
         self.assertEqual(
             said,
             {
@@ -173,10 +173,10 @@ class HttpAccessLogTests(AccessLogTestCase):
                 "target": "/a?b=c",
                 "protocol": "HTTP/1.1",
                 "status": 200,
-                "octets": 5,
-                "seconds": 0.25,
+                "bytes_sent": 5,
+                "duration": 0.25,
                 "server": "10.0.0.1:80",
-                "tried": [],
+                "attempted_servers": [],
                 "referer": "https://example.org/",
                 "user_agent": "Mozilla/5.0 (X11)",
             },
@@ -194,12 +194,12 @@ class HttpAccessLogTests(AccessLogTestCase):
         client.send(GET)
         refused = client.received().partition(b"\r\n\r\n")[2]
         failed, limited = self.objects(balancer)
-        self.assertEqual((failed["status"], failed["octets"]), (502, len(body)))
-        self.assertEqual(failed["tried"], ["10.0.0.1:80", "10.0.0.2:80"])
+        self.assertEqual((failed["status"], failed["bytes_sent"]), (502, len(body)))
+        self.assertEqual(failed["attempted_servers"], ["10.0.0.1:80", "10.0.0.2:80"])
         self.assertIn("could not be reached", failed["failure"])
         self.assertEqual((failed["protocol"], failed["host"]), ("HTTP/1.0", None))
-        self.assertEqual((limited["status"], limited["octets"]), (429, len(refused)))
-        self.assertEqual((limited["server"], limited["tried"]), (None, []))
+        self.assertEqual((limited["status"], limited["bytes_sent"]), (429, len(refused)))
+        self.assertEqual((limited["server"], limited["attempted_servers"]), (None, []))
 
     def test_abandoned(self) -> None:
         balancer = self.make()
@@ -207,7 +207,9 @@ class HttpAccessLogTests(AccessLogTestCase):
         client.send(GET)
         client.reset()
         (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["client_aborted"], said["octets"]), (499, True, 0))
+        self.assertEqual(
+            (said["status"], said["client_aborted"], said["bytes_sent"]), (499, True, 0)
+        )
 
     def test_abandoned_combined(self) -> None:
         balancer = self.make("combined")
@@ -225,7 +227,7 @@ class HttpAccessLogTests(AccessLogTestCase):
         server.send(b"d")
         server.reset()
         (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["octets"], said["truncated"]), (200, 4, True))
+        self.assertEqual((said["status"], said["bytes_sent"], said["truncated"]), (200, 4, True))
         self.assertIn("closed the connection", said["failure"])
         self.assertNotIn("client_aborted", said)
 
@@ -253,8 +255,8 @@ class HttpAccessLogTests(AccessLogTestCase):
         self.assertEqual(self.lines(balancer), [])
         client.reset()
         (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["octets"]), (101, 5))
-        self.assertGreater(said["seconds"], 5)
+        self.assertEqual((said["status"], said["bytes_sent"]), (101, 5))
+        self.assertGreater(said["duration"], 5)
 
 
 class WebAccessLogTests(AccessLogTestCase):
@@ -278,8 +280,8 @@ class WebAccessLogTests(AccessLogTestCase):
         channel.connectionLost(Failure(ConnectionDone()))
         whole, cut = self.objects(balancer)
         self.assertEqual((whole["target"], whole["status"]), ("/a?b=c", 200))
-        self.assertEqual((whole["octets"], whole["seconds"]), (5, 0.25))
-        self.assertEqual((cut["octets"], cut["truncated"]), (3, True))
+        self.assertEqual((whole["bytes_sent"], whole["duration"]), (5, 0.25))
+        self.assertEqual((cut["bytes_sent"], cut["truncated"]), (3, True))
 
 
 class TcpAccessLogTests(AccessLogTestCase):
@@ -304,10 +306,10 @@ class TcpAccessLogTests(AccessLogTestCase):
                 "frontend": "web",
                 "client": "192.0.2.1",
                 "server": "10.0.0.1:80",
-                "why": "the server reset it",
-                "sent": 4,
-                "received": 7,
-                "seconds": 0.5,
+                "close_reason": "the server reset it",
+                "bytes_received": 4,
+                "bytes_sent": 7,
+                "duration": 0.5,
             },
         )
 
@@ -316,7 +318,7 @@ class TcpAccessLogTests(AccessLogTestCase):
         self.assertEqual(
             line,
             f"[{local_time(1_000_000_000)}] 192.0.2.1 -> 10.0.0.1:80: the server reset it; "
-            "4 octets sent, 7 received, 0.500 s",
+            "4 bytes from client, 7 bytes from server, 0.500 s",
         )
 
     def test_no_server(self) -> None:
@@ -336,9 +338,9 @@ def request(**changes: Any) -> SimpleNamespace:
         "dispatcher": SimpleNamespace(pool_name="app"),
         "client": "192.0.2.1",
         "status": 200,
-        "octets": 1,
-        "begun": 1.0,
-        "tried": (server,),
+        "body_bytes_sent": 1,
+        "started_at": 1.0,
+        "attempted_servers": (server,),
         "last_server": server,
         "failure": None,
         "client_aborted": False,
@@ -363,9 +365,9 @@ class LogInjectionTests(SynchronousTestCase):
     ) -> None:
         fields = b"\r\nReferer: %b\r\nUser-agent:%b\r\nX-Request-Id: %b" % (referer, agent, method)
         exchange = request(method=method, target=target, fields=fields, host=referer, client=client)
-        line = line_maker("http", "combined", "web", time.time).ended(exchange)
+        line = build_format("http", "combined", "web", time.time).finished(exchange)
         self.assertIsNotNone(COMBINED.fullmatch(line), line)
-        line = line_maker("http", "json", "web", time.time).ended(exchange)
+        line = build_format("http", "json", "web", time.time).finished(exchange)
         self.assertEqual(line.count("\n"), 1)
         self.assertTrue(line.isascii())
         said = json.loads(line)
@@ -380,25 +382,28 @@ class LogInjectionTests(SynchronousTestCase):
             close_reason=why,
             bytes_from_client=1,
             bytes_from_server=2,
-            begun=3.0,
+            started_at=3.0,
         )
-        line = line_maker("tcp", "combined", "web", time.time).ended(exchange)
+        line = build_format("tcp", "combined", "web", time.time).finished(exchange)
         self.assertTrue(line[:-1].isascii() and line[:-1].isprintable(), line)
         self.assertEqual(
-            json.loads(line_maker("tcp", "json", "db", time.time).ended(exchange))["why"], why
+            json.loads(build_format("tcp", "json", "db", time.time).finished(exchange))[
+                "close_reason"
+            ],
+            why,
         )
 
     def test_escaped_as_nginx_does(self) -> None:
         exchange = request(
             method=b"GET", target=b"/\\", fields=b'User-Agent: a"b\\c\td\xc3\xa9\x7f\r\n'
         )
-        line = line_maker("http", "combined", "web", time.time).ended(exchange)
+        line = build_format("http", "combined", "web", time.time).finished(exchange)
         self.assertIn('"GET /\\x5C HTTP/1.1"', line)
         self.assertTrue(line.endswith('"-" "a\\x22b\\x5Cc\\x09d\\xC3\\xA9\\x7F"\n'), line)
 
     def test_what_is_no_exchange(self) -> None:
         file = LogFile(str(temporary_log_path(self)))
-        AccessLog(file, line_maker("http", "json", "web", time.time)).exchange_finished(object())
+        AccessLog(file, build_format("http", "json", "web", time.time)).exchange_finished(object())
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertFalse(os.path.exists(file.path))
 
@@ -455,7 +460,7 @@ class AccessLogReloadTests(AccessLogTestCase):
 
     def test_observer_stays(self) -> None:
         balancer = self.make("combined")
-        site = balancer.service.frontend.site
+        site = balancer.service.default_frontend.factory
         before = site.observer
         self.get(balancer)
         moved = self.path.with_suffix(".1")
@@ -469,12 +474,12 @@ class AccessLogReloadTests(AccessLogTestCase):
 
     def test_refused(self) -> None:
         balancer = self.make("combined")
-        observer = balancer.service.frontend.site.observer
+        observer = balancer.service.default_frontend.factory.observer
         below = str(self.path / "below")
         error = self.assertRaises(StartupError, self.apply, balancer, access_log=below)
         self.assertIn(f"--access-log {below}: not a directory", str(error))
         self.assertEqual(balancer.service.settings.frontends[0].access_log, str(self.path))
-        self.assertIs(balancer.service.frontend.site.observer, observer)
+        self.assertIs(balancer.service.default_frontend.factory.observer, observer)
         self.assertEqual(list(balancer.service.access_logs.files), [str(self.path)])
 
     def test_refused_for_another_reason(self) -> None:
@@ -492,7 +497,7 @@ class AccessLogReloadTests(AccessLogTestCase):
         def refuse(*addresses: Any) -> None:
             raise StartupError("taken")
 
-        self.patch(balancer.service.listeners, "open", refuse)
+        self.patch(balancer.service.listeners, "bind", refuse)
         self.assertRaises(StartupError, self.apply, balancer, access_log=other)
         self.assertEqual([(file.path, file.is_open) for file in opened], [(other, False)])
         self.get(balancer)
@@ -516,7 +521,7 @@ class AccessLogReloadTests(AccessLogTestCase):
         file = balancer.service.access_logs.files[str(self.path)]
         self.apply(balancer, name="other")
         self.assertFalse(file.is_open)
-        self.assertIsNone(balancer.service.frontend.site.observer)
+        self.assertIsNone(balancer.service.default_frontend.factory.observer)
         balancer.accept().send(OK)
         self.assertEqual(self.path.read_text().count("\n"), 1)
         self.assertFalse(file.is_open)
@@ -556,7 +561,9 @@ class AccessLogReloadTests(AccessLogTestCase):
         client = balancer.client()
         client.send(GET)
         self.apply(balancer, access_log=str(self.path), access_log_format="json", mode="tcp")
-        link = balancer.service.frontend.site.buildProtocol(IPv4Address("TCP", "192.0.2.7", 1))
+        link = balancer.service.default_frontend.factory.buildProtocol(
+            IPv4Address("TCP", "192.0.2.7", 1)
+        )
         assert isinstance(link, ClientRelay)
         balancer.accept(0).send(OK)
         client.reset()
@@ -579,7 +586,7 @@ def test_through_the_program(tmp_path: Path) -> None:
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert [one["status"] for one in said] == [200, 200]
     assert said[0]["server"] == server.address
-    assert 0 < said[0]["seconds"] < 10
+    assert 0 < said[0]["duration"] < 10
     ended = datetime.fromisoformat(said[0]["time"].replace("Z", "+00:00"))
     assert abs(ended.timestamp() - time.time()) < 60
 

@@ -33,7 +33,7 @@ from balancebeam.process.inherited_sockets import (
     listening_address,
 )
 from balancebeam.process.systemd import SystemdNotifier
-from balancebeam.server.listeners import Entrance, Inherited, ListenersService
+from balancebeam.server.listeners import InheritedSocket, Listener, ListenersService
 
 
 class SocketEnvironmentTests(SynchronousTestCase):
@@ -66,7 +66,7 @@ class SocketEnvironmentTests(SynchronousTestCase):
             PARENT_VARIABLE: str(os.getppid()),
         }
         found = find_inherited_sockets(environment)
-        self.assertEqual(found, {self.address: Inherited(number, False)})
+        self.assertEqual(found, {self.address: InheritedSocket(number, False)})
         # Who the predecessor is has still to be known; the sockets are taken.
         self.assertEqual(list(environment), [PARENT_VARIABLE])
 
@@ -92,7 +92,7 @@ class SocketEnvironmentTests(SynchronousTestCase):
 class InheritedSocketTests(SynchronousTestCase):
     """Listening with a socket that is there already."""
 
-    def listeners(self, **inherited: Inherited) -> ListenersService:
+    def listeners(self, **inherited: InheritedSocket) -> ListenersService:
         service = ListenersService(reactor, reactor, lambda: inherited)
         self.addCleanup(service.close)
         return service
@@ -111,56 +111,56 @@ class InheritedSocketTests(SynchronousTestCase):
     def test_a_unix_socket_is_left_to_who_has_it(self) -> None:
         path = self.path()
         self.addCleanup(os.unlink, path)
-        inherited = {f"unix:{path}": Inherited(self.listening(path), True)}
+        inherited = {f"unix:{path}": InheritedSocket(self.listening(path), True)}
         service = self.listeners(**inherited)
-        opened = service.open([UnixAddress(path)])
+        opened = service.bind([UnixAddress(path)])
         self.assertEqual(list(opened), [UnixAddress(path)])
-        service.use({UnixAddress(path): NullFactory()}, opened)
-        service.own()
+        service.activate({UnixAddress(path): NullFactory()}, opened)
+        service.own_socket_files()
         self.successResultOf(service.close())
         self.assertTrue(os.path.exists(path))
 
     def test_a_predecessors_is_owned_in_the_end(self) -> None:
         path = self.path()
-        service = self.listeners(**{f"unix:{path}": Inherited(self.listening(path), False)})
-        service.use({UnixAddress(path): NullFactory()}, service.open([UnixAddress(path)]))
-        sockets, stuck = service.hand_over()
+        service = self.listeners(**{f"unix:{path}": InheritedSocket(self.listening(path), False)})
+        service.activate({UnixAddress(path): NullFactory()}, service.bind([UnixAddress(path)]))
+        sockets, stuck = service.export_sockets()
         self.assertEqual((list(sockets), list(stuck)), ([f"unix:{path}"], []))
-        service.own()
-        self.assertFalse(service.hand_over()[0][f"unix:{path}"].keep_path)
+        service.own_socket_files()
+        self.assertFalse(service.export_sockets()[0][f"unix:{path}"].keep_path)
         self.successResultOf(service.close())
         self.assertFalse(os.path.exists(path))
 
     def test_one_that_is_bequeathed_stays(self) -> None:
         path = self.path()
         service = self.listeners()
-        service.use({UnixAddress(path): NullFactory()}, service.open([UnixAddress(path)]))
-        service.bequeath()
+        service.activate({UnixAddress(path): NullFactory()}, service.bind([UnixAddress(path)]))
+        service.disown_socket_files()
         self.successResultOf(service.close())
         self.assertTrue(os.path.exists(path))
         # Nobody is behind it any more, so that the next one takes the place.
-        service.use({UnixAddress(path): NullFactory()}, service.open([UnixAddress(path)]))
+        service.activate({UnixAddress(path): NullFactory()}, service.bind([UnixAddress(path)]))
         self.successResultOf(service.close())
         self.assertFalse(os.path.exists(path))
 
     def test_one_that_somebody_removed(self) -> None:
         path = self.path()
         service = self.listeners()
-        service.use({UnixAddress(path): NullFactory()}, service.open([UnixAddress(path)]))
+        service.activate({UnixAddress(path): NullFactory()}, service.bind([UnixAddress(path)]))
         os.unlink(path)
         self.successResultOf(service.close())
 
     def test_another_greeting_at_the_same_place(self) -> None:
         place = TcpAddress("127.0.0.1", free())
         service = self.listeners()
-        service.use({place: NullFactory()}, service.open([place]))
-        port = service.entrances[place].port
+        service.activate({place: NullFactory()}, service.bind([place]))
+        port = service.listeners[place].port
         proxied = ProxyProtocolAddress(place)
-        self.assertEqual(service.open([proxied]), {})
+        self.assertEqual(service.bind([proxied]), {})
         site = NullFactory()
-        service.use({proxied: site}, {})
-        self.assertIs(service.entrances[place].clients, site)
-        self.assertIs(service.entrances[place].port, port)
+        service.activate({proxied: site}, {})
+        self.assertIs(service.listeners[place].factory, site)
+        self.assertIs(service.listeners[place].port, port)
 
     def test_it_fails_as_a_whole(self) -> None:
         place = TcpAddress("127.0.0.1", free())
@@ -168,7 +168,7 @@ class InheritedSocketTests(SynchronousTestCase):
             used = TcpAddress("127.0.0.1", taken.getsockname()[1])
             path = UnixAddress("/nowhere/at/all")
             service = self.listeners()
-            error = self.assertRaises(StartupError, service.open, [place, used, path])
+            error = self.assertRaises(StartupError, service.bind, [place, used, path])
         self.assertEqual(len(error.problems), 2)
         # The one that could be had was let go.
         socket.create_server(("127.0.0.1", place.port)).close()
@@ -177,15 +177,15 @@ class InheritedSocketTests(SynchronousTestCase):
         place = TcpAddress("127.0.0.1", free())
         service = self.listeners()
         for _ in range(3):
-            service.use({place: NullFactory()}, service.open([place]))
-            service.use({}, {})
-        self.assertEqual(service.entrances, {})
+            service.activate({place: NullFactory()}, service.bind([place]))
+            service.activate({}, {})
+        self.assertEqual(service.listeners, {})
 
     def test_what_cannot_be_handed_over(self) -> None:
         fancy = EndpointAddress("ssl:443:privateKey=key.pem")
         service = self.listeners()
-        service.entrances[fancy] = Entrance()
-        sockets, stuck = service.hand_over()
+        service.listeners[fancy] = Listener()
+        sockets, stuck = service.export_sockets()
         self.assertEqual((sockets, list(stuck)), ({}, [str(fancy)]))
 
 

@@ -133,7 +133,7 @@ class ProxyProtocolDownstreamTests(BalancerTestCase):
 
     def arrive(self, balancer: MemoryBalancer) -> Peer:
         """Somebody who connects where a header is expected."""
-        site = ProxyProtocolFactory(balancer.service.frontend.site)
+        site = ProxyProtocolFactory(balancer.service.default_frontend.factory)
         peer = Peer(site.buildProtocol(IPv4Address("TCP", "10.0.0.1", 40000)))
         balancer.peers.append(peer)
         self.site = site

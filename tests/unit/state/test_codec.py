@@ -50,14 +50,14 @@ TEXT = """\
         "address": "10.0.0.1:80",
         "weight": 3,
         "configured_weight": 1,
-        "operator": "drain",
+        "admin_state": "drain",
         "registered": false
       },
       {
         "address": "unix:/run/app",
         "weight": null,
         "configured_weight": null,
-        "operator": "ready",
+        "admin_state": "ready",
         "registered": true
       }
     ],
@@ -192,9 +192,12 @@ class InvalidStateTests(CodecTestCase):
             ({"weight": True}, "not True"),
             ({"weight": "3"}, "not '3'"),
             ({"configured_weight": 10**19}, "configured_weight is a whole"),
-            ({"operator": "gone"}, "operator is one of ready, drain, maintenance, not 'gone'"),
-            ({"operator": None}, "operator is one of"),
-            ({"operator": []}, "operator is one of"),
+            (
+                {"admin_state": "gone"},
+                "admin_state is one of ready, drain, maintenance, not 'gone'",
+            ),
+            ({"admin_state": None}, "admin_state is one of"),
+            ({"admin_state": []}, "admin_state is one of"),
             ({"registered": 1}, "registered is true or false, not 1"),
             ({"registered": None}, "registered is true or false"),
             ({"wieght": 3}, "'p', server 1: 'wieght' is not known; there is address, weight,"),
@@ -232,7 +235,7 @@ class InvalidStateTests(CodecTestCase):
     def test_random_json(self, value: Any) -> None:
         for content in (value, {"p": value}, {"p": [value]}):
             self.valid_or_refused(with_pools(content))
-        for key in ("address", "weight", "configured_weight", "operator", "registered"):
+        for key in ("address", "weight", "configured_weight", "admin_state", "registered"):
             self.valid_or_refused(with_server(**{key: value}))
 
     @given(STATE, st.randoms(use_true_random=False), st.integers(1, 4))

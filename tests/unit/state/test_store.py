@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.core.addresses import UnixAddress
 from balancebeam.state import store as state_file
 from balancebeam.state.codec import ServerState, State, encode_state
-from balancebeam.state.store import StateFile, read_state, write_state
+from balancebeam.state.store import StateFile, load_state, write_state
 
 LIMIT = 20.0
 
@@ -59,7 +59,7 @@ class StateStoreTestCase(SynchronousTestCase):
     def read(self, path: str | None = None) -> tuple[State | None, list[str]]:
         """What is read, and the warnings."""
         with capturedLogs() as events:
-            state = read_state(self.path if path is None else path)
+            state = load_state(self.path if path is None else path)
         self.assertTrue(all(event["log_level"] == LogLevel.warn for event in events))
         return state, [formatEvent(event) for event in events]
 
@@ -101,7 +101,7 @@ class LoadTests(StateStoreTestCase):
         self.assertEqual(self.read(), (None, []))
 
     def test_none_set_aside_is_lost(self) -> None:
-        for number in range(state_file.MOST_SET_ASIDE):
+        for number in range(state_file.MAX_QUARANTINED_FILES):
             self.put(b"%d" % number)
             self.read()
         self.assertNotIn("state", self.names())
@@ -111,9 +111,9 @@ class LoadTests(StateStoreTestCase):
         self.assertIn("cannot be set aside, and will be written over: there are 10", warning)
         self.assertEqual(self.held(), b"last")
         self.assertEqual(self.held("state.bad"), b"0")
-        for number in range(1, state_file.MOST_SET_ASIDE):
+        for number in range(1, state_file.MAX_QUARANTINED_FILES):
             self.assertEqual(self.held(f"state.bad-{number}"), b"%d" % number)
-        self.assertEqual(len(self.names()), state_file.MOST_SET_ASIDE + 1)
+        self.assertEqual(len(self.names()), state_file.MAX_QUARANTINED_FILES + 1)
 
     def test_a_file_that_cannot_be_renamed(self) -> None:
         self.put(b"foreign")
@@ -136,11 +136,13 @@ class LoadTests(StateStoreTestCase):
 
     def test_a_file_that_is_too_large(self) -> None:
         self.put(b"")
-        os.truncate(self.path, state_file.LARGEST + 1)
+        os.truncate(self.path, state_file.MAX_FILE_SIZE + 1)
         _, (warning,) = self.read()
         self.assertIn("more than", warning)
         self.assertEqual(self.names(), ["state.bad"])
-        error = self.assertRaises(OSError, write_state, self.path, bytes(state_file.LARGEST + 1))
+        error = self.assertRaises(
+            OSError, write_state, self.path, bytes(state_file.MAX_FILE_SIZE + 1)
+        )
         self.assertEqual(error.errno, errno.EFBIG)
 
     def test_what_cannot_be_read_is_left_alone(self) -> None:
@@ -467,15 +469,15 @@ class StateFileTests(StateStoreTestCase):
         return list(events)
 
     def test_one(self) -> None:
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
         self.save(b"one")
-        self.assertTrue(self.file.busy)
+        self.assertTrue(self.file.has_pending_writes)
         self.assertEqual(self.names(), [])
         self.assertEqual(self.told, [])
         self.thread.run()
         self.assertEqual(self.held(), b"one")
         self.assertEqual(self.told, ["one"])
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
         self.assertEqual(self.thread.calls, [])
 
     def test_only_the_newest_waits(self) -> None:
@@ -483,20 +485,20 @@ class StateFileTests(StateStoreTestCase):
             self.save(data)
         self.assertEqual(self.thread.run(), b"one")
         self.assertEqual(self.told, ["one"])
-        self.assertTrue(self.file.busy)
+        self.assertTrue(self.file.has_pending_writes)
         self.save(b"five")
         self.assertEqual(self.thread.run(), b"four")
         self.assertEqual(self.told, ["one", "two", "three", "four"])
         self.assertEqual(self.thread.run(), b"five")
         self.assertEqual(self.told[-1], "five")
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
 
     def test_failures(self) -> None:
         for data in (b"one", b"two", b"three"):
             self.save(data)
         self.thread.run()
         self.save(b"four")
-        self.file.put(b"five")
+        self.file.schedule(b"five")
         (event,) = self.run_failing()
         self.assertEqual(event["log_level"], LogLevel.error)
         self.assertEqual(
@@ -506,12 +508,12 @@ class StateFileTests(StateStoreTestCase):
         self.assertEqual(self.held(), b"one")
         self.assertEqual(self.thread.run(), b"five")
         self.assertEqual(self.told[3:], ["four"])
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
 
     def test_a_save_after_a_failure(self) -> None:
         self.save(b"one")
         self.run_failing()
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
         self.save(b"two")
         self.thread.run()
         self.assertEqual(self.told, [("one", PermissionError), "two"])
@@ -519,10 +521,10 @@ class StateFileTests(StateStoreTestCase):
 
     def test_nobody_waits(self) -> None:
         # Trial fails a test that leaves an unhandled failure.
-        self.file.put(b"one")
+        self.file.schedule(b"one")
         self.assertEqual(len(self.run_failing()), 1)
-        self.file.put(b"two")
-        self.file.put(b"three")
+        self.file.schedule(b"two")
+        self.file.schedule(b"three")
         self.thread.run()
         self.thread.run()
         self.assertEqual(self.held(), b"three")
@@ -534,7 +536,7 @@ class StateFileTests(StateStoreTestCase):
         self.thread.run()
         self.assertEqual(self.thread.run(), b"four")
         self.assertEqual(self.told, ["two", "three", "four"])
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
 
     def test_who_is_told_may_fail(self) -> None:
         self.file.save(b"one").addCallback(lambda _: 1 / 0)
@@ -554,7 +556,7 @@ class StateFileTests(StateStoreTestCase):
         flusher.cancel()
         self.thread.run()
         self.assertEqual(self.told, [CancelledError])
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
 
     def test_flush(self) -> None:
         self.flush()
@@ -568,13 +570,13 @@ class StateFileTests(StateStoreTestCase):
         self.assertEqual(self.told[1:], ["one", "two", "flushed"])
 
     def test_flush_after_a_failure(self) -> None:
-        self.file.put(b"one")
+        self.file.schedule(b"one")
         self.flush()
         self.run_failing()
         self.assertEqual(self.told, ["flushed"])
 
     def test_who_saves_when_all_is_flushed(self) -> None:
-        self.file.put(b"one")
+        self.file.schedule(b"one")
         self.file.flush().addCallback(lambda _: self.save(b"two"))
         self.flush()
         self.thread.run()

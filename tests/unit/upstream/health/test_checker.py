@@ -386,7 +386,7 @@ class CheckerServiceTreeTests(SynchronousTestCase):
     def names(self, **options: Any) -> set[str | None]:
         settings = single_pool_settings((ServerSettings(TcpAddress("a", 1)),), bind=(), **options)
         balancer = BalancerService(settings, MemoryReactorClock(), random.Random(1))
-        return {child.name for child in balancer.first_pool}
+        return {child.name for child in balancer.default_pool}
 
     def test_only_if_it_is_wanted(self) -> None:
         self.assertNotIn("checker", self.names())
