@@ -6,18 +6,18 @@ from attrs import frozen
 
 from balancebeam.core.addresses import ListenAddress
 from balancebeam.core.settings import (
-    ActiveChecks,
-    Forwarding,
+    ForwardingSettings,
     FrontendSettings,
     FrontendTimeouts,
+    HealthCheckSettings,
     LimitSettings,
-    PassiveChecks,
+    OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
-    Retries,
+    QueueSettings,
+    RetrySettings,
     ServerSettings,
     Settings,
-    Waiting,
 )
 
 
@@ -32,19 +32,19 @@ class Timeouts:
     tunnel: float = 0.0
 
 
-def simple_settings(
+def single_pool_settings(
     servers: tuple[ServerSettings, ...],
     bind: tuple[ListenAddress, ...] = FrontendSettings().bind,
     mode: str = "http",
     algorithm: str = "round-robin",
-    active: ActiveChecks | None = None,
-    passive: PassiveChecks = PassiveChecks(),
-    retries: Retries = Retries(),
-    waiting: Waiting = Waiting(),
+    active: HealthCheckSettings | None = None,
+    passive: OutlierDetectionSettings = OutlierDetectionSettings(),
+    retries: RetrySettings = RetrySettings(),
+    queue: QueueSettings = QueueSettings(),
     slow_start: float = 0.0,
     timeouts: Timeouts = Timeouts(),
     trusted_proxies: tuple[str, ...] = (),
-    forwarding: Forwarding = Forwarding(),
+    forwarding: ForwardingSettings = ForwardingSettings(),
     allow: tuple[str, ...] = (),
     deny: tuple[str, ...] = (),
     limits: tuple[LimitSettings, ...] = (),
@@ -72,7 +72,7 @@ def simple_settings(
         active=active,
         passive=passive,
         retries=retries,
-        waiting=waiting,
+        queue=queue,
         slow_start=slow_start,
     )
     return Settings((frontend,), (pool,), demo=demo)

@@ -16,18 +16,18 @@ from twisted.python import usage
 from balancebeam import __version__
 from balancebeam.balancing.registry import ALGORITHMS, algorithm_name
 from balancebeam.cli.arguments import COMMANDS
-from balancebeam.config.addresses import read_listen_address, read_server
-from balancebeam.config.checks import read_check_path
-from balancebeam.config.cross_checks import check_admin, check_whole
+from balancebeam.config.addresses import parse_listen_address, parse_server
+from balancebeam.config.checks import parse_check_path
+from balancebeam.config.cross_checks import check_admin, validate_settings
 from balancebeam.config.dump import dump
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
-from balancebeam.config.hosts_file import read_hosts
-from balancebeam.config.numbers import read_count, read_seconds
-from balancebeam.config.overrides import Overlay
-from balancebeam.config.reader import Document, one_line
-from balancebeam.config.toml_file import complete, filled, read_document
-from balancebeam.core.errors import StartError
-from balancebeam.core.networks import read_network
+from balancebeam.config.hosts_file import load_hosts
+from balancebeam.config.numbers import parse_count, parse_seconds
+from balancebeam.config.overrides import Overrides
+from balancebeam.config.reader import Document, escape_control
+from balancebeam.config.toml_file import finalize, load_document, with_defaults
+from balancebeam.core.errors import StartupError
+from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
 
 T = TypeVar("T")
@@ -39,8 +39,8 @@ class Options(usage.Options):
     """
     The options of the command line.
 
-    `settings` is what they say, once they are parsed; `read` finds out what
-    they say by now, as files may have changed. Mistakes raise a `StartError`
+    `settings` is what they say, once they are parsed; `load_settings` finds out what
+    they say by now, as files may have changed. Mistakes raise a `StartupError`
     that names all of them.
     """
 
@@ -102,7 +102,7 @@ class Options(usage.Options):
         super().__init__()
         self._bind: list[str] = []
         self._upstreams: list[str] = []
-        self._trusted: list[str] = []
+        self._trusted_proxies: list[str] = []
         self._registration_from: list[str] = []
         self._arguments: Sequence[str] = ()
         self._problems: list[str] = []
@@ -125,7 +125,7 @@ class Options(usage.Options):
 
     def opt_trusted_proxy(self, network: str) -> None:
         """A network (CIDR) of proxies whose X-Forwarded-* fields are believed."""
-        self._trusted.append(network)
+        self._trusted_proxies.append(network)
 
     def opt_registration_from(self, network: str) -> None:
         """A network (CIDR) from which servers may register too."""
@@ -145,37 +145,37 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            raise StartError(f"balancebeam: {error}; see twistd balancebeam --help") from None
+            raise StartupError(f"balancebeam: {error}; see twistd balancebeam --help") from None
 
     def postOptions(self) -> None:
-        self.settings = self.read()
+        self.settings = self.load_settings()
         if self["check"]:
             print(dump(self.settings), end="")
             raise SystemExit(0)
 
-    def read(self) -> Settings:
-        """What the options and the files say. Raises `StartError`."""
+    def load_settings(self) -> Settings:
+        """What the options and the files say. Raises `StartupError`."""
         self._problems = []
         settings, document = Settings((), ()), None
         if self["config"] is not None:
-            settings, document = read_document(self["config"])
+            settings, document = load_document(self["config"])
             self._problems += document.problems
         for argument in self._arguments:
             self._problems.append(f"{argument!r} is no option; servers are given by --upstream")
-        overlay = Overlay(filled(settings))
-        self._lay_over(overlay)
-        self._problems += overlay.problems
-        settings = complete(overlay.settings)
+        overrides = Overrides(with_defaults(settings))
+        self._apply_overrides(overrides)
+        self._problems += overrides.problems
+        settings = finalize(overrides.settings)
         if not self._problems:
-            self._problems += check_whole(settings, document)
+            self._problems += validate_settings(settings, document)
         self._check_admin(settings, document)
         if self._problems:
-            raise StartError.of(map(one_line, self._problems))
+            raise StartupError.from_problems(map(escape_control, self._problems))
         return settings
 
     def _check_admin(self, settings: Settings, document: Document | None) -> None:
         """Have the operator's way in be safe, whatever else is wrong."""
-        told = document is not None and document.said(("admin",))
+        told = document is not None and document.has_error(("admin",))
         problem = check_admin(settings.admin) if settings.admin is not None and not told else None
         if problem is None:
             return
@@ -183,81 +183,85 @@ class Options(usage.Options):
         option = {"bind": "admin", "token_file": "admin-token-file"}.get(key)
         place = f"--{option}"
         if document is not None and (option is None or self[option] is None):
-            place = f"{document.place(('admin', key))}: admin.{key}"
+            place = f"{document.location(('admin', key))}: admin.{key}"
         self._problems.append(f"{place}: {what}")
 
-    def _lay_over(self, overlay: Overlay) -> None:
+    def _apply_overrides(self, overrides: Overrides) -> None:
         """Have the options win, one by one."""
-        self._lay_over_frontends(overlay)
-        self._lay_over_pools(overlay)
-        admin = self._read("admin", read_listen_address)
+        self._apply_frontend_overrides(overrides)
+        self._apply_pool_overrides(overrides)
+        admin = self._parse_option("admin", parse_listen_address)
         if admin is not None or (self["admin"] is None and self["admin-token-file"] is not None):
-            overlay.admin(admin, self["admin-token-file"])
+            overrides.set_admin(admin, self["admin-token-file"])
         changes: dict[str, Any] = {}
         if self["state"] is not None:
             changes["state"] = self["state"]
         if self["drain-timeout"] is not None:
-            changes["drain_timeout"] = self._read("drain-timeout", _seconds_or_none)
+            changes["drain_timeout"] = self._parse_option("drain-timeout", _seconds_or_zero)
         if self["demo"] is not None:
-            changes["demo"] = self._read("demo", lambda text: read_count(text, 0, 100))
-        overlay.settings = evolve(overlay.settings, **changes)
+            changes["demo"] = self._parse_option("demo", lambda text: parse_count(text, 0, 100))
+        overrides.settings = evolve(overrides.settings, **changes)
 
-    def _lay_over_frontends(self, overlay: Overlay) -> None:
-        mode = self._read("mode", _one_of(MODES))
+    def _apply_frontend_overrides(self, overrides: Overrides) -> None:
+        mode = self._parse_option("mode", _choice_parser(MODES))
         if mode is not None:
-            overlay.mode(mode)
+            overrides.set_mode(mode)
         if self._bind:
-            overlay.bind(tuple(self._read_each("bind", self._bind, read_listen_address)))
-        if self._trusted:
-            trusted = tuple(self._read_each("trusted-proxy", self._trusted, read_network))
-            overlay.frontends(lambda one: evolve(one, trusted_proxies=trusted))
-        most = self._read("max-requests-per-minute", lambda text: read_count(text, 0, 10**9))
+            overrides.set_bind(tuple(self._parse_values("bind", self._bind, parse_listen_address)))
+        if self._trusted_proxies:
+            trusted = tuple(
+                self._parse_values("trusted-proxy", self._trusted_proxies, parse_network)
+            )
+            overrides.update_frontends(lambda one: evolve(one, trusted_proxies=trusted))
+        most = self._parse_option(
+            "max-requests-per-minute", lambda text: parse_count(text, 0, 10**9)
+        )
         if most is not None:
-            overlay.requests_per_minute(most)
+            overrides.set_requests_per_minute(most)
         networks = tuple(
-            self._read_each("registration-from", self._registration_from, read_network)
+            self._parse_values("registration-from", self._registration_from, parse_network)
         )
         if self["registration"]:
-            overlay.registration(networks)
-        elif networks and any(one.registration for one in overlay.settings.frontends):
-            overlay.registration_from(networks)
+            overrides.enable_registration(networks)
+        elif networks and any(one.registration for one in overrides.settings.frontends):
+            overrides.set_registration_from(networks)
         elif networks:
             self._problems.append("--registration-from: has no meaning without --registration")
         if self["access-log"] is not None:
-            overlay.frontends(lambda one: evolve(one, access_log=self["access-log"]))
-        style = self._read("access-log-format", _one_of(ACCESS_LOG_FORMATS))
+            overrides.update_frontends(lambda one: evolve(one, access_log=self["access-log"]))
+        style = self._parse_option("access-log-format", _choice_parser(ACCESS_LOG_FORMATS))
         if style is not None:
-            overlay.frontends(lambda one: evolve(one, access_log_format=style))
+            overrides.update_frontends(lambda one: evolve(one, access_log_format=style))
 
-    def _lay_over_pools(self, overlay: Overlay) -> None:
+    def _apply_pool_overrides(self, overrides: Overrides) -> None:
         if self._upstreams or self["hosts"] is not None:
             option = "--upstream" if self._upstreams else "--hosts"
-            overlay.servers(tuple(self._read_servers()), option)
-        algorithm = self._read("algorithm", algorithm_name)
+            overrides.set_servers(tuple(self._load_servers()), option)
+        algorithm = self._parse_option("algorithm", algorithm_name)
         if algorithm is not None:
-            overlay.pools(lambda pool: evolve(pool, algorithm=algorithm))
+            overrides.update_pools(lambda pool: evolve(pool, algorithm=algorithm))
         for name in TIMEOUTS:
-            read = _seconds_or_none if name == "tunnel" else read_seconds
-            seconds = self._read(f"{name}-timeout", read)
+            read = _seconds_or_zero if name == "tunnel" else parse_seconds
+            seconds = self._parse_option(f"{name}-timeout", read)
             if seconds is not None:
-                overlay.timeouts(name, seconds)
-        cooldown = self._read("cooldown", _seconds_or_none)
+                overrides.set_timeout(name, seconds)
+        cooldown = self._parse_option("cooldown", _seconds_or_zero)
         if cooldown is not None:
-            overlay.cooldown(cooldown)
-        path = self._read("active-health-check-path", read_check_path)
-        interval = self._read("active-health-check-interval", read_seconds)
-        if path is not None and all(one.mode == "tcp" for one in overlay.settings.frontends):
+            overrides.set_cooldown(cooldown)
+        path = self._parse_option("active-health-check-path", parse_check_path)
+        interval = self._parse_option("active-health-check-interval", parse_seconds)
+        if path is not None and all(one.mode == "tcp" for one in overrides.settings.frontends):
             self._problems.append(
                 "--active-health-check-path: a path belongs to --mode http; "
                 "give --active-health-check-interval to check by connecting"
             )
         if path is not None or interval is not None:
-            overlay.checks(path, interval)
+            overrides.set_health_checks(path, interval)
 
-    def _read_servers(self) -> list[ServerSettings]:
-        servers = self._read_each("upstream", self._upstreams, read_server)
+    def _load_servers(self) -> list[ServerSettings]:
+        servers = self._parse_values("upstream", self._upstreams, parse_server)
         if self["hosts"] is not None:
-            found, problems = read_hosts(self["hosts"])
+            found, problems = load_hosts(self["hosts"])
             servers += found
             self._problems += [f"--hosts: {problem}" for problem in problems]
         seen = set()
@@ -267,11 +271,11 @@ class Options(usage.Options):
             seen.add(server.address)
         return servers
 
-    def _read_each(self, name: str, texts: Sequence[str], read: Callable[[str], T]) -> list[T]:
+    def _parse_values(self, name: str, texts: Sequence[str], parse: Callable[[str], T]) -> list[T]:
         values: list[T] = []
         for text in texts:
             try:
-                values.append(read(text))
+                values.append(parse(text))
             except ValueError as error:
                 self._problems.append(f"--{name}: {error}")
         if name == "bind":
@@ -279,18 +283,18 @@ class Options(usage.Options):
             self._problems += [f"--bind: {address} is given twice" for address in twice]
         return values
 
-    def _read(self, name: str, read: Callable[[str], T]) -> T | None:
-        """What `read` makes of the option; `None` if it was not given."""
+    def _parse_option(self, name: str, parse: Callable[[str], T]) -> T | None:
+        """What `parse` makes of the option; `None` if it was not given."""
         if self[name] is None:
             return None
-        return next(iter(self._read_each(name, [self[name]], read)), None)
+        return next(iter(self._parse_values(name, [self[name]], parse)), None)
 
 
-def _seconds_or_none(text: str) -> float:
-    return read_seconds(text, zero=True)
+def _seconds_or_zero(text: str) -> float:
+    return parse_seconds(text, allow_zero=True)
 
 
-def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+def _choice_parser(choices: Sequence[str]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
             raise ValueError(f"{text!r} is not known; give {' or '.join(choices)}")
@@ -306,15 +310,18 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from balancebeam.process.hot_restart import PidFile
-    from balancebeam.process.inherited_sockets import inherited_sockets
+    from balancebeam.process.inherited_sockets import find_inherited_sockets
     from balancebeam.process.signals import SignalService
-    from balancebeam.process.systemd import Manager
+    from balancebeam.process.systemd import SystemdNotifier
     from balancebeam.server.balancer import make_balancer
 
     service: Any = make_balancer(
-        options.settings, reactor, source=options.read, inherit=inherited_sockets
+        options.settings,
+        reactor,
+        load_settings=options.load_settings,
+        find_inherited_sockets=find_inherited_sockets,
     )
     # What `twistd` itself goes by.
     pid_file = PidFile(getattr(options, "parent", None) or {})
-    SignalService(service, reactor, Manager(), pid_file).setServiceParent(service)
+    SignalService(service, reactor, SystemdNotifier(), pid_file).setServiceParent(service)
     return IService(service)

@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from bench import processes
-from bench.loads import LOADS, Load
+from bench.loads import WORKLOADS, Workload
 
 Row = dict[str, Any]
 
 # Peers with limits, or that pass bytes as they are: measured when they are asked for.
-SPECIAL = ("balancebeam-limited", "balancebeam-tcp", "haproxy-tcp", "portforward")
+OPTIONAL_PEERS = ("balancebeam-limited", "balancebeam-tcp", "haproxy-tcp", "portforward")
 
 
-def measure(peer: processes.Peer, load: Load, seconds: int, folder: Path) -> Row:
+def measure(peer: processes.Peer, load: Workload, seconds: int, folder: Path) -> Row:
     """One run of `load` through `peer`, after a warm-up of a quarter."""
     home = Path(tempfile.mkdtemp(dir=folder))
     process = processes.Process(peer.command(home, peer.port), processes.PROXY_CORE, home)
     try:
         processes.wait_for_port(peer.port)
-        process.check()
+        process.ensure_running()
         load.run(peer.port, max(1, seconds // 4), home)
         before = process.cpu_seconds()
         result = load.run(peer.port, seconds, home)
@@ -39,11 +39,13 @@ def measure(peer: processes.Peer, load: Load, seconds: int, folder: Path) -> Row
         return {
             "requests_per_second": result.requests / result.seconds,
             "cpu_us_per_request": cpu / result.requests * 1e6,
-            "cpu_us_per_mb": cpu / result.octets * (1 << 20) * 1e6 if result.octets else 0.0,
+            "cpu_us_per_mb": cpu / result.bytes_read * (1 << 20) * 1e6
+            if result.bytes_read
+            else 0.0,
             "p50_ms": result.latency_p50,
             "p99_ms": result.latency_p99,
-            "mb_per_second": result.octets / result.seconds / (1 << 20),
-            "resident_mb": process.resident_octets() / (1 << 20),
+            "mb_per_second": result.bytes_read / result.seconds / (1 << 20),
+            "resident_mb": process.resident_bytes() / (1 << 20),
             "failed": result.failed,
         }
     finally:
@@ -63,12 +65,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="length of one run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, interleaved")
     parser.add_argument("--loads", default="small,browser,large,steady")
-    parser.add_argument("--peers", default=",".join(name for name in every if name not in SPECIAL))
+    parser.add_argument(
+        "--peers", default=",".join(name for name in every if name not in OPTIONAL_PEERS)
+    )
     parser.add_argument("--json", type=Path, help="where to write the figures as JSON")
     options = parser.parse_args()
 
     wanted = [every[name] for name in options.peers.split(",")]
-    loads = [load for load in LOADS if load.name in options.loads.split(",")]
+    loads = [load for load in WORKLOADS if load.name in options.loads.split(",")]
     missing = {p.name: p.program for p in wanted if not p.installed}
     missing.update({load.name: load.program for load in loads if not load.installed})
     for name, program in missing.items():
@@ -82,7 +86,7 @@ def main() -> None:
         server_home = folder / "backend"
         server_home.mkdir()
         folder.chmod(0o755)
-        server = processes.backend(server_home)
+        server = processes.start_backend(server_home)
         try:
             for load in (load for load in loads if load.installed):
                 for _ in range(options.rounds):

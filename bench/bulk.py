@@ -28,7 +28,7 @@ from bench import processes
 BLOCK = 1 << 20
 
 # Seconds without anything after which a connection has failed.
-LONGEST = 60.0
+TIMEOUT = 60.0
 
 ECHO = """
 import socket, sys, threading
@@ -43,29 +43,29 @@ while True:
 """
 
 
-class Room:
+class FlowControlWindow:
     """Holds a sender back while more than `most` octets have not come back."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._under_way = 0
-        self._change = threading.Condition()
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._in_flight = 0
+        self._changed = threading.Condition()
 
-    def enter(self, octets: int) -> None:
+    def reserve(self, size: int) -> None:
         """Wait until there is room for so many. Raises `TimeoutError`."""
-        with self._change:
-            if not self._change.wait_for(lambda: self._under_way <= self._most - octets, LONGEST):
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._in_flight <= self._limit - size, TIMEOUT):
                 raise TimeoutError("nothing comes back")
-            self._under_way += octets
+            self._in_flight += size
 
-    def leave(self, octets: int) -> None:
+    def release(self, size: int) -> None:
         """So many have come back."""
-        with self._change:
-            self._under_way -= octets
-            self._change.notify()
+        with self._changed:
+            self._in_flight -= size
+            self._changed.notify()
 
 
-def under_way(connections: int) -> int:
+def max_in_flight_bytes(connections: int) -> int:
     """Octets that each connection may have under way: all of them half of what TCP may have."""
     try:
         pages = int(Path("/proc/sys/net/ipv4/tcp_mem").read_text().split()[1])
@@ -74,7 +74,7 @@ def under_way(connections: int) -> int:
     return max(2 * BLOCK, pages * os.sysconf("SC_PAGE_SIZE") // 2 // connections)
 
 
-def segments_dropped() -> int:
+def dropped_segments() -> int:
     """How many segments this machine has dropped that had arrived in order, since it started."""
     try:
         names, values = Path("/proc/net/netstat").read_text().splitlines()[:2]
@@ -83,32 +83,36 @@ def segments_dropped() -> int:
     return int(dict(zip(names.split(), values.split())).get("TCPRcvQDrop", 0))
 
 
-def send(connection: socket.socket, number: int, blocks: int, room: Room) -> bytes:
+def send(connection: socket.socket, number: int, blocks: int, window: FlowControlWindow) -> bytes:
     """Send `blocks` blocks and the end of the stream; their checksum."""
     checksum = hashlib.sha1(usedforsecurity=False)
     noise = os.urandom(BLOCK)
     for block in range(blocks):
         data = b"%08d%08d" % (number, block) + noise[16:]
         checksum.update(data)
-        room.enter(len(data))
+        window.reserve(len(data))
         connection.sendall(data)
     connection.shutdown(socket.SHUT_WR)
     return checksum.digest()
 
 
-def exchange(port: int, number: int, blocks: int, failures: list[str], room: Room) -> None:
+def run_connection(
+    port: int, number: int, blocks: int, failures: list[str], window: FlowControlWindow
+) -> None:
     """One connection; what is wrong with it goes to `failures`."""
     try:
-        _exchange(port, number, blocks, failures, room)
+        _echo(port, number, blocks, failures, window)
     except OSError as failure:
         failures.append(f"connection {number}: {failure}")
 
 
-def _exchange(port: int, number: int, blocks: int, failures: list[str], room: Room) -> None:
+def _echo(
+    port: int, number: int, blocks: int, failures: list[str], window: FlowControlWindow
+) -> None:
     sent: list[bytes] = []
-    with socket.create_connection(("127.0.0.1", port), LONGEST) as connection:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
         sender = threading.Thread(
-            target=lambda: sent.append(send(connection, number, blocks, room)), daemon=True
+            target=lambda: sent.append(send(connection, number, blocks, window)), daemon=True
         )
         sender.start()
         checksum = hashlib.sha1(usedforsecurity=False)
@@ -117,8 +121,8 @@ def _exchange(port: int, number: int, blocks: int, failures: list[str], room: Ro
         while taken := connection.recv_into(buffer):
             octets += taken
             checksum.update(buffer[:taken])
-            room.leave(taken)
-        sender.join(LONGEST)
+            window.release(taken)
+        sender.join(TIMEOUT)
     if octets != blocks * BLOCK or sent != [checksum.digest()]:
         failures.append(f"connection {number}: {octets} of {blocks * BLOCK} octets")
 
@@ -133,7 +137,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         port = str(processes.BACKEND_PORT)
-        echo = processes.Process([sys.executable, "-c", ECHO, port], processes.OTHER_CORE, folder)
+        echo = processes.Process([sys.executable, "-c", ECHO, port], processes.LOAD_CORE, folder)
         proxy = processes.Process(peer.command(folder, peer.port), processes.PROXY_CORE, folder)
         try:
             processes.wait_for_port(processes.BACKEND_PORT)
@@ -147,11 +151,13 @@ def main() -> None:
 def run(proxy: processes.Process, port: int, blocks: int, connections: int) -> None:
     """Exchange all of it at once, and print what came of it."""
     failures: list[str] = []
-    descriptors, resident = proxy.descriptors(), proxy.resident_octets()
+    descriptors, resident = proxy.fd_count(), proxy.resident_bytes()
     began, cpu = time.monotonic(), proxy.cpu_seconds()
-    most, dropped = under_way(connections), segments_dropped()
+    most, dropped = max_in_flight_bytes(connections), dropped_segments()
     threads = [
-        threading.Thread(target=exchange, args=(port, number, blocks, failures, Room(most)))
+        threading.Thread(
+            target=run_connection, args=(port, number, blocks, failures, FlowControlWindow(most))
+        )
         for number in range(connections)
     ]
     for thread in threads:
@@ -163,9 +169,9 @@ def run(proxy: processes.Process, port: int, blocks: int, connections: int) -> N
     octets = connections * blocks * BLOCK
     print(f"{octets / 1e9:.2f} GB each way over {connections} connections in {seconds:.0f} s")
     print(f"CPU of the balancer: {cpu / (2 * octets / BLOCK) * 1e6:.0f} us/MB")
-    print(f"descriptors {descriptors} -> {proxy.descriptors()}")
-    print(f"resident {resident / 2**20:.1f} -> {proxy.resident_octets() / 2**20:.1f} MB")
-    print(f"{segments_dropped() - dropped} segments dropped for want of memory for TCP")
+    print(f"descriptors {descriptors} -> {proxy.fd_count()}")
+    print(f"resident {resident / 2**20:.1f} -> {proxy.resident_bytes() / 2**20:.1f} MB")
+    print(f"{dropped_segments() - dropped} segments dropped for want of memory for TCP")
     print(f"{len(failures)} connections failed, or got something else back")
     for failure in failures:
         print(failure)

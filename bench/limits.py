@@ -23,23 +23,23 @@ from typing import Callable
 from attrs import define
 
 from balancebeam.admission.access_list import AccessList
-from balancebeam.admission.admission import Gate, Held
+from balancebeam.admission.admission import Admission, Permits
 from balancebeam.core.settings import LimitSettings
-from balancebeam.ratelimit.base import MOST_KEYS, Limiter
-from balancebeam.ratelimit.limit import LimitSet, make_limit
+from balancebeam.ratelimit.base import MAX_KEYS, RateLimiter
+from balancebeam.ratelimit.limit import LimitSet, build_limit
 
 ALGORITHMS = ("fixed-window", "sliding-window", "sliding-log", "token-bucket", "concurrent")
-SIZES = (1_000, 1_000_000)
+KEY_COUNTS = (1_000, 1_000_000)
 
 # So many that none is refused, in windows that do not end meanwhile.
-GENEROUS = 1_000_000_000
-BEGINNING = 7200.0
-PER = 3600.0
+UNREACHABLE_LIMIT = 1_000_000_000
+START_TIME = 7200.0
+WINDOW = 3600.0
 
 # In the flood.
 REQUESTS = 10
-LIMITED = 100
-TIDY_EVERY = 20_000
+LIMITED_CLIENTS = 100
+EXPIRE_INTERVAL = 20_000
 
 
 @define(slots=True)
@@ -50,20 +50,20 @@ class Request:
     client: str = "192.0.2.1"
     host: bytes | None = b"localhost"
     target: bytes = b"/"
-    held: Held = ()
+    permits: Permits = ()
 
     def field_values(self, name: bytes) -> list[bytes]:
         return []
 
 
-def addresses(count: int, seed: int = 1) -> list[bytes]:
+def random_addresses(count: int, seed: int = 1) -> list[bytes]:
     """Random IPv4 addresses, in four octets."""
     seeded = random.Random(seed)
     return [seeded.getrandbits(32).to_bytes(4, "big") for _ in range(count)]
 
 
-def generous(algorithm: str) -> LimitSettings:
-    return LimitSettings(GENEROUS, PER, algorithm)
+def unreachable_limit(algorithm: str) -> LimitSettings:
+    return LimitSettings(UNREACHABLE_LIMIT, WINDOW, algorithm)
 
 
 def median_nanoseconds(run: Callable[[], int], runs: int = 5) -> float:
@@ -77,17 +77,17 @@ def median_nanoseconds(run: Callable[[], int], runs: int = 5) -> float:
     return statistics.median(results[1:])
 
 
-def keys_in_turn(size: int, requests: int) -> list[bytes]:
+def request_keys(size: int, requests: int) -> list[bytes]:
     """Keys for so many requests, of `size` in no order; all of them come up."""
-    keys = addresses(size)
+    keys = random_addresses(size)
     return [keys[number % size] for number in range(max(size, requests))]
 
 
 def limiter_nanoseconds(algorithm: str, size: int, requests: int = 200_000) -> float:
     """For one request that a limiter admits, without the loop around it."""
-    limiter = make_limit(generous(algorithm)).limiter
-    keys = keys_in_turn(size, requests)
-    now = BEGINNING
+    limiter = build_limit(unreachable_limit(algorithm)).limiter
+    keys = request_keys(size, requests)
+    now = START_TIME
 
     def run() -> int:
         nonlocal now
@@ -105,7 +105,7 @@ def loop_nanoseconds(keys: Sequence[bytes]) -> float:
     """What the loop in which the others are measured costs, with an empty call."""
 
     def run() -> int:
-        moment = BEGINNING
+        moment = START_TIME
         for _ in keys:
             moment += 1e-6
         return len(keys)
@@ -113,11 +113,11 @@ def loop_nanoseconds(keys: Sequence[bytes]) -> float:
     return median_nanoseconds(run)
 
 
-def set_nanoseconds(size: int, requests: int = 200_000) -> float:
+def limit_set_nanoseconds(size: int, requests: int = 200_000) -> float:
     """For one request that a `LimitSet` of one sliding window admits."""
-    together = LimitSet([make_limit(generous("sliding-window"))])
-    made = [Request(key) for key in keys_in_turn(size, requests)]
-    now = BEGINNING
+    together = LimitSet([build_limit(unreachable_limit("sliding-window"))])
+    made = [Request(key) for key in request_keys(size, requests)]
+    now = START_TIME
 
     def run() -> int:
         nonlocal now
@@ -131,13 +131,13 @@ def set_nanoseconds(size: int, requests: int = 200_000) -> float:
     return median_nanoseconds(run)
 
 
-def service_nanoseconds(
-    size: int, several: Sequence[LimitSettings], requests: int = 200_000
+def admission_nanoseconds(
+    size: int, limit_settings: Sequence[LimitSettings], requests: int = 200_000
 ) -> float:
     """For one request that the service admits, with the clock that it reads."""
-    limits = [make_limit(settings) for settings in several]
-    service = Gate(limits, AccessList(), time.monotonic)
-    made = [Request(key) for key in keys_in_turn(size, requests)]
+    limits = [build_limit(settings) for settings in limit_settings]
+    service = Admission(limits, AccessList(), time.monotonic)
+    made = [Request(key) for key in request_keys(size, requests)]
 
     def run() -> int:
         admit = service.admit
@@ -148,68 +148,68 @@ def service_nanoseconds(
     return median_nanoseconds(run)
 
 
-def resident_octets() -> int:
+def resident_bytes() -> int:
     """Resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def exhaust(limiter: Limiter, count: int) -> list[bytes]:
+def exhaust(limiter: RateLimiter, count: int) -> list[bytes]:
     """So many clients do as much as they may."""
     clients = [b"limited %d" % number for number in range(count)]
     for key in clients:
-        while limiter.admit(key, BEGINNING):
+        while limiter.admit(key, START_TIME):
             pass
     return clients
 
 
 @define
-class Longest:
+class MaxDuration:
     """The longest of some steps, in milliseconds."""
 
     milliseconds: float = 0.0
 
-    def add(self, begun: float) -> None:
-        self.milliseconds = max(self.milliseconds, (time.perf_counter() - begun) * 1e3)
+    def add(self, started_at: float) -> None:
+        self.milliseconds = max(self.milliseconds, (time.perf_counter() - started_at) * 1e3)
 
 
-def soak(algorithm: str, most: int, flood: int) -> None:
+def measure_flood(algorithm: str, max_keys: int, flood: int) -> None:
     """Print what a flood of random addresses does to one limiter."""
     keys = random.Random(2)
-    limiter = make_limit(LimitSettings(REQUESTS, PER, algorithm), most).limiter
+    limiter = build_limit(LimitSettings(REQUESTS, WINDOW, algorithm), max_keys).limiter
     gc.collect()
-    before = resident_octets()
-    clients = exhaust(limiter, LIMITED)
-    admit, tidy, now, longest_known = Longest(), Longest(), BEGINNING, 0
+    before = resident_bytes()
+    clients = exhaust(limiter, LIMITED_CLIENTS)
+    admit, tidy, now, longest_known = MaxDuration(), MaxDuration(), START_TIME, 0
     for number in range(flood):
         key = keys.getrandbits(32).to_bytes(4, "big")
         now += 1e-5
         begun = time.perf_counter()
         limiter.admit(key, now)
         admit.add(begun)
-        if number % TIDY_EVERY == 0:
+        if number % EXPIRE_INTERVAL == 0:
             begun = time.perf_counter()
-            limiter.tidy(now)
+            limiter.expire(now)
             tidy.add(begun)
             longest_known = max(longest_known, len(limiter))
-    grown = resident_octets() - before
+    grown = resident_bytes() - before
     known = len(limiter)
-    limited = sum(limiter.wait(key, now) > 0 for key in clients)
+    limited = sum(limiter.retry_after(key, now) > 0 for key in clients)
     # Then nobody comes any more.
     for _ in range(64):
-        now += 2 * PER / 32
+        now += 2 * WINDOW / 32
         begun = time.perf_counter()
-        limiter.tidy(now)
+        limiter.expire(now)
         tidy.add(begun)
     print(
-        f"{algorithm:16}{most:>11,}{max(known, longest_known):>11,}{grown / known:>10.0f}"
+        f"{algorithm:16}{max_keys:>11,}{max(known, longest_known):>11,}{grown / known:>10.0f}"
         f"{admit.milliseconds:>10.2f}{tidy.milliseconds:>9.2f}"
-        f"{limited:>8}/{LIMITED}{len(limiter):>8,}",
+        f"{limited:>8}/{LIMITED_CLIENTS}{len(limiter):>8,}",
         flush=True,
     )
 
 
-def apart(function: Callable[[str, int, int], None], *arguments: object) -> None:
+def run_in_subprocess(function: Callable[[str, int, int], None], *arguments: object) -> None:
     """In a process of its own, whose memory nothing else has used."""
     process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
     process.start()
@@ -218,20 +218,20 @@ def apart(function: Callable[[str, int, int], None], *arguments: object) -> None
 
 def print_costs() -> None:
     """The first table."""
-    print(f"{'ns/admitted request, keys:':34}" + "".join(f"{size:>12,}" for size in SIZES))
+    print(f"{'ns/admitted request, keys:':34}" + "".join(f"{size:>12,}" for size in KEY_COUNTS))
     rows: dict[str, Callable[[int], float]] = {}
     for name in ALGORITHMS:
         rows[name] = lambda size, name=name: limiter_nanoseconds(name, size)  # type: ignore[misc]
-    one, other = generous("sliding-window"), generous("token-bucket")
-    rows["LimitSet, one limit"] = set_nanoseconds
-    rows["service, no limit"] = lambda size: service_nanoseconds(size, ())
-    rows["service, one limit (default)"] = lambda size: service_nanoseconds(size, (one,))
-    rows["service, two limits"] = lambda size: service_nanoseconds(size, (one, other))
+    one, other = unreachable_limit("sliding-window"), unreachable_limit("token-bucket")
+    rows["LimitSet, one limit"] = limit_set_nanoseconds
+    rows["service, no limit"] = lambda size: admission_nanoseconds(size, ())
+    rows["service, one limit (default)"] = lambda size: admission_nanoseconds(size, (one,))
+    rows["service, two limits"] = lambda size: admission_nanoseconds(size, (one, other))
     for name, measure in rows.items():
-        print(f"{name:34}" + "".join(f"{measure(size):12.0f}" for size in SIZES), flush=True)
+        print(f"{name:34}" + "".join(f"{measure(size):12.0f}" for size in KEY_COUNTS), flush=True)
 
 
-def print_soak(flood: int) -> None:
+def print_flood(flood: int) -> None:
     """The second table."""
     print(f"\na flood of {flood:,} random addresses")
     print(
@@ -239,9 +239,9 @@ def print_soak(flood: int) -> None:
         f"{'still':>12}{'left':>8}\n{'':38}{'key':>10}{'admit ms':>10}{'tidy ms':>9}"
         f"{'limited':>12}{'at last':>8}"
     )
-    for most in (MOST_KEYS, 100_000):
+    for most in (MAX_KEYS, 100_000):
         for name in ALGORITHMS[:-1]:
-            apart(soak, name, most, flood)
+            run_in_subprocess(measure_flood, name, most, flood)
 
 
 def main() -> None:
@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--flood", type=int, default=1_000_000, help="addresses in the flood")
     options = parser.parse_args()
     print_costs()
-    print_soak(options.flood)
+    print_flood(options.flood)
 
 
 if __name__ == "__main__":

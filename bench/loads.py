@@ -11,10 +11,10 @@ from pathlib import Path
 
 from attrs import frozen
 
-from bench.processes import OTHER_CORE
+from bench.processes import LOAD_CORE
 
 # A browser's request, of which the target and one field change every time.
-_BROWSER = """
+_BROWSER_SCRIPT = """
 local n = 0
 local fields = {
   ["Host"] = "shop.example.org", ["Connection"] = "keep-alive",
@@ -37,7 +37,7 @@ end
 """
 
 # A connection for every request.
-_CLOSING = 'wrk.headers["Connection"] = "close"'
+_CLOSE_SCRIPT = 'wrk.headers["Connection"] = "close"'
 
 
 @frozen
@@ -48,7 +48,7 @@ class Result:
     """
 
     requests: int
-    octets: int
+    bytes_read: int
     seconds: float
     failed: int
     latency_p50: float
@@ -56,7 +56,7 @@ class Result:
 
 
 @frozen
-class Load:
+class Workload:
     """
     A load: `small`, `browser`, `large` by wrk, as fast as it goes; `steady` at
     1,000 requests a second, evenly spread.
@@ -77,15 +77,15 @@ class Load:
         """Put the load upon `port`. Raises `RuntimeError` if that failed."""
         url = f"http://127.0.0.1:{port}{self.target}"
         if self.program == "wrk":
-            return self._wrk(url, seconds, folder)
-        return self._steady(port, seconds)
+            return self._run_wrk(url, seconds, folder)
+        return self._run_constant_rate(port, seconds)
 
-    def _wrk(self, url: str, seconds: int, folder: Path) -> Result:
+    def _run_wrk(self, url: str, seconds: int, folder: Path) -> Result:
         command = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s", "--latency"]
         if self.script is not None:
             (folder / "load.lua").write_text(self.script)
             command += ["-s", str(folder / "load.lua")]
-        output = _run([*command, url], 2 * seconds + 10)
+        output = _run_pinned([*command, url], 2 * seconds + 10)
         done = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m), ([\d.]+)([KMGT]?)B read", output)
         if done is None:
             raise RuntimeError(f"wrk said: {output}")
@@ -94,23 +94,23 @@ class Load:
         errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
         return Result(
             requests=int(done[1]),
-            octets=int(float(done[4]) * unit),
+            bytes_read=int(float(done[4]) * unit),
             seconds=_milliseconds(done[2], done[3]) / 1000,
             failed=(int(bad[1]) if bad else 0) + sum(map(int, errors.groups()) if errors else [0]),
             latency_p50=_percentile(output, "50%"),
             latency_p99=_percentile(output, "99%"),
         )
 
-    def _steady(self, port: int, seconds: int) -> Result:
+    def _run_constant_rate(self, port: int, seconds: int) -> Result:
         arguments = (str(port), str(seconds), str(self.rate), str(self.connections))
-        output = _run([sys.executable, "-m", "bench.steady", *arguments], 2 * seconds + 10)
+        output = _run_pinned([sys.executable, "-m", "bench.steady", *arguments], 2 * seconds + 10)
         found = json.loads(output)
         taken = found["latencies"]
         if not taken:
             raise RuntimeError("no request was answered")
         return Result(
             requests=len(taken),
-            octets=0,
+            bytes_read=0,
             seconds=seconds,
             failed=found["failed"],
             latency_p50=taken[len(taken) // 2],
@@ -118,17 +118,17 @@ class Load:
         )
 
 
-def _run(command: list[str], limit: float) -> str:
+def _run_pinned(command: list[str], timeout: float) -> str:
     try:
         done = subprocess.run(
-            ["taskset", "-c", str(OTHER_CORE), *command],
+            ["taskset", "-c", str(LOAD_CORE), *command],
             capture_output=True,
             text=True,
             check=False,
-            timeout=limit,
+            timeout=timeout,
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{command[0]} did not end within {limit:g} s") from None
+        raise RuntimeError(f"{command[0]} did not end within {timeout:g} s") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise RuntimeError(f"{command[0]} failed: {said[0] if said else done.returncode}")
@@ -144,10 +144,10 @@ def _percentile(output: str, which: str) -> float:
     return _milliseconds(found[1], found[2]) if found else 0.0
 
 
-LOADS = (
-    Load("small", "wrk", 64),
-    Load("browser", "wrk", 64, script=_BROWSER),
-    Load("large", "wrk", 16, target="/1m"),
-    Load("connections", "wrk", 64, script=_CLOSING),
-    Load("steady", sys.executable, 100, rate=1000),
+WORKLOADS = (
+    Workload("small", "wrk", 64),
+    Workload("browser", "wrk", 64, script=_BROWSER_SCRIPT),
+    Workload("large", "wrk", 16, target="/1m"),
+    Workload("connections", "wrk", 64, script=_CLOSE_SCRIPT),
+    Workload("steady", sys.executable, 100, rate=1000),
 )

@@ -16,7 +16,7 @@ from typing import Callable
 from attrs import frozen
 
 # One core for the proxy, the other for the load and the servers behind it.
-PROXY_CORE, OTHER_CORE = 0, 1
+PROXY_CORE, LOAD_CORE = 0, 1
 
 BACKEND_PORT = 18080
 
@@ -34,7 +34,7 @@ class Process:
             start_new_session=True,
         )
 
-    def check(self) -> None:
+    def ensure_running(self) -> None:
         """Raise `RuntimeError` if it has ended by itself."""
         if self._process.poll() is not None:
             said = Path(self._log.name).read_text().strip().splitlines()
@@ -53,12 +53,12 @@ class Process:
                 found += [int(child) for child in children.read_text().split()]
         return found
 
-    def resident_octets(self) -> int:
+    def resident_bytes(self) -> int:
         """Resident memory of it and its children."""
         page = os.sysconf("SC_PAGE_SIZE")
         return sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) * page for p in self.pids())
 
-    def descriptors(self) -> int:
+    def fd_count(self) -> int:
         """Open file descriptors of it and its children."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
 
@@ -203,18 +203,24 @@ reactor.run()
 
 def _nginx(folder: Path, body: str) -> list[str]:
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, body=body))
-    return [_path("nginx"), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    return [
+        _executable_path("nginx"),
+        "-c",
+        str(folder / "nginx.conf"),
+        "-e",
+        str(folder / "error.log"),
+    ]
 
 
-def _path(program: str) -> str:
+def _executable_path(program: str) -> str:
     return shutil.which(program) or f"/usr/sbin/{program}"
 
 
-def backend(folder: Path) -> Process:
+def start_backend(folder: Path) -> Process:
     """nginx as the server behind all proxies."""
     (folder / "1m").write_bytes(os.urandom(1 << 20))
     body = _NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
-    process = Process(_nginx(folder, body), OTHER_CORE, folder)
+    process = Process(_nginx(folder, body), LOAD_CORE, folder)
     wait_for_port(BACKEND_PORT)
     return process
 
@@ -227,7 +233,7 @@ def _haproxy(text: str) -> Callable[[Path, int], list[str]]:
     def command(folder: Path, port: int) -> list[str]:
         config = folder / "haproxy.cfg"
         config.write_text(text.format(port=port, backend=BACKEND_PORT))
-        return [_path("haproxy"), "-db", "-f", str(config)]
+        return [_executable_path("haproxy"), "-db", "-f", str(config)]
 
     return command
 

@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 
 from bench import processes
-from bench.loads import LOADS
+from bench.loads import WORKLOADS
 
 PORT = 18120
 # Seconds between two reloads.
-PAUSE = 0.2
+RELOAD_INTERVAL = 0.2
 
 ALGORITHMS = (
     *("round-robin", "random", "least-connections", "power-of-two", "source-ip-hash"),
@@ -31,7 +31,7 @@ ALGORITHMS = (
 )
 
 
-def configuration(number: int) -> str:
+def make_config(number: int) -> str:
     """The file for the reload of that `number`; each differs from the one before."""
     servers = [f"127.0.0.{1 + (number + place) % 3}" for place in range(1 + number % 3)]
     upstreams = ", ".join(
@@ -62,49 +62,49 @@ def configuration(number: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-class Reloads(threading.Thread):
+class Reloader(threading.Thread):
     """Changes `config` and tells `process` until `done`; `count` is how often."""
 
     def __init__(self, process: processes.Process, config: Path) -> None:
         super().__init__(daemon=True)
         self._process = process
         self._config = config
-        self.done = threading.Event()
+        self.stopped = threading.Event()
         self.count = 0
 
     def run(self) -> None:
-        while not self.done.wait(PAUSE):
+        while not self.stopped.wait(RELOAD_INTERVAL):
             self.count += 1
             fresh = self._config.with_suffix(".new")
-            fresh.write_text(configuration(self.count))
+            fresh.write_text(make_config(self.count))
             os.replace(fresh, self._config)
             os.kill(self._process.pids()[0], signal.SIGHUP)
 
 
-def figures(process: processes.Process) -> tuple[float, int]:
+def resource_usage(process: processes.Process) -> tuple[float, int]:
     """Resident memory in MB, and descriptors."""
-    return process.resident_octets() / (1 << 20), process.descriptors()
+    return process.resident_bytes() / (1 << 20), process.fd_count()
 
 
 def run(process: processes.Process, config: Path, seconds: int) -> None:
-    load = LOADS[1]
+    load = WORKLOADS[1]
     # What is needed once is not what is looked for here.
-    warm = Reloads(process, config)
+    warm = Reloader(process, config)
     warm.start()
     load.run(PORT, 10, config.parent)
-    warm.done.set()
+    warm.stopped.set()
     warm.join()
     time.sleep(3)
-    before = figures(process)
-    reloads = Reloads(process, config)
+    before = resource_usage(process)
+    reloads = Reloader(process, config)
     reloads.count = warm.count
     reloads.start()
     result = load.run(PORT, seconds, config.parent)
-    reloads.done.set()
+    reloads.stopped.set()
     reloads.join()
     time.sleep(3)
-    process.check()
-    after = figures(process)
+    process.ensure_running()
+    after = resource_usage(process)
     log = (config.parent / "log.txt").read_text()
     refused = log.count("not reloaded")
     print(
@@ -130,8 +130,8 @@ def main() -> None:
         server_home.mkdir()
         home.mkdir()
         config = home / "config.toml"
-        config.write_text(configuration(0))
-        server = processes.backend(server_home)
+        config.write_text(make_config(0))
+        server = processes.start_backend(server_home)
         command = [sys.executable, "-m", "balancebeam", "--config", str(config)]
         process = processes.Process(command, processes.PROXY_CORE, home)
         try:

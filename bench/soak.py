@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 from bench import processes
-from bench.loads import LOADS
+from bench.loads import WORKLOADS
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def client(port: int) -> socket.socket:
+def connect_idle_client(port: int) -> socket.socket:
     """A client that has been answered once, and is idle."""
     connection = socket.create_connection(("127.0.0.1", port), 10)
     connection.sendall(REQUEST)
@@ -27,37 +27,37 @@ def client(port: int) -> socket.socket:
     return connection
 
 
-def close(clients: list[socket.socket]) -> None:
+def close_all(clients: list[socket.socket]) -> None:
     for connection in clients:
         connection.close()
     time.sleep(1)
 
 
-def idle(process: processes.Process, port: int, count: int) -> None:
+def measure_idle_clients(process: processes.Process, port: int, count: int) -> None:
     """Print what `count` idle clients cost."""
-    close([client(port) for _ in range(50)])
-    before = process.resident_octets()
-    clients = [client(port) for _ in range(count)]
+    close_all([connect_idle_client(port) for _ in range(50)])
+    before = process.resident_bytes()
+    clients = [connect_idle_client(port) for _ in range(count)]
     time.sleep(1)
-    each = (process.resident_octets() - before) / count
+    each = (process.resident_bytes() - before) / count
     print(f"{count} idle clients: {each:.0f} octets each, over {before / (1 << 20):.1f} MB")
-    close(clients)
-    print(f"after they left: {process.descriptors()} descriptors")
+    close_all(clients)
+    print(f"after they left: {process.fd_count()} descriptors")
 
 
-def requests(process: processes.Process, port: int, count: int, folder: Path) -> None:
+def measure_requests(process: processes.Process, port: int, count: int, folder: Path) -> None:
     """Print what `count` requests leave behind."""
-    load = LOADS[1]
+    load = WORKLOADS[1]
     load.run(port, 10, folder)
     time.sleep(1)
-    before = process.resident_octets(), process.descriptors()
+    before = process.resident_bytes(), process.fd_count()
     done = failed = 0
     while done < count:
         result = load.run(port, 10, folder)
         done += result.requests
         failed += result.failed
     time.sleep(1)
-    after = process.resident_octets(), process.descriptors()
+    after = process.resident_bytes(), process.fd_count()
     print(
         f"{done} requests, {failed} failed: resident {before[0] / (1 << 20):.2f} -> "
         f"{after[0] / (1 << 20):.2f} MB, descriptors {before[1]} -> {after[1]}"
@@ -76,12 +76,12 @@ def main() -> None:
         server_home, home = folder / "backend", folder / "proxy"
         server_home.mkdir()
         home.mkdir()
-        server = processes.backend(server_home)
+        server = processes.start_backend(server_home)
         process = processes.Process(peer.command(home, peer.port), processes.PROXY_CORE, home)
         try:
             processes.wait_for_port(peer.port)
-            idle(process, peer.port, options.clients)
-            requests(process, peer.port, options.requests, home)
+            measure_idle_clients(process, peer.port, options.clients)
+            measure_requests(process, peer.port, options.requests, home)
         finally:
             process.stop()
             server.stop()

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 # Seconds that a search for garbage may take before all that is left over is
 # taken for what has come to stay: modules that a test was the first to import.
-TOO_LONG = 0.01
+MAX_COLLECTION_SECONDS = 0.01
 
 
 def pytest_collection_finish() -> None:
@@ -27,7 +27,7 @@ def _collect() -> None:
     """Have failures found that nobody handled."""
     began = time.perf_counter()
     gc.collect()
-    if time.perf_counter() - began > TOO_LONG:
+    if time.perf_counter() - began > MAX_COLLECTION_SECONDS:
         _freeze()
 
 
@@ -38,7 +38,7 @@ def _freeze() -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+def detect_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     Fail a test that leaves a timer, a socket or an unhandled failure behind.
 

@@ -8,97 +8,97 @@ from urllib.parse import unquote
 
 from attrs import frozen
 
-from balancebeam.admin.dashboard import PAGE
-from balancebeam.admin.openapi import describe
-from balancebeam.admin.operations import Balancer, Mistake, Operator, read_object
+from balancebeam.admin.dashboard import DASHBOARD_HTML
+from balancebeam.admin.openapi import openapi_json
+from balancebeam.admin.operations import AdminError, AdminOperations, Balancer, parse_object
 from balancebeam.admin.registration import register
-from balancebeam.admin.responses import Answer, error, success
+from balancebeam.admin.responses import ApiResponse, error, success
 from balancebeam.config.dump import dump
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.observability.metrics import metrics_text
 from balancebeam.observability.prometheus import CONTENT_TYPE
 
 
 @frozen
-class Wanted:
-    """A request: `names` are the parts of its path that have a name in the table."""
+class ApiRequest:
+    """A request: `path_params` are the parts of its path that have a name in the table."""
 
-    names: Mapping[str, str]
+    path_params: Mapping[str, str]
     body: bytes = b""
 
 
-Handler = Callable[["Api", Wanted], Awaitable[Answer]]
+Handler = Callable[["AdminApi", ApiRequest], Awaitable[ApiResponse]]
 
 
-class Api:
+class AdminApi:
     """Answers requests by looking at and changing `balancer`."""
 
-    def __init__(self, balancer: Balancer, operator: Operator) -> None:
+    def __init__(self, balancer: Balancer, operations: AdminOperations) -> None:
         self.balancer: Any = balancer
-        self.operator = operator
+        self.operations = operations
 
-    async def register(self, wanted: Wanted) -> Answer:
-        status, body = await register(self.operator, self.balancer.first_pool, wanted.body)
-        return Answer(status, body + b"\n")
+    async def register(self, request: ApiRequest) -> ApiResponse:
+        status, body = await register(self.operations, self.balancer.default_pool, request.body)
+        return ApiResponse(status, body + b"\n")
 
-    async def upstreams(self, wanted: Wanted) -> Answer:
-        return success(self.operator.servers())
+    async def upstreams(self, request: ApiRequest) -> ApiResponse:
+        return success(self.operations.servers())
 
-    async def add_upstream(self, wanted: Wanted) -> Answer:
-        pool = self.operator.pool(wanted.names["pool"])
-        status, body = await register(self.operator, pool, wanted.body, unknown=400)
-        return Answer(status, body + b"\n")
+    async def add_upstream(self, request: ApiRequest) -> ApiResponse:
+        pool = self.operations.pool(request.path_params["pool"])
+        status, body = await register(self.operations, pool, request.body, unknown_field_status=400)
+        return ApiResponse(status, body + b"\n")
 
-    async def pool_upstreams(self, wanted: Wanted) -> Answer:
-        pool = self.operator.pool(wanted.names["pool"])
+    async def pool_upstreams(self, request: ApiRequest) -> ApiResponse:
+        pool = self.operations.pool(request.path_params["pool"])
         return success(
-            [one for one in self.operator.servers() if one["pool"] == pool.settings.name]
+            [one for one in self.operations.servers() if one["pool"] == pool.settings.name]
         )
 
-    async def upstream(self, wanted: Wanted) -> Answer:
-        pool = self.operator.pool(wanted.names["pool"])
-        server = self.operator.server(pool, wanted.names["address"])
-        return success(self.operator.describe(pool, server))
+    async def upstream(self, request: ApiRequest) -> ApiResponse:
+        pool = self.operations.pool(request.path_params["pool"])
+        server = self.operations.server(pool, request.path_params["address"])
+        return success(self.operations.describe(pool, server))
 
-    async def change_upstream(self, wanted: Wanted) -> Answer:
-        pool = self.operator.pool(wanted.names["pool"])
-        server = self.operator.server(pool, wanted.names["address"])
-        await self.operator.change(pool, server, read_object(wanted.body))
-        return success(self.operator.describe(pool, server))
+    async def change_upstream(self, request: ApiRequest) -> ApiResponse:
+        pool = self.operations.pool(request.path_params["pool"])
+        server = self.operations.server(pool, request.path_params["address"])
+        await self.operations.change(pool, server, parse_object(request.body))
+        return success(self.operations.describe(pool, server))
 
-    async def remove_upstream(self, wanted: Wanted) -> Answer:
-        pool = self.operator.pool(wanted.names["pool"])
-        server = self.operator.server(pool, wanted.names["address"])
-        await self.operator.remove(pool, server)
-        return success(self.operator.describe(pool, server))
+    async def remove_upstream(self, request: ApiRequest) -> ApiResponse:
+        pool = self.operations.pool(request.path_params["pool"])
+        server = self.operations.server(pool, request.path_params["address"])
+        await self.operations.remove(pool, server)
+        return success(self.operations.describe(pool, server))
 
-    async def metrics(self, wanted: Wanted) -> Answer:
-        return Answer(200, metrics_text(self.balancer).encode(), CONTENT_TYPE.encode())
+    async def metrics(self, request: ApiRequest) -> ApiResponse:
+        return ApiResponse(200, metrics_text(self.balancer).encode(), CONTENT_TYPE.encode())
 
-    async def healthz(self, wanted: Wanted) -> Answer:
+    async def healthz(self, request: ApiRequest) -> ApiResponse:
         return success("alive")
 
-    async def readyz(self, wanted: Wanted) -> Answer:
-        why = self.balancer.unready()
+    async def readyz(self, request: ApiRequest) -> ApiResponse:
+        why = self.balancer.not_ready_reason()
         return error(503, why) if why else success("ready")
 
-    async def config(self, wanted: Wanted) -> Answer:
+    async def config(self, request: ApiRequest) -> ApiResponse:
         text = dump(self.balancer.settings, mask=True)
-        return Answer(200, text.encode(), b"application/toml; charset=utf-8")
+        return ApiResponse(200, text.encode(), b"application/toml; charset=utf-8")
 
-    async def reload(self, wanted: Wanted) -> Answer:
-        if wanted.body.strip() and read_object(wanted.body):
-            raise Mistake(400, "there is nothing to say about a reload; leave the body empty")
+    async def reload(self, request: ApiRequest) -> ApiResponse:
+        if request.body.strip() and parse_object(request.body):
+            raise AdminError(400, "there is nothing to say about a reload; leave the body empty")
         try:
             return success({"changed": self.balancer.reload()})
-        except StartError as refused:
+        except StartupError as refused:
             # RFC 9110, 15.5.21: the instructions it contains cannot be carried out.
             return error(422, "\n".join(refused.problems))
 
-    async def page(self, wanted: Wanted) -> Answer:
-        return Answer(
+    async def dashboard(self, request: ApiRequest) -> ApiResponse:
+        return ApiResponse(
             200,
-            PAGE.encode(),
+            DASHBOARD_HTML.encode(),
             b"text/html; charset=utf-8",
             (
                 (
@@ -111,46 +111,46 @@ class Api:
             ),
         )
 
-    async def description(self, wanted: Wanted) -> Answer:
-        return success_raw(describe())
+    async def openapi(self, request: ApiRequest) -> ApiResponse:
+        return raw_json(openapi_json())
 
 
-def success_raw(document: bytes) -> Answer:
+def raw_json(document: bytes) -> ApiResponse:
     """A JSON document as it is."""
-    return Answer(200, document)
+    return ApiResponse(200, document)
 
 
 # What there is, by path and method. A name in braces stands for a segment; the
 # last one of a path for all the rest.
-TABLE: Mapping[str, Mapping[str, Handler]] = {
-    "/": {"GET": Api.page},
-    "/register": {"POST": Api.register},
-    "/upstreams": {"GET": Api.upstreams},
-    "/upstreams/{pool}": {"GET": Api.pool_upstreams, "POST": Api.add_upstream},
+ROUTES: Mapping[str, Mapping[str, Handler]] = {
+    "/": {"GET": AdminApi.dashboard},
+    "/register": {"POST": AdminApi.register},
+    "/upstreams": {"GET": AdminApi.upstreams},
+    "/upstreams/{pool}": {"GET": AdminApi.pool_upstreams, "POST": AdminApi.add_upstream},
     "/upstreams/{pool}/{address}": {
-        "GET": Api.upstream,
-        "PATCH": Api.change_upstream,
-        "DELETE": Api.remove_upstream,
+        "GET": AdminApi.upstream,
+        "PATCH": AdminApi.change_upstream,
+        "DELETE": AdminApi.remove_upstream,
     },
-    "/metrics": {"GET": Api.metrics},
-    "/healthz": {"GET": Api.healthz},
-    "/readyz": {"GET": Api.readyz},
-    "/config": {"GET": Api.config},
-    "/reload": {"POST": Api.reload},
-    "/openapi.json": {"GET": Api.description},
+    "/metrics": {"GET": AdminApi.metrics},
+    "/healthz": {"GET": AdminApi.healthz},
+    "/readyz": {"GET": AdminApi.readyz},
+    "/config": {"GET": AdminApi.config},
+    "/reload": {"POST": AdminApi.reload},
+    "/openapi.json": {"GET": AdminApi.openapi},
 }
 
 
-def find(path: str) -> tuple[Mapping[str, Handler], Mapping[str, str]] | None:
+def match_route(path: str) -> tuple[Mapping[str, Handler], Mapping[str, str]] | None:
     """What there is at `path`, and the parts that have a name."""
-    for pattern, methods in TABLE.items():
-        names = _match(pattern, path)
+    for pattern, methods in ROUTES.items():
+        names = _match_path(pattern, path)
         if names is not None:
             return methods, names
     return None
 
 
-def _match(pattern: str, path: str) -> Mapping[str, str] | None:
+def _match_path(pattern: str, path: str) -> Mapping[str, str] | None:
     wanted, given = pattern.split("/"), path.split("/")
     if wanted[-1] == "{address}" and len(given) > len(wanted):
         # That of a Unix socket has slashes, which not everybody encodes.

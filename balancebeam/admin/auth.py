@@ -23,17 +23,17 @@ _CHALLENGES = (
 
 
 @frozen
-class Refused:
-    """Why a request is not listened to; `fields` are the answer's."""
+class Denied:
+    """Why a request is not listened to; `headers` are the answer's."""
 
     status: int
     text: str
-    fields: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @frozen
-class Asking:
-    """What of a request decides: the values of its fields."""
+class RequestInfo:
+    """What of a request decides: the values of its headers."""
 
     hosts: Sequence[str] = ()
     origins: Sequence[str] = ()
@@ -42,42 +42,42 @@ class Asking:
     preflight: bool = False
 
 
-class Guard:
+class Authorizer:
     """
     Lets in those who know the `token`, if there is one, and no web page. For a
     browser it is the password, with any name.
 
-    `names` are the host names by which the listener may be called; addresses
+    `allowed_hosts` are the host names by which the listener may be called; addresses
     are always right. A page that has made its own name point to this machine
     (DNS rebinding) calls it by another, and pages of others give themselves
     away by their origin.
     """
 
-    def __init__(self, token: bytes | None, names: Sequence[str]) -> None:
+    def __init__(self, token: bytes | None, allowed_hosts: Sequence[str]) -> None:
         self._token = token
-        self._names = frozenset(name.lower() for name in names)
+        self._allowed_hosts = frozenset(name.lower() for name in allowed_hosts)
 
-    def check(self, asking: Asking) -> Refused | None:
+    def authorize(self, request: RequestInfo) -> Denied | None:
         """Why a request is refused, if it is."""
-        if len(asking.hosts) != 1 or not self._is_ours(asking.hosts[0]):
-            return Refused(403, "this is not called by that name; use its address")
-        if not self._knows_token(asking.authorizations):
+        if len(request.hosts) != 1 or not self._is_allowed_host(request.hosts[0]):
+            return Denied(403, "this is not called by that name; use its address")
+        if not self._has_valid_token(request.authorizations):
             # RFC 9110, 15.5.2: "MUST send a WWW-Authenticate header field".
-            return Refused(401, "the token is wanted", _CHALLENGES)
-        own = {f"{scheme}://{asking.hosts[0].lower()}" for scheme in ("http", "https")}
-        foreign = [origin for origin in asking.origins if origin.lower() not in own]
+            return Denied(401, "the token is wanted", _CHALLENGES)
+        own = {f"{scheme}://{request.hosts[0].lower()}" for scheme in ("http", "https")}
+        foreign = [origin for origin in request.origins if origin.lower() not in own]
         # The other ports of a host are of the same site, and everybody's.
-        other = [site for site in asking.sites if site not in ("same-origin", "none")]
-        if foreign or asking.preflight or other:
-            return Refused(403, "pages of other origins are not listened to")
+        other = [site for site in request.sites if site not in ("same-origin", "none")]
+        if foreign or request.preflight or other:
+            return Denied(403, "pages of other origins are not listened to")
         return None
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_allowed_host(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
         if match is None:
             return False
         name = match[1].lower().rstrip(".")
-        if name in self._names:
+        if name in self._allowed_hosts:
             return True
         try:
             ip_address(name.strip("[]"))
@@ -85,19 +85,19 @@ class Guard:
             return False
         return True
 
-    def _knows_token(self, authorizations: Sequence[str]) -> bool:
+    def _has_valid_token(self, authorizations: Sequence[str]) -> bool:
         if self._token is None:
             return True
         given = authorizations[0] if len(authorizations) == 1 else ""
         scheme, _, word = given.partition(" ")
         token = word.strip().encode("utf-8", "replace")
         if scheme.lower() == "basic":
-            token = _password(token)
+            token = _basic_password(token)
         same = hmac.compare_digest(token, self._token)
         return same and scheme.lower() in ("bearer", "basic")
 
 
-def _password(credentials: bytes) -> bytes:
+def _basic_password(credentials: bytes) -> bytes:
     """
     What a browser that asks its user sends of him (RFC 7617): the octets after
     the name; none if they are no such thing.

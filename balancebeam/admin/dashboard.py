@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PAGE = """<!doctype html>
+DASHBOARD_HTML = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
@@ -21,7 +21,7 @@ PAGE = """<!doctype html>
 <h1>balancebeam</h1>
 <p id="ready"></p><p id="problem" role="alert"></p>
 <table><thead><tr><th>Pool<th>Server<th>State<th>Weight<th>In flight<th>Requests<th>Per second
-<th>Failures<th>Why</tr></thead><tbody id="servers"></tbody></table>
+<th>Failures<th>Reason</tr></thead><tbody id="servers"></tbody></table>
 <script>
 "use strict";
 // Without the user's name and password, which fetch does not take in an address.
@@ -49,7 +49,7 @@ async function look() {
       cell(row, one.pool); cell(row, one.address); cell(row, one.state, one.state);
       for (const number of [one.weight, one.in_flight, one.requests, rate.toFixed(0), one.failures])
         cell(row, number, "number");
-      cell(row, one.why);
+      cell(row, one.reason);
     }
     last = now;
     document.getElementById("servers").replaceWith(rows);

@@ -15,35 +15,35 @@ from balancebeam.admin.responses import error
 from balancebeam.protocols.http1.local_reply import reason_phrase
 
 # Octets of a body. What can be asked for here is short.
-MOST_BODY = 64 * 1024
+MAX_BODY = 64 * 1024
 
 # Connections; the oldest has to make room.
-MOST_CONNECTIONS = 256
+MAX_CONNECTIONS = 256
 
 # Seconds from an answer, or the connection's beginning, until the next request is complete.
-PATIENCE = 60
+REQUEST_TIMEOUT = 60
 
-# Seconds in which the client of a request that was refused halfway may read why.
-LINGER = 2
+# Seconds in which the client of a request that was rejected halfway may read why.
+LINGERING_TIMEOUT = 2
 
 # Digits of a Content-Length. `int` takes its time for long ones, or raises.
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 
 
 class AdminRequest(Request):
     """A request whose body is kept in memory, and is nothing but octets."""
 
-    _octets = 0
+    _body_size = 0
 
     def gotLength(self, length: int | None) -> None:
         # Otherwise a long body, or one of unknown length, would go to a file.
         super().gotLength(0)
 
     def handleContentChunk(self, data: bytes) -> None:
-        self._octets += len(data)
-        if self._octets > MOST_BODY:
+        self._body_size += len(data)
+        if self._body_size > MAX_BODY:
             channel: Any = self.channel
-            channel.refuse(413, "the request body is too large")
+            channel.reject(413, "the request body is too large")
         else:
             super().handleContentChunk(data)
 
@@ -64,71 +64,71 @@ class AdminRequest(Request):
 class AdminChannel(HTTPChannel):
     """
     A connection on which a request may not take for ever, and gets an answer in
-    any case. `answering` is from the end of a request to that of its answer.
+    any case. `response_pending` is from the end of a request to that of its answer.
     """
 
     site: Any = None
-    refused = False
-    answering = False
+    rejected = False
+    response_pending = False
 
-    def refuse(self, status: int, text: str) -> None:
+    def reject(self, status: int, text: str) -> None:
         """Answer what can be read no further, and read no other."""
-        if self.refused:
+        if self.rejected:
             return
-        self.refused = True
+        self.rejected = True
         answer = error(status, text)
         head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n"
-        fields = (status, reason_phrase(status), answer.kind, len(answer.body))
+        fields = (status, reason_phrase(status), answer.content_type, len(answer.body))
         transport: Any = self.transport
         transport.write(head % fields + b"Connection: close\r\n\r\n" + answer.body)
         # Closing while it sends would reset the connection, and it might never read this.
         transport.loseWriteConnection()
-        self.setTimeout(LINGER)
+        self.setTimeout(LINGERING_TIMEOUT)
 
     def resetTimeout(self) -> None:
         """No octet prolongs the time for a request."""
 
     def dataReceived(self, data: bytes) -> None:
-        if not self.refused:
+        if not self.rejected:
             super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
-        if not self.refused:
+        if not self.rejected:
             super().lineReceived(line)
 
     def rawDataReceived(self, data: bytes) -> None:
-        if not self.refused:
+        if not self.rejected:
             super().rawDataReceived(data)
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self.refuse(431, "the request head is too large")
+        self.reject(431, "the request head is too large")
 
     def headerReceived(self, line: bytes) -> bool:
         name, _, value = line.partition(b":")
-        if name.lower() == b"content-length" and len(value.strip()) > _MOST_DIGITS:
-            self.refuse(413, "the request body is too large")
+        if name.lower() == b"content-length" and len(value.strip()) > _MAX_DIGITS:
+            self.reject(413, "the request body is too large")
             return False
         fine: bool = super().headerReceived(line)
         return fine
 
     def allHeadersReceived(self) -> None:
-        if self.length is not None and self.length > MOST_BODY:
+        if self.length is not None and self.length > MAX_BODY:
             # Before the client is told to go on with it.
-            self.refuse(413, "the request body is too large")
-        elif not self.refused:
+            self.reject(413, "the request body is too large")
+        elif not self.rejected:
             super().allHeadersReceived()
 
     def allContentReceived(self) -> None:
-        if not self.refused:
-            self.answering = True
+        if not self.rejected:
+            self.response_pending = True
             super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
-        self.answering = False
+        self.response_pending = False
         super().requestDone(request)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self.refuse(400, "the request cannot be read")
+        self.reject(400, "the request cannot be read")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.connections.pop(self, None)
@@ -142,14 +142,16 @@ class AdminSite(Site):
     protocol: Any = AdminChannel
 
     def __init__(self, resource: IResource, reactor: Any) -> None:
-        super().__init__(resource, requestFactory=AdminRequest, reactor=reactor, timeout=PATIENCE)
+        super().__init__(
+            resource, requestFactory=AdminRequest, reactor=reactor, timeout=REQUEST_TIMEOUT
+        )
         self.displayTracebacks = False
         # From the oldest to the newest.
         self.connections: dict[Any, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         channel: Any = super().buildProtocol(addr)
-        if len(self.connections) >= MOST_CONNECTIONS:
+        if len(self.connections) >= MAX_CONNECTIONS:
             # Who is let in last may be the operator, who wants to know what all the others do.
             self._close(next(iter(self.connections)))
         self.connections[channel] = None
@@ -167,7 +169,7 @@ class AdminSite(Site):
     def close_all(self) -> None:
         """Close every connection; those where somebody waits, such as for a reload, after that."""
         for channel in list(self.connections):
-            if channel.answering:
+            if channel.response_pending:
                 channel.persistent = 0
             else:
                 self._close(channel)

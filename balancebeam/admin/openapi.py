@@ -6,21 +6,21 @@ import json
 from typing import Any
 
 from balancebeam import __version__
-from balancebeam.admin.operations import LONGEST_ADDRESS, MOST_WEIGHT
+from balancebeam.admin.operations import MAX_ADDRESS_LENGTH, MAX_WEIGHT
 
 Schema = dict[str, Any]
 
-_WEIGHT: Schema = {"type": "integer", "minimum": 0, "maximum": MOST_WEIGHT}
+_WEIGHT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT}
 _TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 
 
-def describe() -> bytes:
+def openapi_json() -> bytes:
     """The document, as JSON."""
-    return json.dumps(document(), indent=2).encode() + b"\n"
+    return json.dumps(openapi_document(), indent=2).encode() + b"\n"
 
 
-def document() -> Schema:
+def openapi_document() -> Schema:
     """The document."""
     return {
         "openapi": "3.1.0",
@@ -151,7 +151,7 @@ def _schemas() -> Schema:
             {
                 "address": {
                     "type": "string",
-                    "maxLength": LONGEST_ADDRESS,
+                    "maxLength": MAX_ADDRESS_LENGTH,
                     "examples": ["http://127.0.0.1:1080"],
                 },
                 "weight": {**_WEIGHT, "default": 1},
@@ -173,20 +173,20 @@ def _schemas() -> Schema:
 
 
 def _server() -> Schema:
-    check = _object({"time": _TIME, "passed": {"type": "boolean"}, "why": {"type": "string"}})
+    check = _object({"time": _TIME, "passed": {"type": "boolean"}, "reason": {"type": "string"}})
     return _object(
         {
             "pool": {"type": "string"},
             "address": {"type": "string"},
             "weight": _WEIGHT,
             "state": {"enum": ["up", "down", "draining", "maintenance"]},
-            "why": {"type": "string"},
+            "reason": {"type": "string"},
             "since": _TIME,
             "in_flight": _COUNT,
             "requests": _COUNT,
             "failures": _COUNT,
             "backup": {"type": "boolean"},
-            "origin": {"enum": ["configured", "registered", "demo"]},
+            "source": {"enum": ["configured", "registered", "demo"]},
             "last_check": {"anyOf": [{"type": "null"}, check]},
         }
     )

@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from balancebeam.admin.api import Api, Wanted, find
-from balancebeam.admin.auth import Asking, Guard
-from balancebeam.admin.operations import Mistake
-from balancebeam.admin.responses import JSON, Answer, error
+from balancebeam.admin.api import AdminApi, ApiRequest, match_route
+from balancebeam.admin.auth import Authorizer, RequestInfo
+from balancebeam.admin.operations import AdminError
+from balancebeam.admin.responses import JSON, ApiResponse, error
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 
@@ -25,31 +25,31 @@ class AdminResource(Resource):
     isLeaf = True
     log = Logger()
 
-    def __init__(self, api: Api, guard: Guard) -> None:
+    def __init__(self, api: AdminApi, authorizer: Authorizer) -> None:
         super().__init__()
-        self.guard = guard
+        self.authorizer = authorizer
         self._api = api
 
     def render(self, request: Request) -> int:
         """Answer now or later."""
-        answering = Deferred.fromCoroutine(self._answer(request))
+        answering = Deferred.fromCoroutine(self._dispatch(request))
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
 
-        def give(answer: Answer) -> None:
+        def give(response: ApiResponse) -> None:
             if not gone:
-                _write(request, answer)
+                _write_response(request, response)
 
-        answering.addErrback(self._failed).addCallback(give)
+        answering.addErrback(self._internal_error).addCallback(give)
         answering.addErrback(lambda failure: self.log.failure("while answering", failure))
         return NOT_DONE_YET
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _dispatch(self, request: Request) -> ApiResponse:
         path, authority = _target(request)
-        refused = self.guard.check(_asking(request, authority))
+        refused = self.authorizer.authorize(_request_info(request, authority))
         if refused is not None:
-            return error(refused.status, refused.text, refused.fields)
-        found = find(path)
+            return error(refused.status, refused.text, refused.headers)
+        found = match_route(path)
         if found is None:
             return error(404, "there is nothing here")
         methods, names = found
@@ -60,17 +60,17 @@ class AdminResource(Resource):
             return error(405, text[:200], ((b"Allow", allowed.encode()),))
         content: Any = request.content
         body = content.read() if content is not None else b""
-        kinds = list(request.requestHeaders.getRawHeaders(b"content-type") or [])
-        if not _is_json(kinds, needed=bool(body)):
+        content_types = list(request.requestHeaders.getRawHeaders(b"content-type") or [])
+        if not _is_json(content_types, needed=bool(body)):
             return error(415, "the body has to be application/json")
         try:
             return await methods["GET" if method == "HEAD" else method](
-                self._api, Wanted(names, body)
+                self._api, ApiRequest(names, body)
             )
-        except Mistake as mistake:
+        except AdminError as mistake:
             return error(mistake.status, mistake.text)
 
-    def _failed(self, failure: Failure) -> Answer:
+    def _internal_error(self, failure: Failure) -> ApiResponse:
         self.log.failure("while answering the operator", failure)
         return error(500, "something went wrong, which the log tells")
 
@@ -82,7 +82,7 @@ def _target(request: Request) -> tuple[str, str | None]:
     return (path, None) if absolute is None else (absolute[2] or "/", absolute[1])
 
 
-def _asking(request: Request, authority: str | None) -> Asking:
+def _request_info(request: Request, authority: str | None) -> RequestInfo:
     """
     RFC 9112, 3.2.2: who gets a target in absolute-form "MUST ignore the received
     Host header field (if any)"; `authority` takes its place.
@@ -94,7 +94,7 @@ def _asking(request: Request, authority: str | None) -> Asking:
         return [value.decode("latin-1") for value in headers.getRawHeaders(name.encode()) or []]
 
     preflight = bool(values("access-control-request-method"))
-    return Asking(
+    return RequestInfo(
         values("host") if authority is None else [authority],
         values("origin"),
         values("sec-fetch-site"),
@@ -103,20 +103,20 @@ def _asking(request: Request, authority: str | None) -> Asking:
     )
 
 
-def _is_json(kinds: list[bytes], needed: bool) -> bool:
-    if not kinds:
+def _is_json(content_types: list[bytes], needed: bool) -> bool:
+    if not content_types:
         return not needed
-    return len(kinds) == 1 and kinds[0].partition(b";")[0].strip().lower() == JSON
+    return len(content_types) == 1 and content_types[0].partition(b";")[0].strip().lower() == JSON
 
 
-def _write(request: Request, answer: Answer) -> None:
-    request.setResponseCode(answer.status)
-    request.setHeader(b"content-type", answer.kind)
-    request.setHeader(b"content-length", b"%d" % len(answer.body))
+def _write_response(request: Request, response: ApiResponse) -> None:
+    request.setResponseCode(response.status)
+    request.setHeader(b"content-type", response.content_type)
+    request.setHeader(b"content-length", b"%d" % len(response.body))
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"x-content-type-options", b"nosniff")
-    for name, value in answer.fields:
+    for name, value in response.headers:
         request.responseHeaders.addRawHeader(name, value)
     if request.method != b"HEAD":
-        request.write(answer.body)
+        request.write(response.body)
     request.finish()

@@ -11,21 +11,21 @@ JSON = b"application/json"
 
 
 @frozen
-class Answer:
-    """A whole answer. `fields` come besides Content-Type."""
+class ApiResponse:
+    """A whole answer. `headers` come besides Content-Type."""
 
     status: int
     body: bytes
-    kind: bytes = JSON
-    fields: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def success(data: Any, status: int = 200) -> Answer:
+def success(data: Any, status: int = 200) -> ApiResponse:
     """What went well, in JSend form."""
-    return Answer(status, json.dumps({"status": "success", "data": data}).encode() + b"\n")
+    return ApiResponse(status, json.dumps({"status": "success", "data": data}).encode() + b"\n")
 
 
-def error(status: int, text: str, fields: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
+def error(status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> ApiResponse:
     """What did not, in JSend form."""
     body = json.dumps({"status": "error", "data": text}).encode() + b"\n"
-    return Answer(status, body, fields=fields)
+    return ApiResponse(status, body, headers=headers)

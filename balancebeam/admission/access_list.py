@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from balancebeam.core.networks import Networks
+from balancebeam.core.networks import NetworkSet
 
 
 class AccessList:
@@ -14,12 +14,12 @@ class AccessList:
     """
 
     def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
-        self._allow = Networks(allow)
-        self._deny = Networks(deny)
-        self.everybody = not self._allow and not self._deny
+        self._allow = NetworkSet(allow)
+        self._deny = NetworkSet(deny)
+        self.allows_all = not self._allow and not self._deny
 
-    def admits(self, client: str) -> bool:
+    def allows(self, client: str) -> bool:
         """Whether `client` may come in."""
-        if self._deny.includes(client):
+        if self._deny.contains(client):
             return False
-        return not self._allow or self._allow.includes(client)
+        return not self._allow or self._allow.contains(client)

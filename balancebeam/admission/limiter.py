@@ -9,10 +9,10 @@ from twisted.application import service
 from twisted.logger import Logger
 
 from balancebeam.admission.access_list import AccessList
-from balancebeam.admission.admission import Gate, Scopes
+from balancebeam.admission.admission import Admission, LimitsByScope
 from balancebeam.core.settings import LimitSettings
 from balancebeam.net.ticker import Ticker
-from balancebeam.ratelimit.limit import Limit, make_limit
+from balancebeam.ratelimit.limit import Limit, build_limit
 
 
 class LimiterService(service.Service):
@@ -26,7 +26,7 @@ class LimiterService(service.Service):
     _log = Logger()
 
     def __init__(self, ticker: Ticker, clock: Callable[[], float]) -> None:
-        self.scopes: Scopes = {}
+        self.scopes: LimitsByScope = {}
         self._clock = clock
         # How many refusals of each limit on trial the log knows of.
         self._logged: dict[Limit, int] = {}
@@ -37,42 +37,44 @@ class LimiterService(service.Service):
         """All there are."""
         return (limit for limits in self.scopes.values() for limit in limits)
 
-    def plan(self, wanted: Mapping[str, tuple[LimitSettings, ...]]) -> Scopes:
+    def prepare(self, settings_by_scope: Mapping[str, tuple[LimitSettings, ...]]) -> LimitsByScope:
         """
-        The limits that are `wanted`, of which those that are there already are
+        The limits that are `settings_by_scope`, of which those that are there already are
         the same objects. Raises `ValueError`.
         """
-        planned: dict[str, tuple[Limit, ...]] = {}
-        for scope, settings in wanted.items():
+        limits_by_scope: dict[str, tuple[Limit, ...]] = {}
+        for scope, settings in settings_by_scope.items():
             kept = list(self.scopes.get(scope, ()))
             limits = []
             for one in settings:
                 limit = next((limit for limit in kept if limit.settings == one), None)
                 if limit is None:
-                    limit = make_limit(one)
+                    limit = build_limit(one)
                 else:
                     kept.remove(limit)
                 limits.append(limit)
-            planned[scope] = tuple(limits)
-        return planned
+            limits_by_scope[scope] = tuple(limits)
+        return limits_by_scope
 
-    def adopt(self, scopes: Scopes) -> None:
+    def commit(self, scopes: LimitsByScope) -> None:
         """Have these limits from now on."""
         self.scopes = scopes
         self._logged = {limit: self._logged.get(limit, 0) for limit in self.limits}
 
-    def gate(self, limits: Sequence[Limit], access: AccessList = AccessList()) -> Gate:
+    def build_admission(
+        self, limits: Sequence[Limit], access: AccessList = AccessList()
+    ) -> Admission:
         """What asks all of `limits`, and `access` first."""
-        return Gate(limits, access, self._clock)
+        return Admission(limits, access, self._clock)
 
     def sweep(self, _: float) -> Any:
         """Give back memory, and say what limits on trial would have done."""
         now = self._clock()
         for limit in self.limits:
-            limit.limiter.tidy(now)
-            if limit.settings.dry_run and limit.refused > self._logged[limit]:
-                more = limit.refused - self._logged[limit]
-                self._logged[limit] = limit.refused
+            limit.limiter.expire(now)
+            if limit.settings.dry_run and limit.rejected > self._logged[limit]:
+                more = limit.rejected - self._logged[limit]
+                self._logged[limit] = limit.rejected
                 self._log.info(
                     "the limit {name!r}, on trial, would have refused {more} requests",
                     name=limit.settings.title,

@@ -6,27 +6,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Generic
 
-from balancebeam.balancing.interfaces import C, Choice
+from balancebeam.balancing.interfaces import BackendT, Selection
 
 
-class AlgorithmBase(ABC, Generic[C]):
+class AlgorithmBase(ABC, Generic[BackendT]):
     """An algorithm that need not know what becomes of requests."""
 
-    follows_load = False
+    tracks_load = False
 
     @abstractmethod
-    def meet(self, servers: Sequence[C]) -> None:
-        """See `Algorithm.meet`."""
+    def update(self, servers: Sequence[BackendT]) -> None:
+        """See `Algorithm.update`."""
 
     @abstractmethod
-    def order(self, client: str) -> Iterator[Choice[C]]:
-        """See `Algorithm.order`."""
+    def candidates(self, key: str) -> Iterator[Selection[BackendT]]:
+        """See `Algorithm.candidates`."""
 
-    def taken(self, server: C, now: float) -> None:
-        """See `Algorithm.taken`."""
+    def request_started(self, server: BackendT, now: float) -> None:
+        """See `Algorithm.request_started`."""
 
-    def answered(self, server: C, seconds: float, now: float) -> None:
-        """See `Algorithm.answered`."""
+    def response_started(self, server: BackendT, seconds: float, now: float) -> None:
+        """See `Algorithm.response_started`."""
 
-    def released(self, server: C, seconds: float | None, now: float) -> None:
-        """See `Algorithm.released`."""
+    def request_finished(self, server: BackendT, seconds: float | None, now: float) -> None:
+        """See `Algorithm.request_finished`."""

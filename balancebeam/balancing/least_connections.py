@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from balancebeam.balancing.interfaces import C
-from balancebeam.balancing.least_loaded import LeastFirst
+from balancebeam.balancing.interfaces import BackendT
+from balancebeam.balancing.least_loaded import LeastLoaded
 
 
-class LeastConnections(LeastFirst[C]):
+class LeastConnections(LeastLoaded[BackendT]):
     """
     The fewest requests in flight for its share; among equals, in turn.
 
@@ -14,8 +14,8 @@ class LeastConnections(LeastFirst[C]):
     without any: otherwise a little traffic would all go to the heaviest.
     """
 
-    best = "the fewest requests in flight"
-    others = "the next fewest requests in flight"
+    best_reason = "the fewest requests in flight"
+    next_reason = "the next fewest requests in flight"
 
-    def load(self, server: C) -> float:
-        return (server.in_flight + 1) / server.share if server.in_flight else 0.0
+    def cost(self, server: BackendT) -> float:
+        return (server.in_flight + 1) / server.effective_weight if server.in_flight else 0.0

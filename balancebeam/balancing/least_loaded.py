@@ -9,15 +9,15 @@ from itertools import count
 from typing import Generic
 
 from balancebeam.balancing.base import AlgorithmBase
-from balancebeam.balancing.interfaces import C, Choice
+from balancebeam.balancing.interfaces import BackendT, Selection
 
 # Load, pass, a number that no two entries share, server.
-_Entry = tuple[float, float, int, C]
+_Entry = tuple[float, float, int, BackendT]
 
 
-class LeastFirst(AlgorithmBase[C], Generic[C]):
+class LeastLoaded(AlgorithmBase[BackendT], Generic[BackendT]):
     """
-    The server with the least `load` first; among equals, in turn.
+    The server with the least `cost` first; among equals, in turn.
 
     A heap holds an entry for each server, and entries that have become out of
     date, which are dropped when they come up. Equals take turns by stride
@@ -25,79 +25,84 @@ class LeastFirst(AlgorithmBase[C], Generic[C]):
     over its share, and the one that is furthest behind is next.
     """
 
-    follows_load = True
-    best = "least load"
-    others = "next least load"
+    tracks_load = True
+    best_reason = "least load"
+    next_reason = "next least load"
 
     def __init__(self) -> None:
-        self._heap: list[_Entry[C]] = []
-        self._current: dict[C, _Entry[C]] = {}
-        self._numbers = count()
+        self._heap: list[_Entry[BackendT]] = []
+        self._entries: dict[BackendT, _Entry[BackendT]] = {}
+        self._tie_breakers = count()
         # Where the one that was taken last stood.
-        self._turn = 0.0
+        self._virtual_time = 0.0
 
     @abstractmethod
-    def load(self, server: C) -> float:
+    def cost(self, server: BackendT) -> float:
         """How much `server` has to do, for its share."""
 
-    def meet(self, servers: Sequence[C]) -> None:
-        known, start = self._current, self._turn
-        self._turn = 0.0
-        self._current = {}
+    def update(self, servers: Sequence[BackendT]) -> None:
+        known, start = self._entries, self._virtual_time
+        self._virtual_time = 0.0
+        self._entries = {}
         for server in servers:
-            if not server.share:
+            if not server.effective_weight:
                 continue
             entry = known.get(server)
             behind = max(0.0, entry[1] - start) if entry is not None else 0.0
-            self._current[server] = (self.load(server), behind, next(self._numbers), server)
-        self._tidy()
+            self._entries[server] = (self.cost(server), behind, next(self._tie_breakers), server)
+        self._rebuild_heap()
 
-    def order(self, client: str) -> Iterator[Choice[C]]:
-        heap, current = self._heap, self._current
+    def candidates(self, key: str) -> Iterator[Selection[BackendT]]:
+        heap, current = self._heap, self._entries
         while heap and current.get(heap[0][3]) is not heap[0]:
             heappop(heap)
         if not heap:
             return
         first = heap[0][3]
-        yield first, self.best
-        for entry in sorted(self._current.values()):
+        yield first, self.best_reason
+        for entry in sorted(self._entries.values()):
             if entry[3] is not first:
-                yield entry[3], self.others
+                yield entry[3], self.next_reason
 
-    def taken(self, server: C, now: float) -> None:
-        old = self._current.get(server)
-        if old is None or not server.share:
+    def request_started(self, server: BackendT, now: float) -> None:
+        old = self._entries.get(server)
+        if old is None or not server.effective_weight:
             return
         # Who was busy with something else has no arrears to be made up for.
-        self._turn = max(self._turn, old[1])
-        entry = (self.load(server), self._turn + 1 / server.share, next(self._numbers), server)
-        self._current[server] = entry
+        self._virtual_time = max(self._virtual_time, old[1])
+        entry = (
+            self.cost(server),
+            self._virtual_time + 1 / server.effective_weight,
+            next(self._tie_breakers),
+            server,
+        )
+        self._entries[server] = entry
         if self._heap[0] is old:
             heapreplace(self._heap, entry)
         else:
             self._push(entry)
 
-    def answered(self, server: C, seconds: float, now: float) -> None:
-        self._update(server)
+    def response_started(self, server: BackendT, seconds: float, now: float) -> None:
+        self._requeue(server)
 
-    def released(self, server: C, seconds: float | None, now: float) -> None:
-        self._update(server)
+    def request_finished(self, server: BackendT, seconds: float | None, now: float) -> None:
+        self._requeue(server)
 
-    def _update(self, server: C) -> None:
-        old = self._current.get(server)
+    def _requeue(self, server: BackendT) -> None:
+        old = self._entries.get(server)
         # One that has just been given a weight of 0 is about to leave.
-        if old is not None and server.share:
-            entry = (self.load(server), old[1], next(self._numbers), server)
-            self._current[server] = entry
+        if old is not None and server.effective_weight:
+            entry = (self.cost(server), old[1], next(self._tie_breakers), server)
+            self._entries[server] = entry
             self._push(entry)
 
-    def _push(self, entry: _Entry[C]) -> None:
-        if len(self._heap) > 2 * len(self._current) + 64:
-            self._tidy()
+    def _push(self, entry: _Entry[BackendT]) -> None:
+        if len(self._heap) > 2 * len(self._entries) + 64:
+            self._rebuild_heap()
         else:
             heappush(self._heap, entry)
 
-    def _tidy(self) -> None:
+    def _rebuild_heap(self) -> None:
         """Drop all entries that are out of date."""
-        self._heap = list(self._current.values())
+        self._heap = list(self._entries.values())
         heapify(self._heap)

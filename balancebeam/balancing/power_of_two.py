@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from balancebeam.balancing.interfaces import C, Choice
-from balancebeam.balancing.weighted_random import DRAWN, RandomChoice
+from balancebeam.balancing.interfaces import BackendT, Selection
+from balancebeam.balancing.weighted_random import REASON_RANDOM, WeightedRandom
 
-LESS = "the less loaded of two"
-MORE = "the more loaded of two"
+REASON_LESS_LOADED = "the less loaded of two"
+REASON_MORE_LOADED = "the more loaded of two"
 
 
-class PowerOfTwo(RandomChoice[C]):
+class PowerOfTwo(WeightedRandom[BackendT]):
     """
     Two servers at random, in proportion to their shares, and of these the one
     with fewer requests in flight for its share.
@@ -20,17 +20,17 @@ class PowerOfTwo(RandomChoice[C]):
     IEEE TPDS 12 (2001).
     """
 
-    def order(self, client: str) -> Iterator[Choice[C]]:
-        urn = self._urn
+    def candidates(self, key: str) -> Iterator[Selection[BackendT]]:
+        urn = self._sampler
         if len(urn) < 2:
             if len(urn):
-                yield urn[0], LESS
+                yield urn[0], REASON_LESS_LOADED
             return
-        number = urn.draw()
-        first, second = urn[number], urn[urn.draw_another(number)]
-        if second.in_flight * first.share < first.in_flight * second.share:
+        number = urn.sample()
+        first, second = urn[number], urn[urn.sample_other(number)]
+        if second.in_flight * first.effective_weight < first.in_flight * second.effective_weight:
             first, second = second, first
-        yield first, LESS
-        yield second, MORE
-        for server in urn.rest((first, second)):
-            yield server, DRAWN
+        yield first, REASON_LESS_LOADED
+        yield second, REASON_MORE_LOADED
+        for server in urn.remaining((first, second)):
+            yield server, REASON_RANDOM

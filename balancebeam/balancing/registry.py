@@ -12,11 +12,11 @@ from balancebeam.balancing.power_of_two import PowerOfTwo
 from balancebeam.balancing.response_time import LeastResponseTime
 from balancebeam.balancing.round_robin import RoundRobin
 from balancebeam.balancing.sticky import StickyRoundRobin
-from balancebeam.balancing.weighted_random import RandomChoice
+from balancebeam.balancing.weighted_random import WeightedRandom
 from balancebeam.core.interfaces import Random
 
 ALGORITHMS: Mapping[str, Callable[[Random], Algorithm[Any]]] = {
-    "random": RandomChoice,
+    "random": WeightedRandom,
     "round-robin": lambda random: RoundRobin(),
     "weighted-round-robin": lambda random: RoundRobin(),
     "sticky-round-robin": lambda random: StickyRoundRobin(),

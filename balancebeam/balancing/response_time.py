@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, inf, log
 
-from balancebeam.balancing.interfaces import C
-from balancebeam.balancing.least_loaded import LeastFirst
+from balancebeam.balancing.interfaces import BackendT
+from balancebeam.balancing.least_loaded import LeastLoaded
 
 # Seconds over which what was measured loses its weight, as in Finagle.
-TAU = 10.0
+DECAY_TIME = 10.0
 
 # A clock may be too coarse to see a quick answer (seconds).
-_SHORTEST = 1e-6
+_MIN_SECONDS = 1e-6
 
 
-class LeastResponseTime(LeastFirst[C]):
+class LeastResponseTime(LeastLoaded[BackendT]):
     """
     Peak-EWMA latency times requests in flight, for its share; Finagle's
     `PeakEwma`: the average of the time until an answer begins, in which a
@@ -30,65 +30,67 @@ class LeastResponseTime(LeastFirst[C]):
     as slow as that, whatever it was before.
     """
 
-    best = "the quickest answers for what is in flight"
-    others = "the next quickest answers for what is in flight"
+    best_reason = "the quickest answers for what is in flight"
+    next_reason = "the next quickest answers for what is in flight"
 
     def __init__(self) -> None:
         super().__init__()
         # Seconds, and when that was so.
-        self._averages: dict[C, tuple[float, float]] = {}
+        self._averages: dict[BackendT, tuple[float, float]] = {}
         # When those that have requests last answered one, or got the first.
-        self._silent_since: dict[C, float] = {}
+        self._last_response_at: dict[BackendT, float] = {}
         # The slowest answer, as if it had come at time 0; a logarithm.
         self._slowest: float | None = None
 
-    def meet(self, servers: Sequence[C]) -> None:
+    def update(self, servers: Sequence[BackendT]) -> None:
         self._averages = {s: self._averages[s] for s in servers if s in self._averages}
-        self._silent_since = {s: t for s, t in self._silent_since.items() if s in self._averages}
-        super().meet(servers)
+        self._last_response_at = {
+            s: t for s, t in self._last_response_at.items() if s in self._averages
+        }
+        super().update(servers)
 
-    def load(self, server: C) -> float:
+    def cost(self, server: BackendT) -> float:
         average = self._averages.get(server)
-        requests = (server.in_flight + 1) / server.share
+        requests = (server.in_flight + 1) / server.effective_weight
         if average is None:
             return (self._slowest or 0.0) + log(requests) if server.in_flight else -inf
         seconds, since = average
-        return log(seconds * requests) + since / TAU
+        return log(seconds * requests) + since / DECAY_TIME
 
-    def taken(self, server: C, now: float) -> None:
+    def request_started(self, server: BackendT, now: float) -> None:
         if server.in_flight == 1:
-            self._silent_since[server] = now
+            self._last_response_at[server] = now
         else:
             known = self._averages.get(server)
-            silent = now - self._silent_since.get(server, now)
+            silent = now - self._last_response_at.get(server, now)
             if known is not None and silent > known[0]:
                 self._observe(server, silent, now)
-        super().taken(server, now)
+        super().request_started(server, now)
 
-    def answered(self, server: C, seconds: float, now: float) -> None:
+    def response_started(self, server: BackendT, seconds: float, now: float) -> None:
         self._observe(server, seconds, now)
-        self._silent_since[server] = now
-        super().answered(server, seconds, now)
+        self._last_response_at[server] = now
+        super().response_started(server, seconds, now)
 
-    def released(self, server: C, seconds: float | None, now: float) -> None:
+    def request_finished(self, server: BackendT, seconds: float | None, now: float) -> None:
         if seconds is not None:
             self._observe(server, seconds, now)
-            self._silent_since[server] = now
-        super().released(server, seconds, now)
+            self._last_response_at[server] = now
+        super().request_finished(server, seconds, now)
 
-    def _observe(self, server: C, seconds: float, now: float) -> None:
-        if server not in self._current:
+    def _observe(self, server: BackendT, seconds: float, now: float) -> None:
+        if server not in self._entries:
             return
-        seconds = max(seconds, _SHORTEST)
+        seconds = max(seconds, _MIN_SECONDS)
         known = self._averages.get(server)
         if known is not None:
-            left = exp(min(known[1] - now, 0.0) / TAU)
+            left = exp(min(known[1] - now, 0.0) / DECAY_TIME)
             # A peak counts whole.
             seconds = max(seconds, known[0] * left + seconds * (1 - left))
         self._averages[server] = (seconds, now)
-        load = log(seconds) + now / TAU
+        load = log(seconds) + now / DECAY_TIME
         if self._slowest is None:
             # Now those that have not answered yet can be compared with it.
             self._slowest = load
-            super().meet(tuple(self._current))
+            super().update(tuple(self._entries))
         self._slowest = max(self._slowest, load)

@@ -8,18 +8,18 @@ from heapq import heapify, heapreplace
 from math import gcd
 
 from balancebeam.balancing.base import AlgorithmBase
-from balancebeam.balancing.interfaces import C, Choice
+from balancebeam.balancing.interfaces import BackendT, Selection
 
 # A cycle is written out if that takes at most so many steps, and all orders
 # that begin in it if they have at most so many places.
-MOST_STEPS = 16_384
-MOST_PLACES = 4_096
+MAX_CYCLE = 16_384
+MAX_TABLE = 4_096
 
-TURN = "its turn"
-NEXT = "next in turn"
+REASON_TURN = "its turn"
+REASON_NEXT = "next in turn"
 
 
-class RoundRobin(AlgorithmBase[C]):
+class RoundRobin(AlgorithmBase[BackendT]):
     """
     In the order given; with unequal shares, interleaved smoothly.
 
@@ -33,78 +33,82 @@ class RoundRobin(AlgorithmBase[C]):
 
     def __init__(self) -> None:
         self._turn = 0
-        self._cycle: Sequence[C] = ()
-        self._orders: list[tuple[Choice[C], ...]] = []
-        self._due: list[tuple[float, int, C]] = []
+        self._cycle: Sequence[BackendT] = ()
+        self._table: list[tuple[Selection[BackendT], ...]] = []
+        self._deadlines: list[tuple[float, int, BackendT]] = []
 
-    def meet(self, servers: Sequence[C]) -> None:
-        self._cycle = tuple(servers) if _even(servers) else _smooth_cycle(servers)
-        self._orders = []
+    def update(self, servers: Sequence[BackendT]) -> None:
+        self._cycle = tuple(servers) if _has_equal_weights(servers) else _smooth_cycle(servers)
+        self._table = []
         if self._cycle:
-            self._due = []
-            if len(self._cycle) * len(servers) <= MOST_PLACES:
-                self._orders = [tuple(self._from(n)) for n in range(len(self._cycle))]
+            self._deadlines = []
+            if len(self._cycle) * len(servers) <= MAX_TABLE:
+                self._table = [tuple(self._rotation(n)) for n in range(len(self._cycle))]
         else:
             self._schedule(servers)
 
-    def order(self, client: str) -> Iterator[Choice[C]]:
+    def candidates(self, key: str) -> Iterator[Selection[BackendT]]:
         turn = self._turn
         self._turn = turn + 1
-        if self._orders:
-            return iter(self._orders[turn % len(self._orders)])
+        if self._table:
+            return iter(self._table[turn % len(self._table)])
         if self._cycle:
-            return self._from(turn % len(self._cycle))
-        return self._earliest()
+            return self._rotation(turn % len(self._cycle))
+        return self._earliest_deadline_first()
 
-    def _from(self, start: int) -> Iterator[Choice[C]]:
+    def _rotation(self, start: int) -> Iterator[Selection[BackendT]]:
         cycle = self._cycle
-        yield cycle[start], TURN
+        yield cycle[start], REASON_TURN
         seen = {cycle[start]}
         for index in range(start + 1, start + len(cycle)):
             server = cycle[index % len(cycle)]
             if server not in seen:
                 seen.add(server)
-                yield server, NEXT
+                yield server, REASON_NEXT
 
-    def _schedule(self, servers: Sequence[C]) -> None:
+    def _schedule(self, servers: Sequence[BackendT]) -> None:
         """Who is known keeps its place in time; others come in the middle of their first turn."""
-        now = self._due[0][0] if self._due else 0.0
-        known = {server: deadline - now for deadline, _, server in self._due}
-        self._due = [
-            (min(known.get(server, 0.5 / server.share), 1 / server.share), number, server)
+        now = self._deadlines[0][0] if self._deadlines else 0.0
+        known = {server: deadline - now for deadline, _, server in self._deadlines}
+        self._deadlines = [
+            (
+                min(known.get(server, 0.5 / server.effective_weight), 1 / server.effective_weight),
+                number,
+                server,
+            )
             for number, server in enumerate(servers)
         ]
-        heapify(self._due)
+        heapify(self._deadlines)
 
-    def _earliest(self) -> Iterator[Choice[C]]:
-        due = self._due
+    def _earliest_deadline_first(self) -> Iterator[Selection[BackendT]]:
+        due = self._deadlines
         if not due:
             return
         deadline, number, first = due[0]
         # A weight of 0 may have been given since the servers were met.
-        heapreplace(due, (deadline + 1 / (first.share or 1.0), number, first))
-        yield first, TURN
+        heapreplace(due, (deadline + 1 / (first.effective_weight or 1.0), number, first))
+        yield first, REASON_TURN
         for _, _, server in sorted(due):
             if server is not first:
-                yield server, NEXT
+                yield server, REASON_NEXT
 
 
-def _even(servers: Sequence[C]) -> bool:
-    return len({server.share for server in servers}) <= 1
+def _has_equal_weights(servers: Sequence[BackendT]) -> bool:
+    return len({server.effective_weight for server in servers}) <= 1
 
 
-def _smooth_cycle(servers: Sequence[C]) -> list[C]:
+def _smooth_cycle(servers: Sequence[BackendT]) -> list[BackendT]:
     """
     One cycle of nginx's algorithm: each turn every server gains its weight,
     the richest is taken and pays the sum of all. Empty if it would be long.
     """
-    if any(server.share != int(server.share) for server in servers):
+    if any(server.effective_weight != int(server.effective_weight) for server in servers):
         return []
-    shares = [int(server.share) for server in servers]
+    shares = [int(server.effective_weight) for server in servers]
     divisor = reduce(gcd, shares)
     shares = [share // divisor for share in shares]
     total = sum(shares)
-    if total * len(shares) > MOST_STEPS:
+    if total * len(shares) > MAX_CYCLE:
         return []
     credits = [0] * len(shares)
     cycle = []

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from balancebeam.balancing.base import AlgorithmBase
-from balancebeam.balancing.interfaces import C, Choice
-from balancebeam.balancing.weighted_sampler import Urn
+from balancebeam.balancing.interfaces import BackendT, Selection
+from balancebeam.balancing.weighted_sampler import WeightedSampler
 from balancebeam.core.interfaces import Random
 
-DRAWN = "drawn at random"
+REASON_RANDOM = "drawn at random"
 
 
-class RandomChoice(AlgorithmBase[C]):
+class WeightedRandom(AlgorithmBase[BackendT]):
     """At random, in proportion to the shares."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._urn: Urn[C] = Urn((), random)
+        self._sampler: WeightedSampler[BackendT] = WeightedSampler((), random)
 
-    def meet(self, servers: Sequence[C]) -> None:
-        self._urn = Urn(servers, self._random)
+    def update(self, servers: Sequence[BackendT]) -> None:
+        self._sampler = WeightedSampler(servers, self._random)
 
-    def order(self, client: str) -> Iterator[Choice[C]]:
-        urn = self._urn
+    def candidates(self, key: str) -> Iterator[Selection[BackendT]]:
+        urn = self._sampler
         if not len(urn):
             return
-        first = urn[urn.draw()]
-        yield first, DRAWN
-        for server in urn.rest((first,)):
-            yield server, DRAWN
+        first = urn[urn.sample()]
+        yield first, REASON_RANDOM
+        for server in urn.remaining((first,)):
+            yield server, REASON_RANDOM

@@ -8,33 +8,33 @@ from itertools import accumulate
 from math import log
 from typing import Generic
 
-from balancebeam.balancing.interfaces import C
+from balancebeam.balancing.interfaces import BackendT
 from balancebeam.core.interfaces import Random
 
 # Next to nothing, of which there is a logarithm.
-_LEAST = 2.0**-53
+_EPSILON = 2.0**-53
 
 
-class Urn(Generic[C]):
-    """Holds `servers`; a draw takes O(log n) and one random number."""
+class WeightedSampler(Generic[BackendT]):
+    """Holds `servers`; a sample takes O(log n) and one random number."""
 
-    def __init__(self, servers: Sequence[C], random: Random) -> None:
+    def __init__(self, servers: Sequence[BackendT], random: Random) -> None:
         self._servers = servers
-        self._sums = list(accumulate(server.share for server in servers))
+        self._cumulative_weights = list(accumulate(server.effective_weight for server in servers))
         self._random = random
 
     def __len__(self) -> int:
         return len(self._servers)
 
-    def draw(self) -> int:
+    def sample(self) -> int:
         """The number of a server."""
-        sums = self._sums
+        sums = self._cumulative_weights
         return min(bisect(sums, self._random.random() * sums[-1]), len(sums) - 1)
 
-    def draw_another(self, first: int) -> int:
+    def sample_other(self, first: int) -> int:
         """The number of a server other than `first`, of at least two."""
-        sums = self._sums
-        share = self._servers[first].share
+        sums = self._cumulative_weights
+        share = self._servers[first].effective_weight
         point = self._random.random() * (sums[-1] - share)
         if point >= sums[first] - share:
             # The others, as if the first had been cut out.
@@ -45,18 +45,18 @@ class Urn(Generic[C]):
             index = index - 1 if index else 1
         return index
 
-    def __getitem__(self, index: int) -> C:
+    def __getitem__(self, index: int) -> BackendT:
         return self._servers[index]
 
-    def rest(self, drawn: Sequence[C]) -> Iterator[C]:
+    def remaining(self, excluded: Sequence[BackendT]) -> Iterator[BackendT]:
         """
-        All but those `drawn`, at random in proportion to their shares: in the
+        All but those `excluded`, at random in proportion to their shares: in the
         order of exponential times at these rates.
         """
 
-        def when(server: C) -> float:
+        def when(server: BackendT) -> float:
             # A weight of 0 may have been given since the servers were met.
-            share = server.share or _LEAST
-            return -log(max(1 - self._random.random(), _LEAST)) / share
+            share = server.effective_weight or _EPSILON
+            return -log(max(1 - self._random.random(), _EPSILON)) / share
 
-        return iter(sorted((s for s in self._servers if s not in drawn), key=when))
+        return iter(sorted((s for s in self._servers if s not in excluded), key=when))

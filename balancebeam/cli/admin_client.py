@@ -8,54 +8,58 @@ import time
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import Any, NamedTuple
 
-from balancebeam.cli.admin_address import Place
-from balancebeam.cli.deadline_socket import MOST, TooMuch, connected
-from balancebeam.cli.errors import Refused, Unreachable
+from balancebeam.cli.admin_address import AdminAddress
+from balancebeam.cli.deadline_socket import MAX_RESPONSE_BYTES, ResponseTooLarge, connect
+from balancebeam.cli.errors import ConnectionFailed, RequestRejected
 
 
-class Answer(NamedTuple):
-    """A whole answer; `kind` is its media type."""
+class Response(NamedTuple):
+    """A whole answer; `content_type` is its media type."""
 
     status: int
-    kind: str
+    content_type: str
     body: bytes
 
 
-class Connection:
+class AdminClient:
     """
-    Asks the admin listener at `place`, each time by a new connection and for
+    Asks the admin listener at `address`, each time by a new connection and for
     `timeout` seconds.
     """
 
-    def __init__(self, place: Place, token: str | None = None, timeout: float = 10.0) -> None:
-        self.place = place
+    def __init__(
+        self, address: AdminAddress, token: str | None = None, timeout: float = 10.0
+    ) -> None:
+        self.address = address
         self._token = token
         self._timeout = timeout
 
-    def ask(self, method: str, path: str, content: Any = None) -> Any:
-        """The data of a success. Raises `Refused` and `Unreachable`."""
-        answer = self._answer(method, path, content)
-        succeeded, data = self._understand(answer)
+    def request(self, method: str, path: str, content: Any = None) -> Any:
+        """The data of a success. Raises `RequestRejected` and `ConnectionFailed`."""
+        answer = self._send(method, path, content)
+        succeeded, data = self._parse_jsend(answer)
         if not succeeded:
-            raise self._refused(answer.status, data)
+            raise self._rejected(answer.status, data)
         return data
 
-    def text(self, path: str, kind: str) -> str:
-        """What is at `path`, of the media type `kind`. Raises `Refused` and `Unreachable`."""
-        answer = self._answer("GET", path, None)
-        if answer.status == 200 and answer.kind == kind:
+    def get_text(self, path: str, content_type: str) -> str:
+        """What is at `path`, of the media type `content_type`. Raises `RequestRejected` and `ConnectionFailed`."""
+        answer = self._send("GET", path, None)
+        if answer.status == 200 and answer.content_type == content_type:
             return answer.body.decode("utf-8", "replace")
-        succeeded, data = self._understand(answer)
-        raise self._not_understood(answer) if succeeded else self._refused(answer.status, data)
+        succeeded, data = self._parse_jsend(answer)
+        raise (
+            self._unexpected_response(answer) if succeeded else self._rejected(answer.status, data)
+        )
 
-    def _refused(self, status: int, text: str) -> Refused:
+    def _rejected(self, status: int, text: str) -> RequestRejected:
         if status != 401:
-            return Refused(text)
+            return RequestRejected(text)
         if self._token is None:
-            return Refused(f"{text}; give it by --token-file FILE or BALANCEBEAM_TOKEN")
-        return Refused(f"{text}, and the one that was given is wrong")
+            return RequestRejected(f"{text}; give it by --token-file FILE or BALANCEBEAM_TOKEN")
+        return RequestRejected(f"{text}, and the one that was given is wrong")
 
-    def _understand(self, answer: Answer) -> tuple[bool, Any]:
+    def _parse_jsend(self, answer: Response) -> tuple[bool, Any]:
         """Whether it went well, and the data or what was wrong, of JSend."""
         try:
             found = json.loads(answer.body)
@@ -69,73 +73,79 @@ class Connection:
                 data = data.get("title")
             if status in ("error", "fail") and answer.status >= 400 and isinstance(data, str):
                 return False, data
-        raise self._not_understood(answer)
+        raise self._unexpected_response(answer)
 
-    def _not_understood(self, answer: Answer) -> Unreachable:
-        return self._unreachable(
+    def _unexpected_response(self, answer: Response) -> ConnectionFailed:
+        return self._connection_failed(
             "does not answer as the admin listener of a balancebeam does "
-            f"(status {answer.status}, {answer.kind or 'no media type'})"
+            f"(status {answer.status}, {answer.content_type or 'no media type'})"
         )
 
-    def _unreachable(self, why: str) -> Unreachable:
-        return Unreachable(f"{self.place.text} {why}")
+    def _connection_failed(self, reason: str) -> ConnectionFailed:
+        return ConnectionFailed(f"{self.address.text} {reason}")
 
     # How an answer comes.
 
-    def _answer(self, method: str, path: str, content: Any) -> Answer:
+    def _send(self, method: str, path: str, content: Any) -> Response:
         try:
-            line = connected(self.place, time.monotonic() + self._timeout)
+            line = connect(self.address, time.monotonic() + self._timeout)
         except (ConnectionRefusedError, FileNotFoundError):
-            raise Unreachable(
-                f"nothing listens at {self.place.text}; "
+            raise ConnectionFailed(
+                f"nothing listens at {self.address.text}; "
                 "say by --admin ADDR where the balancer's --admin is"
             ) from None
         except socket.timeout:
-            raise self._late() from None
+            raise self._timed_out() from None
         except (OSError, ValueError) as error:
-            raise self._lost(error) from None
+            raise self._io_failed(error) from None
         asking = HTTPConnection("localhost")
         asking.sock, asking.auto_open = line, 0
         try:
-            return self._exchange(asking, method, path, content)
+            return self._round_trip(asking, method, path, content)
         except socket.timeout:
-            raise self._late() from None
-        except TooMuch:
-            raise self._unreachable(f"answers with more than {MOST} bytes") from None
+            raise self._timed_out() from None
+        except ResponseTooLarge:
+            raise self._connection_failed(
+                f"answers with more than {MAX_RESPONSE_BYTES} bytes"
+            ) from None
         except IncompleteRead:
-            raise self._unreachable("stopped in the middle of its answer") from None
+            raise self._connection_failed("stopped in the middle of its answer") from None
         except ConnectionError:
-            raise self._unreachable("closed the connection without an answer") from None
+            raise self._connection_failed("closed the connection without an answer") from None
         except OSError as error:
-            raise self._lost(error) from None
+            raise self._io_failed(error) from None
         except (HTTPException, ValueError):
-            raise self._unreachable("does not speak HTTP") from None
+            raise self._connection_failed("does not speak HTTP") from None
         finally:
             asking.close()
 
-    def _lost(self, error: Exception) -> Unreachable:
-        return self._unreachable(f"cannot be reached: {getattr(error, 'strerror', None) or error}")
+    def _io_failed(self, error: Exception) -> ConnectionFailed:
+        return self._connection_failed(
+            f"cannot be reached: {getattr(error, 'strerror', None) or error}"
+        )
 
-    def _late(self) -> Unreachable:
-        return self._unreachable(f"did not answer within {self._timeout:g} seconds")
+    def _timed_out(self) -> ConnectionFailed:
+        return self._connection_failed(f"did not answer within {self._timeout:g} seconds")
 
-    def _exchange(self, asking: HTTPConnection, method: str, path: str, content: Any) -> Answer:
-        fields = {"Host": self.place.field, "Accept": "*/*", "Connection": "close"}
+    def _round_trip(
+        self, connection: HTTPConnection, method: str, path: str, content: Any
+    ) -> Response:
+        fields = {"Host": self.address.host_header, "Accept": "*/*", "Connection": "close"}
         if self._token is not None:
             fields["Authorization"] = f"Bearer {self._token}"
         body = None
         if content is not None:
             fields["Content-Type"] = "application/json"
             body = json.dumps(content).encode("ascii")
-        asking.request(method, path, body, fields)
-        with asking.getresponse() as response:
-            kind = (response.getheader("Content-Type") or "").partition(";")[0]
-            return Answer(response.status, kind.strip().lower(), _body(response))
+        connection.request(method, path, body, fields)
+        with connection.getresponse() as response:
+            content_type = (response.getheader("Content-Type") or "").partition(";")[0]
+            return Response(response.status, content_type.strip().lower(), _read_body(response))
 
 
-def _body(response: HTTPResponse) -> bytes:
-    if (response.length or 0) > MOST:
-        raise TooMuch
+def _read_body(response: HTTPResponse) -> bytes:
+    if (response.length or 0) > MAX_RESPONSE_BYTES:
+        raise ResponseTooLarge
     parts = []
     while True:
         part = response.read(65536)

@@ -7,8 +7,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-ADMIN = "127.0.0.1:1101"
-TIMEOUT = 10.0
+DEFAULT_ADMIN = "127.0.0.1:1101"
+DEFAULT_TIMEOUT = 10.0
 
 COMMANDS: Mapping[str, str] = {
     "status": "show every server",
@@ -23,13 +23,13 @@ COMMANDS: Mapping[str, str] = {
 }
 
 # Those that are about a server, and those that can wait for it.
-_OF_SERVER = ("drain", "maintenance", "ready", "weight", "register", "remove")
-_WAITING = ("drain", "maintenance", "remove")
+_SERVER_COMMANDS = ("drain", "maintenance", "ready", "weight", "register", "remove")
+_WAIT_COMMANDS = ("drain", "maintenance", "remove")
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 # The common options, and whether something follows them.
-_COMMON = {"--admin": True, "--token-file": True, "--timeout": True, "--json": False}
+_COMMON_OPTIONS = {"--admin": True, "--token-file": True, "--timeout": True, "--json": False}
 
 _EPILOG = """\
 exit status:
@@ -48,18 +48,18 @@ def is_command(arguments: Sequence[str]) -> bool:
     rest = list(arguments)
     while rest:
         name, equals, _ = rest[0].partition("=")
-        if name not in _COMMON:
+        if name not in _COMMON_OPTIONS:
             break
-        del rest[: 2 if _COMMON[name] and not equals else 1]
+        del rest[: 2 if _COMMON_OPTIONS[name] and not equals else 1]
     return bool(rest) and rest[0] in COMMANDS
 
 
-def read_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
     """
     What they say: `command`, `admin`, `token_file`, `json` and `timeout`, and
     what the command has besides. Raises `SystemExit`, as argparse does.
     """
-    found = _parser(environment).parse_args(_join_wait(arguments))
+    found = _parser(environment).parse_args(_normalize_wait(arguments))
     for name in ("pool", "wait"):
         if not hasattr(found, name):
             setattr(found, name, None)
@@ -72,12 +72,12 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         description="Look at a balancer that runs with --admin, and change it.",
         allow_abbrev=False,
     )
-    _add_common(parser)
+    _add_common_options(parser)
     parser.set_defaults(
-        admin=environment.get("BALANCEBEAM_ADMIN") or ADMIN,
+        admin=environment.get("BALANCEBEAM_ADMIN") or DEFAULT_ADMIN,
         token_file=None,
         json=False,
-        timeout=TIMEOUT,
+        timeout=DEFAULT_TIMEOUT,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -89,43 +89,43 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        _add_own(command, name)
-        _add_common(command)
+        _add_command_options(command, name)
+        _add_common_options(command)
     return parser
 
 
-def _add_own(command: argparse.ArgumentParser, name: str) -> None:
-    if name in _OF_SERVER:
+def _add_command_options(command: argparse.ArgumentParser, name: str) -> None:
+    if name in _SERVER_COMMANDS:
         command.add_argument(
             "address", metavar="ADDRESS", help="host:port, [v6]:port, unix:/path or http://…"
         )
     if name == "weight":
-        command.add_argument("weight", type=_whole, metavar="N", help="0 to 256")
+        command.add_argument("weight", type=_integer, metavar="N", help="0 to 256")
     if name == "register":
-        command.add_argument("--weight", type=_whole, metavar="N", help="0 to 256 (1)")
+        command.add_argument("--weight", type=_integer, metavar="N", help="0 to 256 (1)")
         command.add_argument("--pool", help="where to (the first frontend's)")
-    elif name in _OF_SERVER:
+    elif name in _SERVER_COMMANDS:
         command.add_argument("--pool", help="needed when several pools have the server")
     elif name == "status":
         command.add_argument("--pool", help="this one's servers only")
-    if name in _WAITING:
+    if name in _WAIT_COMMANDS:
         command.add_argument(
             "--wait",
             nargs="?",
-            type=_seconds_or_ever,
+            type=_seconds_or_infinity,
             const=math.inf,
             metavar="SECONDS",
             help="wait until it has nothing in flight",
         )
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
     """The options of all commands, which stand before or after them."""
     # A default would win over what stands before the command.
     parser.argument_default = argparse.SUPPRESS
     common = parser.add_argument_group("of all commands")
     common.add_argument(
-        "--admin", metavar="ADDR", help=f"where the balancer's --admin is ({ADMIN})"
+        "--admin", metavar="ADDR", help=f"where the balancer's --admin is ({DEFAULT_ADMIN})"
     )
     common.add_argument("--token-file", metavar="FILE", help="the file with the token")
     common.add_argument("--json", action="store_true", help="print JSON")
@@ -133,11 +133,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         type=_seconds,
         metavar="SECONDS",
-        help=f"time limit for each answer ({TIMEOUT:g})",
+        help=f"time limit for each answer ({DEFAULT_TIMEOUT:g})",
     )
 
 
-def _join_wait(arguments: Sequence[str]) -> list[str]:
+def _normalize_wait(arguments: Sequence[str]) -> list[str]:
     """`--wait ADDRESS` has no seconds, which argparse cannot know."""
     found: list[str] = []
     for argument in arguments:
@@ -153,11 +153,11 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
-def _seconds_or_ever(text: str) -> float:
+def _seconds_or_infinity(text: str) -> float:
     return math.inf if text == "inf" else _seconds(text)
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
     return int(text)

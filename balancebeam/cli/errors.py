@@ -13,17 +13,17 @@ class CommandError(Exception):
         self.text = text
 
 
-class Refused(CommandError):
+class RequestRejected(CommandError):
     """The balancer does not do that, or it did not come about."""
 
 
-class Misused(CommandError):
+class UsageError(CommandError):
     """The command line or a file it names is wrong."""
 
     status = 2
 
 
-class Unreachable(CommandError):
+class ConnectionFailed(CommandError):
     """There is no balancer, or it cannot be understood."""
 
     status = 3

@@ -8,12 +8,12 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
-from balancebeam.cli.admin_address import read_place, read_token
-from balancebeam.cli.admin_client import Connection
-from balancebeam.cli.arguments import read_arguments
+from balancebeam.cli.admin_address import load_token, parse_admin_address
+from balancebeam.cli.admin_client import AdminClient
+from balancebeam.cli.arguments import parse_arguments
 from balancebeam.cli.commands import Commands
 from balancebeam.cli.errors import CommandError
-from balancebeam.cli.terminal import Screen, escape
+from balancebeam.cli.terminal import Terminal, escape
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -36,15 +36,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    wish = read_arguments(arguments, environment)
+    args = parse_arguments(arguments, environment)
     try:
-        place = read_place(wish.admin)
-        token = read_token(wish.token_file, environment.get("BALANCEBEAM_TOKEN"))
-        connection = Connection(place, token, wish.timeout)
-        done = Commands(connection, _screen(environment)).do(wish)
-        shown = json.dumps(done.data, indent=2) if wish.json else done.text.rstrip("\n")
+        address = parse_admin_address(args.admin)
+        token = load_token(args.token_file, environment.get("BALANCEBEAM_TOKEN"))
+        connection = AdminClient(address, token, args.timeout)
+        done = Commands(connection, _detect_terminal(environment)).run(args)
+        shown = json.dumps(done.data, indent=2) if args.json else done.text.rstrip("\n")
     except RecursionError:
-        print(f"balancebeam: {escape(wish.admin)} nests its answer too deep", file=sys.stderr)
+        print(f"balancebeam: {escape(args.admin)} nests its answer too deep", file=sys.stderr)
         return 3
     except CommandError as error:
         for line in error.text.splitlines() or [""]:
@@ -54,10 +54,10 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     return 0
 
 
-def _screen(environment: Mapping[str, str]) -> Screen:
+def _detect_terminal(environment: Mapping[str, str]) -> Terminal:
     """What stdout is good for."""
     if not sys.stdout.isatty():
-        return Screen()
+        return Terminal()
     # https://no-color.org: when it is there and not empty.
     colors = not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
-    return Screen(shutil.get_terminal_size().columns, colors)
+    return Terminal(shutil.get_terminal_size().columns, colors)

@@ -6,28 +6,28 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from balancebeam.cli.terminal import Column, Screen, table
+from balancebeam.cli.terminal import Column, Terminal, table
 
 _COLUMNS = (
-    Column("POOL", foldable=True),
-    Column("SERVER", foldable=True),
+    Column("POOL", wrappable=True),
+    Column("SERVER", wrappable=True),
     Column("STATE", color=True),
-    Column("WEIGHT", number=True),
-    Column("IN FLIGHT", number=True),
-    Column("REQUESTS", number=True),
-    Column("FAILURES", number=True),
+    Column("WEIGHT", align_right=True),
+    Column("IN FLIGHT", align_right=True),
+    Column("REQUESTS", align_right=True),
+    Column("FAILURES", align_right=True),
     Column("SINCE"),
-    Column("WHY"),
+    Column("REASON"),
 )
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-def status_table(servers: Sequence[Mapping[str, Any]], now: float, screen: Screen) -> str:
+def status_table(servers: Sequence[Mapping[str, Any]], now: float, terminal: Terminal) -> str:
     """The lines about `servers`; `now` is in seconds since the epoch."""
     if not servers:
         return "there are no servers\n"
-    return table(_COLUMNS, [_row(server, now) for server in servers], screen)
+    return table(_COLUMNS, [_row(server, now) for server in servers], terminal)
 
 
 def _row(server: Mapping[str, Any], now: float) -> list[str]:
@@ -36,10 +36,14 @@ def _row(server: Mapping[str, Any], now: float) -> list[str]:
         return "-" if value is None else str(value)
 
     names = ("pool", "address", "state", "weight", "in_flight", "requests", "failures")
-    return [*map(cell, names), ago(server.get("since"), now), str(server.get("why") or "")]
+    return [
+        *map(cell, names),
+        format_age(server.get("since"), now),
+        str(server.get("reason") or ""),
+    ]
 
 
-def ago(since: Any, now: float) -> str:
+def format_age(since: Any, now: float) -> str:
     """How long ago the time `since` was, in the largest unit that there is one of."""
     if not isinstance(since, str):
         return "-"

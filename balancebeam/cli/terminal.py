@@ -10,7 +10,7 @@ _GAP = 2
 _INDENT = 4
 
 # What a column is folded to, at the least.
-_NARROW = 16
+_MIN_COLUMN_WIDTH = 16
 
 # SGR, as ECMA-48 has it.
 _COLORS: Mapping[str, str] = {
@@ -19,10 +19,10 @@ _COLORS: Mapping[str, str] = {
     "draining": "\x1b[33m",
     "maintenance": "\x1b[33m",
 }
-_PLAIN = "\x1b[0m"
+_RESET = "\x1b[0m"
 
 
-class Screen(NamedTuple):
+class Terminal(NamedTuple):
     """How many cells a line has, if that matters, and whether there are colours."""
 
     width: int | None = None
@@ -30,18 +30,18 @@ class Screen(NamedTuple):
 
 
 class Column(NamedTuple):
-    """`number`s are to the right; one that is `foldable` gives way when there is no room."""
+    """those with `align_right` are to the right; one that is `wrappable` gives way when there is no room."""
 
     heading: str
-    number: bool = False
-    foldable: bool = False
+    align_right: bool = False
+    wrappable: bool = False
     color: bool = False
 
 
-def escape(text: str, keep: str = "") -> str:
-    """`text` without anything that a terminal would obey, but what is in `keep`."""
+def escape(text: str, allow: str = "") -> str:
+    """`text` without anything that a terminal would obey, but what is in `allow`."""
     return "".join(
-        character if character.isprintable() or character in keep else _escape(character)
+        character if character.isprintable() or character in allow else _escape(character)
         for character in text
     )
 
@@ -62,11 +62,11 @@ def _width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def fold(text: str, most: int) -> list[str]:
-    """`text` in pieces of at most `most` cells, cut at blanks where there are some."""
+def wrap(text: str, max_width: int) -> list[str]:
+    """`text` in pieces of at most `max_width` cells, cut at blanks where there are some."""
     pieces, piece, cells = [], "", 0
     for character in text:
-        if cells + _width(character) > most and piece:
+        if cells + _width(character) > max_width and piece:
             head, blank, tail = piece.rpartition(" ")
             if blank and character != " ":
                 piece, rest = head, tail
@@ -82,7 +82,7 @@ def fold(text: str, most: int) -> list[str]:
 
 
 def table(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Screen = Screen()
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], terminal: Terminal = Terminal()
 ) -> str:
     """
     `rows` under the headings of `columns`. When there is no room, the last
@@ -93,15 +93,15 @@ def table(
         max([width(column.heading), *(width(row[number]) for row in rows)])
         for number, column in enumerate(columns)
     ]
-    below = screen.width is not None and _total(widths) > screen.width
+    below = terminal.width is not None and _total(widths) > terminal.width
     if below:
-        columns, widths = columns[:-1], _squeeze(columns[:-1], widths[:-1], screen.width or 0)
-    lines = _row([column.heading for column in columns], columns, widths, Screen())
+        columns, widths = columns[:-1], _shrink(columns[:-1], widths[:-1], terminal.width or 0)
+    lines = _row([column.heading for column in columns], columns, widths, Terminal())
     for row in rows:
-        lines += _row(row[: len(columns)], columns, widths, screen)
+        lines += _row(row[: len(columns)], columns, widths, terminal)
         if below and row[-1]:
-            room = max(_NARROW, (screen.width or 0) - _INDENT)
-            lines += [" " * _INDENT + piece for piece in fold(row[-1], room)]
+            room = max(_MIN_COLUMN_WIDTH, (terminal.width or 0) - _INDENT)
+            lines += [" " * _INDENT + piece for piece in wrap(row[-1], room)]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -109,14 +109,14 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _squeeze(columns: Sequence[Column], widths: list[int], most: int) -> list[int]:
-    """`widths`, of which those of the widest foldable columns are less, to fit in `most`."""
+def _shrink(columns: Sequence[Column], widths: list[int], max_width: int) -> list[int]:
+    """`widths`, of which those of the widest wrappable columns are less, to fit in `max_width`."""
     widths = list(widths)
-    while _total(widths) > most:
+    while _total(widths) > max_width:
         wide = [
             (widths[number], number)
             for number, column in enumerate(columns)
-            if column.foldable and widths[number] > _NARROW
+            if column.wrappable and widths[number] > _MIN_COLUMN_WIDTH
         ]
         if not wide:
             break
@@ -125,18 +125,18 @@ def _squeeze(columns: Sequence[Column], widths: list[int], most: int) -> list[in
 
 
 def _row(
-    cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int], screen: Screen
+    cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int], terminal: Terminal
 ) -> list[str]:
     """The lines of one row."""
-    folded = [fold(cell, most) for cell, most in zip(cells, widths)]
+    folded = [wrap(cell, most) for cell, most in zip(cells, widths)]
     lines = []
     for number in range(max(map(len, folded))):
         pieces = []
         for cell, pieces_of, column, most in zip(cells, folded, columns, widths):
             piece = pieces_of[number] if number < len(pieces_of) else ""
             blanks = " " * (most - width(piece))
-            if screen.colors and column.color and piece and cell in _COLORS:
-                piece = f"{_COLORS[cell]}{piece}{_PLAIN}"
-            pieces.append(blanks + piece if column.number else piece + blanks)
+            if terminal.colors and column.color and piece and cell in _COLORS:
+                piece = f"{_COLORS[cell]}{piece}{_RESET}"
+            pieces.append(blanks + piece if column.align_right else piece + blanks)
         lines.append((" " * _GAP).join(pieces).rstrip())
     return lines

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from balancebeam.core.addresses import (
     EndpointAddress,
     ListenAddress,
-    ProxiedAddress,
+    ProxyProtocolAddress,
     ServerAddress,
     TcpAddress,
     UnixAddress,
@@ -32,10 +32,10 @@ _PROXY_VERSIONS = {"": None, "v1": 1, "v2": 2}
 _PLAIN_ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd):")
 
 # sockaddr_un has 108 octets, the last of which is the terminating NUL.
-_LONGEST_PATH = 107
+_MAX_PATH_LENGTH = 107
 
 
-def read_tcp(text: str) -> TcpAddress:
+def parse_tcp_address(text: str) -> TcpAddress:
     """`host:port` or `[v6]:port`. Raises `ValueError`, saying what would be right."""
     match = _HOST_PORT.fullmatch(text)
     if match is None:
@@ -66,42 +66,42 @@ def _is_broken_ipv4(host: str) -> bool:
     return False
 
 
-def _read_unix(text: str) -> UnixAddress:
+def _parse_unix_address(text: str) -> UnixAddress:
     path = text[len("unix:") :]
     try:
-        fits = len(path.encode()) <= _LONGEST_PATH
+        fits = len(path.encode()) <= _MAX_PATH_LENGTH
     except UnicodeEncodeError:
         fits = False
     if not path.startswith("/") or "\0" in path or not fits:
         raise ValueError(
-            f"{text!r} has no valid path; give unix:/path, at most {_LONGEST_PATH} bytes"
+            f"{text!r} has no valid path; give unix:/path, at most {_MAX_PATH_LENGTH} bytes"
         )
     return UnixAddress(path)
 
 
-def read_listen_address(text: str) -> ListenAddress:
+def parse_listen_address(text: str) -> ListenAddress:
     """
     Where to listen: `host:port`, `[v6]:port`, `unix:/path` or a Twisted server
     endpoint description; behind `haproxy:` for the PROXY protocol. Raises
     `ValueError`.
     """
     if text.startswith("unix:/") and ":" not in text[len("unix:") :]:
-        return _read_unix(text)
+        return _parse_unix_address(text)
     if text.startswith(("ssl:", "tls:", "txacme:")):
         raise ValueError(f"{text!r}: TLS is not supported yet; give a plain address")
     if text.startswith("haproxy:"):
-        address = read_listen_address(text[len("haproxy:") :])
-        if isinstance(address, ProxiedAddress):
+        address = parse_listen_address(text[len("haproxy:") :])
+        if isinstance(address, ProxyProtocolAddress):
             raise ValueError(f"{text!r} says haproxy: twice")
         if isinstance(address, EndpointAddress) and not _PLAIN_ENDPOINT.match(str(address)):
             raise ValueError(f"{text!r}: only plain endpoints take haproxy: before them")
-        return ProxiedAddress(address)
+        return ProxyProtocolAddress(address)
     if _ENDPOINT.fullmatch(text):
         return EndpointAddress(text)
-    return read_tcp(text)
+    return parse_tcp_address(text)
 
 
-def read_server_address(text: str) -> ServerAddress:
+def parse_server_address(text: str) -> ServerAddress:
     """
     Where a server is: `host:port`, `[v6]:port`, `unix:/path` or `http://…`.
     Raises `ValueError`.
@@ -109,39 +109,39 @@ def read_server_address(text: str) -> ServerAddress:
     if text.startswith("https://"):
         raise ValueError(f"{text!r}: TLS to servers is not supported yet; give http://host:port")
     if text.startswith("unix:"):
-        return _read_unix(text)
+        return _parse_unix_address(text)
     if text.startswith("http://"):
         authority = text[len("http://") :].rstrip("/")
         if "/" in authority:
             raise ValueError(f"{text!r} has a path; give http://host:port")
         if not re.search(r":[0-9]+$", authority):
             authority += ":80"
-        address = read_tcp(authority)
+        address = parse_tcp_address(authority)
     else:
-        address = read_tcp(text)
+        address = parse_tcp_address(text)
     if address.port == 0:
         raise ValueError(f"{text!r} has no such port; a server's ports go from 1 to 65535")
     return address
 
 
-def read_server(text: str) -> ServerSettings:
+def parse_server(text: str) -> ServerSettings:
     """`ADDR[,weight=N][,backup][,proxy=v1|v2]`. Raises `ValueError`."""
     address, comma, rest = text.partition(",")
     found: dict[str, str] = {}
     for item in rest.split(",") if comma else []:
-        name, value = _read_item(text, item)
+        name, value = _parse_option(text, item)
         if name in found:
             raise ValueError(f"{text!r} says {name} twice")
         found[name] = value
     return ServerSettings(
-        read_server_address(address),
-        _read_weight(text, found.get("weight", "1")),
+        parse_server_address(address),
+        _parse_weight(text, found.get("weight", "1")),
         "backup" in found,
         proxy_protocol=_PROXY_VERSIONS[found.get("proxy", "")],
     )
 
 
-def _read_item(text: str, item: str) -> tuple[str, str]:
+def _parse_option(text: str, item: str) -> tuple[str, str]:
     name, equals, value = item.partition("=")
     known = {"weight": bool(value), "backup": not equals, "proxy": value in ("v1", "v2")}
     if known.get(name):
@@ -149,7 +149,7 @@ def _read_item(text: str, item: str) -> tuple[str, str]:
     raise ValueError(f"{text!r}: {item!r} is not known; give weight=N, backup or proxy=v2")
 
 
-def _read_weight(text: str, value: str) -> int:
+def _parse_weight(text: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value) <= 256):
         raise ValueError(f"{text!r}: a weight is a whole number from 0 to 256")
     return int(value)

@@ -8,7 +8,7 @@ import re
 _TARGET = re.compile(r"/([A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*")
 
 
-def read_check_path(text: str) -> str:
+def parse_check_path(text: str) -> str:
     """The path, and perhaps the query, of a health check. Raises `ValueError`."""
     if _TARGET.fullmatch(text) is None:
         raise ValueError(f"{text!r} is no path; give one such as /health")

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from balancebeam.config.reader import Document
-from balancebeam.config.secret_source import read_secret
-from balancebeam.core.addresses import ListenAddress, ProxiedAddress, TcpAddress, UnixAddress
+from balancebeam.config.secret_source import load_secret
+from balancebeam.core.addresses import ListenAddress, ProxyProtocolAddress, TcpAddress, UnixAddress
 from balancebeam.core.settings import AdminSettings, FrontendSettings, LimitSettings, Settings
 
 
-def check_whole(settings: Settings, document: Document | None = None) -> list[str]:
+def validate_settings(settings: Settings, document: Document | None = None) -> list[str]:
     """What is wrong with `settings`, which are from `document` in part, a line each."""
     problems = []
     dynamic = settings.admin is not None or any(one.registration for one in settings.frontends)
@@ -22,7 +22,7 @@ def check_whole(settings: Settings, document: Document | None = None) -> list[st
     elif places is None and not settings.demo and not any(one.servers for one in settings.pools):
         problems.append("no server to balance over; give --upstream host:port (or --demo 3)")
     else:
-        problems += _empty_pools(settings, places)
+        problems += _check_pools(settings, places)
     problems += _check_modes(settings)
     problems += _check_binds(settings)
     problems += _check_state(settings.state)
@@ -52,19 +52,19 @@ def _check_binds(settings: Settings) -> list[str]:
     return []
 
 
-def _empty_pools(settings: Settings, document: Document | None) -> list[str]:
+def _check_pools(settings: Settings, document: Document | None) -> list[str]:
     first = settings.frontends[0].pool
     problems = []
     for number, pool in enumerate(settings.pools):
         if not pool.servers and not (settings.demo and pool.name == first):
-            place = f"{document.place(('pool', number))}: " if document is not None else ""
+            place = f"{document.location(('pool', number))}: " if document is not None else ""
             problems.append(f"{place}pool {pool.name}: has no upstreams; give one at least")
     return problems
 
 
 def check_admin(admin: AdminSettings) -> tuple[str, str] | None:
     """What is wrong with `admin`: the key, and what it is."""
-    if isinstance(admin.bind, ProxiedAddress):
+    if isinstance(admin.bind, ProxyProtocolAddress):
         return "bind", f"{admin.bind}: haproxy: is for frontends; give the address without it"
     token = admin.token
     if token is None:
@@ -75,7 +75,7 @@ def check_admin(admin: AdminSettings) -> tuple[str, str] | None:
             "(--admin-token-file), or an address of this machine such as 127.0.0.1:1101"
         )
     try:
-        read_secret(token)
+        load_secret(token)
     except ValueError as error:
         return "token_file" if token.file is not None else "token", str(error)
     return None
@@ -107,7 +107,7 @@ def _check_modes(settings: Settings) -> list[str]:
         if frontend.mode == "tcp":
             problems += _check_tcp(frontend)
     for one in settings.pools:
-        if modes.get(one.name) == "tcp" and _counts_more(one.limits):
+        if modes.get(one.name) == "tcp" and _uses_http_keys(one.limits):
             problems.append(f'pool {one.name}: in TCP mode limits have the key "client"')
     return problems
 
@@ -124,10 +124,10 @@ def _check_tcp(frontend: FrontendSettings) -> list[str]:
         used.append("a route's path")
     problems = [f"frontend {frontend.name}: {key} belongs to --mode http" for key in used]
     limits = [*frontend.limits, *(one for route in frontend.routes for one in route.limits)]
-    if _counts_more(limits):
+    if _uses_http_keys(limits):
         problems.append(f'frontend {frontend.name}: in TCP mode limits have the key "client"')
     return problems
 
 
-def _counts_more(limits: Iterable[LimitSettings]) -> bool:
+def _uses_http_keys(limits: Iterable[LimitSettings]) -> bool:
     return any(name != "client" for limit in limits for name in limit.key)

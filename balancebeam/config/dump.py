@@ -8,9 +8,9 @@ from typing import Any
 
 from balancebeam.core.addresses import ServerAddress, TcpAddress
 from balancebeam.core.settings import (
-    ActiveChecks,
     AdminSettings,
     FrontendSettings,
+    HealthCheckSettings,
     LimitSettings,
     PoolSettings,
     RouteSettings,
@@ -99,7 +99,7 @@ def _limit(limit: LimitSettings) -> Mapping[str, Any]:
         "name": limit.name,
         "algorithm": limit.algorithm,
         "requests": limit.requests,
-        "per": limit.per,
+        "per": limit.window,
         "burst": limit.burst,
         "key": list(limit.key),
         "ipv6_prefix": limit.ipv6_prefix,
@@ -135,21 +135,19 @@ def _pool(pool: PoolSettings) -> Iterator[str]:
             "cooldown": pool.passive.cooldown,
             "error_ratio": pool.passive.error_ratio,
             "window": pool.passive.window,
-            "least_answers": pool.passive.least_answers,
-            "most_ejected": pool.passive.most_ejected,
+            "min_requests": pool.passive.min_requests,
+            "max_ejected_ratio": pool.passive.max_ejected_ratio,
         },
     )
     yield from _table(
         "[pool.retries]", {"attempts": pool.retries.attempts, "budget": pool.retries.budget}
     )
-    yield from _table(
-        "[pool.waiting]", {"limit": pool.waiting.limit, "timeout": pool.waiting.timeout}
-    )
+    yield from _table("[pool.queue]", {"limit": pool.queue.limit, "timeout": pool.queue.timeout})
     for limit in pool.limits:
         yield from _table("[[pool.limit]]", _limit(limit))
 
 
-def _health(checks: ActiveChecks) -> Mapping[str, Any]:
+def _health(checks: HealthCheckSettings) -> Mapping[str, Any]:
     first, last = checks.status
     return {
         "path": checks.path,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from balancebeam.config.addresses import read_server_address
+from balancebeam.config.addresses import parse_server_address
 from balancebeam.core.settings import ServerSettings
 
 
-def read_hosts(path: str) -> tuple[list[ServerSettings], list[str]]:
+def load_hosts(path: str) -> tuple[list[ServerSettings], list[str]]:
     """
     The servers in the file at `path`, and what is wrong with it, a line each.
 
@@ -25,7 +25,7 @@ def read_hosts(path: str) -> tuple[list[ServerSettings], list[str]]:
         if not text:
             continue
         try:
-            server = ServerSettings(read_server_address(text))
+            server = ServerSettings(parse_server_address(text))
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
             continue

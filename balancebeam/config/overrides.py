@@ -8,13 +8,13 @@ from attrs import evolve
 
 from balancebeam.core.addresses import ListenAddress
 from balancebeam.core.settings import (
-    ActiveChecks,
     AdminSettings,
     FrontendSettings,
+    HealthCheckSettings,
     LimitSettings,
-    PassiveChecks,
+    OutlierDetectionSettings,
     PoolSettings,
-    Secret,
+    SecretSource,
     ServerSettings,
     Settings,
 )
@@ -23,7 +23,7 @@ from balancebeam.core.settings import (
 PER_MINUTE = "requests-per-minute"
 
 
-class Overlay:
+class Overrides:
     """
     `settings`, changed option by option. Those that a frontend or a pool has
     are changed in all of them; `problems` are those that cannot be.
@@ -33,30 +33,30 @@ class Overlay:
         self.settings = settings
         self.problems: list[str] = []
 
-    def frontends(self, change: Callable[[FrontendSettings], FrontendSettings]) -> None:
+    def update_frontends(self, change: Callable[[FrontendSettings], FrontendSettings]) -> None:
         """Change all frontends."""
         changed = tuple(map(change, self.settings.frontends))
         self.settings = evolve(self.settings, frontends=changed)
 
-    def pools(self, change: Callable[[PoolSettings], PoolSettings]) -> None:
+    def update_pools(self, change: Callable[[PoolSettings], PoolSettings]) -> None:
         """Change all pools."""
         self.settings = evolve(self.settings, pools=tuple(map(change, self.settings.pools)))
 
-    def bind(self, addresses: tuple[ListenAddress, ...]) -> None:
+    def set_bind(self, addresses: tuple[ListenAddress, ...]) -> None:
         """Listen at these instead."""
         if len(self.settings.frontends) > 1:
             self.problems.append("--bind: the file has several frontends; change it there")
         else:
-            self.frontends(lambda frontend: evolve(frontend, bind=addresses))
+            self.update_frontends(lambda frontend: evolve(frontend, bind=addresses))
 
-    def servers(self, servers: tuple[ServerSettings, ...], option: str) -> None:
+    def set_servers(self, servers: tuple[ServerSettings, ...], option: str) -> None:
         """Balance over these, which `option` gives, instead."""
         if len(self.settings.pools) > 1:
             self.problems.append(f"{option}: the file has several pools; change it there")
         else:
-            self.pools(lambda pool: evolve(pool, servers=servers))
+            self.update_pools(lambda pool: evolve(pool, servers=servers))
 
-    def mode(self, mode: str) -> None:
+    def set_mode(self, mode: str) -> None:
         """Balance requests, or connections."""
 
         def change(frontend: FrontendSettings) -> FrontendSettings:
@@ -64,29 +64,29 @@ class Overlay:
             log = frontend.log_connections and mode == "tcp"
             return evolve(frontend, mode=mode, log_connections=log)
 
-        self.frontends(change)
+        self.update_frontends(change)
 
-    def timeouts(self, name: str, seconds: float) -> None:
+    def set_timeout(self, name: str, seconds: float) -> None:
         """Change one time limit."""
         change: dict[str, Any] = {name: seconds}
         if name in ("connect", "upstream"):
-            self.pools(lambda pool: evolve(pool, timeouts=evolve(pool.timeouts, **change)))
+            self.update_pools(lambda pool: evolve(pool, timeouts=evolve(pool.timeouts, **change)))
         else:
-            self.frontends(lambda one: evolve(one, timeouts=evolve(one.timeouts, **change)))
+            self.update_frontends(lambda one: evolve(one, timeouts=evolve(one.timeouts, **change)))
 
-    def cooldown(self, seconds: float) -> None:
+    def set_cooldown(self, seconds: float) -> None:
         """Avoid servers that failed for so long."""
 
-        def change(passive: PassiveChecks) -> PassiveChecks:
+        def change(passive: OutlierDetectionSettings) -> OutlierDetectionSettings:
             return evolve(passive, cooldown=seconds)
 
-        self.pools(lambda pool: evolve(pool, passive=change(pool.passive)))
+        self.update_pools(lambda pool: evolve(pool, passive=change(pool.passive)))
 
-    def checks(self, path: str | None, interval: float | None) -> None:
+    def set_health_checks(self, path: str | None, interval: float | None) -> None:
         """Turn active checks on, and change them."""
 
         def change(pool: PoolSettings) -> PoolSettings:
-            checks = pool.active or ActiveChecks()
+            checks = pool.active or HealthCheckSettings()
             return evolve(
                 pool,
                 active=evolve(
@@ -94,19 +94,19 @@ class Overlay:
                 ),
             )
 
-        self.pools(change)
+        self.update_pools(change)
 
-    def requests_per_minute(self, most: int) -> None:
+    def set_requests_per_minute(self, maximum: int) -> None:
         """Let in so many requests of a client in a minute; 0 for any number."""
-        limit = (LimitSettings(most, 60.0, name=PER_MINUTE),) if most else ()
+        limit = (LimitSettings(maximum, 60.0, name=PER_MINUTE),) if maximum else ()
 
         def change(frontend: FrontendSettings) -> FrontendSettings:
             others = tuple(one for one in frontend.limits if one.name != PER_MINUTE)
             return evolve(frontend, limits=limit + others)
 
-        self.frontends(change)
+        self.update_frontends(change)
 
-    def registration(self, networks: tuple[str, ...]) -> None:
+    def enable_registration(self, networks: tuple[str, ...]) -> None:
         """Let servers register through the first frontend that speaks HTTP."""
         frontends = list(self.settings.frontends)
         for number, frontend in enumerate(frontends):
@@ -120,13 +120,13 @@ class Overlay:
                 return
         self.problems.append("--registration: belongs to --mode http")
 
-    def registration_from(self, networks: tuple[str, ...]) -> None:
+    def set_registration_from(self, networks: tuple[str, ...]) -> None:
         """Let servers register from there, where they may."""
-        self.frontends(
+        self.update_frontends(
             lambda one: evolve(one, registration_from=networks) if one.registration else one
         )
 
-    def admin(self, bind: ListenAddress | None, token_file: str | None) -> None:
+    def set_admin(self, bind: ListenAddress | None, token_file: str | None) -> None:
         """Let the operator in there."""
         admin = self.settings.admin
         if admin is None and bind is None:
@@ -138,6 +138,6 @@ class Overlay:
         self.settings = evolve(
             self.settings,
             admin=AdminSettings(
-                bind or admin.bind, Secret(file=token_file) if token_file else admin.token
+                bind or admin.bind, SecretSource(file=token_file) if token_file else admin.token
             ),
         )

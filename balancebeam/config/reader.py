@@ -12,7 +12,7 @@ from balancebeam.config.source_map import Path, key_lines, line_of
 
 T = TypeVar("T")
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Document:
@@ -21,10 +21,10 @@ class Document:
     def __init__(self, file: str, text: str) -> None:
         self.problems: list[str] = []
         self._file = file
-        self._said: set[Path] = set()
+        self._error_paths: set[Path] = set()
         self._lines = key_lines(text)
 
-    def place(self, path: Path) -> str:
+    def location(self, path: Path) -> str:
         """The file and the line of what is at `path`."""
         line = line_of(self._lines, path)
         return f"{self._file}:{line}" if line else self._file
@@ -32,130 +32,132 @@ class Document:
     def __contains__(self, path: Path) -> bool:
         return path in self._lines
 
-    def said(self, path: Path) -> bool:
+    def has_error(self, path: Path) -> bool:
         """Whether there is a mistake in what is at `path`."""
-        return path in self._said
+        return path in self._error_paths
 
-    def say(self, path: Path, what: str) -> None:
+    def add_error(self, path: Path, message: str) -> None:
         """Note a mistake at `path`."""
-        self._said.update(path[:length] for length in range(1, len(path) + 1))
-        key = ".".join(_shown_key(part) for part in path if isinstance(part, str))
-        self.problems.append(one_line(f"{self.place(path)}: {key + ': ' if key else ''}{what}"))
+        self._error_paths.update(path[:length] for length in range(1, len(path) + 1))
+        key = ".".join(_quote_key(part) for part in path if isinstance(part, str))
+        self.problems.append(
+            escape_control(f"{self.location(path)}: {key + ': ' if key else ''}{message}")
+        )
 
 
 class Table:
     """
     The table at `path` of a document. Every key that is asked for is known;
-    `close` complains of all others. `bad` are the keys with a value that was
+    `reject_unknown_keys` complains of all others. `invalid_keys` are the keys with a value that was
     refused, so that a default stands for it.
     """
 
     def __init__(self, document: Document, path: Path, content: dict[str, Any]) -> None:
         self.document = document
         self.path = path
-        self.bad: set[str] = set()
-        self._known: list[str] = []
-        self._found: dict[str, list[Table]] = {}
+        self.invalid_keys: set[str] = set()
+        self._known_keys: list[str] = []
+        self._tables_by_key: dict[str, list[Table]] = {}
         self._content = content
 
     def __contains__(self, key: str) -> bool:
         return key in self._content
 
-    def take(self, key: str, read: Callable[[Any], T], default: T) -> T:
+    def get(self, key: str, parse: Callable[[Any], T], default: T) -> T:
         """What `read` makes of the value of `key`; `default` without one, or with a bad one."""
-        self._known.append(key)
+        self._known_keys.append(key)
         if key not in self._content:
             return default
         try:
-            return read(self._content[key])
+            return parse(self._content[key])
         except ValueError as error:
-            self.bad.add(key)
-            self.say(key, str(error))
+            self.invalid_keys.add(key)
+            self.add_error(key, str(error))
             return default
 
-    def each(
-        self, key: str, read: Callable[[Any], T], default: tuple[T, ...] = ()
+    def get_list(
+        self, key: str, parse: Callable[[Any], T], default: tuple[T, ...] = ()
     ) -> tuple[T, ...]:
         """What `read` makes of each value in the list of `key`; `default` without one."""
-        self._known.append(key)
+        self._known_keys.append(key)
         if key not in self._content:
             return default
         value = self._content[key]
         found = []
         for number, one in enumerate(value if isinstance(value, list) else [value]):
             try:
-                found.append(read(one))
+                found.append(parse(one))
             except ValueError as error:
-                self.bad.add(key)
-                self.document.say((*self.path, key, number), str(error))
+                self.invalid_keys.add(key)
+                self.document.add_error((*self.path, key, number), str(error))
         return tuple(found)
 
-    def raw(self, key: str) -> list[tuple[Path, Any]]:
+    def get_raw_list(self, key: str) -> list[tuple[Path, Any]]:
         """The values in the list of `key`, and where they are."""
-        self._known.append(key)
+        self._known_keys.append(key)
         value = self._content.get(key, [])
         if not isinstance(value, list):
-            self.say(key, "is no list")
+            self.add_error(key, "is no list")
             return []
         return [((*self.path, key, number), one) for number, one in enumerate(value)]
 
     def table(self, key: str) -> Table | None:
         """The table called `key`, if there is one."""
-        self._known.append(key)
+        self._known_keys.append(key)
         if key not in self._content:
             return None
-        if key not in self._found:
-            self._found[key] = self._those({(*self.path, key): self._content[key]})
-        return next(iter(self._found[key]), None)
+        if key not in self._tables_by_key:
+            self._tables_by_key[key] = self._subtables({(*self.path, key): self._content[key]})
+        return next(iter(self._tables_by_key[key]), None)
 
     def tables(self, key: str) -> list[Table]:
         """The tables called `key`; one that stands alone will do."""
-        if key not in self._found:
-            self._found[key] = self._tables(key)
-        return self._found[key]
+        if key not in self._tables_by_key:
+            self._tables_by_key[key] = self._read_tables(key)
+        return self._tables_by_key[key]
 
-    def _tables(self, key: str) -> list[Table]:
-        self._known.append(key)
+    def _read_tables(self, key: str) -> list[Table]:
+        self._known_keys.append(key)
         value = self._content.get(key, [])
         if isinstance(value, dict):
-            return self._those({(*self.path, key): value})
+            return self._subtables({(*self.path, key): value})
         if not isinstance(value, list):
-            self.say(key, f"is no table; write [[{key}]]")
+            self.add_error(key, f"is no table; write [[{key}]]")
             return []
-        return self._those({(*self.path, key, number): one for number, one in enumerate(value)})
+        return self._subtables({(*self.path, key, number): one for number, one in enumerate(value)})
 
-    def _those(self, values: dict[Path, Any]) -> list[Table]:
+    def _subtables(self, values: dict[Path, Any]) -> list[Table]:
         """Those of `values` that are tables; complain of the others."""
         for path, value in values.items():
             if not isinstance(value, dict):
-                self.document.say(path, "is no table")
+                self.document.add_error(path, "is no table")
         return [
             Table(self.document, path, value)
             for path, value in values.items()
             if isinstance(value, dict)
         ]
 
-    def say(self, key: str, what: str) -> None:
+    def add_error(self, key: str, message: str) -> None:
         """Note a mistake about `key`."""
-        self.document.say((*self.path, key), what)
+        self.document.add_error((*self.path, key), message)
 
-    def close(self) -> None:
+    def reject_unknown_keys(self) -> None:
         """Complain of what nobody asked for."""
         for key in self._content:
-            if key not in self._known:
-                self.say(key, f"is not known; {nearest(key, self._known)}")
+            if key not in self._known_keys:
+                self.add_error(key, f"is not known; {suggest(key, self._known_keys)}")
 
 
-def one_line(text: str) -> str:
+def escape_control(text: str) -> str:
     """`text`, with escapes for what would end the line or is not seen."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _shown_key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+def _quote_key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """What was probably meant, or all that could have been."""
     choices = sorted(known)
     close = get_close_matches(word, choices, 1, 0.5)

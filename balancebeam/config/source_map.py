@@ -57,61 +57,61 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         # As tomllib does: no other place in its text may hold a "\r".
         self._text = text.replace("\r\n", "\n")
-        self._place = 0
+        self._position = 0
         self._line = 1
-        self._counted = 0
+        self._counted_to = 0
         self._lines: dict[Path, int] = {}
         # How many headers [[…]] each path has had.
-        self._headers: dict[Path, int] = {}
+        self._array_lengths: dict[Path, int] = {}
 
     def scan(self) -> dict[Path, int]:
         table: Path = ()
         self._skip(_GAP)
-        while self._place < len(self._text):
-            if self._text[self._place] == "[":
-                table = self._header()
+        while self._position < len(self._text):
+            if self._text[self._position] == "[":
+                table = self._scan_header()
             else:
-                self._value(self._key(table))
+                self._scan_value(self._scan_key(table))
             self._skip(_GAP)
         return self._lines
 
-    def _header(self) -> Path:
+    def _scan_header(self) -> Path:
         """Go past a header; the path of the table that follows."""
-        brackets = 2 if self._text.startswith("[[", self._place) else 1
-        self._place += brackets
-        path = self._name(())
-        line = self._here()
+        brackets = 2 if self._text.startswith("[[", self._position) else 1
+        self._position += brackets
+        path = self._scan_dotted_key(())
+        line = self._current_line()
         if brackets == 2:
             self._lines.setdefault(path, line)
-            number = self._headers.get(path, 0)
-            self._headers[path] = number + 1
+            number = self._array_lengths.get(path, 0)
+            self._array_lengths[path] = number + 1
             path = (*path, number)
         # Tables below it may have come before it.
         self._lines[path] = line
-        self._place += brackets
+        self._position += brackets
         return path
 
-    def _key(self, table: Path) -> Path:
+    def _scan_key(self, table: Path) -> Path:
         """Go past a key of `table` and the "=" after it; the path of the value."""
-        path = self._name(table)
-        self._lines[path] = self._here()
-        self._place += 1
+        path = self._scan_dotted_key(table)
+        self._lines[path] = self._current_line()
+        self._position += 1
         self._skip(_SPACE)
         return path
 
-    def _name(self, table: Path) -> Path:
+    def _scan_dotted_key(self, table: Path) -> Path:
         """Go past a name, dotted or not, in `table`; its path."""
-        path = (*table, self._part())
-        line = self._here()
-        while self._text.startswith(".", self._place):
-            self._place += 1
+        path = (*table, self._scan_key_part())
+        line = self._current_line()
+        while self._text.startswith(".", self._position):
+            self._position += 1
             self._lines.setdefault(path, line)
-            if path in self._headers:
-                path = (*path, self._headers[path] - 1)
-            path = (*path, self._part())
+            if path in self._array_lengths:
+                path = (*path, self._array_lengths[path] - 1)
+            path = (*path, self._scan_key_part())
         return path
 
-    def _part(self) -> str:
+    def _scan_key_part(self) -> str:
         """Go past one part of a name and the space around it."""
         self._skip(_SPACE)
         part = self._skip(_KEY)
@@ -123,44 +123,44 @@ class _Scanner:
             return str(tomllib.loads(f"part = {part}")["part"])
         return part[1:-1]
 
-    def _value(self, path: Path) -> None:
+    def _scan_value(self, path: Path) -> None:
         """Go past the value at `path` and note the places of what is in it."""
         containers: list[_Container] = []
         value: Path | None = path
         while value is not None:
-            opening = self._text[self._place : self._place + 1]
+            opening = self._text[self._position : self._position + 1]
             if opening in ("[", "{"):
-                self._place += 1
+                self._position += 1
                 containers.append((value, count() if opening == "[" else None))
             else:
                 self._skip(_SCALAR)
-            value = self._next(containers)
+            value = self._next_value(containers)
 
-    def _next(self, containers: list[_Container]) -> Path | None:
+    def _next_value(self, containers: list[_Container]) -> Path | None:
         """Go to the next value in the innermost open container; `None` once all are closed."""
         while containers:
             self._skip(_GAP)
-            if self._text[self._place : self._place + 1] in ("]", "}", ""):
-                self._place += 1
+            if self._text[self._position : self._position + 1] in ("]", "}", ""):
+                self._position += 1
                 containers.pop()
                 continue
             table, indices = containers[-1]
             if indices is None:
-                return self._key(table)
+                return self._scan_key(table)
             path = (*table, next(indices))
-            self._lines[path] = self._here()
+            self._lines[path] = self._current_line()
             return path
         return None
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
         """Go past what `pattern` matches here, and return that."""
-        start = self._place
+        start = self._position
         match = pattern.match(self._text, start)
-        self._place = match.end() if match else start
-        return self._text[start : self._place]
+        self._position = match.end() if match else start
+        return self._text[start : self._position]
 
-    def _here(self) -> int:
+    def _current_line(self) -> int:
         """The number of the line. Newlines are counted once, on the way."""
-        self._line += self._text.count("\n", self._counted, self._place)
-        self._counted = self._place
+        self._line += self._text.count("\n", self._counted_to, self._position)
+        self._counted_to = self._position
         return self._line

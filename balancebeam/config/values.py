@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Callable, TypeVar
 
-from balancebeam.config.numbers import LONGEST
+from balancebeam.config.numbers import MAX_SECONDS
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 def text(value: Any) -> str:
     """A string."""
     if not isinstance(value, str):
-        raise ValueError(f"{_shown(value)} is no text; write it in quotes")
+        raise ValueError(f"{_display(value)} is no text; write it in quotes")
     return value
 
 
@@ -30,30 +30,30 @@ def file_path(value: Any) -> str:
     """The path of a file."""
     path = text(value)
     if not path or "\0" in path:
-        raise ValueError(f"{_shown(value)} is no path of a file")
+        raise ValueError(f"{_display(value)} is no path of a file")
     return path
 
 
-def flag(value: Any) -> bool:
+def boolean(value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):
-        raise ValueError(f"{_shown(value)} is neither true nor false")
+        raise ValueError(f"{_display(value)} is neither true nor false")
     return value
 
 
 def name(value: Any) -> str:
     """The name of a frontend or a pool."""
     if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-        raise ValueError(f"{_shown(value)} is no name; give letters, digits, - and _")
+        raise ValueError(f"{_display(value)} is no name; give letters, digits, - and _")
     return value
 
 
-def whole(least: int, most: int = 10**9) -> Callable[[Any], int]:
+def integer(minimum: int, maximum: int = 10**9) -> Callable[[Any], int]:
     """A whole number from `least` to `most`."""
 
     def read(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"{_shown(value)} is no whole number from {least} to {most}")
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise ValueError(f"{_display(value)} is no whole number from {minimum} to {maximum}")
         return value
 
     return read
@@ -61,27 +61,29 @@ def whole(least: int, most: int = 10**9) -> Callable[[Any], int]:
 
 def seconds(value: Any) -> float:
     """A length of time in seconds."""
-    return _seconds(value, zero=False)
+    return _seconds(value, allow_zero=False)
 
 
-def seconds_or_none(value: Any) -> float:
+def seconds_or_zero(value: Any) -> float:
     """A length of time in seconds, or 0."""
-    return _seconds(value, zero=True)
+    return _seconds(value, allow_zero=True)
 
 
-def _seconds(value: Any, zero: bool) -> float:
+def _seconds(value: Any, allow_zero: bool) -> float:
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not 0 <= number <= LONGEST or (number == 0 and not zero):
-        least = "0 or more" if zero else "more than 0"
-        raise ValueError(f"{_shown(value)} is no length of time; give seconds, {least}, such as 10")
+    if not 0 <= number <= MAX_SECONDS or (number == 0 and not allow_zero):
+        least = "0 or more" if allow_zero else "more than 0"
+        raise ValueError(
+            f"{_display(value)} is no length of time; give seconds, {least}, such as 10"
+        )
     return float(number)
 
 
-def share(value: Any) -> float:
+def fraction(value: Any) -> float:
     """A number from 0 to 1."""
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     if not 0 <= number <= 1:
-        raise ValueError(f"{_shown(value)} is no share; give a number from 0 to 1")
+        raise ValueError(f"{_display(value)} is no share; give a number from 0 to 1")
     return float(number)
 
 
@@ -95,16 +97,16 @@ def size(value: Any) -> int:
         base = 1024 if match[3] else 1000
         octets = int(match[1]) * int(base ** " kmgt".index(match[2].lower() or " "))
     if not 0 < octets < 2**63:
-        raise ValueError(f'{_shown(value)} is no size; give octets, or a text such as "10MB"')
+        raise ValueError(f'{_display(value)} is no size; give octets, or a text such as "10MB"')
     return octets
 
 
 def status_range(value: Any) -> tuple[int, int]:
     """ "200-299" or "200"."""
-    shown = _shown(value) if isinstance(value, int) else value
+    shown = _display(value) if isinstance(value, int) else value
     match = _STATUS.fullmatch(shown) if isinstance(shown, str) else None
     if match is None or int(match[2] or match[1]) < int(match[1]):
-        raise ValueError(f'{_shown(value)} is no range of statuses; give one such as "200-299"')
+        raise ValueError(f'{_display(value)} is no range of statuses; give one such as "200-299"')
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -113,29 +115,29 @@ def one_of(choices: Sequence[str]) -> Callable[[Any], str]:
 
     def read(value: Any) -> str:
         if value not in choices:
-            raise ValueError(f"{_shown(value)} is not known; give one of {', '.join(choices)}")
+            raise ValueError(f"{_display(value)} is not known; give one of {', '.join(choices)}")
         chosen: str = value
         return chosen
 
     return read
 
 
-def each(read: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
+def list_of(parse: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
     """A list; a single value will do."""
 
     def read_all(value: Any) -> tuple[T, ...]:
         values = value if isinstance(value, list) else [value]
-        return tuple(read(one) for one in values)
+        return tuple(parse(one) for one in values)
 
     return read_all
 
 
-def from_text(read: Callable[[str], T]) -> Callable[[Any], T]:
+def parsed(parse: Callable[[str], T]) -> Callable[[Any], T]:
     """What `read` makes of a text."""
-    return lambda value: read(text(value))
+    return lambda value: parse(text(value))
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     try:
         shown = repr(value) if not isinstance(value, bool) else str(value).lower()
     except (ValueError, RecursionError):

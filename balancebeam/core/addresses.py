@@ -40,7 +40,7 @@ class EndpointAddress:
 
 
 @frozen
-class ProxiedAddress:
+class ProxyProtocolAddress:
     """
     A place to listen for proxies, each of whose connections begins with a
     header of the PROXY protocol.
@@ -55,4 +55,4 @@ class ProxiedAddress:
 ServerAddress = Union[TcpAddress, UnixAddress]
 
 
-ListenAddress = Union[TcpAddress, UnixAddress, EndpointAddress, ProxiedAddress]
+ListenAddress = Union[TcpAddress, UnixAddress, EndpointAddress, ProxyProtocolAddress]

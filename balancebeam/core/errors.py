@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class StartError(SystemExit, Exception):
+class StartupError(SystemExit, Exception):
     """
     The program cannot start; the text says why, one line a mistake.
 
@@ -19,7 +19,7 @@ class StartError(SystemExit, Exception):
         self.text = text
 
     @classmethod
-    def of(cls, problems: Iterable[str]) -> StartError:
+    def from_problems(cls, problems: Iterable[str]) -> StartupError:
         """The error that names all of `problems`."""
         return cls("\n".join(f"balancebeam: {problem}" for problem in problems))
 
@@ -32,7 +32,7 @@ class StartError(SystemExit, Exception):
         return self.text
 
 
-class RequestRefused(Exception):
+class RequestError(Exception):
     """A request that is not passed on; `status` and `reason` are the answer."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -41,5 +41,5 @@ class RequestRefused(Exception):
         self.reason = reason
 
 
-class ResponseRefused(Exception):
+class ResponseError(Exception):
     """Bytes from a server that cannot be read as exactly one response."""

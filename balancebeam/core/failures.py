@@ -17,7 +17,7 @@ class FailureKind(enum.Enum):
     MALFORMED = "did not answer in HTTP"
     TIMEOUT = "did not answer in time"
     # Not the server's fault.
-    UNREAD = "had an answer that its client did not take"
+    CLIENT_STALLED = "had an answer that its client did not take"
     STOPPING = "is not waited for, because the balancer is stopping"
 
 
@@ -35,7 +35,7 @@ class UpstreamFailure:
     nothing_sent: bool = False
 
     @property
-    def for_client(self) -> str:
+    def public_message(self) -> str:
         """What a client is told: the kind, without the server's name."""
         return f"the server {self.kind.value}"
 

@@ -6,19 +6,19 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
-def client_name(text: str) -> str | None:
+def normalize_ip(text: str) -> str | None:
     """The one way to write the IP address in `text`; `None` if it is no address."""
-    address = client_address(text)
+    address = parse_unmapped_ip(text)
     return None if address is None else str(address)
 
 
-def client_address(text: str) -> IPv4Address | IPv6Address | None:
+def parse_unmapped_ip(text: str) -> IPv4Address | IPv6Address | None:
     """The IP address in `text`, out of its wrapping; `None` if it is no address."""
-    address = parse(text)
-    return None if address is None else unwrapped(address)
+    address = parse_ip(text)
+    return None if address is None else unmap_ipv4(address)
 
 
-def parse(text: str) -> IPv4Address | IPv6Address | None:
+def parse_ip(text: str) -> IPv4Address | IPv6Address | None:
     """
     The address in `text`, but not with a zone, which would mean something on
     another machine only and may hold any octet.
@@ -31,7 +31,7 @@ def parse(text: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-def unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+def unmap_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """IPv4 where IPv6 only wraps it, so that nobody is known by two addresses."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
@@ -39,7 +39,7 @@ def unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 @lru_cache(maxsize=4096)
-def pack_client(client: str) -> bytes:
+def pack_address(client: str) -> bytes:
     """A client's address in 4 or 16 octets, or its text if it is none."""
-    address = client_address(client)
+    address = parse_unmapped_ip(client)
     return client.encode() if address is None else address.packed

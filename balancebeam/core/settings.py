@@ -28,7 +28,7 @@ class ServerSettings:
     proxy_protocol: int | None = None
 
 
-class Origin(enum.Enum):
+class ServerSource(enum.Enum):
     """How a server came to be in its pool."""
 
     CONFIGURED = "configured"
@@ -36,7 +36,7 @@ class Origin(enum.Enum):
     DEMO = "demo"
 
 
-class OperatorState(enum.Enum):
+class AdminState(enum.Enum):
     """What the operator wants of a server, whatever its health."""
 
     READY = "ready"
@@ -45,7 +45,7 @@ class OperatorState(enum.Enum):
 
 
 @frozen
-class ActiveChecks:
+class HealthCheckSettings:
     """
     How servers are asked whether they are well.
 
@@ -64,20 +64,20 @@ class ActiveChecks:
     status: tuple[int, int] = (200, 299)
 
     @property
-    def patience(self) -> float:
+    def effective_timeout(self) -> float:
         """The time limit of one check in seconds."""
         return min(2.0, self.interval / 2) if self.timeout is None else self.timeout
 
 
 @frozen
-class PassiveChecks:
+class OutlierDetectionSettings:
     """
     What requests tell of servers.
 
     `failures` in a row have a server avoided for `cooldown` seconds, longer if
     it keeps failing. With `error_ratio`, so does a greater share of 5xx among
-    at least `least_answers` answers of the last `window` seconds; of all
-    servers, no more than a share of `most_ejected` (but always one) is avoided
+    at least `min_requests` answers of the last `window` seconds; of all
+    servers, no more than a share of `max_ejected_ratio` (but always one) is avoided
     for that.
     """
 
@@ -85,12 +85,12 @@ class PassiveChecks:
     cooldown: float = 10.0
     error_ratio: float | None = None
     window: float = 10.0
-    least_answers: int = 20
-    most_ejected: float = 0.5
+    min_requests: int = 20
+    max_ejected_ratio: float = 0.5
 
 
 @frozen
-class Retries:
+class RetrySettings:
     """
     `attempts` bounds the servers tried for one request, `budget` the retries
     as a share of the requests of the last ten seconds; 10 are always allowed.
@@ -101,7 +101,7 @@ class Retries:
 
 
 @frozen
-class Waiting:
+class QueueSettings:
     """
     Requests for which all servers are at their `max_in_flight`: no more than
     `limit` of them wait, and none for longer than `timeout` seconds.
@@ -137,7 +137,7 @@ class FrontendTimeouts:
 
 
 @frozen
-class Forwarding:
+class ForwardingSettings:
     """
     What servers are told of who asked: X-Forwarded-For, -Proto and -Host,
     Forwarded (RFC 7239), or both; and X-Request-Id, which with "keep" is made
@@ -152,7 +152,7 @@ class Forwarding:
 @frozen
 class LimitSettings:
     """
-    One limit: `requests` in `per` seconds, by one of the `algorithm`s fixed-window,
+    One limit: `requests` in `window` seconds, by one of the `algorithm`s fixed-window,
     sliding-window, sliding-log, token-bucket (with `burst`, or `requests`, at
     once) and concurrent (so many at a time).
 
@@ -162,7 +162,7 @@ class LimitSettings:
     """
 
     requests: int
-    per: float = 60.0
+    window: float = 60.0
     algorithm: str = "sliding-window"
     burst: int | None = None
     key: tuple[str, ...] = ("client",)
@@ -191,10 +191,10 @@ class PoolSettings:
     servers: tuple[ServerSettings, ...] = ()
     algorithm: str = "round-robin"
     timeouts: PoolTimeouts = PoolTimeouts()
-    active: ActiveChecks | None = None
-    passive: PassiveChecks = PassiveChecks()
-    retries: Retries = Retries()
-    waiting: Waiting = Waiting()
+    active: HealthCheckSettings | None = None
+    passive: OutlierDetectionSettings = OutlierDetectionSettings()
+    retries: RetrySettings = RetrySettings()
+    queue: QueueSettings = QueueSettings()
     slow_start: float = 0.0
     limits: tuple[LimitSettings, ...] = ()
 
@@ -237,12 +237,12 @@ class FrontendSettings:
     limits: tuple[LimitSettings, ...] = ()
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
-    forwarding: Forwarding = Forwarding()
+    forwarding: ForwardingSettings = ForwardingSettings()
     log_connections: bool = False
 
 
 @frozen
-class Secret:
+class SecretSource:
     """A text that is not shown: `value` itself, or a file or a variable that holds it."""
 
     value: str | None = field(default=None, repr=False)
@@ -254,8 +254,8 @@ class Secret:
 class AdminSettings:
     """Where the operator comes in, and the token that is asked for there, if any."""
 
-    bind: ListenAddress = TcpAddress("127.0.0.1", 1101)
-    token: Secret | None = None
+    bind: ListenAddress = field(default=TcpAddress("127.0.0.1", 1101))
+    token: SecretSource | None = None
 
 
 @frozen
@@ -265,7 +265,7 @@ class Settings:
 
     `state` is the file in which the operator's marks outlive a restart.
     `drain_timeout` is in seconds. So many `demo` servers are added to the
-    first pool. `places` says where in a file the texts of addresses to listen
+    first pool. `source_locations` says where in a file the texts of addresses to listen
     at stand, for messages.
     """
 
@@ -275,9 +275,9 @@ class Settings:
     state: str | None = None
     drain_timeout: float = 30.0
     demo: int = 0
-    places: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
+    source_locations: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
-    def mode_of(self, pool: str) -> str:
+    def pool_mode(self, pool: str) -> str:
         """What the pool of that name is for: the mode of the frontends that use it."""
         for frontend in self.frontends:
             if pool == frontend.pool or any(pool == route.pool for route in frontend.routes):

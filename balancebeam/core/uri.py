@@ -13,41 +13,42 @@ _PARAMETERS = re.compile(rb";[^/]*")
 _SLASHES = re.compile(rb"/+")
 
 
-def normal_path(target: bytes) -> bytes:
+def canonical_path(target: bytes) -> bytes:
     """
     The path of a request's target without what many servers see through:
     percent-encoding, parameters of segments, doubled slashes, backslashes and
     dots. For comparing only.
     """
-    path = _PARAMETERS.sub(b"", _decoded(target))
+    path = _PARAMETERS.sub(b"", _decode_path(target))
     return posixpath.normpath(_SLASHES.sub(b"/", path))
 
 
-def is_below(target: bytes, prefix: bytes) -> bool:
+def has_prefix(target: bytes, prefix: bytes) -> bool:
     """
     Whether the path of `target` is `prefix`, which is normal, or below it, as
     any server may see it: one that strips parameters or not, that merges
     slashes or not, that resolves dots or not.
     """
     return any(
-        prefix in (b"/", path) or path.startswith(prefix + b"/") for path in _readings(target)
+        prefix in (b"/", path) or path.startswith(prefix + b"/")
+        for path in _interpretations(target)
     )
 
 
-def _readings(target: bytes) -> Iterator[bytes]:
-    decoded = _decoded(target)
+def _interpretations(target: bytes) -> Iterator[bytes]:
+    decoded = _decode_path(target)
     for path in {decoded, _PARAMETERS.sub(b"", decoded)}:
         for merged in {path, _SLASHES.sub(b"/", path)}:
             yield _SLASHES.sub(b"/", merged)
-            yield _SLASHES.sub(b"/", _without_dots(merged))
+            yield _SLASHES.sub(b"/", _remove_dot_segments(merged))
 
 
-def _decoded(target: bytes) -> bytes:
+def _decode_path(target: bytes) -> bytes:
     path = unquote_to_bytes(target.partition(b"?")[0])
     return b"/" + path.replace(b"\\", b"/").lstrip(b"/")
 
 
-def _without_dots(path: bytes) -> bytes:
+def _remove_dot_segments(path: bytes) -> bytes:
     """RFC 3986, 5.2.4; an empty segment is one that ".." removes."""
     segments: list[bytes] = []
     for segment in path[1:].split(b"/"):
@@ -59,7 +60,7 @@ def _without_dots(path: bytes) -> bytes:
     return b"/" + b"/".join(segments)
 
 
-def routed_path(target: bytes) -> bytes:
+def normalize_path(target: bytes) -> bytes:
     """
     The path of a request's target as most servers read it: percent-encoding
     undone, slashes merged, dots resolved (RFC 3986, 5.2.4).
@@ -69,7 +70,7 @@ def routed_path(target: bytes) -> bytes:
         path = unquote_to_bytes(path)
     if b"//" in path:
         path = _SLASHES.sub(b"/", path)
-    return _without_dots(path) if b"/." in path else path
+    return _remove_dot_segments(path) if b"/." in path else path
 
 
 _PORT = re.compile(rb":[0-9]*$")
@@ -77,7 +78,7 @@ _PORT = re.compile(rb":[0-9]*$")
 
 # Asked for every request where there are routes, mostly about the same few.
 @lru_cache(maxsize=1024)
-def plain_host(authority: bytes) -> bytes:
+def normalize_host(authority: bytes) -> bytes:
     """A host in the one way to write it, without its port."""
     host = _PORT.sub(b"", unquote_to_bytes(authority)).lower()
     return host[:-1] if host.endswith(b".") else host

@@ -15,100 +15,108 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from balancebeam.downstream.http1.factory import BalancerSite
-from balancebeam.downstream.http1.timeouts import DRAINED
-from balancebeam.downstream.tcp.session import TcpSite
-from balancebeam.net.transport import peer_name
+from balancebeam.downstream.http1.factory import Http1Factory
+from balancebeam.downstream.http1.timeouts import DRAIN_IDLE_TIMEOUT
+from balancebeam.downstream.tcp.session import TcpFactory
+from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.proxy_protocol import (
-    ProxiedConnection,
+    ProxyInfo,
     ProxyProtocolError,
-    read_proxy_header,
+    parse_proxy_header,
 )
 
 
-class ProxiedSite(ServerFactory):
-    """Lets in the clients of `site` whose connections begin with a PROXY header."""
+class ProxyProtocolFactory(ServerFactory):
+    """Lets in the clients of `wrapped_factory` whose connections begin with a PROXY header."""
 
     noisy = False
     log = Logger()
 
-    def __init__(self, site: BalancerSite | TcpSite) -> None:
-        self.site = site
-        self.greetings: set[Greeting] = set()
-        site.ticker.add(self.sweep)
-        site.parts.append(self)
+    def __init__(self, wrapped_factory: Http1Factory | TcpFactory) -> None:
+        self.wrapped_factory = wrapped_factory
+        self.handshakes: set[ProxyProtocolHandshake] = set()
+        wrapped_factory.ticker.add(self.sweep)
+        wrapped_factory.pending_handshakes.append(self)
 
-    def buildProtocol(self, addr: IAddress | None) -> Greeting:  # type: ignore[override]
-        return Greeting(self, peer_name(addr))
+    def buildProtocol(self, addr: IAddress | None) -> ProxyProtocolHandshake:  # type: ignore[override]
+        return ProxyProtocolHandshake(self, peer_ip(addr))
 
     def sweep(self, now: float) -> None:
         """Close connections whose header takes too long."""
-        limit = self.site.timeouts.header
-        for greeting in list(self.greetings):
-            waited = now - greeting.since
+        limit = self.wrapped_factory.timeouts.header
+        for handshake in list(self.handshakes):
+            waited = now - handshake.started_at
             if waited >= limit:
-                greeting.close("its header is too slow")
-            elif self.site.draining and greeting.silent and waited >= DRAINED:
-                greeting.close("")
+                handshake.close("its header is too slow")
+            elif (
+                self.wrapped_factory.draining
+                and handshake.no_input
+                and waited >= DRAIN_IDLE_TIMEOUT
+            ):
+                handshake.close("")
 
     @property
-    def busy(self) -> bool:
+    def has_connections(self) -> bool:
         """Whether any connection has not said yet who is there."""
-        return bool(self.greetings)
+        return bool(self.handshakes)
 
     def close_all(self) -> None:
         """Close all connections that have not said yet who is there."""
-        for greeting in list(self.greetings):
-            greeting.close("")
+        for handshake in list(self.handshakes):
+            handshake.close("")
 
 
-class Greeting(Protocol):
+class ProxyProtocolHandshake(Protocol):
     """Reads one PROXY header, and hands the connection on."""
 
-    def __init__(self, factory: ProxiedSite, peer: str) -> None:
-        self.factory: ProxiedSite = factory
-        self.since = factory.site.ticker.now
+    def __init__(self, factory: ProxyProtocolFactory, peer: str) -> None:
+        self.factory: ProxyProtocolFactory = factory
+        self.started_at = factory.wrapped_factory.ticker.now
         self._peer = peer
-        self._data = b""
+        self._buffer = b""
 
     @property
-    def silent(self) -> bool:
+    def no_input(self) -> bool:
         """Whether nothing has come."""
-        return not self._data
+        return not self._buffer
 
     def connectionMade(self) -> None:
-        self.factory.greetings.add(self)
+        self.factory.handshakes.add(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self not in self.factory.greetings:
+        if self not in self.factory.handshakes:
             return
-        self._data += data
+        self._buffer += data
         try:
-            header = read_proxy_header(self._data)
+            header = parse_proxy_header(self._buffer)
         except ProxyProtocolError as error:
             self.close(str(error))
             return
         if header is not None:
             connection, length = header
-            self._hand_on(connection, self._data[length:])
+            self._switch_protocol(connection, self._buffer[length:])
 
-    def _hand_on(self, connection: ProxiedConnection | None, rest: bytes) -> None:
-        self.factory.greetings.discard(self)
-        channel = self.factory.site.channel_for(connection.source if connection else self._peer)
-        channel.came_by = connection
+    def _switch_protocol(self, connection: ProxyInfo | None, rest: bytes) -> None:
+        self.factory.handshakes.discard(self)
+        channel = self.factory.wrapped_factory.build_channel(
+            connection.source if connection else self._peer
+        )
+        channel.proxy_info = connection
         transport: Any = self.transport
         transport.protocol = channel
         channel.makeConnection(transport)
         if rest:
             channel.dataReceived(rest)
 
-    def close(self, why: str) -> None:
-        """Nobody is let in without a header. `why` is for the log."""
-        self.factory.greetings.discard(self)
-        if why:
-            self.factory.log.info("{peer} sent no PROXY header: {why}", peer=self._peer, why=why)
+    def close(self, reason: str) -> None:
+        """Nobody is let in without a header. `reason` is for the log."""
+        self.factory.handshakes.discard(self)
+        if reason:
+            self.factory.log.info(
+                "{peer} sent no PROXY header: {reason}", peer=self._peer, reason=reason
+            )
         transport: Any = self.transport
         transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.greetings.discard(self)
+        self.factory.handshakes.discard(self)

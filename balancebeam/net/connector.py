@@ -19,15 +19,15 @@ from twisted.python.failure import Failure
 from balancebeam.core.addresses import TcpAddress
 
 # Saves a system call where there is such a thing.
-_NONBLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
+_SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)
 
 # What makes a transport of a connected socket: socket, reactor.
-MakeTransport = Callable[[socket.socket, Any], Any]
+TransportFactory = Callable[[socket.socket, Any], Any]
 
 
 class Connector:
     """
-    One attempt to connect to `where`, whose host is an IP address. `factory`, a
+    One attempt to connect to `address`, whose host is an IP address. `factory`, a
     `ClientFactory`, hears how it ended, but not before `connect` has returned.
     Who waits for too long says `stopConnecting`.
 
@@ -35,22 +35,24 @@ class Connector:
     """
 
     # See `BatchPoller`.
-    served_first = True
+    poll_first = True
 
-    def __init__(self, where: TcpAddress, factory: Any, make: MakeTransport, reactor: Any) -> None:
+    def __init__(
+        self, address: TcpAddress, factory: Any, transport_factory: TransportFactory, reactor: Any
+    ) -> None:
         self.state = "connecting"
-        self._where = where
+        self._address = address
         self._factory = factory
-        self._make = make
+        self._transport_factory = transport_factory
         self._reactor = reactor
         self._socket: socket.socket | None = None
 
     def connect(self) -> None:
         """Begin."""
         try:
-            family, address = _socket_address(self._where)
-            self._socket = socket.socket(family, socket.SOCK_STREAM | _NONBLOCKING)
-            if not _NONBLOCKING:
+            family, address = _socket_address(self._address)
+            self._socket = socket.socket(family, socket.SOCK_STREAM | _SOCK_NONBLOCK)
+            if not _SOCK_NONBLOCK:
                 self._socket.setblocking(False)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             number = self._socket.connect_ex(address)
@@ -59,8 +61,8 @@ class Connector:
         if number in (0, errno.EINPROGRESS):
             self._reactor.addWriter(self)
         else:
-            why = error.getConnectError((number, os.strerror(number)))
-            self._reactor.callLater(0, self._fail, why)
+            reason = error.getConnectError((number, os.strerror(number)))
+            self._reactor.callLater(0, self._fail, reason)
 
     def stopConnecting(self) -> None:
         """Give up."""
@@ -84,12 +86,12 @@ class Connector:
             self._fail(error.getConnectError((number, os.strerror(number))))
             return
         self._socket = None
-        transport = self._make(connected, self._reactor)
+        transport = self._transport_factory(connected, self._reactor)
         protocol = self._factory.buildProtocol(None)
         self.state = "connected"
         transport.protocol = protocol
-        if hasattr(self._reactor, "succeed"):
-            self._reactor.succeed(self, transport)
+        if hasattr(self._reactor, "transfer_registration"):
+            self._reactor.transfer_registration(self, transport)
         else:
             self._reactor.removeWriter(self)
             transport.startReading()
@@ -103,7 +105,7 @@ class Connector:
         number = number or errno.ECONNRESET
         self._fail(error.getConnectError((number, os.strerror(number))))
 
-    def _fail(self, why: BaseException) -> None:
+    def _fail(self, reason: BaseException) -> None:
         if self.state != "connecting":
             return
         self.state = "disconnected"
@@ -112,17 +114,17 @@ class Connector:
             descriptor = self._socket.fileno()
             self._socket.close()
             self._socket = None
-            if hasattr(self._reactor, "closed"):
-                self._reactor.closed(descriptor)
-        self._factory.clientConnectionFailed(self, Failure(why))
+            if hasattr(self._reactor, "forget_fd"):
+                self._reactor.forget_fd(descriptor)
+        self._factory.clientConnectionFailed(self, Failure(reason))
 
 
-def _socket_address(where: TcpAddress) -> tuple[int, Any]:
-    """The family and the address of a socket, for the host of `where`, an IP address."""
-    if ":" not in where.host:
-        return socket.AF_INET, (where.host, where.port)
+def _socket_address(address: TcpAddress) -> tuple[int, Any]:
+    """The family and the address of a socket, for the host of `address`, an IP address."""
+    if ":" not in address.host:
+        return socket.AF_INET, (address.host, address.port)
     # For the number of the zone, if there is one.
     found = socket.getaddrinfo(
-        where.host, where.port, socket.AF_INET6, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST
+        address.host, address.port, socket.AF_INET6, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST
     )
     return socket.AF_INET6, found[0][4]

@@ -9,14 +9,14 @@ class StreamTransport(Protocol):
     """
     What the doors and the connections to servers use of a transport.
 
-    Of our own transports: `direct` tells that everything written so far is
-    out, and `outstanding` is a number that is 0 when the peer has all, and
+    Of our own transports: `nothing_buffered` tells that everything written so far is
+    out, and `unacked_bytes` is a number that is 0 when the peer has all, and
     changes whenever it takes something.
     """
 
-    direct: bool
+    nothing_buffered: bool
 
-    def outstanding(self) -> int: ...
+    def unacked_bytes(self) -> int: ...
 
     def write(self, data: bytes) -> None: ...
 

@@ -23,10 +23,10 @@ from balancebeam.net.transport import TcpServerTransport, UnixServerTransport
 BACKLOG = 1024
 
 # Connections that are accepted before others get their turn.
-ACCEPTED = 64
+MAX_ACCEPTS_PER_EVENT = 64
 
 
-class _ClosesAtOnce:
+class ImmediateCloseMixin:
     """
     Mixed into Twisted's listening ports: in the time between the last look at
     who waits and the end of the socket, others could come, and be reset.
@@ -52,7 +52,7 @@ class _ClosesAtOnce:
     stopListening = loseConnection
 
 
-class TcpPort(_ClosesAtOnce, tcp.Port):
+class TcpPort(ImmediateCloseMixin, tcp.Port):
     """A listening socket."""
 
     transport: Any = TcpServerTransport
@@ -67,7 +67,7 @@ class TcpPort(_ClosesAtOnce, tcp.Port):
         """Accept who waits, some of them at a time."""
         listening, reactor = self.socket, self.reactor
         factory: Any = self.factory
-        for _ in range(ACCEPTED):
+        for _ in range(MAX_ACCEPTS_PER_EVENT):
             try:
                 accepted, peer = listening.accept()
             except BlockingIOError:
@@ -89,31 +89,31 @@ class TcpPort(_ClosesAtOnce, tcp.Port):
             protocol.makeConnection(transport)
 
 
-class UnixPort(_ClosesAtOnce, unix.Port):
+class UnixPort(ImmediateCloseMixin, unix.Port):
     """
     A listening socket in the file system, or one that somebody else has
-    `opened`. One that is `lasting` stays there: others listen with it, too.
+    `inherited_socket`. One that is `keep_path` stays there: others listen with it, too.
     """
 
     transport = UnixServerTransport
-    opened: socket.socket | None = None
-    lasting = False
+    inherited_socket: socket.socket | None = None
+    keep_path = False
 
     def startListening(self) -> None:
-        if self.opened is None:
+        if self.inherited_socket is None:
             super().startListening()
             return
         factory: Any = self.factory
         factory.doStart()
-        self.socket, self.opened = self.opened, None
+        self.socket, self.inherited_socket = self.inherited_socket, None
         self.fileno = self.socket.fileno  # type: ignore[method-assign]
         self.connected = True
-        self.numberAccepts = ACCEPTED
+        self.numberAccepts = MAX_ACCEPTS_PER_EVENT
         self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:
         path = self.getHost().name
-        if not self.lasting and path and not path.startswith(b"\0"):
+        if not self.keep_path and path and not path.startswith(b"\0"):
             # Somebody may have removed it by hand.
             with suppress(OSError):
                 os.unlink(path)
@@ -123,27 +123,27 @@ class UnixPort(_ClosesAtOnce, unix.Port):
 
 
 def listen(
-    where: TcpAddress | UnixAddress, factory: IProtocolFactory, reactor: Any, mode: int = 0o666
+    address: TcpAddress | UnixAddress, factory: IProtocolFactory, reactor: Any, mode: int = 0o666
 ) -> IListeningPort:
     """
-    Listen at `where`; a socket in the file system has this `mode`.
+    Listen at `address`; a socket in the file system has this `mode`.
 
     A Unix socket left behind by a process that is gone is replaced. Raises
     `twisted.internet.error.CannotListenError`.
     """
     port: Any
-    if isinstance(where, UnixAddress):
-        _remove_if_dead(where.path)
-        port = UnixPort(where.path.encode(), factory, BACKLOG, mode, reactor, 1)
+    if isinstance(address, UnixAddress):
+        _unlink_stale_socket(address.path)
+        port = UnixPort(address.path.encode(), factory, BACKLOG, mode, reactor, 1)
     else:
-        interface = "" if where.host == "0.0.0.0" else where.host
-        port = TcpPort(where.port, factory, BACKLOG, interface, reactor)
+        interface = "" if address.host == "0.0.0.0" else address.host
+        port = TcpPort(address.port, factory, BACKLOG, interface, reactor)
     port.startListening()
     listening: IListeningPort = port
     return listening
 
 
-def _remove_if_dead(path: str) -> None:
+def _unlink_stale_socket(path: str) -> None:
     """
     Remove a Unix socket behind which nobody is any more. Twisted does so where
     a lock is left as well, but who inherits a socket has none. Raises `OSError`
@@ -162,7 +162,9 @@ def _remove_if_dead(path: str) -> None:
             os.unlink(path)
 
 
-def adopt(descriptor: int, factory: IProtocolFactory, reactor: Any) -> IListeningPort:
+def adopt_listening_socket(
+    descriptor: int, factory: IProtocolFactory, reactor: Any
+) -> IListeningPort:
     """
     Go on listening with a socket that somebody else has opened, and may still
     listen with. Raises `OSError`.
@@ -173,8 +175,8 @@ def adopt(descriptor: int, factory: IProtocolFactory, reactor: Any) -> IListenin
     port: Any
     if opened.family == socket.AF_UNIX:
         port = UnixPort(os.fsencode(opened.getsockname()), factory, reactor=reactor)
-        port.opened = opened
-        port.lasting = True
+        port.inherited_socket = opened
+        port.keep_path = True
     else:
         with opened:
             port = TcpPort._fromListeningDescriptor(reactor, descriptor, opened.family, factory)

@@ -10,106 +10,106 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from balancebeam.net.interfaces import StreamTransport
-from balancebeam.net.splice import Splice, can_splice
-from balancebeam.net.transport import outstanding, tune
+from balancebeam.net.splice import SplicePipe, can_splice
+from balancebeam.net.transport import set_socket_options, unacked_bytes
 
 log = Logger()
 
 # Reads of so many octets, so many in a row, make a flow one that is better
 # spliced: about half a megabyte at once.
-LARGE = 16 * 1024
-LARGE_IN_ROW = 32
+LARGE_READ = 16 * 1024
+MIN_LARGE_READS = 32
 
 
-def is_orderly(reason: Failure) -> bool:
+def is_clean_close(reason: Failure) -> bool:
     """Whether a connection ended with all said, for this `reason`."""
     # Nearly always it is this one, and `check` looks at names.
     return reason is connectionDone or reason.check(ConnectionDone) is not None
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class Link(Protocol):
+class Relay(Protocol):
     """
-    Passes what comes on to the `other` end, and is paused while that takes no more.
+    Passes what comes on to the `peer` end, and is paused while that takes no more.
 
-    `octets` counts what came. `over` means that its peer sends no more.
+    `bytes_received` counts what came. `read_closed` means that its peer sends no more.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        self.other: Link | None = None
-        self.octets = 0
-        self.over = False
+        self.peer: Relay | None = None
+        self.bytes_received = 0
+        self.read_closed = False
         self.closing = False
         self.aborted = False
-        self._outstanding: int | None = None
-        self._stuck_since = 0.0
+        self._last_unacked_bytes: int | None = None
+        self._stalled_since = 0.0
         # Large reads in a row.
-        self._large = 0
-        self._splice: Splice | None = None
+        self._large_reads = 0
+        self._splice: SplicePipe | None = None
 
-    def pass_on(self, data: bytes) -> None:
+    def forward(self, data: bytes) -> None:
         """Something has come while there is no other end: nobody is there to hear it."""
 
     def connectionMade(self) -> None:
-        tune(self.transport)
+        set_socket_options(self.transport)
         self.transport.registerProducer(self, True)
 
-    def join(self, other: Link) -> None:
-        """From here on what comes goes to `other`, and the other way round."""
-        self.other, other.other = other, self
+    def connect_peer(self, peer: Relay) -> None:
+        """From here on what comes goes to `peer`, and the other way round."""
+        self.peer, peer.peer = peer, self
         # Where bytes go; looked up once and not for each of them.
-        self.pass_on = other.transport.write  # type: ignore[method-assign]
-        other.pass_on = self.transport.write  # type: ignore[method-assign]
+        self.forward = peer.transport.write  # type: ignore[method-assign]
+        peer.forward = self.transport.write  # type: ignore[method-assign]
 
     # What the transport does with it.
 
     def dataReceived(self, data: bytes) -> None:
         octets = len(data)
-        self.octets += octets
-        self.pass_on(data)
-        if octets < LARGE:
-            self._large = 0
+        self.bytes_received += octets
+        self.forward(data)
+        if octets < LARGE_READ:
+            self._large_reads = 0
         else:
-            self._large += 1
-            if self._large >= LARGE_IN_ROW:
-                self._begin_splice()
+            self._large_reads += 1
+            if self._large_reads >= MIN_LARGE_READS:
+                self._start_splice()
 
-    def expect_end(self) -> None:
+    def eof_pending(self) -> None:
         """The peer has ended; what it said before is still to come."""
-        if self.other is not None:
-            target = self.other.transport
-            self.pass_on = getattr(target, "write_last", target.write)  # type: ignore[method-assign]
+        if self.peer is not None:
+            target = self.peer.transport
+            self.forward = getattr(target, "write_more", target.write)  # type: ignore[method-assign]
 
-    def _begin_splice(self) -> None:
+    def _start_splice(self) -> None:
         """From here on bytes take the way past this process, if there is one."""
-        self._large = 0
-        other = self.other
-        if other is None or self.closing or other.closing or self.over:
+        self._large_reads = 0
+        other = self.peer
+        if other is None or self.closing or other.closing or self.read_closed:
             return
         if can_splice(self.transport, other.transport):
             try:
-                self._splice = Splice(
-                    self.transport, other.transport, self._count, self._end_splice
+                self._splice = SplicePipe(
+                    self.transport, other.transport, self._count_bytes, self._stop_splice
                 )
             except OSError as failure:
-                log.debug("no pipe for {link}: {why}", link=self, why=failure)
+                log.debug("no pipe for {relay}: {reason}", relay=self, reason=failure)
 
-    def _count(self, octets: int) -> None:
-        self.octets += octets
+    def _count_bytes(self, count: int) -> None:
+        self.bytes_received += count
 
-    def _end_splice(self) -> None:
+    def _stop_splice(self) -> None:
         splice, self._splice = self._splice, None
         if splice is not None:
             splice.close()
 
     def readConnectionLost(self) -> None:
-        self.over = True
-        other = self.other
+        self.read_closed = True
+        other = self.peer
         if other is not None:
-            other.end()
-            if other.over:
+            other.half_close()
+            if other.read_closed:
                 # Both have said all they had to say.
                 self.close()
 
@@ -118,30 +118,30 @@ class Link(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.closing = True
-        self._end_splice()
-        other, self.other = self.other, None
+        self._stop_splice()
+        other, self.peer = self.peer, None
         if other is not None:
-            other._end_splice()
+            other._stop_splice()
             # What goes round in circles has to wait for the garbage collector,
             # which would have more to do than all the rest.
-            del self.pass_on
+            del self.forward
 
     def pauseProducing(self) -> None:
-        if self.other is not None:
-            self.other.transport.pauseProducing()
+        if self.peer is not None:
+            self.peer.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        if self.other is not None and not self.other.closing and not self.other.over:
-            self.other.transport.resumeProducing()
+        if self.peer is not None and not self.peer.closing and not self.peer.read_closed:
+            self.peer.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         """The transport is going away, which `connectionLost` deals with."""
 
     # Ends.
 
-    def end(self) -> None:
+    def half_close(self) -> None:
         """The other end sends no more; with what its own peer sends it goes on."""
-        if self.over:
+        if self.read_closed:
             self.close()
         elif not self.closing:
             self.transport.unregisterProducer()
@@ -161,13 +161,13 @@ class Link(Protocol):
             self.aborted = True
             self.transport.abortConnection()
 
-    def abort_if_stuck(self, now: float, limit: float) -> None:
-        """Wait no longer for a peer that takes nothing of the last for `limit` seconds."""
+    def abort_if_stalled(self, now: float, timeout: float) -> None:
+        """Wait no longer for a peer that takes nothing of the last for `timeout` seconds."""
         if not self.closing or self.aborted:
             return
-        left = outstanding(self.transport)
-        if left != self._outstanding:
-            self._outstanding = left
-            self._stuck_since = now
-        elif now - self._stuck_since >= limit:
+        left = unacked_bytes(self.transport)
+        if left != self._last_unacked_bytes:
+            self._last_unacked_bytes = left
+            self._stalled_since = now
+        elif now - self._stalled_since >= timeout:
             self.abort()

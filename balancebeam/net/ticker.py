@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 # One sweep never counts for more than this many intervals: a process that was
 # stopped, or a clock that was set, must not cost every client its connection.
-LONGEST_STEP = 4
+MAX_STEP = 4
 
 
 class Ticker(service.Service):
@@ -39,7 +39,7 @@ class Ticker(service.Service):
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
 
-    def time(self) -> float:
+    def wall_time(self) -> float:
         """The time of day, in seconds since the epoch."""
         seconds: float = self._clock.seconds()
         return seconds
@@ -48,7 +48,7 @@ class Ticker(service.Service):
         """Have `sweep` called no more."""
         self._sweeps.remove(sweep)
 
-    def sweep_every(self, interval: float) -> None:
+    def set_interval(self, interval: float) -> None:
         """Sweep so often (in seconds) from now on."""
         if interval != self.interval:
             if self._loop.running:
@@ -56,19 +56,19 @@ class Ticker(service.Service):
                 self._tick()
                 self._loop.stop()
                 self.interval = interval
-                self._begin()
+                self._start_loop()
             self.interval = interval
 
     def add(self, sweep: Callable[[float], object]) -> None:
         """Have `sweep(now)` called once per interval."""
         self._sweeps.append(sweep)
 
-    def wait_for(self, condition: Callable[[], bool], limit: float) -> Deferred[bool]:
+    def wait_for(self, condition: Callable[[], bool], timeout: float) -> Deferred[bool]:
         """
-        Fires when `condition` is true, or when `limit` seconds are over, with
+        Fires when `condition` is true, or when `timeout` seconds are over, with
         what it is then. It is looked at now, and with each sweep.
         """
-        deadline = self.now + limit
+        deadline = self.now + timeout
         found: Deferred[bool] = Deferred()
 
         def look(now: float) -> None:
@@ -83,9 +83,9 @@ class Ticker(service.Service):
 
     def startService(self) -> None:
         super().startService()
-        self._begin()
+        self._start_loop()
 
-    def _begin(self) -> None:
+    def _start_loop(self) -> None:
         self._last = self._clock.seconds()
         self._loop.start(self.interval, now=False).addErrback(
             lambda failure: self._log.failure("the sweeps have stopped", failure)
@@ -100,7 +100,7 @@ class Ticker(service.Service):
         seconds = self._clock.seconds()
         elapsed = seconds - self._last
         self._last = seconds
-        self.now += min(max(elapsed, 0.0), self.interval * LONGEST_STEP)
+        self.now += min(max(elapsed, 0.0), self.interval * MAX_STEP)
         for sweep in list(self._sweeps):
             try:
                 sweep(self.now)

@@ -24,33 +24,33 @@ from balancebeam.core.addresses import ServerAddress, UnixAddress
 from balancebeam.net.connector import Connector
 
 # Has what is sent wait for what follows it.
-_MORE = getattr(socket, "MSG_MORE", 0)
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 
-class _WritesAtOnce:
+class DirectWriteMixin:
     """
     Mixed into Twisted's stream transports.
 
-    `direct` is true while the socket may be written to past the buffer: the
+    `nothing_buffered` is true while the socket may be written to past the buffer: the
     buffer is empty and nothing of the connection's end has begun. Twisted
     says so through `startWriting` and `stopWriting`, which it calls whenever
     bytes or an end are outstanding, and when nothing is any more.
     """
 
     fileno: Callable[[], int]
-    direct = True
-    _ending = False
+    nothing_buffered = True
+    _closing = False
     # Whether the peer has still to be told that nothing more comes.
-    _owes_end = False
-    # Whether `Splice` may do its reading and writing.
-    splices = True
+    _fin_pending = False
+    # Whether `SplicePipe` may do its reading and writing.
+    can_splice = True
     # Nobody else has the descriptor, so closing it ends the connection.
     _shouldShutdown = False
     # Octets that the kernel took from a backlog.
-    taken = 0
+    kernel_bytes = 0
 
     def write(self: Any, data: bytes) -> None:
-        if self.direct and self.connected:
+        if self.nothing_buffered and self.connected:
             try:
                 sent = self.socket.send(data)
             except BlockingIOError:
@@ -77,21 +77,21 @@ class _WritesAtOnce:
         self.protocol.dataReceived(data)
         return None
 
-    def read_last(self: Any) -> Any:
+    def read_before_eof(self: Any) -> Any:
         """As `doRead`, when the peer has ended already."""
-        expect_end = getattr(self.protocol, "expect_end", None)
-        if expect_end is not None:
-            expect_end()
+        eof_pending = getattr(self.protocol, "eof_pending", None)
+        if eof_pending is not None:
+            eof_pending()
         return self.doRead()
 
-    def write_last(self: Any, data: bytes) -> None:
+    def write_more(self: Any, data: bytes) -> None:
         """
         Write what most likely nothing but an end follows, and surely that or
         more: both may go out together, in one segment less.
         """
-        if self.direct and self.connected and _MORE:
+        if self.nothing_buffered and self.connected and _MSG_MORE:
             try:
-                sent = self.socket.send(data, _MORE)
+                sent = self.socket.send(data, _MSG_MORE)
             except OSError:
                 sent = 0
             if sent == len(data):
@@ -102,34 +102,34 @@ class _WritesAtOnce:
     def writeSomeData(self: Any, data: bytes) -> Any:
         taken = super().writeSomeData(data)  # type: ignore[misc]
         if isinstance(taken, int):
-            self.taken += taken
+            self.kernel_bytes += taken
         return taken
 
-    def outstanding(self: Any) -> int:
+    def unacked_bytes(self: Any) -> int:
         """
         A number that changes whenever the peer takes something, 0 when it has
         all: the octets in the kernel's buffer, less those that went there from
         a backlog which is still there.
         """
-        if self.direct:
-            self.taken = 0
-        return _in_kernel(self.fileno()) - int(self.taken)
+        if self.nothing_buffered:
+            self.kernel_bytes = 0
+        return _send_queue_bytes(self.fileno()) - int(self.kernel_bytes)
 
     def startWriting(self: Any) -> None:
-        self.direct = False
+        self.nothing_buffered = False
         super().startWriting()  # type: ignore[misc]
 
     def stopWriting(self: Any) -> None:
         super().stopWriting()  # type: ignore[misc]
-        self.direct = not self._ending
+        self.nothing_buffered = not self._closing
 
     def loseConnection(self: Any, *arguments: Any) -> None:
-        all_out = self.direct or self._writeDisconnected
+        all_out = self.nothing_buffered or self._writeDisconnected
         at_once = all_out and self.connected and self.producer is None
-        self._ending = True
-        self._owes_end = False
-        self.direct = False
-        soon = getattr(self.reactor, "disconnect_soon", None)
+        self._closing = True
+        self._fin_pending = False
+        self.nothing_buffered = False
+        soon = getattr(self.reactor, "defer_disconnect", None)
         if at_once and soon is not None:
             # Everything is out: there is nothing to wait for.
             self.disconnecting = 1
@@ -139,50 +139,50 @@ class _WritesAtOnce:
             super().loseConnection(*arguments)  # type: ignore[misc]
 
     def loseWriteConnection(self: Any) -> None:
-        at_once = self.direct and self.connected
-        self._ending = True
-        self.direct = False
+        at_once = self.nothing_buffered and self.connected
+        self._closing = True
+        self.nothing_buffered = False
         if at_once:
-            self._writeDisconnecting = self._writeDisconnected = self._owes_end = True
-            soon = getattr(self.reactor, "end_soon", None)
+            self._writeDisconnecting = self._writeDisconnected = self._fin_pending = True
+            soon = getattr(self.reactor, "defer_shutdown", None)
             if soon is None:
-                self.end_output()
+                self.shutdown_write()
             else:
                 soon(self)
         else:
             super().loseWriteConnection()  # type: ignore[misc]
 
-    def end_output(self: Any) -> None:
+    def shutdown_write(self: Any) -> None:
         """Tell the peer that nothing more comes, unless the connection is over meanwhile."""
-        if self._owes_end and self.connected and not self._aborting:
-            self._owes_end = False
+        if self._fin_pending and self.connected and not self._aborting:
+            self._fin_pending = False
             self._closeWriteConnection()
 
     def _closeSocket(self: Any, orderly: bool) -> None:
         descriptor = self.fileno()
         super()._closeSocket(orderly)  # type: ignore[misc]
-        closed = getattr(self.reactor, "closed", None)
+        closed = getattr(self.reactor, "forget_fd", None)
         if closed is not None:
             closed(descriptor)
 
     def abortConnection(self: Any) -> None:
-        self._ending = True
-        self.direct = False
+        self._closing = True
+        self.nothing_buffered = False
         super().abortConnection()  # type: ignore[misc]
 
     def startTLS(self: Any, *arguments: Any, **keywords: Any) -> None:
-        self._ending = True
-        self.direct = False
+        self._closing = True
+        self.nothing_buffered = False
         super().startTLS(*arguments, **keywords)  # type: ignore[misc]
 
 
-class TcpServerTransport(_WritesAtOnce, tcp.Server):
+class TcpServerTransport(DirectWriteMixin, tcp.Server):
     """
     A client's connection over TCP. `peer` is the client's address, `number` the
     number of the connection at its `port`.
     """
 
-    tuned = True
+    options_set = True
 
     def __init__(
         self,
@@ -215,11 +215,11 @@ class TcpServerTransport(_WritesAtOnce, tcp.Server):
         pause(self)
 
 
-class TcpClientTransport(_WritesAtOnce, tcp.Connection):
+class TcpClientTransport(DirectWriteMixin, tcp.Connection):
     """A connection to a server over TCP, which stands."""
 
-    served_first = True
-    tuned = True
+    poll_first = True
+    options_set = True
 
     def __init__(self, connected: socket.socket, reactor: Any) -> None:
         # What Twisted's would do, but for a system call that has been made.
@@ -230,23 +230,23 @@ class TcpClientTransport(_WritesAtOnce, tcp.Connection):
         self.logstr = "balancebeam"
 
     def getHost(self) -> address.IPv4Address | address.IPv6Address:
-        return _address(self.socket.getsockname())
+        return _twisted_address(self.socket.getsockname())
 
     def getPeer(self) -> address.IPv4Address | address.IPv6Address:
-        return _address(self.socket.getpeername())
+        return _twisted_address(self.socket.getpeername())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):x}>"
 
 
-class UnixServerTransport(_WritesAtOnce, unix.Server):
+class UnixServerTransport(DirectWriteMixin, unix.Server):
     """A client's connection over a Unix socket."""
 
 
-class UnixClientTransport(_WritesAtOnce, unix.Client):
+class UnixClientTransport(DirectWriteMixin, unix.Client):
     """A connection to a server over a Unix socket."""
 
-    served_first = True
+    poll_first = True
 
 
 class UnixConnector(unix.Connector):
@@ -254,29 +254,29 @@ class UnixConnector(unix.Connector):
         return UnixClientTransport(self.address, self, self.reactor, self.checkPID)
 
 
-def connect(where: ServerAddress, factory: Any, reactor: Any) -> Any:
+def connect(server_address: ServerAddress, factory: Any, reactor: Any) -> Any:
     """
-    Begin to connect to `where`, whose host is an IP address; the factory, a
+    Begin to connect to `server_address`, whose host is an IP address; the factory, a
     `ClientFactory`, hears of success and failure. Returns the connector, which
     knows no time limit.
     """
     connector: Any
-    if isinstance(where, UnixAddress):
-        connector = UnixConnector(where.path, factory, None, reactor, 0)
+    if isinstance(server_address, UnixAddress):
+        connector = UnixConnector(server_address.path, factory, None, reactor, 0)
     else:
-        connector = Connector(where, factory, TcpClientTransport, reactor)
+        connector = Connector(server_address, factory, TcpClientTransport, reactor)
     connector.connect()
     return connector
 
 
-def outstanding(transport: Any) -> int:
+def unacked_bytes(transport: Any) -> int:
     """As transports of ours say it; others, of endpoints, do not, and the kernel is asked."""
-    ours = getattr(transport, "outstanding", None)
-    waiting: int = _in_kernel(transport.fileno()) if ours is None else ours()
+    ours = getattr(transport, "unacked_bytes", None)
+    waiting: int = _send_queue_bytes(transport.fileno()) if ours is None else ours()
     return waiting
 
 
-def _in_kernel(descriptor: int) -> int:
+def _send_queue_bytes(descriptor: int) -> int:
     """Octets that wait in the kernel for the peer to take them."""
     try:
         waiting = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
@@ -285,18 +285,18 @@ def _in_kernel(descriptor: int) -> int:
     return int.from_bytes(waiting, sys.byteorder)
 
 
-def tune(transport: Any) -> None:
+def set_socket_options(transport: Any) -> None:
     """
     Have a TCP connection send what it has at once, and find out when its peer
     is gone. Ours to clients are that way from the first; for those to servers
-    see `find_out_if_gone`.
+    see `enable_keepalive`.
     """
-    if not getattr(transport, "tuned", False) and ITCPTransport.providedBy(transport):
+    if not getattr(transport, "options_set", False) and ITCPTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
 
 
-def find_out_if_gone(transport: Any) -> None:
+def enable_keepalive(transport: Any) -> None:
     """
     Have the kernel ask, when a TCP connection is silent for long, whether its
     peer is still there. Connections that last get here; others, the kernel
@@ -306,14 +306,14 @@ def find_out_if_gone(transport: Any) -> None:
         transport.setTcpKeepAlive(True)
 
 
-def _address(found: Any) -> address.IPv4Address | address.IPv6Address:
+def _twisted_address(sockname: Any) -> address.IPv4Address | address.IPv6Address:
     """An address as sockets give it, in Twisted's words."""
-    if len(found) == 2:
-        return address.IPv4Address("TCP", *found)
-    return address.IPv6Address("TCP", *found)
+    if len(sockname) == 2:
+        return address.IPv4Address("TCP", *sockname)
+    return address.IPv6Address("TCP", *sockname)
 
 
-def peer_name(peer: object) -> str:
+def peer_ip(peer: object) -> str:
     """The text by which servers hear of a client: its IP address, if it has one."""
     if isinstance(peer, (address.IPv4Address, address.IPv6Address)):
         host = peer.host.partition("%")[0]

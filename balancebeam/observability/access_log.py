@@ -8,15 +8,20 @@ from typing import Any
 from twisted.application import service
 from twisted.logger import Logger
 
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import FrontendSettings
 from balancebeam.net.ticker import Ticker
-from balancebeam.observability.access_log_formats import Line, Lines, Time, line_maker
+from balancebeam.observability.access_log_formats import (
+    Clock,
+    LineFormatter,
+    LogFormat,
+    build_format,
+)
 from balancebeam.observability.log_file import LogFile
-from balancebeam.observability.nonblocking_file import in_words
+from balancebeam.observability.nonblocking_file import describe_os_error
 
 # Seconds from one flush to the next, less what a timer may be early.
-_FLUSH_EVERY = 0.95
+_FLUSH_INTERVAL = 0.95
 
 
 class AccessLog:
@@ -24,25 +29,25 @@ class AccessLog:
 
     _log = Logger()
 
-    def __init__(self, file: LogFile, lines: Lines) -> None:
-        self.go_on(file, lines)
+    def __init__(self, file: LogFile, log_format: LogFormat) -> None:
+        self.reconfigure(file, log_format)
 
-    def go_on(self, file: LogFile, lines: Lines) -> None:
+    def reconfigure(self, file: LogFile, log_format: LogFormat) -> None:
         """Write these lines to this file from now on."""
         self._file = file
-        self._lines = lines
+        self._format = log_format
 
-    def exchange_ended(self, exchange: Any) -> None:
+    def exchange_finished(self, exchange: Any) -> None:
         """`exchange` is over, one way or another. Raises nothing."""
-        self._write(self._lines.ended, exchange)
+        self._write(self._format.finished, exchange)
 
-    def request_refused(self, request: Any) -> None:
+    def request_rejected(self, request: Any) -> None:
         """`request` could not be read. Raises nothing."""
-        self._write(self._lines.unread, request)
+        self._write(self._format.rejected, request)
 
-    def _write(self, make: Line, what: Any) -> None:
+    def _write(self, formatter: LineFormatter, record: Any) -> None:
         try:
-            line = make(what)
+            line = formatter(record)
         except Exception:
             # The client still waits for what comes after this.
             self._log.failure("no line can be made of a request")
@@ -59,17 +64,17 @@ class AccessLogs(service.Service):
 
     name = "access-logs"
 
-    def __init__(self, ticker: Ticker, clock: Time) -> None:
+    def __init__(self, ticker: Ticker, clock: Clock) -> None:
         self.files: dict[str, LogFile] = {}
         self._logs: dict[tuple[str, str], AccessLog] = {}
         self._clock = clock
-        self._flushed = 0.0
+        self._last_flush = 0.0
         ticker.add(self._flush)
 
-    def plan(self, frontends: Iterable[FrontendSettings]) -> dict[str, LogFile]:
+    def prepare(self, frontends: Iterable[FrontendSettings]) -> dict[str, LogFile]:
         """
         The files that they write to; those that are new are opened if the
-        balancer runs. Raises `StartError`, and then keeps none of them.
+        balancer runs. Raises `StartupError`, and then keeps none of them.
         """
         paths = {one.access_log for one in frontends if one.access_log is not None}
         files = {path: self.files.get(path) or LogFile(path) for path in sorted(paths)}
@@ -78,16 +83,16 @@ class AccessLogs(service.Service):
         return files
 
     def open(self) -> None:
-        """Open all files. Raises `StartError`, and then none is open that was not."""
+        """Open all files. Raises `StartupError`, and then none is open that was not."""
         _open(self.files.values())
 
-    def give_up(self, files: Mapping[str, LogFile]) -> None:
+    def rollback(self, files: Mapping[str, LogFile]) -> None:
         """What was planned does not happen."""
         for path, file in files.items():
             if path not in self.files:
                 file.close()
 
-    def adopt(self, frontends: Iterable[FrontendSettings], files: Mapping[str, LogFile]) -> None:
+    def commit(self, frontends: Iterable[FrontendSettings], files: Mapping[str, LogFile]) -> None:
         """Write what was planned from now on, to what is at each path by now."""
         before, self.files = self.files, dict(files)
         for path, file in before.items():
@@ -101,13 +106,13 @@ class AccessLogs(service.Service):
                 continue
             key, file = (frontend.name, frontend.mode), files[frontend.access_log]
             style = frontend.access_log_format
-            lines = line_maker(frontend.mode, style, frontend.name, self._clock)
+            lines = build_format(frontend.mode, style, frontend.name, self._clock)
             # Requests in progress have the observer that they began with.
             known = logs.get(key)
             if known is None:
                 known = AccessLog(file, lines)
             else:
-                known.go_on(file, lines)
+                known.reconfigure(file, lines)
             self._logs[key] = known
 
     def observer(self, frontend: FrontendSettings) -> AccessLog | None:
@@ -124,8 +129,8 @@ class AccessLogs(service.Service):
         return super().stopService()
 
     def _flush(self, now: float) -> None:
-        if now - self._flushed >= _FLUSH_EVERY:
-            self._flushed = now
+        if now - self._last_flush >= _FLUSH_INTERVAL:
+            self._last_flush = now
             for file in self.files.values():
                 file.flush()
 
@@ -139,7 +144,7 @@ def _open(files: Iterable[LogFile]) -> None:
             file.open()
         except (OSError, ValueError) as error:
             problems.append(
-                f"--access-log {file.path}: {in_words(error)}; "
+                f"--access-log {file.path}: {describe_os_error(error)}; "
                 "give a file that can be written, or -"
             )
         else:
@@ -147,4 +152,4 @@ def _open(files: Iterable[LogFile]) -> None:
     if problems:
         for file in opened:
             file.close()
-        raise StartError.of(problems)
+        raise StartupError.from_problems(problems)

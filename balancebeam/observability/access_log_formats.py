@@ -14,29 +14,34 @@ from typing import Any, Callable
 
 from attrs import frozen
 
-from balancebeam.observability.escaping import HARMLESS, quoted, quoted_text, word
+from balancebeam.observability.escaping import (
+    SAFE_BYTES,
+    escape_quoted,
+    escape_quoted_text,
+    escape_word,
+)
 
 # Makes the line of an exchange, or of a request that could not be read.
-Line = Callable[[Any], str]
+LineFormatter = Callable[[Any], str]
 
 
 @frozen
-class Lines:
-    """How exchanges that have `ended` are told of, and requests that are `unread`."""
+class LogFormat:
+    """How exchanges that have `finished` are told of, and requests that were `rejected`."""
 
-    ended: Line
-    unread: Line
+    finished: LineFormatter
+    rejected: LineFormatter
 
 
 # Gives seconds since the epoch.
-Time = Callable[[], float]
+Clock = Callable[[], float]
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 # What nginx logs when nothing was answered because the client had left.
-CLIENT_LEFT = 499
+CLIENT_CLOSED_REQUEST = 499
 
-_word = lru_cache(maxsize=4096)(word)
+_escape_word_cached = lru_cache(maxsize=4096)(escape_word)
 
 
 @lru_cache(maxsize=2)
@@ -63,72 +68,72 @@ def utc_time(seconds: float) -> str:
     return f"{_utc_second(second)}.{int((seconds - second) * 1000):03}Z"
 
 
-def status_of(exchange: Any) -> int:
+def logged_status(exchange: Any) -> int:
     """The status that the client got, or 499."""
     status: int = exchange.status
-    return CLIENT_LEFT if exchange.abandoned and not status else status
+    return CLIENT_CLOSED_REQUEST if exchange.client_aborted and not status else status
 
 
-def _value(wire: bytes, lower: bytes, name: bytes) -> bytes:
+def _header_value(head_bytes: bytes, lower: bytes, name: bytes) -> bytes:
     """The value of the first field that is called `name`, such as b"\\r\\nreferer:"."""
     found = lower.find(name)
     if found < 0:
         return b""
-    end = wire.find(b"\r\n", found + len(name))
-    return wire[found + len(name) : end if end >= 0 else None].strip(b" \t")
+    end = head_bytes.find(b"\r\n", found + len(name))
+    return head_bytes[found + len(name) : end if end >= 0 else None].strip(b" \t")
 
 
-def combined(clock: Time) -> Line:
+def combined_formatter(clock: Clock) -> LineFormatter:
     """Lines in the combined format of Apache and nginx."""
 
     def line(exchange: Any) -> str:
-        head, octets, wire = exchange.head, exchange.octets, exchange.wire
+        head, octets, wire = exchange.head, exchange.body_bytes_sent, exchange.upstream_head
         lower = wire.lower()
-        referer = _value(wire, lower, b"\r\nreferer:") or b"-"
-        agent = _value(wire, lower, b"\r\nuser-agent:") or b"-"
+        referer = _header_value(wire, lower, b"\r\nreferer:") or b"-"
+        agent = _header_value(wire, lower, b"\r\nuser-agent:") or b"-"
         request = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor)
         # Nearly always there is nothing to escape, which one look shows.
-        if (request + referer + agent).translate(None, HARMLESS):
-            said = f'"{quoted(request)}" {status_of(exchange)} {octets} '
-            said += f'"{quoted(referer)}" "{quoted(agent)}"\n'
+        if (request + referer + agent).translate(None, SAFE_BYTES):
+            said = f'"{escape_quoted(request)}" {logged_status(exchange)} {octets} '
+            said += f'"{escape_quoted(referer)}" "{escape_quoted(agent)}"\n'
         else:
-            said = f'"{request.decode()}" {exchange.status or status_of(exchange)} {octets} '
+            said = f'"{request.decode()}" {exchange.status or logged_status(exchange)} {octets} '
             said += f'"{referer.decode()}" "{agent.decode()}"\n'
-        return f"{_word(exchange.client)} - - [{local_time(int(clock()))}] {said}"
+        return f"{_escape_word_cached(exchange.client)} - - [{local_time(int(clock()))}] {said}"
 
     return line
 
 
-def structured(clock: Time, frontend: str) -> Line:
+def json_formatter(clock: Clock, frontend: str) -> LineFormatter:
     """Lines that are JSON objects; what is not UTF-8 is shown as `\\xhh`."""
 
     def line(exchange: Any) -> str:
-        now, head, wire = clock(), exchange.head, exchange.wire
+        now, head, wire = clock(), exchange.head, exchange.upstream_head
         lower = wire.lower()
         server = exchange.last_server
         said = {
             "time": utc_time(now),
             "frontend": frontend,
-            "pool": exchange.spine.pool_name,
+            "pool": exchange.dispatcher.pool_name,
             "client": exchange.client,
-            "method": _text(head.method),
-            "host": _text(head.host),
-            "target": _text(head.target),
+            "method": _decode(head.method),
+            "host": _decode(head.host),
+            "target": _decode(head.target),
             "protocol": f"HTTP/1.{head.minor}",
-            "status": status_of(exchange),
-            "octets": exchange.octets,
-            "seconds": _duration(exchange.begun, now),
+            "status": logged_status(exchange),
+            "bytes_sent": exchange.body_bytes_sent,
+            "duration": _duration(exchange.started_at, now),
             "server": None if server is None else server.name,
-            "tried": [one.name for one in exchange.tried],
-            "referer": _text(_value(wire, lower, b"\r\nreferer:")),
-            "user_agent": _text(_value(wire, lower, b"\r\nuser-agent:")),
+            "attempted_servers": [one.name for one in exchange.attempted_servers],
+            "referer": _decode(_header_value(wire, lower, b"\r\nreferer:")),
+            "user_agent": _decode(_header_value(wire, lower, b"\r\nuser-agent:")),
         }
-        request_id = _value(wire, lower, b"\r\nx-request-id:")
+        request_id = _header_value(wire, lower, b"\r\nx-request-id:")
         if request_id:
-            said["request_id"] = _text(request_id)
+            said["id"] = _decode(request_id)
         if exchange.failure is not None:
             said["failure"] = exchange.failure.detail
-        for what in ("incomplete", "abandoned"):
+        for what in ("truncated", "client_aborted"):
             if getattr(exchange, what):
                 said[what] = True
         return json.dumps(said) + "\n"
@@ -136,19 +141,19 @@ def structured(clock: Time, frontend: str) -> Line:
     return line
 
 
-def unread_combined(clock: Time) -> Line:
+def rejected_combined_formatter(clock: Clock) -> LineFormatter:
     """Lines about requests that could not be read, in the combined format."""
 
     def line(request: Any) -> str:
         return (
-            f"{_word(request.client)} - - [{local_time(int(clock()))}] "
-            f'"{quoted(request.line)}" {request.status} {request.octets} "-" "-"\n'
+            f"{_escape_word_cached(request.client)} - - [{local_time(int(clock()))}] "
+            f'"{escape_quoted(request.line)}" {request.status} {request.body_bytes_sent} "-" "-"\n'
         )
 
     return line
 
 
-def unread_structured(clock: Time, frontend: str) -> Line:
+def rejected_json_formatter(clock: Clock, frontend: str) -> LineFormatter:
     """Lines about requests that could not be read, as JSON objects."""
 
     def line(request: Any) -> str:
@@ -156,9 +161,9 @@ def unread_structured(clock: Time, frontend: str) -> Line:
             "time": utc_time(clock()),
             "frontend": frontend,
             "client": request.client,
-            "request": _text(request.line),
+            "request": _decode(request.line),
             "status": request.status,
-            "octets": request.octets,
+            "bytes_sent": request.body_bytes_sent,
             "failure": request.reason,
         }
         return json.dumps(said) + "\n"
@@ -166,22 +171,24 @@ def unread_structured(clock: Time, frontend: str) -> Line:
     return line
 
 
-def connections_in_words(clock: Time) -> Line:
+def tcp_combined_formatter(clock: Clock) -> LineFormatter:
     """Lines about TCP connections, for people."""
 
     def line(exchange: Any) -> str:
         now = clock()
         return (
-            f"[{local_time(int(now))}] {_word(exchange.client)} -> "
-            f"{quoted_text(exchange.served_by or 'no server')}: {quoted_text(exchange.why)}; "
-            f"{exchange.sent} octets sent, {exchange.received} received, "
-            f"{max(0.0, now - exchange.begun):.3f} s\n"
+            f"[{local_time(int(now))}] {_escape_word_cached(exchange.client)} -> "
+            f"{escape_quoted_text(exchange.server_name or 'no server')}: "
+            f"{escape_quoted_text(exchange.close_reason)}; "
+            f"{exchange.bytes_from_client} bytes from client, "
+            f"{exchange.bytes_from_server} bytes from server, "
+            f"{max(0.0, now - exchange.started_at):.3f} s\n"
         )
 
     return line
 
 
-def connections_structured(clock: Time, frontend: str) -> Line:
+def tcp_json_formatter(clock: Clock, frontend: str) -> LineFormatter:
     """Lines about TCP connections that are JSON objects."""
 
     def line(exchange: Any) -> str:
@@ -190,30 +197,30 @@ def connections_structured(clock: Time, frontend: str) -> Line:
             "time": utc_time(now),
             "frontend": frontend,
             "client": exchange.client,
-            "server": exchange.served_by or None,
-            "why": exchange.why,
-            "sent": exchange.sent,
-            "received": exchange.received,
-            "seconds": round(max(0.0, now - exchange.begun), 6),
+            "server": exchange.server_name or None,
+            "close_reason": exchange.close_reason,
+            "bytes_received": exchange.bytes_from_client,
+            "bytes_sent": exchange.bytes_from_server,
+            "duration": round(max(0.0, now - exchange.started_at), 6),
         }
         return json.dumps(said) + "\n"
 
     return line
 
 
-def line_maker(mode: str, style: str, frontend: str, clock: Time) -> Lines:
+def build_format(mode: str, style: str, frontend: str, clock: Clock) -> LogFormat:
     """What makes the lines of a frontend in `mode`, in the `style` combined or json."""
     if style == "json":
-        ended = connections_structured if mode == "tcp" else structured
-        return Lines(ended(clock, frontend), unread_structured(clock, frontend))
-    in_words = connections_in_words if mode == "tcp" else combined
-    return Lines(in_words(clock), unread_combined(clock))
+        ended = tcp_json_formatter if mode == "tcp" else json_formatter
+        return LogFormat(ended(clock, frontend), rejected_json_formatter(clock, frontend))
+    in_words = tcp_combined_formatter if mode == "tcp" else combined_formatter
+    return LogFormat(in_words(clock), rejected_combined_formatter(clock))
 
 
-def _text(octets: bytes | None) -> str | None:
-    return octets.decode("utf-8", "backslashreplace") if octets else None
+def _decode(data: bytes | None) -> str | None:
+    return data.decode("utf-8", "backslashreplace") if data else None
 
 
-def _duration(begun: float, now: float) -> float | None:
+def _duration(started_at: float, now: float) -> float | None:
     """In seconds, if it is known when it began."""
-    return round(max(0.0, now - begun), 6) if begun else None
+    return round(max(0.0, now - started_at), 6) if started_at else None

@@ -19,17 +19,18 @@ class ConnectionLog:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
 
-    def exchange_ended(self, exchange: Any) -> None:
+    def exchange_finished(self, exchange: Any) -> None:
         """`exchange` is over, one way or another."""
         self.log.info(
-            "{client} -> {server}: {why}; {sent} octets sent, {received} received, {seconds:.3f} s",
+            "{client} -> {server}: {close_reason}; {bytes_received} bytes from client, "
+            "{bytes_sent} bytes from server, {duration:.3f} s",
             client=exchange.client,
-            server=exchange.served_by or "no server",
-            why=exchange.why,
-            sent=exchange.sent,
-            received=exchange.received,
-            seconds=self._clock() - exchange.begun,
+            server=exchange.server_name or "no server",
+            close_reason=exchange.close_reason,
+            bytes_received=exchange.bytes_from_client,
+            bytes_sent=exchange.bytes_from_server,
+            duration=self._clock() - exchange.started_at,
         )
 
-    def request_refused(self, request: Any) -> None:
+    def request_rejected(self, request: Any) -> None:
         """Not of TCP, where nothing has to be read."""

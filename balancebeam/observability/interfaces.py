@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping, Sized
 from typing import Protocol
 
 from balancebeam.ratelimit.limit import Limit
-from balancebeam.upstream.server_set import Directory
+from balancebeam.upstream.server_set import ServerSet
 
 
-class Spine(Protocol):
+class DispatcherStats(Protocol):
     """The way of a pool's requests, and what it has counted."""
 
-    requests: int
-    retried: int
+    total_requests: int
+    total_retries: int
 
     @property
-    def answered(self) -> Mapping[int, int]: ...
+    def responses_by_status(self) -> Mapping[int, int]: ...
     @property
-    def waiting(self) -> Sized: ...
+    def queue(self) -> Sized: ...
 
 
-class Connections(Protocol):
+class ConnectionPoolStats(Protocol):
     """Connections to servers, and attempts at more."""
 
     @property
@@ -30,55 +30,55 @@ class Connections(Protocol):
     def attempts(self) -> Sized: ...
 
 
-class Pool(Protocol):
+class PoolStats(Protocol):
     """The servers of a pool, in `mode` "http" or "tcp"."""
 
     mode: str
-    directory: Directory
+    server_set: ServerSet
 
     @property
-    def spine(self) -> Spine: ...
+    def dispatcher(self) -> DispatcherStats: ...
     @property
-    def connections(self) -> Connections: ...
+    def connections(self) -> ConnectionPoolStats: ...
 
 
-class Site(Protocol):
+class FactoryStats(Protocol):
     """The connections of a frontend's clients, and what could not be read, by status."""
 
     @property
     def channels(self) -> Sized: ...
     @property
-    def unread(self) -> Mapping[int, int]: ...
+    def rejected_requests(self) -> Mapping[int, int]: ...
 
 
-class Frontend(Protocol):
+class FrontendStats(Protocol):
     """The clients of a frontend."""
 
     @property
-    def site(self) -> Site: ...
+    def factory(self) -> FactoryStats: ...
 
 
-class Limiter(Protocol):
+class LimiterStats(Protocol):
     """All limits, by what they are about."""
 
     @property
     def scopes(self) -> Mapping[str, Iterable[Limit]]: ...
 
 
-class LogFile(Protocol):
+class LogFileStats(Protocol):
     """A log, and how many of its lines could not be written."""
 
-    lost: int
+    dropped_lines: int
 
 
-class AccessLogs(Protocol):
+class AccessLogStats(Protocol):
     """The access logs, by path."""
 
     @property
-    def files(self) -> Mapping[str, LogFile]: ...
+    def files(self) -> Mapping[str, LogFileStats]: ...
 
 
-class Balancer(Protocol):
+class BalancerStats(Protocol):
     """
     A balancer, as far as metrics show it. `reloaded_at` is when its settings
     last changed, in seconds since the epoch; 0 for never.
@@ -90,12 +90,12 @@ class Balancer(Protocol):
     reloaded_at: float
 
     @property
-    def pools(self) -> Mapping[str, Pool]: ...
+    def pools(self) -> Mapping[str, PoolStats]: ...
     @property
-    def frontends(self) -> Mapping[str, Frontend]: ...
+    def frontends(self) -> Mapping[str, FrontendStats]: ...
     @property
-    def limiter(self) -> Limiter: ...
+    def limiter(self) -> LimiterStats: ...
     @property
-    def access_logs(self) -> AccessLogs: ...
+    def access_logs(self) -> AccessLogStats: ...
     @property
-    def leaving(self) -> Sized: ...
+    def retired(self) -> Sized: ...

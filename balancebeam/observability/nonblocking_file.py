@@ -9,15 +9,15 @@ import stat
 
 STDOUT = "-"
 
-UNREAD = "nobody reads it"
+NO_READER = "nobody reads it"
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 # Pipes take so many octets at once, or say that they do not.
-_PORTION = select.PIPE_BUF
+_MAX_PIPE_WRITE = select.PIPE_BUF
 
 
-class Outlet:
+class NonBlockingFile:
     """The end of the file at `path`, or stdout if that is "-". Raises `OSError`."""
 
     def __init__(self, path: str) -> None:
@@ -29,25 +29,25 @@ class Outlet:
         self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def write(self, data: bytes) -> tuple[int, str]:
-        """How many octets of `data` were taken, and why it is not all of them, or ""."""
+        """How many octets of `data` were taken, and reason it is not all of them, or ""."""
         rest = memoryview(data)
-        why = ""
+        reason = ""
         try:
-            while rest and not why:
+            while rest and not reason:
                 # Stdout belongs to others as well, so it is not made non-blocking.
                 if self._is_file:
                     rest = rest[os.write(self._descriptor, rest) :]
-                elif self._is_ready():
-                    rest = rest[os.write(self._descriptor, rest[:_PORTION]) :]
+                elif self._is_writable():
+                    rest = rest[os.write(self._descriptor, rest[:_MAX_PIPE_WRITE]) :]
                 else:
-                    why = UNREAD
+                    reason = NO_READER
         except BlockingIOError:
-            why = UNREAD
+            reason = NO_READER
         except OSError as error:
-            why = in_words(error)
-        return len(data) - len(rest), why
+            reason = describe_os_error(error)
+        return len(data) - len(rest), reason
 
-    def _is_ready(self) -> bool:
+    def _is_writable(self) -> bool:
         """Whether a portion can be written without waiting, or fail at once."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
@@ -60,7 +60,7 @@ class Outlet:
             os.close(self._descriptor)
 
 
-def in_words(error: Exception) -> str:
+def describe_os_error(error: Exception) -> str:
     """The reason as the operating system gives it, to follow a colon."""
     text = getattr(error, "strerror", None) or str(error)
     return f"{text[:1].lower()}{text[1:]}"

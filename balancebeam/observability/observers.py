@@ -10,31 +10,31 @@ from attrs import frozen
 class Observer(Protocol):
     """Who is told of what has ended; see `doors.exchange.Observer`."""
 
-    def exchange_ended(self, exchange: Any) -> None:
+    def exchange_finished(self, exchange: Any) -> None:
         """`exchange` is over."""
 
-    def request_refused(self, request: Any) -> None:
+    def request_rejected(self, request: Any) -> None:
         """`request` could not be read."""
 
 
 @frozen
-class Several:
+class CompositeObserver:
     """Tells all of `observers`."""
 
     observers: tuple[Observer, ...]
 
-    def exchange_ended(self, exchange: Any) -> None:
+    def exchange_finished(self, exchange: Any) -> None:
         """`exchange` is over."""
         for observer in self.observers:
-            observer.exchange_ended(exchange)
+            observer.exchange_finished(exchange)
 
-    def request_refused(self, request: Any) -> None:
+    def request_rejected(self, request: Any) -> None:
         """`request` could not be read."""
         for observer in self.observers:
-            observer.request_refused(request)
+            observer.request_rejected(request)
 
 
-def tell_all(*observers: Observer | None) -> Observer | None:
+def combine(*observers: Observer | None) -> Observer | None:
     """An observer that tells those of `observers` there are; `None` without any."""
     there = tuple(observer for observer in observers if observer is not None)
-    return Several(there) if len(there) > 1 else next(iter(there), None)
+    return CompositeObserver(there) if len(there) > 1 else next(iter(there), None)

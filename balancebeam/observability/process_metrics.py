@@ -9,23 +9,23 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from balancebeam.observability.prometheus import Exposition
+from balancebeam.observability.prometheus import MetricsRegistry
 
 _PROC = Path("/proc")
 
 
-def add_process(to: Exposition, proc: Path = _PROC) -> None:
+def add_process_metrics(registry: MetricsRegistry, proc: Path = _PROC) -> None:
     """Add what can be found out; without /proc that is less."""
     times = os.times()
-    to.counter("process_cpu_seconds_total", "CPU time spent, in seconds.").add(
+    registry.counter("process_cpu_seconds_total", "CPU time spent, in seconds.").add(
         round(times.user + times.system, 3)
     )
     with contextlib.suppress(OSError):
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if most != resource.RLIM_INFINITY:
-            to.gauge("process_max_fds", "Descriptors that may be open.").add(most)
+            registry.gauge("process_max_fds", "Descriptors that may be open.").add(most)
     for name, text, value in _from_proc(proc):
-        to.gauge(name, text).add(value)
+        registry.gauge(name, text).add(value)
 
 
 def _from_proc(proc: Path) -> Iterator[tuple[str, str, float]]:

@@ -8,12 +8,12 @@ from attrs import define, field
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_IN_LABEL = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-_IN_HELP = str.maketrans({"\\": r"\\", "\n": r"\n"})
+_LABEL_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+_HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
 @define
-class Family:
+class MetricFamily:
     """
     One metric and its samples: `kind` is "counter" or "gauge", `labels` are
     names, and each sample has as many values for them. Of equal samples the
@@ -34,43 +34,43 @@ class Family:
 
     def __str__(self) -> str:
         lines = [
-            f"# HELP {self.name} {self.help.translate(_IN_HELP)}\n",
+            f"# HELP {self.name} {self.help.translate(_HELP_ESCAPES)}\n",
             f"# TYPE {self.name} {self.kind}\n",
         ]
         lines += [
-            f"{self.name}{self._labelled(values)} {_number(value)}\n"
+            f"{self.name}{self._format_labels(values)} {_format_number(value)}\n"
             for values, value in self._samples.items()
         ]
         return "".join(lines)
 
-    def _labelled(self, values: tuple[str, ...]) -> str:
+    def _format_labels(self, values: tuple[str, ...]) -> str:
         pairs = zip(self.labels, values)
-        inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs)
+        inside = ",".join(f'{name}="{_escape_label(value)}"' for name, value in pairs)
         return f"{{{inside}}}" if inside else ""
 
 
-class Exposition:
+class MetricsRegistry:
     """All families, in the order in which they were asked for first."""
 
     def __init__(self) -> None:
-        self._families: dict[str, Family] = {}
+        self._families: dict[str, MetricFamily] = {}
 
-    def counter(self, name: str, text: str, *labels: str) -> Family:
+    def counter(self, name: str, text: str, *labels: str) -> MetricFamily:
         """What only grows; its name ends with _total."""
-        return self._families.setdefault(name, Family(name, "counter", text, labels))
+        return self._families.setdefault(name, MetricFamily(name, "counter", text, labels))
 
-    def gauge(self, name: str, text: str, *labels: str) -> Family:
+    def gauge(self, name: str, text: str, *labels: str) -> MetricFamily:
         """What goes up and down."""
-        return self._families.setdefault(name, Family(name, "gauge", text, labels))
+        return self._families.setdefault(name, MetricFamily(name, "gauge", text, labels))
 
     def __str__(self) -> str:
         return "".join(str(family) for family in self._families.values())
 
 
-def _escaped(value: str) -> str:
+def _escape_label(value: str) -> str:
     # A path may hold octets that are no UTF-8.
-    return value.encode("utf-8", "backslashreplace").decode("utf-8").translate(_IN_LABEL)
+    return value.encode("utf-8", "backslashreplace").decode("utf-8").translate(_LABEL_ESCAPES)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)

@@ -17,13 +17,17 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from balancebeam.process.inherited_sockets import FIRST, PREDECESSOR, SOCKETS
-from balancebeam.server.listeners import Inherited
+from balancebeam.process.inherited_sockets import (
+    PARENT_VARIABLE,
+    SD_LISTEN_FDS_START,
+    SOCKETS_VARIABLE,
+)
+from balancebeam.server.listeners import InheritedSocket
 
 log = Logger()
 
 
-def command() -> Sequence[str]:
+def original_command() -> Sequence[str]:
     """What this process was started by."""
     arguments = getattr(sys, "orig_argv", None)
     if arguments is None:
@@ -33,19 +37,19 @@ def command() -> Sequence[str]:
     return [sys.executable, *arguments[1:]]
 
 
-class Successor(ProcessProtocol):
+class NewProcess(ProcessProtocol):
     """
-    The process that is to follow. It ends this one when it is ready; `gone` is
+    The process that is to follow. It ends this one when it is ready; `on_exit` is
     called if it ends before.
     """
 
-    def __init__(self, gone: Callable[[], object]) -> None:
-        self._gone = gone
+    def __init__(self, on_exit: Callable[[], object]) -> None:
+        self._on_exit = on_exit
 
     def processExited(self, reason: Failure) -> None:
         """It has gone before this process did."""
-        log.error("the successor ended: {why}", why=reason.getErrorMessage())
-        self._gone()
+        log.error("the successor ended: {reason}", reason=reason.getErrorMessage())
+        self._on_exit()
 
 
 class PidFile:
@@ -58,45 +62,45 @@ class PidFile:
         self._options = options
         self._path: str = options.get("pidfile") or ""
 
-    def make_way(self) -> None:
+    def move_aside(self) -> None:
         """Be called something else, which `twistd` removes in the end. Raises `OSError`."""
         if self._path:
             aside = f"{self._path}.old"
             os.replace(self._path, aside)
             self._options["pidfile"] = aside
 
-    def come_back(self) -> None:
+    def restore(self) -> None:
         """Be called as before: there is no successor. Raises `OSError`."""
         if self._path and self._options["pidfile"] != self._path:
             os.replace(self._options["pidfile"], self._path)
             self._options["pidfile"] = self._path
 
 
-def start_successor(
-    sockets: Mapping[str, Inherited], reactor: Any, gone: Callable[[], object]
+def spawn_new_process(
+    sockets: Mapping[str, InheritedSocket], reactor: Any, on_exit: Callable[[], object]
 ) -> IProcessTransport:
     """
     Start the program anew, with the listening sockets `sockets` by address.
-    `gone` is called should it end. Raises `OSError`.
+    `on_exit` is called should it end. Raises `OSError`.
     """
     environment: MutableMapping[str, str] = dict(os.environ)
-    numbers = {address: FIRST + place for place, address in enumerate(sockets)}
-    environment[SOCKETS] = json.dumps(
-        {address: (numbers[address], one.lasting) for address, one in sockets.items()}
+    numbers = {address: SD_LISTEN_FDS_START + place for place, address in enumerate(sockets)}
+    environment[SOCKETS_VARIABLE] = json.dumps(
+        {address: (numbers[address], one.keep_path) for address, one in sockets.items()}
     )
-    environment[PREDECESSOR] = str(os.getpid())
+    environment[PARENT_VARIABLE] = str(os.getpid())
     descriptors = {0: 0, 1: 1, 2: 2}
-    descriptors.update({numbers[address]: one.descriptor for address, one in sockets.items()})
-    arguments = command()
+    descriptors.update({numbers[address]: one.fd for address, one in sockets.items()})
+    arguments = original_command()
     process: IProcessTransport = reactor.spawnProcess(
-        Successor(gone), arguments[0], arguments, environment, childFDs=descriptors
+        NewProcess(on_exit), arguments[0], arguments, environment, childFDs=descriptors
     )
     return process
 
 
-def end_predecessor(environment: MutableMapping[str, str] = os.environ) -> None:
+def stop_old_process(environment: MutableMapping[str, str] = os.environ) -> None:
     """Tell the process that this one succeeds, if there is one, to let its clients go."""
-    text = environment.pop(PREDECESSOR, "")
+    text = environment.pop(PARENT_VARIABLE, "")
     if text and text == str(os.getppid()):
         log.info("succeeding process {number}", number=text)
         os.kill(int(text), signal.SIGTERM)

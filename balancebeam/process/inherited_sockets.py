@@ -15,21 +15,21 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.server.listeners import Inherited
+from balancebeam.server.listeners import InheritedSocket
 
 log = Logger()
 
 # The first descriptor that the service manager hands over.
-FIRST = 3
+SD_LISTEN_FDS_START = 3
 
 # Where a predecessor says which descriptors it hands over, by address, and who it is.
-SOCKETS = "BALANCEBEAM_SOCKETS"
-PREDECESSOR = "BALANCEBEAM_PREDECESSOR"
+SOCKETS_VARIABLE = "BALANCEBEAM_SOCKETS"
+PARENT_VARIABLE = "BALANCEBEAM_PREDECESSOR"
 
 
-def inherited_sockets(
+def find_inherited_sockets(
     environment: MutableMapping[str, str] | None = None,
-) -> Mapping[str, Inherited]:
+) -> Mapping[str, InheritedSocket]:
     """
     The sockets that listen, by the texts of their addresses.
 
@@ -38,13 +38,13 @@ def inherited_sockets(
     """
     if environment is None:
         environment = os.environ
-        environment.update(_from_the_beginning())
-    found = _from_predecessor(environment)
-    found.update(_from_manager(environment))
+        environment.update(_initial_environment())
+    found = _from_old_process(environment)
+    found.update(_from_systemd(environment))
     return found
 
 
-def _from_the_beginning() -> dict[str, str]:
+def _initial_environment() -> dict[str, str]:
     """
     What the service manager said when the program began. Twisted's endpoints
     have taken it out of the environment when they were imported.
@@ -57,39 +57,41 @@ def _from_the_beginning() -> dict[str, str]:
     return {name: value for name, _, value in pairs if name in ("LISTEN_PID", "LISTEN_FDS")}
 
 
-def _from_predecessor(environment: MutableMapping[str, str]) -> dict[str, Inherited]:
-    text = environment.pop(SOCKETS, "")
-    if not text or environment.get(PREDECESSOR) != str(os.getppid()):
+def _from_old_process(environment: MutableMapping[str, str]) -> dict[str, InheritedSocket]:
+    text = environment.pop(SOCKETS_VARIABLE, "")
+    if not text or environment.get(PARENT_VARIABLE) != str(os.getppid()):
         return {}
     try:
         found = json.loads(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        log.warn("{name} is nonsense, and means nothing", name=SOCKETS)
+        log.warn("{name} is nonsense, and means nothing", name=SOCKETS_VARIABLE)
         return {}
     return {
-        address: Inherited(*one) for address, one in found.items() if address_of(one[0]) is not None
+        address: InheritedSocket(*one)
+        for address, one in found.items()
+        if listening_address(one[0]) is not None
     }
 
 
-def _from_manager(environment: MutableMapping[str, str]) -> dict[str, Inherited]:
+def _from_systemd(environment: MutableMapping[str, str]) -> dict[str, InheritedSocket]:
     process, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
     if process != str(os.getpid()) or not (count.isascii() and count.isdigit()):
         return {}
     found = {}
-    for descriptor in range(FIRST, FIRST + int(count)):
-        address = address_of(descriptor)
+    for descriptor in range(SD_LISTEN_FDS_START, SD_LISTEN_FDS_START + int(count)):
+        address = listening_address(descriptor)
         if address is None:
             log.warn("descriptor {number} is no socket that listens", number=descriptor)
         else:
             os.set_inheritable(descriptor, False)
-            found[address] = Inherited(descriptor, lasting=True)
+            found[address] = InheritedSocket(descriptor, keep_path=True)
     return found
 
 
-def address_of(descriptor: int) -> str | None:
+def listening_address(descriptor: int) -> str | None:
     """Where the socket `descriptor` listens, as addresses are written; `None` if it does not."""
     try:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):

@@ -9,9 +9,9 @@ from typing import Any, Callable
 from twisted.application import service
 from twisted.logger import Logger
 
-from balancebeam.core.errors import StartError
-from balancebeam.process.hot_restart import PidFile, end_predecessor, start_successor
-from balancebeam.process.systemd import Manager
+from balancebeam.core.errors import StartupError
+from balancebeam.process.hot_restart import PidFile, spawn_new_process, stop_old_process
+from balancebeam.process.systemd import SystemdNotifier
 from balancebeam.server.balancer import BalancerService
 
 
@@ -28,44 +28,44 @@ class SignalService(service.Service):
         self,
         balancer: BalancerService,
         reactor: Any,
-        manager: Manager,
+        notifier: SystemdNotifier,
         pid_file: PidFile | None = None,
     ) -> None:
         self._balancer = balancer
         self._reactor = reactor
-        self._manager = manager
-        self._before: dict[int, Any] = {}
+        self._notifier = notifier
+        self._previous_handlers: dict[int, Any] = {}
         self._pid_file = pid_file or PidFile({})
-        self._ending = self._stopped = False
+        self._draining = self._reactor_stopped = False
         # Whether a process has been started that is to follow this one.
-        self._followed = False
+        self._successor_running = False
 
     def startService(self) -> None:
         super().startService()
         # Twisted installs its own when the reactor begins to run.
-        self._reactor.callWhenRunning(self._install)
+        self._reactor.callWhenRunning(self._install_handlers)
 
-    def _install(self) -> None:
+    def _install_handlers(self) -> None:
         if not self.running or threading.current_thread() is not threading.main_thread():
             return
-        for number, call in (
-            (signal.SIGTERM, self.end),
-            (signal.SIGINT, self.end),
+        for number, callback in (
+            (signal.SIGTERM, self.graceful_shutdown),
+            (signal.SIGINT, self.graceful_shutdown),
             (signal.SIGHUP, self.reload),
-            (signal.SIGUSR2, self.succeed),
+            (signal.SIGUSR2, self.hot_restart),
         ):
-            self._before[number] = signal.signal(number, self._handler(call))
-        self._manager.ready()
-        end_predecessor()
-        self._balancer.listeners.own()
+            self._previous_handlers[number] = signal.signal(number, self._make_handler(callback))
+        self._notifier.ready()
+        stop_old_process()
+        self._balancer.listeners.own_socket_files()
 
-    def _handler(self, call: Callable[[], None]) -> Callable[[int, Any], None]:
+    def _make_handler(self, callback: Callable[[], None]) -> Callable[[int, Any], None]:
         # A handler may interrupt anything, so it only says what is to be done.
-        return lambda number, frame: self._reactor.callFromThread(call)
+        return lambda number, frame: self._reactor.callFromThread(callback)
 
     def stopService(self) -> Any:
-        before, self._before = self._before, {}
-        if self._ending and before:
+        before, self._previous_handlers = self._previous_handlers, {}
+        if self._draining and before:
             # The process ends. What is said from here on comes too late, and
             # must not make its status that of one that was killed.
             signal.pthread_sigmask(signal.SIG_BLOCK, before)
@@ -73,67 +73,67 @@ class SignalService(service.Service):
             signal.signal(number, handler)
         return super().stopService()
 
-    def end(self) -> None:
+    def graceful_shutdown(self) -> None:
         """Let clients go, and end then; at once if this is said again."""
-        if self._ending:
+        if self._draining:
             self.log.info("ending at once")
-            self._stop()
+            self._stop_reactor()
             return
-        self._ending = True
+        self._draining = True
         self.log.info("draining; say it again to end at once")
-        if self._followed:
+        if self._successor_running:
             # For the manager nothing ends, and what listens is the other's.
-            self._balancer.listeners.bequeath()
+            self._balancer.listeners.disown_socket_files()
         else:
-            self._manager.stopping()
-        self._balancer.drain(self._followed).addCallback(lambda _: self._stop()).addErrback(
-            lambda failure: self.log.failure("while draining", failure)
-        )
+            self._notifier.stopping()
+        self._balancer.drain(self._successor_running).addCallback(
+            lambda _: self._stop_reactor()
+        ).addErrback(lambda failure: self.log.failure("while draining", failure))
 
-    def _stop(self) -> None:
-        if self._reactor.running and self.running and not self._stopped:
-            self._stopped = True
+    def _stop_reactor(self) -> None:
+        if self._reactor.running and self.running and not self._reactor_stopped:
+            self._reactor_stopped = True
             self._reactor.stop()
 
     def reload(self) -> None:
         """Read everything again."""
-        if self._ending:
+        if self._draining:
             self.log.info("not reloaded: it is stopping")
             return
-        self._manager.reloading()
+        self._notifier.reloading()
         status = "Balancing; the last reload was refused."
         try:
             self._balancer.reload()
             status = "Balancing."
-        except StartError:
+        except StartupError:
             # The log says what was wrong with it.
             pass
         finally:
-            self._manager.ready(status)
+            self._notifier.ready(status)
 
-    def succeed(self) -> None:
+    def hot_restart(self) -> None:
         """Start a successor, which ends this process once it listens."""
-        if self._ending or self._followed:
+        if self._draining or self._successor_running:
             self.log.info("there is a successor already, or none is needed any more")
             return
-        sockets, stuck = self._balancer.listeners.hand_over()
+        sockets, stuck = self._balancer.listeners.export_sockets()
         if stuck:
             places = ", ".join(stuck)
             self.log.error("no successor: {places} cannot be handed over", places=places)
             return
         self.log.info("starting a successor for {sockets}", sockets=", ".join(sockets))
-        self._followed = True
+        self._successor_running = True
         try:
-            self._pid_file.make_way()
-            start_successor(sockets, self._reactor, self._not_followed)
+            self._pid_file.move_aside()
+            spawn_new_process(sockets, self._reactor, self._successor_failed)
         except OSError as failure:
-            self.log.error("there is no successor: {why}", why=failure)
-            self._not_followed()
+            self.log.error("there is no successor: {reason}", reason=failure)
+            self._successor_failed()
 
-    def _not_followed(self) -> None:
+    def _successor_failed(self) -> None:
         """The successor has ended, so this process goes on, if it still can."""
-        self._followed = False
+        self._successor_running = False
         try:
-            self._pid_file.come_back()
+            self._pid_file.restore()
         except OSError as failure:
-            self.log.error("the pid file is lost: {why}", why=failure)
+            self.log.error("the pid file is lost: {reason}", reason=failure)

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 log = Logger()
 
 
-class Manager:
+class SystemdNotifier:
     """
     The service manager, if the environment names the socket by which it wants
     to hear. Messages are short and the socket is local, so sending one at once
@@ -22,7 +22,7 @@ class Manager:
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._path = environment.get("NOTIFY_SOCKET", "")
 
-    def tell(self, *lines: str) -> None:
+    def notify(self, *lines: str) -> None:
         """Send `lines`, such as "READY=1"; that nobody listens is only logged."""
         if not self._path:
             return
@@ -33,18 +33,18 @@ class Manager:
                 manager.setblocking(False)
                 manager.sendto("\n".join(lines).encode(), path)
         except OSError as failure:
-            log.warn("the service manager was not told: {why}", why=failure)
+            log.warn("the service manager was not told: {reason}", reason=failure)
 
     def ready(self, status: str = "Balancing.") -> None:
         """Clients can come, now or again. The manager watches this process."""
-        self.tell("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
+        self.notify("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
 
     def reloading(self) -> None:
         """The configuration is being read again."""
         # What CLOCK_MONOTONIC says, in microseconds.
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self.tell("RELOADING=1", f"MONOTONIC_USEC={now}")
+        self.notify("RELOADING=1", f"MONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
         """No other clients can come."""
-        self.tell("STOPPING=1", "STATUS=Waiting for the last clients.")
+        self.notify("STOPPING=1", "STATUS=Waiting for the last clients.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from balancebeam.core.networks import Networks
+from balancebeam.core.networks import NetworkSet
 from balancebeam.protocols.http1.fields import field_values
-from balancebeam.protocols.http1.forwarded import forwarded, forwarded_for
+from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.protocols.http1.request_rules import RequestHead
 
 
@@ -17,13 +17,13 @@ class TrustedProxies:
     """
 
     def __init__(self, networks: Sequence[str]) -> None:
-        self._networks = Networks(networks)
+        self._networks = NetworkSet(networks)
 
-    def includes(self, peer: str) -> bool:
+    def contains(self, peer: str) -> bool:
         """Whether `peer` is such a proxy."""
-        return self._networks.includes(peer)
+        return self._networks.contains(peer)
 
-    def client_of(self, peer: str, head: RequestHead) -> str:
+    def client_ip(self, peer: str, head: RequestHead) -> str:
         """
         Who made a request that `peer`, a trusted proxy, sent: of those in
         X-Forwarded-For, or without that field in Forwarded, the right-most
@@ -34,14 +34,14 @@ class TrustedProxies:
         pass on the other as a client invented it.
         """
         found = peer
-        if head.extras.forwarded_for:
-            chain = forwarded_for(head.extras.forwarded_for)
+        if head.rare_fields.forwarded_for:
+            chain = iter_x_forwarded_for(head.rare_fields.forwarded_for)
         else:
-            chain = forwarded(b",".join(field_values(head.wire, b"forwarded")))
+            chain = iter_forwarded(b",".join(field_values(head.forward_bytes, b"forwarded")))
         for address in chain:
             if address is None:
                 return peer
             found = address
-            if not self._networks.includes(address):
+            if not self._networks.contains(address):
                 break
         return found

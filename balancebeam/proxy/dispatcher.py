@@ -1,8 +1,8 @@
 """
-The spine: the one way that every request takes, whatever door it came through.
+The dispatcher: the one way that every request takes, whatever door it came through.
 
 `BalancerResource` is a `twisted.web` resource like any other. Mounted in a
-tree, or made the root of a `BalancerSite`, it admits a request, chooses a
+tree, or made the root of a `Http1Factory`, it admits a request, chooses a
 server, sends the request there, tries another one where that is safe, and
 accounts for what happened.
 """
@@ -17,33 +17,33 @@ from typing import Protocol as Interface
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from balancebeam.balancing.interfaces import Choice
+from balancebeam.balancing.interfaces import Selection
 from balancebeam.core.failures import FailureKind, UpstreamFailure
-from balancebeam.core.settings import Forwarding, Retries, Waiting
-from balancebeam.protocols.http1.local_reply import ALLOWED
-from balancebeam.protocols.http1.request_head import RequestHeads
+from balancebeam.core.settings import ForwardingSettings, QueueSettings, RetrySettings
+from balancebeam.protocols.http1.local_reply import ALLOWED_METHODS
+from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Exchange, Observer
-from balancebeam.proxy.forwarding import Onward, make_ids
-from balancebeam.proxy.queue import WaitingLine
+from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
+from balancebeam.proxy.queue import RequestQueue
 from balancebeam.proxy.retries import RetryBudget, RetryPolicy
-from balancebeam.ratelimit.limit import Refusal
+from balancebeam.ratelimit.limit import Rejection
 from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.server_set import Server, Tier
+from balancebeam.upstream.server_set import Priority, Server
 
 # Those who wait for one server but not another may be followed by some who do
 # not mind; after so many of them nobody looks further.
-LOOKED_FOR = 16
+MAX_QUEUE_SCAN = 16
 
 
-class LimiterSeam(Interface):
-    """Who admits requests; one that is `idle` admits all, and need not be asked."""
+class Admission(Interface):
+    """Who admits requests; one that is `unrestricted` admits all, and need not be asked."""
 
-    idle: bool
+    unrestricted: bool
 
-    def admit(self, request: Exchange) -> Refusal | None:
+    def admit(self, request: Exchange) -> Rejection | None:
         """Why `request` may not be made now, if it may not."""
 
     def release(self, request: Exchange) -> None:
@@ -54,8 +54,8 @@ class BalancerResource(ReverseProxyResource):
     """
     Balances requests over servers.
 
-    `trusted` are the proxies whose word about a client is taken. `path` is
-    put before the target of what comes in by the web door. `onward` says what
+    `trusted_proxies` are the proxies whose word about a client is taken. `path` is
+    put before the target of what comes in by the web door. `forwarding` says what
     servers are told of clients. The other
     arguments are the services that decide, connect and watch.
     """
@@ -69,294 +69,298 @@ class BalancerResource(ReverseProxyResource):
         self,
         selector: SelectorService,
         health: HealthService,
-        limiter: LimiterSeam,
-        pool: ConnectionPool,
-        retries: Retries = Retries(),
-        waiting: Waiting = Waiting(),
-        trusted: TrustedProxies = TrustedProxies(()),
+        admission: Admission,
+        connections: ConnectionPool,
+        retries: RetrySettings = RetrySettings(),
+        queue: QueueSettings = QueueSettings(),
+        trusted_proxies: TrustedProxies = TrustedProxies(()),
         path: bytes = b"",
-        onward: Onward | None = None,
+        forwarding: ForwardingPolicy | None = None,
     ) -> None:
-        super().__init__("", 0, path, pool.reactor)
+        super().__init__("", 0, path, connections.reactor)
         self.selector = selector
         self.health = health
-        self.limiter = limiter
-        self.pool = pool
-        self.retries = RetryPolicy(retries.attempts)
-        self.budget = RetryBudget(retries.budget)
-        self.requests = 0
+        self.admission = admission
+        self.connections = connections
+        self.retry_policy = RetryPolicy(retries.attempts)
+        self.retry_budget = RetryBudget(retries.budget)
+        self.total_requests = 0
         # Exchanges that ended, by the status of their answers; 0 without one.
-        self.answered: defaultdict[int, int] = defaultdict(int)
-        self.retried = 0
-        self.waiting = WaitingLine(waiting)
+        self.responses_by_status: defaultdict[int, int] = defaultdict(int)
+        self.total_retries = 0
+        self.queue = RequestQueue(queue)
         # Asked for every request, and a dict answers quicker.
-        self._waiting_since = self.waiting.since
-        self._handing_on = False
+        self._queued_at = self.queue.queued_at
+        self._dequeuing = False
         # For the web door. Others have their own.
         self.observer: Observer | None = None
         self.idle_timeout = 60.0
-        self.trusted = trusted
-        self.onward = onward or Onward(Forwarding(), make_ids(SystemRandom()))
-        self.heads = RequestHeads()
-        pool.ticker.add(self.sweep)
+        self.trusted_proxies = trusted_proxies
+        self.forwarding = forwarding or ForwardingPolicy(
+            ForwardingSettings(), request_id_generator(SystemRandom())
+        )
+        self.parser = RequestHeadParser()
+        connections.ticker.add(self.sweep)
 
     # The web door.
 
     def render(self, request: Request) -> int | bytes:
         """Forward a request that came through an ordinary `twisted.web` tree."""
         # Imported here because the web door's exchange needs this class.
-        from balancebeam.web.exchange import forward_web_request
+        from balancebeam.web.exchange import dispatch_web_request
 
-        forward_web_request(self, request)
+        dispatch_web_request(self, request)
         return NOT_DONE_YET
 
     # The way of a request.
 
-    def forward(self, exchange: Exchange, limiter: LimiterSeam | None = None) -> None:
+    def dispatch(self, exchange: Exchange, admission: Admission | None = None) -> None:
         """
         Take a request that a door has read, and see it through to its end. It
-        is asked of `limiter`, or else of the resource's own.
+        is asked of `admission`, or else of the resource's own.
         """
-        self.requests += 1
-        if limiter is None:
-            limiter = self.limiter
-        refusal = None if limiter.idle else limiter.admit(exchange)
-        if refusal is not None:
-            self.refuse(exchange, refusal)
-        elif exchange.last_hop:
+        self.total_requests += 1
+        if admission is None:
+            admission = self.admission
+        rejection = None if admission.unrestricted else admission.admit(exchange)
+        if rejection is not None:
+            self.reject(exchange, rejection)
+        elif exchange.max_forwards_exhausted:
             # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
             # instead, the intermediary MUST respond as the final recipient".
             status = 200 if exchange.method == b"OPTIONS" else 405
-            exchange.answer(status, "TRACE ends here", ((b"Allow", ALLOWED),))
+            exchange.local_reply(status, "TRACE ends here", ((b"Allow", ALLOWED_METHODS),))
         else:
             exchange.candidates = self.selector.candidates(exchange.client)
-            if self._waiting_since:
+            if self._queued_at:
                 # Others came first, but they may be waiting for something else.
-                self._wait(exchange)
-                if self.waiting.first_was_tried:
-                    self._serve_waiting()
+                self._enqueue(exchange)
+                if self.queue.head_is_retry:
+                    self._dispatch_queued()
             else:
                 self._try_next(exchange)
 
-    def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+    def reject(self, exchange: Exchange, rejection: Rejection) -> None:
         """Answer a request that is not admitted."""
         fields = []
-        if refusal.limit:
+        if rejection.limit:
             # RFC 6585, 4: 429 "MAY include a Retry-After header".
             fields = [
-                (b"Retry-After", b"%d" % refusal.retry_after),
-                (b"RateLimit", refusal.limit.encode()),
-                (b"RateLimit-Policy", refusal.policy.encode()),
+                (b"Retry-After", b"%d" % rejection.retry_after),
+                (b"RateLimit", rejection.limit.encode()),
+                (b"RateLimit-Policy", rejection.policy.encode()),
             ]
-        exchange.answer(refusal.status, refusal.message, tuple(fields))
+        exchange.local_reply(rejection.status, rejection.message, tuple(fields))
 
     def _try_next(self, exchange: Exchange) -> None:
         """Give the request to the first candidate that may have it."""
-        busy: list[Choice[Server]] = []
+        saturated: list[Selection[Server]] = []
         for choice in exchange.candidates:
             server, reason = choice
-            if server in exchange.tried:
+            if server in exchange.attempted_servers:
                 continue
             if server.in_flight >= server.max_in_flight:
-                busy.append(choice)
-            elif busy and busy[0][0].available and not server.available:
+                saturated.append(choice)
+            elif saturated and saturated[0][0].available and not server.available:
                 # Better to wait for one that is well than to ask one that is not.
-                busy.append(choice)
+                saturated.append(choice)
                 break
             else:
-                if busy:
-                    exchange.candidates = chain(busy, exchange.candidates)
-                self._give(exchange, server, reason)
+                if saturated:
+                    exchange.candidates = chain(saturated, exchange.candidates)
+                self._send_to(exchange, server, reason)
                 return
-        exchange.candidates = chain(busy, exchange.candidates)
-        if busy:
-            self._wait(exchange)
+        exchange.candidates = chain(saturated, exchange.candidates)
+        if saturated:
+            self._enqueue(exchange)
         else:
-            self._give_up(exchange)
+            self._fail(exchange)
 
-    def _give(self, exchange: Exchange, server: Server, reason: str) -> None:
+    def _send_to(self, exchange: Exchange, server: Server, reason: str) -> None:
         """Let `server` answer: it holds the request until `_release`."""
         exchange.server = server
-        exchange.reason = reason
+        exchange.selection_reason = reason
         server.in_flight += 1
-        server.requests += 1
-        if server.watched:
-            self._note_taken(exchange, server)
-        if server.idle:
-            self.pool.take(server).send(exchange)
+        server.total_requests += 1
+        if server.tracked:
+            self._record_start(exchange, server)
+        if server.idle_connections:
+            self.connections.acquire(server).send(exchange)
         else:
-            self.pool.connect(server, exchange)
+            self.connections.connect(server, exchange)
 
-    def failed(self, exchange: Exchange, failure: UpstreamFailure) -> None:
+    def attempt_failed(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         """An attempt ended without a response; try elsewhere if that is safe."""
         server = exchange.server
         if server is None:
-            # The client has left, and `finished` was told.
+            # The client has left, and `request_finished` was told.
             return
-        server.failed += 1
-        self.health.failed(server, exchange, failure)
+        server.failed_requests += 1
+        self.health.request_failed(server, exchange, failure)
         exchange.failure = failure
-        if not self.retries.allows(exchange.method, failure, exchange.rewind()):
+        if not self.retry_policy.allows(exchange.method, failure, exchange.rewind()):
             self._release(exchange, server)
-            self._give_up(exchange)
+            self._fail(exchange)
         elif failure.kind is FailureKind.STALE:
             # The server is well: it closed an idle connection just when the
             # request was sent. A new connection to it cannot be stale.
-            self.pool.connect(server, exchange)
+            self.connections.connect(server, exchange)
         else:
             self._release(exchange, server)
             self._retry(exchange, server)
 
     def _retry(self, exchange: Exchange, server: Server) -> None:
         """Try the request, which `server` did not answer, elsewhere."""
-        exchange.tried = (*exchange.tried, server)
-        exchange.taken_at = None
-        within_budget = self.budget.allows(self.requests)
-        if len(exchange.tried) < self.retries.attempts and within_budget:
-            self.budget.spend()
-            self.retried += 1
-            exchange.candidates = self.selector.others(exchange.candidates)
+        exchange.attempted_servers = (*exchange.attempted_servers, server)
+        exchange.sent_at = None
+        within_budget = self.retry_budget.allows(self.total_requests)
+        if len(exchange.attempted_servers) < self.retry_policy.attempts and within_budget:
+            self.retry_budget.spend()
+            self.total_retries += 1
+            exchange.candidates = self.selector.remaining(exchange.candidates)
             self._try_next(exchange)
         else:
-            self._give_up(exchange)
+            self._fail(exchange)
 
-    def answering(self, exchange: Exchange) -> None:
+    def response_started(self, exchange: Exchange) -> None:
         """A response has begun, of which more is to come."""
         server = exchange.server
-        if server is not None and server.watched:
-            now = exchange.answered_at = self.pool.reactor.seconds()
-            if exchange.taken_at is not None:
-                self.selector.answered(server, max(0.0, now - exchange.taken_at), now)
-            self.health.answered(server, exchange, exchange.status)
+        if server is not None and server.tracked:
+            now = exchange.response_started_at = self.connections.reactor.seconds()
+            if exchange.sent_at is not None:
+                self.selector.response_started(server, max(0.0, now - exchange.sent_at), now)
+            self.health.response_started(server, exchange, exchange.status)
 
-    def cut(self, exchange: Exchange, failure: UpstreamFailure) -> None:
+    def response_aborted(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         """A response that had begun will never be complete."""
         exchange.failure = failure
         server = exchange.server
         if server is not None:
-            server.failed += 1
-            self.health.failed(server, exchange, failure)
+            server.failed_requests += 1
+            self.health.request_failed(server, exchange, failure)
             self._release(exchange, server)
 
-    def finished(self, exchange: Exchange) -> None:
+    def request_finished(self, exchange: Exchange) -> None:
         """The last phase of every request: it was answered, cut, or left."""
         server = exchange.server
         if server is not None:
             self._release(exchange, server)
-        elif self._waiting_since:
-            self.waiting.leave(exchange)
-        self.answered[exchange.status] += 1
-        if exchange.held:
-            self.limiter.release(exchange)
+        elif self._queued_at:
+            self.queue.remove(exchange)
+        self.responses_by_status[exchange.status] += 1
+        if exchange.permits:
+            self.admission.release(exchange)
         if exchange.observer is not None:
-            exchange.observer.exchange_ended(exchange)
+            exchange.observer.exchange_finished(exchange)
 
     def _release(self, exchange: Exchange, server: Server) -> None:
         """`server` has no more to do with the request."""
         exchange.server = None
         exchange.last_server = server
         server.in_flight -= 1
-        if server.watched:
-            self._note_released(exchange, server)
-        if self._waiting_since:
-            self._hand_on(server)
+        if server.tracked:
+            self._record_end(exchange, server)
+        if self._queued_at:
+            self._dequeue_for(server)
 
-    def _give_up(self, exchange: Exchange) -> None:
+    def _fail(self, exchange: Exchange) -> None:
         failure = exchange.failure
         if failure is None:
-            exchange.answer(503, "error no available server")
+            exchange.local_reply(503, "error no available server")
         else:
-            exchange.answer(failure.status, failure.for_client)
+            exchange.local_reply(failure.status, failure.public_message)
 
     # Servers that somebody watches.
 
-    def _note_taken(self, exchange: Exchange, server: Server) -> None:
-        exchange.taken_at = self.pool.reactor.seconds()
-        exchange.answered_at = None
-        self.selector.taken(server, exchange.taken_at)
-        self.health.taken(server, exchange)
+    def _record_start(self, exchange: Exchange, server: Server) -> None:
+        exchange.sent_at = self.connections.reactor.seconds()
+        exchange.response_started_at = None
+        self.selector.request_started(server, exchange.sent_at)
+        self.health.request_sent(server, exchange)
 
-    def _note_released(self, exchange: Exchange, server: Server) -> None:
-        now = self.pool.reactor.seconds()
+    def _record_end(self, exchange: Exchange, server: Server) -> None:
+        now = self.connections.reactor.seconds()
         seconds = None
-        if exchange.responded and exchange.taken_at is not None:
-            if exchange.answered_at is None:
-                exchange.answered_at = now
-                seconds = max(0.0, now - exchange.taken_at)
-                self.health.answered(server, exchange, exchange.status)
-            if not exchange.abandoned:
-                self.health.completed(server, exchange)
-        self.health.released(server, exchange)
-        self.selector.released(server, seconds, now)
+        if exchange.downstream_response_started and exchange.sent_at is not None:
+            if exchange.response_started_at is None:
+                exchange.response_started_at = now
+                seconds = max(0.0, now - exchange.sent_at)
+                self.health.response_started(server, exchange, exchange.status)
+            if not exchange.client_aborted:
+                self.health.response_finished(server, exchange)
+        self.health.request_released(server, exchange)
+        self.selector.request_finished(server, seconds, now)
 
     # Requests that wait, because all servers have as many as they may.
 
-    def _wait(self, exchange: Exchange) -> None:
-        if self.waiting.full:
-            self._give_up(exchange)
+    def _enqueue(self, exchange: Exchange) -> None:
+        if self.queue.full:
+            self._fail(exchange)
         else:
-            self.waiting.join(exchange, self.pool.ticker.now)
+            self.queue.enqueue(exchange, self.connections.ticker.now)
 
-    def _hand_on(self, server: Server) -> None:
+    def _dequeue_for(self, server: Server) -> None:
         """`server` may have one more, or a few: give it to who waited longest."""
-        if self._handing_on or not self.pool.open:
+        if self._dequeuing or not self.connections.open:
             return
-        self._handing_on = True
+        self._dequeuing = True
         try:
-            for exchange in self.waiting:
-                if server.in_flight >= server.max_in_flight or not self._may_have(server):
+            for exchange in self.queue:
+                if server.in_flight >= server.max_in_flight or not self._is_usable(server):
                     break
-                if server not in exchange.tried and exchange in self.waiting:
-                    self.waiting.leave(exchange)
-                    self._give(exchange, server, "the first to be free again")
+                if server not in exchange.attempted_servers and exchange in self.queue:
+                    self.queue.remove(exchange)
+                    self._send_to(exchange, server, "the first to be free again")
         finally:
-            self._handing_on = False
+            self._dequeuing = False
 
-    def _may_have(self, server: Server) -> bool:
+    def _is_usable(self, server: Server) -> bool:
         """Whether `server` may be given a request: it is well, or no other is."""
         if server.available:
             return True
-        tiers = self.selector.directory.tiers
-        return server.wanted and not tiers[Tier.PRIMARY] and not tiers[Tier.BACKUP]
+        tiers = self.selector.server_set.tiers
+        return server.eligible and not tiers[Priority.PRIMARY] and not tiers[Priority.BACKUP]
 
-    def _serve_waiting(self) -> None:
+    def _dispatch_queued(self) -> None:
         """Look for servers for those who wait, in order."""
-        in_vain = 0
-        for exchange in self.waiting:
-            if exchange not in self.waiting:
+        skipped = 0
+        for exchange in self.queue:
+            if exchange not in self.queue:
                 # It ended while one before it was served.
                 continue
             found = self._free_server(exchange)
             if found is not None:
-                self.waiting.leave(exchange)
-                self._give(exchange, *found)
-            elif not exchange.tried or in_vain == LOOKED_FOR:
+                self.queue.remove(exchange)
+                self._send_to(exchange, *found)
+            elif not exchange.attempted_servers or skipped == MAX_QUEUE_SCAN:
                 # Those behind it will not find one either.
                 break
             else:
-                in_vain += 1
+                skipped += 1
 
-    def _free_server(self, exchange: Exchange) -> Choice[Server] | None:
+    def _free_server(self, exchange: Exchange) -> Selection[Server] | None:
         for server, reason in self.selector.candidates(exchange.client):
-            free = server.in_flight < server.max_in_flight and server not in exchange.tried
-            if free and self._may_have(server):
+            free = (
+                server.in_flight < server.max_in_flight and server not in exchange.attempted_servers
+            )
+            if free and self._is_usable(server):
                 return server, reason
         return None
 
-    def configure(self, retries: Retries, waiting: Waiting) -> None:
+    def configure(self, retries: RetrySettings, queue: QueueSettings) -> None:
         """Go by these from now on."""
-        self.retries = RetryPolicy(retries.attempts)
-        self.budget.share = retries.budget
-        self.waiting.settings = waiting
+        self.retry_policy = RetryPolicy(retries.attempts)
+        self.retry_budget.ratio = retries.budget
+        self.queue.settings = queue
 
     def sweep(self, now: float) -> None:
         """Serve those who wait, should servers have come back, and end what waits for too long."""
-        self.budget.tick(now, self.requests)
-        if self.waiting:
-            self._serve_waiting()
-            for exchange in self.waiting.overdue(now):
-                if not exchange.ended:
-                    self._give_up(exchange)
+        self.retry_budget.record(now, self.total_requests)
+        if self.queue:
+            self._dispatch_queued()
+            for exchange in self.queue.pop_expired(now):
+                if not exchange.finished:
+                    self._fail(exchange)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} over {self.selector.directory.servers!r}>"
+        return f"<{type(self).__name__} over {self.selector.server_set.servers!r}>"

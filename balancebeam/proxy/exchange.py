@@ -1,7 +1,7 @@
 """
 An exchange: one request, or one connection, on its way, and what became of it.
 
-A door makes one and adapts it to its client; the spine, the pool and a
+A door makes one and adapts it to its client; the dispatcher, the pool and a
 connection to a server do the rest through it.
 """
 
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
-from balancebeam.admission.admission import Held
-from balancebeam.balancing.interfaces import Choice
+from balancebeam.admission.admission import Permits
+from balancebeam.balancing.interfaces import Selection
 from balancebeam.core.failures import UpstreamFailure
-from balancebeam.core.ip import client_name, pack_client
-from balancebeam.net.transport import peer_name
-from balancebeam.protocols.proxy_protocol import ProxiedConnection
-from balancebeam.proxy.rejected import UnreadRequest
-from balancebeam.upstream.connection_pool import Attempt
+from balancebeam.core.ip import normalize_ip, pack_address
+from balancebeam.net.transport import peer_ip
+from balancebeam.protocols.proxy_protocol import ProxyInfo
+from balancebeam.proxy.rejected import RejectedRequest
+from balancebeam.upstream.connection_pool import ConnectAttempt
 from balancebeam.upstream.server_set import Server
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Bytes that are kept: until a server is connected, and of a request's body in
 # order to send them again should it fail.
-BUFFER = 64 * 1024
+BUFFER_SIZE = 64 * 1024
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -35,75 +35,75 @@ Fields = tuple[tuple[bytes, bytes], ...]
 class Observer(Interface):
     """Who is told of every request that has ended, or could not even be read."""
 
-    def exchange_ended(self, exchange: Exchange) -> None:
+    def exchange_finished(self, exchange: Exchange) -> None:
         """`exchange` is over, one way or another."""
 
-    def request_refused(self, request: UnreadRequest) -> None:
+    def request_rejected(self, request: RejectedRequest) -> None:
         """`request` was answered by the door."""
 
 
 class Exchange(ABC):
     """
-    What the spine and the pool have to know of it.
+    What the dispatcher and the pool have to know of it.
 
-    `pending` is what waits for a connection. `reason` says why `server` has
-    the exchange; `tried` are those where it failed, `last_server` is who had it
-    last. If the server is watched,
-    `taken_at` is when it got it and `answered_at` when its answer began, on
-    the reactor's clock. `responded` means that an answer has begun, `ended`
-    that nothing more will happen, `abandoned` that this is because the
-    client has gone, and `incomplete` that the answer was cut. One on its
-    `last_hop` must not go on, but has to be answered here. `upload_paused`
+    `pending_body` is what waits for a connection. `selection_reason` says why `server` has
+    the exchange; `attempted_servers` are those where it failed, `last_server` is who had it
+    last. If the server is tracked,
+    `sent_at` is when it got it and `response_started_at` when its answer began, on
+    the reactor's clock. `downstream_response_started` means that an answer has begun, `finished`
+    that nothing more will happen, `client_aborted` that this is because the
+    client has gone, and `truncated` that the answer was cut. One on its
+    `max_forwards_exhausted` must not go on, but has to be answered here. `upload_paused`
     tells that the client must not send for now, because a server does not take
     it.
     """
 
-    spine: BalancerResource
+    dispatcher: BalancerResource
     observer: Observer | None = None
     client: str
     method: bytes
     connection: Any = None
-    attempt: Attempt | None = None
+    attempt: ConnectAttempt | None = None
     server: Server | None = None
     last_server: Server | None = None
-    candidates: Iterator[Choice[Server]] = iter(())
-    tried: tuple[Server, ...] = ()
-    reason = ""
-    held: Held = ()
-    taken_at: float | None = None
-    answered_at: float | None = None
+    candidates: Iterator[Selection[Server]] = iter(())
+    attempted_servers: tuple[Server, ...] = ()
+    selection_reason = ""
+    permits: Permits = ()
+    sent_at: float | None = None
+    response_started_at: float | None = None
     failure: UpstreamFailure | None = None
-    responded = False
-    ended = False
-    abandoned = False
-    incomplete = False
+    downstream_response_started = False
+    finished = False
+    client_aborted = False
+    truncated = False
     upload_paused = False
-    last_hop = False
+    max_forwards_exhausted = False
     status = 0
-    pending: list[bytes] | tuple[()] = ()
-    _pending_octets = 0
+    pending_body: list[bytes] | tuple[()] = ()
+    _pending_bytes = 0
 
-    # For the spine.
+    # For the dispatcher.
 
     @abstractmethod
     def rewind(self) -> bool:
         """Make ready to be sent once more; false if what was sent is no longer here."""
 
     @abstractmethod
-    def answer(self, status: int, text: str, fields: Fields = ()) -> None:
+    def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
         """Answer with an error of the proxy's own. No other answer has begun."""
 
     def upstream_failed(self, failure: UpstreamFailure) -> None:
         """A server did not answer."""
         self.connection = None
-        self.spine.failed(self, failure)
+        self.dispatcher.attempt_failed(self, failure)
 
     # For limits to look at.
 
     @property
     def client_key(self) -> bytes:
         """The client's address in 4 or 16 octets."""
-        return pack_client(self.client)
+        return pack_address(self.client)
 
     @property
     @abstractmethod
@@ -122,23 +122,23 @@ class Exchange(ABC):
     # For servers that want to be told of the client.
 
     @property
-    def origin(self) -> ProxiedConnection | None:
+    def proxy_info_for_upstream(self) -> ProxyInfo | None:
         """
         The client's connection, as a header of the PROXY protocol names it. If
         a proxy spoke for the client, its port is not known.
         """
-        came = self.came_by
+        came = self.proxy_info
         if came is not None and came.source == self.client:
             return came
         transport = self.client_transport()
         peer, here = transport.getPeer(), transport.getHost()
-        if client_name(self.client) is None or not hasattr(here, "port"):
+        if normalize_ip(self.client) is None or not hasattr(here, "port"):
             return None
-        port = peer.port if peer_name(peer) == self.client else 0
-        return ProxiedConnection(self.client, port, peer_name(here), here.port)
+        port = peer.port if peer_ip(peer) == self.client else 0
+        return ProxyInfo(self.client, port, peer_ip(here), here.port)
 
     @property
-    def came_by(self) -> ProxiedConnection | None:
+    def proxy_info(self) -> ProxyInfo | None:
         """The connection of which a proxy told that speaks the PROXY protocol."""
         return None
 
@@ -148,28 +148,28 @@ class Exchange(ABC):
 
     # For doors to call.
 
-    def hold(self, data: bytes, last: bool) -> None:
+    def buffer_body(self, data: bytes, last: bool) -> None:
         """Keep what the client has sent until there is a server for it."""
-        if not self.pending:
-            self.pending = []
-            self._pending_octets = 0
-        self.pending.append(data)
-        self._pending_octets += len(data)
-        if not last and self._pending_octets > BUFFER:
+        if not self.pending_body:
+            self.pending_body = []
+            self._pending_bytes = 0
+        self.pending_body.append(data)
+        self._pending_bytes += len(data)
+        if not last and self._pending_bytes > BUFFER_SIZE:
             self.pause_upload()
 
-    def client_gone(self) -> None:
+    def client_disconnected(self) -> None:
         """The client has left: nobody waits for the answer."""
-        if self.ended:
+        if self.finished:
             return
-        self.ended = self.abandoned = True
+        self.finished = self.client_aborted = True
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
-            attempt.abandon()
-        self.spine.finished(self)
+            attempt.detach()
+        self.dispatcher.request_finished(self)
 
     # Backpressure.
 

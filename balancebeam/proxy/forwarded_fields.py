@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from balancebeam.core.settings import Forwarding
-from balancebeam.protocols.http1.forwarded import forwarded_element
+from balancebeam.core.settings import ForwardingSettings
+from balancebeam.protocols.http1.forwarded import encode_forwarded_element
 from balancebeam.protocols.http1.request_rules import RequestHead
 
 # The length of a request's body in chunked transfer coding.
 CHUNKED = -1
 
 
-def plain_forwarding(peer: bytes, proto: bytes, host: bytes) -> bytes:
+def build_default_forwarded_fields(peer: bytes, proto: bytes, host: bytes) -> bytes:
     """
     The end of a request's head when nothing came that it builds upon.
 
@@ -23,38 +23,41 @@ def plain_forwarding(peer: bytes, proto: bytes, host: bytes) -> bytes:
     )
 
 
-def forwarding(
+def build_forwarded_fields(
     head: RequestHead,
     peer: bytes,
     proto: bytes,
     host: bytes,
     trusted: bool,
-    style: Forwarding = Forwarding(),
-    earlier: bytes = b"",
+    settings: ForwardingSettings = ForwardingSettings(),
+    received_forwarded: bytes = b"",
 ) -> bytes:
     """
     The end of a request's head in all other cases.
 
     `host` stands for the Host field of a request that has none. `trusted`:
     the peer is a proxy whose X-Forwarded-Proto and -Host are believed.
-    `earlier` is the value of Forwarded that is to be continued.
+    `received_forwarded` is the value of Forwarded that is to be continued.
     """
-    extras = head.extras
+    rare_fields = head.rare_fields
     # Several lines are one list (RFC 9110, 5.3), and the peer ends it.
-    chain = b"%b, %b" % (extras.forwarded_for, peer) if extras.forwarded_for else peer
+    chain = b"%b, %b" % (rare_fields.forwarded_for, peer) if rare_fields.forwarded_for else peer
     lines = []
     if head.host is None:
         # RFC 9112, 3.2: every HTTP/1.1 request has one.
         lines.append(b"Host: " + host)
     else:
         host = head.host
-    if style.forwarded:
-        element = forwarded_element(peer, host, proto)
-        lines.append(b"Forwarded: " + (b"%b, %b" % (earlier, element) if earlier else element))
+    if settings.forwarded:
+        element = encode_forwarded_element(peer, host, proto)
+        lines.append(
+            b"Forwarded: "
+            + (b"%b, %b" % (received_forwarded, element) if received_forwarded else element)
+        )
     if trusted:
-        proto = extras.forwarded_proto or proto
-        host = extras.forwarded_host or host
-    if style.x_forwarded:
+        proto = rare_fields.forwarded_proto or proto
+        host = rare_fields.forwarded_host or host
+    if settings.x_forwarded:
         lines += [
             b"X-Forwarded-For: " + chain,
             b"X-Forwarded-Proto: " + proto,
@@ -62,10 +65,10 @@ def forwarding(
         ]
     lines.append(b"Via: 1.%d balancebeam" % head.minor)
     options = []
-    if extras.upgrade:
-        lines.append(b"Upgrade: " + extras.upgrade)
+    if rare_fields.upgrade:
+        lines.append(b"Upgrade: " + rare_fields.upgrade)
         options.append(b"upgrade")
-    if extras.wants_trailers:
+    if rare_fields.accepts_trailers:
         # RFC 9110, 10.1.4: a sender of TE MUST also send a "TE" connection option.
         lines.append(b"TE: trailers")
         options.append(b"TE")

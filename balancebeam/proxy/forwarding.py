@@ -9,52 +9,58 @@ from attrs import frozen
 
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.interfaces import Random
-from balancebeam.core.settings import Forwarding
+from balancebeam.core.settings import ForwardingSettings
 from balancebeam.net.interfaces import StreamTransport
-from balancebeam.protocols.http1.fields import field_values, without_fields
+from balancebeam.protocols.http1.fields import field_values, remove_fields
 from balancebeam.protocols.http1.request_rules import RequestHead
-from balancebeam.proxy.forwarded_fields import forwarding, plain_forwarding
+from balancebeam.proxy.forwarded_fields import (
+    build_default_forwarded_fields,
+    build_forwarded_fields,
+)
 
 
 @frozen
-class Onward:
+class ForwardingPolicy:
     """How requests go on: what servers are told, and where ids of requests come from."""
 
-    style: Forwarding
-    make_id: Callable[[], bytes]
+    settings: ForwardingSettings
+    new_request_id: Callable[[], bytes]
 
     @property
-    def plain(self) -> bool:
+    def is_default(self) -> bool:
         """Whether most requests can be given the same."""
-        style = self.style
-        return style.x_forwarded and not style.forwarded and style.request_id == "off"
+        settings = self.settings
+        return settings.x_forwarded and not settings.forwarded and settings.request_id == "off"
 
-    def wire(
+    def build_head(
         self, head: RequestHead, client: bytes, proto: bytes, local: bytes, trusted: bool
     ) -> bytes:
         """
         The whole head of any request as it goes to a server. `client` is the
         peer, `local` stands for the host that it did not name.
         """
-        style, wire, earlier = self.style, head.wire, b""
-        if style.forwarded:
+        settings, wire, received_forwarded = self.settings, head.forward_bytes, b""
+        if settings.forwarded:
             if trusted:
-                earlier = b", ".join(field_values(wire, b"forwarded"))
+                received_forwarded = b", ".join(field_values(wire, b"forwarded"))
             # From anybody else it may be an invention.
-            wire = without_fields(wire, b"forwarded")
-        if style.request_id == "make" or (
-            style.request_id == "keep" and not _is_one(field_values(wire, b"x-request-id"))
+            wire = remove_fields(wire, b"forwarded")
+        if settings.request_id == "make" or (
+            settings.request_id == "keep"
+            and not _is_single_value(field_values(wire, b"x-request-id"))
         ):
-            wire = without_fields(wire, b"x-request-id")
-            wire += b"X-Request-Id: %b\r\n" % self.make_id()
-        return wire + forwarding(head, client, proto, local, trusted, style, earlier)
+            wire = remove_fields(wire, b"x-request-id")
+            wire += b"X-Request-Id: %b\r\n" % self.new_request_id()
+        return wire + build_forwarded_fields(
+            head, client, proto, local, trusted, settings, received_forwarded
+        )
 
 
-def _is_one(values: list[bytes]) -> bool:
+def _is_single_value(values: list[bytes]) -> bool:
     return len(values) == 1 and bool(values[0])
 
 
-def make_ids(random: Random) -> Callable[[], bytes]:
+def request_id_generator(random: Random) -> Callable[[], bytes]:
     """What makes ids of requests: 26 hexadecimal digits at random."""
 
     def make() -> bytes:
@@ -68,26 +74,26 @@ class Forwarder:
     """
     Knows the client, and keeps what most of its requests need.
 
-    `plain` is the end of the head of a usual request to `host`; there are such
-    requests if it is `usual`.
+    `fast_suffix` is the end of the head of a usual request to `host`; there are such
+    requests if it `has_fast_path`.
     """
 
-    __slots__ = ("_client", "_onward", "host", "plain", "trusted", "usual")
+    __slots__ = ("_client", "_forwarding", "fast_suffix", "has_fast_path", "host", "trusted")
 
-    def __init__(self, client: str, trusted: bool, onward: Onward) -> None:
+    def __init__(self, client: str, trusted: bool, forwarding: ForwardingPolicy) -> None:
         self.host: bytes | None = None
-        self.plain = b""
+        self.fast_suffix = b""
         self.trusted = trusted
-        self.usual = onward.plain and not trusted
+        self.has_fast_path = forwarding.is_default and not trusted
         self._client = client.encode("ascii")
-        self._onward = onward
+        self._forwarding = forwarding
 
-    def address(self, host: bytes | None) -> None:
+    def set_host(self, host: bytes | None) -> None:
         """Requests go to `host` from here on."""
         self.host = host
-        self.plain = plain_forwarding(self._client, b"http", host or b"")
+        self.fast_suffix = build_default_forwarded_fields(self._client, b"http", host or b"")
 
-    def unusual(self, head: RequestHead, transport: StreamTransport) -> bytes:
+    def build_head(self, head: RequestHead, transport: StreamTransport) -> bytes:
         """
         The head of any request. The address that the client is connected to
         stands for the host that it did not name.
@@ -97,4 +103,4 @@ class Forwarder:
             here: Any = transport.getHost()
             address = TcpAddress(getattr(here, "host", "localhost"), getattr(here, "port", 80))
             local = str(address).encode()
-        return self._onward.wire(head, self._client, b"http", local, self.trusted)
+        return self._forwarding.build_head(head, self._client, b"http", local, self.trusted)

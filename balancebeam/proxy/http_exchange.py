@@ -9,44 +9,44 @@ from balancebeam.core.failures import UpstreamFailure
 from balancebeam.protocols.http1.fields import field_values
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
-from balancebeam.proxy.exchange import BUFFER, Exchange
+from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange
 from balancebeam.upstream.http1_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from balancebeam.proxy.dispatcher import BalancerResource
 
 
-class MessageExchange(Exchange):
+class HttpExchange(Exchange):
     """
     What the doors for HTTP have in common.
 
-    `wire` is the head as it goes to a server; what is `pending` is body, in
-    wire form. `awaits_continue` tells that the client will send when the
-    server tells it to. `begun` is when the request was read, in seconds since
-    the epoch, if anybody wants to know; `octets` is the length of the body that
+    `upstream_head` is the head as it goes to a server; what is `pending_body` is body, in
+    wire form. `awaiting_100_continue` tells that the client will send when the
+    server tells it to. `started_at` is when the request was read, in seconds since
+    the epoch, if anybody wants to know; `body_bytes_sent` is the length of the body that
     the client gets.
     """
 
     connection: UpstreamConnection | None = None
     body_complete = True
-    awaits_continue = False
+    awaiting_100_continue = False
     upgrade = b""
-    begun = 0.0
-    octets = 0
-    _sent: list[bytes] | None = None
-    _sent_octets = 0
+    started_at = 0.0
+    body_bytes_sent = 0
+    _replay_buffer: list[bytes] | None = None
+    _replay_bytes = 0
 
     def __init__(
-        self, spine: BalancerResource, head: RequestHead, wire: bytes, client: str
+        self, dispatcher: BalancerResource, head: RequestHead, upstream_head: bytes, client: str
     ) -> None:
-        self.spine = spine
+        self.dispatcher = dispatcher
         self.head = head
         self.method = head.method
-        if head.extras.upgrade:
-            self.upgrade = head.extras.upgrade
-        self.wire = wire
+        if head.rare_fields.upgrade:
+            self.upgrade = head.rare_fields.upgrade
+        self.upstream_head = upstream_head
         self.client = client
-        self.last_hop = head.last_hop
+        self.max_forwards_exhausted = head.max_forwards_exhausted
 
     @property
     def host(self) -> bytes | None:
@@ -57,15 +57,15 @@ class MessageExchange(Exchange):
         return self.head.target
 
     def field_values(self, name: bytes) -> list[bytes]:
-        return field_values(self.head.wire, name)
+        return field_values(self.head.forward_bytes, name)
 
     # For doors to call.
 
     def expect_body(self) -> None:
         """There is a body, and it will come in by `upload`."""
-        self.awaits_continue = self.head.extras.expects_continue
+        self.awaiting_100_continue = self.head.rare_fields.expects_continue
         self.body_complete = False
-        self._sent = []
+        self._replay_buffer = []
 
     def upload(self, data: bytes, last: bool) -> None:
         """More of the request's body, in wire form; `last` when it is complete."""
@@ -73,76 +73,76 @@ class MessageExchange(Exchange):
             self.body_complete = True
         if not data:
             return
-        self.awaits_continue = False
-        if self._sent is not None:
-            self._sent_octets += len(data)
-            if self._sent_octets > BUFFER:
-                self._sent = None
+        self.awaiting_100_continue = False
+        if self._replay_buffer is not None:
+            self._replay_bytes += len(data)
+            if self._replay_bytes > BUFFER_SIZE:
+                self._replay_buffer = None
             else:
-                self._sent.append(data)
+                self._replay_buffer.append(data)
         if self.connection is not None:
             self.connection.send_body(data)
         else:
-            self.hold(data, last)
+            self.buffer_body(data, last)
 
-    # For the spine to call.
+    # For the dispatcher to call.
 
     def rewind(self) -> bool:
         if self.body_complete and not self.head.length:
             return True
-        if self._sent is None:
+        if self._replay_buffer is None:
             return False
-        self.pending = self._sent.copy()
-        self._pending_octets = self._sent_octets
+        self.pending_body = self._replay_buffer.copy()
+        self._pending_bytes = self._replay_bytes
         return True
 
     # For the pool and a connection to call; a door says how.
 
     @property
-    def waits_for_client(self) -> bool:
+    def awaiting_request_body(self) -> bool:
         """Whether the server cannot answer because the client has yet to send."""
-        return not (self.body_complete or self.upload_paused or self.awaits_continue)
+        return not (self.body_complete or self.upload_paused or self.awaiting_100_continue)
 
-    def is_stuck(self, now: float) -> bool:
+    def client_stalled(self, now: float) -> bool:
         """Whether the client takes nothing; doors with sweeps of their own know better."""
         return False
 
     @abstractmethod
-    def informational(self, head: ResponseHead) -> None:
-        """See `Asker.informational`."""
+    def informational_received(self, head: ResponseHead) -> None:
+        """See `UpstreamRequest.informational_received`."""
 
     @abstractmethod
-    def respond_whole(self, head: ResponseHead, body: bytes) -> None:
-        """See `Asker.respond_whole`."""
+    def response_received(self, head: ResponseHead, body: bytes) -> None:
+        """See `UpstreamRequest.response_received`."""
 
     @abstractmethod
-    def respond(self, head: ResponseHead, length: int) -> None:
-        """See `Asker.respond`."""
+    def response_started(self, head: ResponseHead, length: int) -> None:
+        """See `UpstreamRequest.response_started`."""
 
     @abstractmethod
-    def relay(self, data: bytes) -> None:
-        """See `Asker.relay`."""
+    def response_data(self, data: bytes) -> None:
+        """See `UpstreamRequest.response_data`."""
 
     @abstractmethod
     def flush(self) -> None:
-        """See `Asker.flush`."""
+        """See `UpstreamRequest.flush`."""
 
     @abstractmethod
-    def finish(self, content: bytes, trailers: bytes) -> None:
-        """See `Asker.finish`."""
+    def response_finished(self, content: bytes, trailers: bytes) -> None:
+        """See `UpstreamRequest.response_finished`."""
 
     @abstractmethod
-    def cut(self, why: UpstreamFailure) -> None:
-        """See `Asker.cut`."""
+    def response_aborted(self, failure: UpstreamFailure) -> None:
+        """See `UpstreamRequest.response_aborted`."""
 
     @abstractmethod
-    def switch(self, head: ResponseHead) -> None:
-        """See `Asker.switch`."""
+    def upgraded(self, head: ResponseHead) -> None:
+        """See `UpstreamRequest.upgraded`."""
 
     @abstractmethod
     def tunnel_data(self, data: bytes) -> None:
-        """See `Asker.tunnel_data`."""
+        """See `UpstreamRequest.tunnel_data`."""
 
     @abstractmethod
     def tunnel_ended(self, clean: bool) -> None:
-        """See `Asker.tunnel_ended`."""
+        """See `UpstreamRequest.tunnel_ended`."""

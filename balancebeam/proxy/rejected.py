@@ -5,14 +5,14 @@ from __future__ import annotations
 from attrs import frozen
 
 # Octets of a request line that are kept to show it.
-SHOWN = 2048
+MAX_LOGGED_LINE = 2048
 
 
 @frozen
-class UnreadRequest:
+class RejectedRequest:
     """
     What `client` sent and was refused for `reason`, with an answer of this
-    `status` and a body of so many `octets`. `line` is its first line, or the
+    `status` and a body of so many `body_bytes_sent`. `line` is its first line, or the
     beginning of that, in whatever form it came.
     """
 
@@ -20,9 +20,14 @@ class UnreadRequest:
     line: bytes
     status: int
     reason: str
-    octets: int
+    body_bytes_sent: int
 
 
 def first_line(data: bytes) -> bytes:
     """The first line of `data` that is not empty, as far as it is shown."""
-    return data[: SHOWN + 4].lstrip(b"\r\n").partition(b"\n")[0].rstrip(b"\r")[:SHOWN]
+    return (
+        data[: MAX_LOGGED_LINE + 4]
+        .lstrip(b"\r\n")
+        .partition(b"\n")[0]
+        .rstrip(b"\r")[:MAX_LOGGED_LINE]
+    )

@@ -11,8 +11,8 @@ from balancebeam.protocols.http1.grammar import IDEMPOTENT_METHODS
 
 # Seconds over which retries are compared with requests, and how many retries
 # are allowed however few requests there are.
-WINDOW = 10.0
-ALWAYS = 10
+WINDOW_SECONDS = 10.0
+MIN_RETRIES = 10
 
 
 @frozen
@@ -41,28 +41,28 @@ class RetryPolicy:
 
 class RetryBudget:
     """
-    Keeps retries below a share of the requests of the last `WINDOW` seconds,
+    Keeps retries below a share of the requests of the last `WINDOW_SECONDS` seconds,
     so that servers which fail under load do not get even more of it. As in
     Finagle's retry budget, some are always allowed.
     """
 
-    def __init__(self, share: float) -> None:
-        self.share = share
+    def __init__(self, ratio: float) -> None:
+        self.ratio = ratio
         self._retries = 0
         # When, and both counts up to then; the first is the oldest that matters.
-        self._past: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
+        self._history: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
 
-    def tick(self, now: float, requests: int) -> None:
+    def record(self, now: float, requests: int) -> None:
         """Remember that there were so many `requests` in all up to `now`."""
-        past = self._past
+        past = self._history
         past.append((now, requests, self._retries))
-        while past[1][0] <= now - WINDOW:
+        while past[1][0] <= now - WINDOW_SECONDS:
             past.popleft()
 
     def allows(self, requests: int) -> bool:
         """Whether one more retry is allowed, after so many `requests` in all."""
-        _, requests_then, retries_then = self._past[0]
-        allowed = max(ALWAYS, self.share * (requests - requests_then))
+        _, requests_then, retries_then = self._history[0]
+        allowed = max(MIN_RETRIES, self.ratio * (requests - requests_then))
         return self._retries - retries_then < allowed
 
     def spend(self) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 # Keys of which one limiter knows at most, unless it is told otherwise.
-MOST_KEYS = 1_000_000
+MAX_KEYS = 1_000_000
 
 # Seconds. Sums of times are rounded; who comes this much early is in time.
-ROUNDING = 1e-6
+EPSILON = 1e-6
 
 
-class Limiter(ABC):
+class RateLimiter(ABC):
     """
     Counts what is done under a key, and says when more may be done.
 
@@ -21,17 +21,17 @@ class Limiter(ABC):
 
     @abstractmethod
     def admit(self, key: bytes, now: float) -> bool:
-        """Whether one more is allowed now; if so it is counted. `wait` and `charge` in one."""
+        """Whether one more is allowed now; if so it is counted. `retry_after` and `acquire` in one."""
 
     @abstractmethod
-    def wait(self, key: bytes, now: float) -> float:
+    def retry_after(self, key: bytes, now: float) -> float:
         """
         Seconds until one more is allowed, if there is none in between; 0.0 if
         it is allowed now, and only then.
         """
 
     @abstractmethod
-    def charge(self, key: bytes, now: float) -> None:
+    def acquire(self, key: bytes, now: float) -> None:
         """Count one."""
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Limiter(ABC):
         """One that was counted is over. Only a limit on what goes on at once cares."""
 
     @abstractmethod
-    def tidy(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Give back memory that is not needed any more; called about once a second, and quick."""
 
     @abstractmethod

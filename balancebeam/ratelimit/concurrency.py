@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from balancebeam.ratelimit.base import Limiter
+from balancebeam.ratelimit.base import RateLimiter
 
 # Nobody knows when one of them will be over (seconds).
-_GUESS = 1.0
+_RETRY_AFTER_ESTIMATE = 1.0
 
 
-class Concurrent(Limiter):
+class Concurrent(RateLimiter):
     """At most `requests` at a time. Only keys that have one are kept."""
 
     def __init__(self, requests: int) -> None:
@@ -22,10 +22,10 @@ class Concurrent(Limiter):
         self._counts[key] = count + 1
         return True
 
-    def wait(self, key: bytes, now: float) -> float:
-        return 0.0 if self.remaining(key, now) > 0 else _GUESS
+    def retry_after(self, key: bytes, now: float) -> float:
+        return 0.0 if self.remaining(key, now) > 0 else _RETRY_AFTER_ESTIMATE
 
-    def charge(self, key: bytes, now: float) -> None:
+    def acquire(self, key: bytes, now: float) -> None:
         self._counts[key] = self._counts.get(key, 0) + 1
 
     def remaining(self, key: bytes, now: float) -> int:
@@ -39,7 +39,7 @@ class Concurrent(Limiter):
         if count:
             self._counts[key] = count
 
-    def tidy(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """What is over is gone at once."""
 
     def __len__(self) -> int:

@@ -9,10 +9,10 @@ from math import ceil
 from attrs import define, frozen
 
 from balancebeam.core.settings import LimitSettings
-from balancebeam.ratelimit.base import MOST_KEYS, Limiter
+from balancebeam.ratelimit.base import MAX_KEYS, RateLimiter
 from balancebeam.ratelimit.concurrency import Concurrent
 from balancebeam.ratelimit.interfaces import LimitedRequest
-from balancebeam.ratelimit.keys import KeyMaker, key_maker
+from balancebeam.ratelimit.keys import KeyFunction, build_key_function
 from balancebeam.ratelimit.sliding_log import SlidingLog
 from balancebeam.ratelimit.token_bucket import TokenBucket
 from balancebeam.ratelimit.windows import FixedWindow, SlidingWindow
@@ -27,9 +27,9 @@ class Limit:
     """One limit: what it is, who counts, under which key, and how often it refused."""
 
     settings: LimitSettings
-    limiter: Limiter
-    key: KeyMaker
-    refused: int = 0
+    limiter: RateLimiter
+    key_function: KeyFunction
+    rejected: int = 0
 
     @property
     def concurrent(self) -> bool:
@@ -43,39 +43,41 @@ class Limit:
         text = f'"{settings.title}";q={settings.requests}'
         if self.concurrent:
             return text + ';qu="concurrent-requests"'
-        return f"{text};w={ceil(settings.per)}"
+        return f"{text};w={ceil(settings.window)}"
 
 
 @frozen
-class Refusal:
+class Rejection:
     """
     Why a request is not admitted, and when to come again.
 
-    `wait` is in seconds; `limit` and `policy` are the values of the RateLimit
+    `delay` is in seconds; `limit` and `policy` are the values of the RateLimit
     and RateLimit-Policy fields (draft-ietf-httpapi-ratelimit-headers-10).
     """
 
     status: int
     message: str
-    wait: float
+    delay: float
     limit: str = ""
     policy: str = ""
 
     @property
     def retry_after(self) -> int:
         """Whole seconds, at least 1, after which one request will be admitted."""
-        return max(1, ceil(self.wait))
+        return max(1, ceil(self.delay))
 
 
-def make_limit(settings: LimitSettings, most_keys: int = MOST_KEYS) -> Limit:
+def build_limit(settings: LimitSettings, max_keys: int = MAX_KEYS) -> Limit:
     """What `settings` say. Raises `ValueError`, saying what would be right."""
     return Limit(
-        settings, _limiter(settings, most_keys), key_maker(settings.key, settings.ipv6_prefix)
+        settings,
+        _build_limiter(settings, max_keys),
+        build_key_function(settings.key, settings.ipv6_prefix),
     )
 
 
-def _limiter(settings: LimitSettings, most_keys: int) -> Limiter:
-    requests, per = settings.requests, settings.per
+def _build_limiter(settings: LimitSettings, max_keys: int) -> RateLimiter:
+    requests, per = settings.requests, settings.window
     if requests < 1 or per <= 0 or (settings.burst is not None and settings.burst < 1):
         raise ValueError("a limit allows at least 1 request, and lasts more than 0 seconds")
     if not 400 <= settings.status <= 599:
@@ -84,19 +86,19 @@ def _limiter(settings: LimitSettings, most_keys: int) -> Limiter:
         # It is sent in a quoted string (RFC 9651, 3.3.3).
         raise ValueError(f"{settings.title!r} is no name for a limit; give letters and digits")
     if settings.algorithm == "sliding-window":
-        return SlidingWindow(requests, per, most_keys)
+        return SlidingWindow(requests, per, max_keys)
     if settings.algorithm == "fixed-window":
-        return FixedWindow(requests, per, most_keys)
+        return FixedWindow(requests, per, max_keys)
     if settings.algorithm == "sliding-log":
-        return SlidingLog(requests, per, most_keys)
+        return SlidingLog(requests, per, max_keys)
     if settings.algorithm == "token-bucket":
-        return TokenBucket(requests, per, settings.burst, most_keys)
+        return TokenBucket(requests, per, settings.burst, max_keys)
     if settings.algorithm == "concurrent":
         return Concurrent(requests)
     raise ValueError(f"{settings.algorithm!r} limits nothing; give one of {', '.join(ALGORITHMS)}")
 
 
-def refuse(limits: Sequence[Limit], waits: Sequence[tuple[Limit, float]]) -> Refusal:
+def build_rejection(limits: Sequence[Limit], waits: Sequence[tuple[Limit, float]]) -> Rejection:
     """
     The refusal of a request that is under `limits`, of which those in `waits`
     say no: the one that says so for longest is the answer.
@@ -104,7 +106,7 @@ def refuse(limits: Sequence[Limit], waits: Sequence[tuple[Limit, float]]) -> Ref
     strictest, wait = max(waits, key=lambda pair: pair[1])
     settings = strictest.settings
     seconds = max(1, ceil(wait))
-    return Refusal(
+    return Rejection(
         settings.status,
         settings.message,
         wait,
@@ -127,7 +129,7 @@ class LimitSet:
 
     def admit(
         self, request: LimitedRequest, now: float
-    ) -> Refusal | tuple[tuple[Limiter, bytes], ...]:
+    ) -> Rejection | tuple[tuple[RateLimiter, bytes], ...]:
         """
         Why `request` may not be made at `now`, or what is to be released when
         it is over.
@@ -135,17 +137,19 @@ class LimitSet:
         counted: list[tuple[Limit, bytes]] = []
         waits: list[tuple[Limit, float]] = []
         for limit in self.limits:
-            key = limit.key(request)
+            key = limit.key_function(request)
             if key is None:
                 continue
             if limit.limiter.admit(key, now):
                 counted.append((limit, key))
                 continue
-            limit.refused += 1
+            limit.rejected += 1
             if not limit.settings.dry_run:
-                waits.append((limit, limit.limiter.wait(key, now)))
+                waits.append((limit, limit.limiter.retry_after(key, now)))
         if waits:
             for limit, key in counted:
                 limit.limiter.refund(key)
-            return refuse([limit for limit in self.limits if not limit.settings.dry_run], waits)
+            return build_rejection(
+                [limit for limit in self.limits if not limit.settings.dry_run], waits
+            )
         return tuple((limit.limiter, key) for limit, key in counted if limit.concurrent)

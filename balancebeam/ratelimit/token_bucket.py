@@ -2,76 +2,76 @@
 
 from __future__ import annotations
 
-from balancebeam.ratelimit.base import MOST_KEYS, ROUNDING, Limiter
-from balancebeam.ratelimit.sharded_table import LAST_SHARD, PRICELESS, Table
+from balancebeam.ratelimit.base import EPSILON, MAX_KEYS, RateLimiter
+from balancebeam.ratelimit.sharded_table import NEVER_EVICT, SHARD_MASK, ShardedTable
 
 
-class TokenBucket(Limiter):
+class TokenBucket(RateLimiter):
     """
-    A bucket of `burst` tokens, filled with `requests` of them in `per` seconds,
+    A bucket of `burst` tokens, filled with `requests` of them in `window` seconds,
     evenly; each request takes one.
 
-    Never more than `burst` at once, or more than `burst + requests * t / per` in
+    Never more than `burst` at once, or more than `burst + requests * t / window` in
     any t seconds. A bucket is kept as the moment when it will be full again
     ("theoretical arrival time" in the generic cell rate algorithm, ITU-T
     I.371), which is one number, and a full one need not be kept at all.
     """
 
     def __init__(
-        self, requests: int, per: float, burst: int | None = None, most_keys: int = MOST_KEYS
+        self, requests: int, window: float, burst: int | None = None, max_keys: int = MAX_KEYS
     ) -> None:
         self._burst = requests if burst is None else burst
         # Seconds in which one token comes in, and in which all but one do.
-        self._token = per / requests
-        self._most_behind = self._token * (self._burst - 1) + ROUNDING
+        self._token_interval = window / requests
+        self._burst_tolerance = self._token_interval * (self._burst - 1) + EPSILON
         self._newest = 0.0
-        self._full_at: Table[float] = Table(most_keys)
+        self._full_at: ShardedTable[float] = ShardedTable(max_keys)
 
     def admit(self, key: bytes, now: float) -> bool:
-        # As `wait` and `charge`, in one: this runs for every request.
-        shard = self._full_at.shards[hash(key) & LAST_SHARD]
+        # As `retry_after` and `acquire`, in one: this runs for every request.
+        shard = self._full_at.shards[hash(key) & SHARD_MASK]
         full_at = shard.values.get(key)
         if full_at is None:
             self._newest = now
-            shard.add(key, now + self._token, self._worth)
+            shard.add(key, now + self._token_interval, self._eviction_cost)
             return True
         if full_at <= now:
-            shard.values[key] = now + self._token
+            shard.values[key] = now + self._token_interval
             return True
-        if full_at - now > self._most_behind:
+        if full_at - now > self._burst_tolerance:
             return False
-        shard.values[key] = full_at + self._token
+        shard.values[key] = full_at + self._token_interval
         return True
 
-    def wait(self, key: bytes, now: float) -> float:
+    def retry_after(self, key: bytes, now: float) -> float:
         full_at = self._full_at.shard(key).values.get(key, now)
-        behind = full_at - now - self._most_behind
-        return 0.0 if behind <= 0 else max(ROUNDING, behind)
+        behind = full_at - now - self._burst_tolerance
+        return 0.0 if behind <= 0 else max(EPSILON, behind)
 
     def refund(self, key: bytes) -> None:
         values = self._full_at.shard(key).values
         full_at = values.get(key)
         if full_at is not None:
-            values[key] = full_at - self._token
+            values[key] = full_at - self._token_interval
 
-    def charge(self, key: bytes, now: float) -> None:
+    def acquire(self, key: bytes, now: float) -> None:
         self._newest = now
         shard = self._full_at.shard(key)
         full_at = shard.values.get(key)
         if full_at is None:
-            shard.add(key, now + self._token, self._worth)
+            shard.add(key, now + self._token_interval, self._eviction_cost)
         else:
-            shard.values[key] = max(full_at, now) + self._token
+            shard.values[key] = max(full_at, now) + self._token_interval
 
     def remaining(self, key: bytes, now: float) -> int:
         missing = max(0.0, self._full_at.shard(key).values.get(key, now) - now)
-        return max(0, int((self._most_behind - missing) // self._token + 1))
+        return max(0, int((self._burst_tolerance - missing) // self._token_interval + 1))
 
-    def _worth(self, key: bytes, full_at: float) -> float:
-        return full_at if full_at - self._newest <= self._most_behind else PRICELESS
+    def _eviction_cost(self, key: bytes, full_at: float) -> float:
+        return full_at if full_at - self._newest <= self._burst_tolerance else NEVER_EVICT
 
-    def tidy(self, now: float) -> None:
-        self._full_at.keep(lambda full_at: full_at > now)
+    def expire(self, now: float) -> None:
+        self._full_at.retain(lambda full_at: full_at > now)
 
     def __len__(self) -> int:
         return len(self._full_at)

@@ -4,105 +4,113 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from balancebeam.ratelimit.base import MOST_KEYS, ROUNDING, Limiter
-from balancebeam.ratelimit.sharded_table import LAST_SHARD, PRICELESS, SHARDS, TIDIED, Shard
+from balancebeam.ratelimit.base import EPSILON, MAX_KEYS, RateLimiter
+from balancebeam.ratelimit.sharded_table import (
+    NEVER_EVICT,
+    SHARD_COUNT,
+    SHARD_MASK,
+    SHARDS_PER_SWEEP,
+    BoundedMap,
+)
 
 
-class _Counts:
+class _WindowCounts:
     """Counts of one window and of the one before, for a part of the keys."""
 
-    __slots__ = ("most", "now", "past", "window")
+    __slots__ = ("current", "index", "max_keys", "previous")
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.window = -1
-        self.now: Shard[int] = Shard(most)
-        self.past: dict[bytes, int] = {}
+    def __init__(self, max_keys: int) -> None:
+        self.max_keys = max_keys
+        self.index = -1
+        self.current: BoundedMap[int] = BoundedMap(max_keys)
+        self.previous: dict[bytes, int] = {}
 
-    def roll(self, window: int, keep: bool) -> None:
-        """A new window has begun; with `keep` the last one is still wanted."""
-        self.past = self.now.values if keep and window == self.window + 1 else {}
-        self.now = Shard(self.most)
-        self.window = window
+    def rotate(self, index: int, keep_previous: bool) -> None:
+        """A new window has begun; with `keep_previous` the last one is still wanted."""
+        self.previous = self.current.values if keep_previous and index == self.index + 1 else {}
+        self.current = BoundedMap(self.max_keys)
+        self.index = index
 
 
-class _Windows(Limiter):
+class _Windows(RateLimiter):
     """
-    What both kinds have in common. Windows are `per` seconds long, and the
+    What both kinds have in common. Windows are `window` seconds long, and the
     same for all keys. Time that runs backwards stands still.
     """
 
-    keeps_past = False
+    keeps_previous = False
 
-    def __init__(self, requests: int, per: float, most_keys: int = MOST_KEYS) -> None:
+    def __init__(self, requests: int, window: float, max_keys: int = MAX_KEYS) -> None:
         self._requests = requests
-        self._per = per
-        most = max(1, most_keys // SHARDS)
-        self._counts = [_Counts(most) for _ in range(SHARDS)]
-        self._tidied = 0
+        self._window = window
+        most = max(1, max_keys // SHARD_COUNT)
+        self._counts = [_WindowCounts(most) for _ in range(SHARD_COUNT)]
+        self._last_swept = 0
 
-    def _at(self, key: bytes, now: float) -> _Counts:
+    def _counts_at(self, key: bytes, now: float) -> _WindowCounts:
         """The counts of `key`'s shard, as they are at `now`."""
-        counts = self._counts[hash(key) & LAST_SHARD]
-        window = int((now + ROUNDING) / self._per)
-        if counts.window < window:
-            counts.roll(window, self.keeps_past)
+        counts = self._counts[hash(key) & SHARD_MASK]
+        window = int((now + EPSILON) / self._window)
+        if counts.index < window:
+            counts.rotate(window, self.keeps_previous)
         return counts
 
-    def charge(self, key: bytes, now: float) -> None:
-        counts = self._at(key, now)
-        count = counts.now.values.get(key)
+    def acquire(self, key: bytes, now: float) -> None:
+        counts = self._counts_at(key, now)
+        count = counts.current.values.get(key)
         if count is None:
             self._add(counts, key, now)
         else:
-            counts.now.values[key] = count + 1
+            counts.current.values[key] = count + 1
 
-    def _add(self, counts: _Counts, key: bytes, now: float) -> None:
-        counts.now.add(key, 1, self._worth)
+    def _add(self, counts: _WindowCounts, key: bytes, now: float) -> None:
+        counts.current.add(key, 1, self._eviction_cost)
 
-    def wait(self, key: bytes, now: float) -> float:
+    def retry_after(self, key: bytes, now: float) -> float:
         if self.remaining(key, now) >= 1:
             return 0.0
-        return max(ROUNDING, self._until_free(key, now))
+        return max(EPSILON, self._seconds_until_free(key, now))
 
     def refund(self, key: bytes) -> None:
-        counts = self._counts[hash(key) & LAST_SHARD].now.values
+        counts = self._counts[hash(key) & SHARD_MASK].current.values
         count = counts.get(key)
         if count:
             counts[key] = count - 1
 
     @abstractmethod
-    def _until_free(self, key: bytes, now: float) -> float:
+    def _seconds_until_free(self, key: bytes, now: float) -> float:
         """Seconds until `key`, which is limited, may do one more."""
 
-    def _worth(self, key: bytes, count: int) -> float:
-        return count if count < self._requests else PRICELESS
+    def _eviction_cost(self, key: bytes, count: int) -> float:
+        return count if count < self._requests else NEVER_EVICT
 
-    def tidy(self, now: float) -> None:
-        window = int((now + ROUNDING) / self._per)
-        for _ in range(TIDIED):
-            self._tidied = (self._tidied + 1) & LAST_SHARD
-            counts = self._counts[self._tidied]
-            if counts.window < window and (counts.past or counts.now.values):
-                counts.roll(window, self.keeps_past)
+    def expire(self, now: float) -> None:
+        window = int((now + EPSILON) / self._window)
+        for _ in range(SHARDS_PER_SWEEP):
+            self._last_swept = (self._last_swept + 1) & SHARD_MASK
+            counts = self._counts[self._last_swept]
+            if counts.index < window and (counts.previous or counts.current.values):
+                counts.rotate(window, self.keeps_previous)
 
     def __len__(self) -> int:
-        return sum(len(counts.now.values.keys() | counts.past.keys()) for counts in self._counts)
+        return sum(
+            len(counts.current.values.keys() | counts.previous.keys()) for counts in self._counts
+        )
 
 
 class FixedWindow(_Windows):
     """
-    At most `requests` in each window of `per` seconds.
+    At most `requests` in each window of `window` seconds.
 
     Around the moment where two windows meet, up to twice as many may come
-    within `per` seconds.
+    within `window` seconds.
     """
 
     def admit(self, key: bytes, now: float) -> bool:
-        counts = self._at(key, now).now
+        counts = self._counts_at(key, now).current
         count = counts.values.get(key)
         if count is None:
-            counts.add(key, 1, self._worth)
+            counts.add(key, 1, self._eviction_cost)
         elif count >= self._requests:
             return False
         else:
@@ -110,36 +118,36 @@ class FixedWindow(_Windows):
         return True
 
     def remaining(self, key: bytes, now: float) -> int:
-        return self._requests - self._at(key, now).now.values.get(key, 0)
+        return self._requests - self._counts_at(key, now).current.values.get(key, 0)
 
-    def _until_free(self, key: bytes, now: float) -> float:
-        return (self._at(key, now).window + 1) * self._per - now
+    def _seconds_until_free(self, key: bytes, now: float) -> float:
+        return (self._counts_at(key, now).index + 1) * self._window - now
 
 
 class SlidingWindow(_Windows):
     """
-    At most `requests` in about the last `per` seconds: what was counted in the
+    At most `requests` in about the last `window` seconds: what was counted in the
     window before counts for the part of it that those seconds still cover, as
     if it had come evenly.
 
-    In a window it never admits more than `requests`; in any `per` seconds fewer
+    In a window it never admits more than `requests`; in any `window` seconds fewer
     than twice as many, and about `requests` of those who come evenly.
     """
 
-    keeps_past = True
+    keeps_previous = True
 
     def admit(self, key: bytes, now: float) -> bool:
-        # As `remaining` and `charge`, in one: this runs for every request.
-        counts = self._counts[hash(key) & LAST_SHARD]
-        windows = (now + ROUNDING) / self._per
+        # As `remaining` and `acquire`, in one: this runs for every request.
+        counts = self._counts[hash(key) & SHARD_MASK]
+        windows = (now + EPSILON) / self._window
         window = int(windows)
-        if counts.window < window:
-            counts.roll(window, self.keeps_past)
-        here = counts.now
+        if counts.index < window:
+            counts.rotate(window, self.keeps_previous)
+        here = counts.current
         count = here.values.get(key, 0)
         used: float = count + 1
-        if counts.past:
-            used += counts.past.get(key, 0) * min(1.0, counts.window + 1 - windows)
+        if counts.previous:
+            used += counts.previous.get(key, 0) * min(1.0, counts.index + 1 - windows)
         if used > self._requests:
             return False
         if count or key in here.values:
@@ -148,30 +156,30 @@ class SlidingWindow(_Windows):
             self._add(counts, key, now)
         return True
 
-    def _add(self, counts: _Counts, key: bytes, now: float) -> None:
-        part = min(1.0, counts.window + 1 - (now + ROUNDING) / self._per)
-        past, requests = counts.past, self._requests
+    def _add(self, counts: _WindowCounts, key: bytes, now: float) -> None:
+        part = min(1.0, counts.index + 1 - (now + EPSILON) / self._window)
+        past, requests = counts.previous, self._requests
 
-        def worth(other: bytes, count: int) -> float:
+        def eviction_cost(other: bytes, count: int) -> float:
             used = count + past.get(other, 0) * part
-            return used if used + 1 <= requests else PRICELESS
+            return used if used + 1 <= requests else NEVER_EVICT
 
-        counts.now.add(key, 1, worth)
+        counts.current.add(key, 1, eviction_cost)
 
     def remaining(self, key: bytes, now: float) -> int:
-        counts = self._at(key, now)
-        part = min(1.0, counts.window + 1 - (now + ROUNDING) / self._per)
-        before = counts.past.get(key, 0) * part
-        return int(max(0.0, self._requests - counts.now.values.get(key, 0) - before))
+        counts = self._counts_at(key, now)
+        part = min(1.0, counts.index + 1 - (now + EPSILON) / self._window)
+        before = counts.previous.get(key, 0) * part
+        return int(max(0.0, self._requests - counts.current.values.get(key, 0) - before))
 
-    def _until_free(self, key: bytes, now: float) -> float:
-        counts = self._at(key, now)
-        count, before = counts.now.values.get(key, 0), counts.past.get(key, 0)
-        end = (counts.window + 1) * self._per
+    def _seconds_until_free(self, key: bytes, now: float) -> float:
+        counts = self._counts_at(key, now)
+        count, before = counts.current.values.get(key, 0), counts.previous.get(key, 0)
+        end = (counts.index + 1) * self._window
         room = self._requests - 1 - count
         if room >= 0 and before:
             # Later in this window what was before counts for little enough.
-            return max(0.0, end - self._per * room / before - now)
+            return max(0.0, end - self._window * room / before - now)
         # In the next one, this window's count will be what was before.
         part = (self._requests - 1) / count if count else 1.0
-        return end + self._per * max(0.0, 1 - part) - now
+        return end + self._window * max(0.0, 1 - part) - now

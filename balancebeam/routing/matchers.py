@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from balancebeam.core.uri import routed_path
+from balancebeam.core.uri import normalize_path
 
-_PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_\-.]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
+_HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_\-.]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
 
 
-class RouteRule:
+class HostPathMatcher:
     """
     Requests for `host`, without regard to case or port, and `path`, a prefix on
     segment boundaries: "/v1" is /v1 and all below /v1/. A host "*.example.org"
@@ -20,43 +20,43 @@ class RouteRule:
     """
 
     def __init__(self, host: str | None = None, path: str | None = None) -> None:
-        self._names: bytes | None = None
-        self._below: bytes | None = None
+        self._exact_host: bytes | None = None
+        self._host_suffix: bytes | None = None
         if host is not None:
             plain = host.lower().removesuffix(".")
-            if _PATTERN.fullmatch(plain) is None or ".." in plain:
+            if _HOST_PATTERN.fullmatch(plain) is None or ".." in plain:
                 raise ValueError(f"{host!r} is no host; give a name such as api.example.org")
             if plain.startswith("*."):
-                self._below = plain[1:].encode()
+                self._host_suffix = plain[1:].encode()
             else:
-                self._names = plain.encode()
+                self._exact_host = plain.encode()
         self._path: bytes | None = None
         if path is not None and path != "/":
             if not path.startswith("/") or "?" in path or "#" in path:
                 raise ValueError(f"{path!r} is no path; give one such as /v1")
-            self._path = routed_path(path.encode()).rstrip(b"/")
+            self._path = normalize_path(path.encode()).rstrip(b"/")
         elif path == "/":
             self._path = b""
 
     def matches(self, host: bytes, path: bytes) -> bool:
         """
-        Whether a request is meant: `host` as `plain_host` gives it, `path` as
-        `routed_path` does.
+        Whether a request is meant: `host` as `normalize_host` gives it, `path` as
+        `normalize_path` does.
         """
-        if self._names is not None and host != self._names:
+        if self._exact_host is not None and host != self._exact_host:
             return False
-        if self._below is not None and not host.endswith(self._below):
+        if self._host_suffix is not None and not host.endswith(self._host_suffix):
             return False
         prefix = self._path
         return not prefix or path == prefix or path.startswith(prefix + b"/")
 
 
-class ExactPath:
+class PathMatcher:
     """Requests for just this path, of whatever host."""
 
     def __init__(self, path: bytes) -> None:
         self._path = path
 
     def matches(self, host: bytes, path: bytes) -> bool:
-        """See `RouteRule.matches`."""
+        """See `HostPathMatcher.matches`."""
         return path == self._path

@@ -8,43 +8,43 @@ from typing import Protocol as Interface
 
 from attrs import field, frozen
 
-from balancebeam.core.uri import plain_host, routed_path
-from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
-from balancebeam.routing.matchers import RouteRule
+from balancebeam.core.uri import normalize_host, normalize_path
+from balancebeam.proxy.dispatcher import Admission, BalancerResource
+from balancebeam.routing.matchers import HostPathMatcher
 
 
-class Entry(Interface):
-    """Who takes requests: a spine, or whoever answers in its place."""
+class RequestHandler(Interface):
+    """Who takes requests: a dispatcher, or whoever answers in its place."""
 
-    def forward(self, exchange: Any, limiter: LimiterSeam) -> None:
-        """See a request through to its end; see `BalancerResource.forward`."""
+    def dispatch(self, exchange: Any, admission: Admission) -> None:
+        """See a request through to its end; see `BalancerResource.dispatch`."""
 
 
-class Rule(Interface):
+class Matcher(Interface):
     """Which requests are meant."""
 
     def matches(self, host: bytes, path: bytes) -> bool:
-        """Whether one is; see `RouteRule.matches`."""
+        """Whether one is; see `HostPathMatcher.matches`."""
 
 
-ANY = RouteRule()
+MATCH_ALL = HostPathMatcher()
 
 
 @frozen(eq=False)
 class Route:
     """
-    The requests that `rule` is about are asked of `limiter`, and go on by
-    `spine`, unless `entry` answers them instead.
+    The requests that `matcher` is about are asked of `admission`, and go on by
+    `dispatcher`, unless `handler` answers them instead.
     """
 
-    spine: BalancerResource
-    limiter: LimiterSeam
-    rule: Rule = ANY
-    entry: Entry = field()
+    dispatcher: BalancerResource
+    admission: Admission
+    matcher: Matcher = MATCH_ALL
+    handler: RequestHandler = field()
 
-    @entry.default
-    def _by_the_spine(self) -> Entry:
-        return self.spine
+    @handler.default
+    def _default_handler(self) -> RequestHandler:
+        return self.dispatcher
 
 
 class RouteTable:
@@ -56,8 +56,8 @@ class RouteTable:
 
     def find(self, host: bytes | None, target: bytes) -> Route:
         """The route of a request, of which the Host field and the target are given."""
-        name, path = plain_host(host or b""), routed_path(target)
+        name, path = normalize_host(host or b""), normalize_path(target)
         for route in self.routes:
-            if route.rule.matches(name, path):
+            if route.matcher.matches(name, path):
                 return route
         return self.default

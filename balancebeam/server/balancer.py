@@ -9,14 +9,14 @@ names, so that whoever embeds the balancer finds them:
         .getServiceNamed("selector")          says which server is tried first,
         .getServiceNamed("health")            knows which are out, and why,
         .getServiceNamed("checker")           asks how they are, if that is wanted,
-        .getServiceNamed("pool")              has the connections to them
+        .getServiceNamed("connections")       has the connections to them
     balancer.getServiceNamed("limiter")       who is admitted
     balancer.getServiceNamed("listeners")     the listening sockets
     balancer.getServiceNamed("access-logs")   the files of what has ended
     balancer.getServiceNamed("admin")         the operator's way in, if there is one
 
 What the first pool has is found by its short name as well: `selector`, `health`,
-`checker`, `pool`.
+`checker`, `connections`.
 """
 
 from __future__ import annotations
@@ -31,65 +31,65 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from balancebeam.admin.auth import Guard
-from balancebeam.admin.operations import Operator
-from balancebeam.admin.service import AdminService, asker, guard_for
-from balancebeam.admission.admission import Scopes
+from balancebeam.admin.auth import Authorizer
+from balancebeam.admin.operations import AdminOperations
+from balancebeam.admin.service import AdminService, build_authorizer, build_health_check
+from balancebeam.admission.admission import LimitsByScope
 from balancebeam.admission.limiter import LimiterService
-from balancebeam.config.diff import differences
-from balancebeam.core.errors import StartError
+from balancebeam.config.diff import diff_settings
+from balancebeam.core.errors import StartupError
 from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import FrontendSettings, Settings
 from balancebeam.net import transport
-from balancebeam.net.poller import batching_reactor
+from balancebeam.net.poller import build_data_reactor
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.observability.access_log import AccessLogs
 from balancebeam.observability.connection_log import ConnectionLog
 from balancebeam.observability.log_file import LogFile
-from balancebeam.observability.observers import tell_all
+from balancebeam.observability.observers import combine
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.dispatcher import BalancerResource
 from balancebeam.proxy.exchange import Observer
-from balancebeam.proxy.forwarding import Onward, make_ids
+from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.server.demo import DemoService
-from balancebeam.server.frontend import FrontendService, Inside
+from balancebeam.server.frontend import FrontendService, FrontendTarget
 from balancebeam.server.listeners import (
-    Entrance,
-    Inherited,
+    InheritedSocket,
+    Listener,
     ListenersService,
-    check_endpoint,
-    place_of,
-    speak_plainly,
+    bind_address,
+    restore_stderr,
+    validate_endpoint,
 )
-from balancebeam.server.pool import PoolService, Surroundings
-from balancebeam.server.retired import Leaving
-from balancebeam.server.route_tables import Ways
-from balancebeam.state.service import StateService, collect, nothing_to_save, restore
-from balancebeam.upstream.connection_pool import Connect
-from balancebeam.upstream.resolver import Names
-from balancebeam.upstream.server_set import Directory
+from balancebeam.server.pool import PoolService, SharedResources
+from balancebeam.server.retired import RetiredServices
+from balancebeam.server.route_tables import RouteTableBuilder
+from balancebeam.state.service import StateService, nothing_to_save, restore, take_snapshot
+from balancebeam.upstream.connection_pool import ConnectFunction
+from balancebeam.upstream.resolver import Resolver
+from balancebeam.upstream.server_set import ServerSet
 
 
 @define
-class Plan:
+class ReloadTransaction:
     """All of a change that can fail, done; nothing of it is in use yet."""
 
     settings: Settings
-    scopes: Scopes
-    logs: Mapping[str, LogFile]
-    opened: dict[Any, Entrance]
-    guard: Guard | None
+    limits: LimitsByScope
+    log_files: Mapping[str, LogFile]
+    bound: dict[Any, Listener]
+    authorizer: Authorizer | None
 
 
 class BalancerService(service.MultiService):
     """
     Everything one balancer consists of.
 
-    `resource` is the spine of the first frontend's pool, for mounting in a
+    `resource` is the dispatcher of the first frontend's pool, for mounting in a
     `twisted.web` tree; where nothing is bound that is the only way in. `clock`
     gives seconds and never runs backwards, for limits; without one the
-    reactor's is taken. `source` says by which settings to go when everything is
-    read again. `inherit` finds sockets that listen already, by address.
+    reactor's is taken. `load_settings` says by which settings to go when everything is
+    read again. `find_inherited_sockets` finds sockets that listen already, by address.
     """
 
     log = Logger()
@@ -99,10 +99,10 @@ class BalancerService(service.MultiService):
         settings: Settings,
         reactor: Any,
         random: Random,
-        connect: Connect = transport.connect,
+        connect: ConnectFunction = transport.connect,
         clock: Callable[[], float] | None = None,
-        source: Callable[[], Settings] | None = None,
-        inherit: Callable[[], Mapping[str, Inherited]] | None = None,
+        load_settings: Callable[[], Settings] | None = None,
+        find_inherited_sockets: Callable[[], Mapping[str, InheritedSocket]] | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -111,60 +111,60 @@ class BalancerService(service.MultiService):
         self.reloads = self.reloads_failed = 0
         # When it was last, in seconds since the epoch.
         self.reloaded_at = 0.0
-        self._source = source or (lambda: self.settings)
-        self.operator = Operator(self, asker(reactor))
+        self._load_settings = load_settings or (lambda: self.settings)
+        self.admin_operations = AdminOperations(self, build_health_check(reactor))
         self.admin: AdminService | None = None
         self.state: StateService | None = None
         self.pools: dict[str, PoolService] = {}
         self.frontends: dict[str, FrontendService] = {}
-        self.leaving = Leaving(self)
-        self.ticker = Ticker(reactor, _interval(settings))
-        data_reactor = batching_reactor(reactor)
+        self.retired = RetiredServices(self)
+        self.ticker = Ticker(reactor, _sweep_interval(settings))
+        data_reactor = build_data_reactor(reactor)
         self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
-        self._ways = Ways(self.limiter, self.operator)
-        self.access_logs = AccessLogs(self.ticker, self.ticker.time)
-        self._around = Surroundings(
-            reactor, data_reactor, self.ticker, Names(reactor, self.ticker), random, connect
+        self._route_table_builder = RouteTableBuilder(self.limiter, self.admin_operations)
+        self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
+        self._shared = SharedResources(
+            reactor, data_reactor, self.ticker, Resolver(reactor, self.ticker), random, connect
         )
-        self.listeners = ListenersService(reactor, data_reactor, inherit)
+        self.listeners = ListenersService(reactor, data_reactor, find_inherited_sockets)
         for frontend in settings.frontends:
             for address in frontend.bind:
-                check_endpoint(address, reactor)
+                validate_endpoint(address, reactor)
         # Twisted starts children in this order, and what is listened to comes last.
         self.ticker.setServiceParent(self)
         self.limiter.setServiceParent(self)
         # Stopped after those who write to them.
         self.access_logs.setServiceParent(self)
         self.demo: DemoService | None = None
-        self._adopt(self._plan(settings))
+        self._commit(self._prepare(settings))
         self.listeners.setServiceParent(self)
-        self.ticker.add(self.leaving.sweep)
+        self.ticker.add(self.retired.reap)
 
     # What there is.
 
     @property
-    def directory(self) -> Directory:
+    def server_set(self) -> ServerSet:
         """The servers of the first pool."""
-        return self.first_pool.directory
+        return self.default_pool.server_set
 
     @property
-    def first_pool(self) -> PoolService:
+    def default_pool(self) -> PoolService:
         """Where servers register, and what is mounted."""
         frontends = self.settings.frontends
         return self.pools[frontends[0].pool if frontends else self.settings.pools[0].name]
 
     @property
-    def frontend(self) -> FrontendService:
+    def default_frontend(self) -> FrontendService:
         """The first frontend."""
         return next(iter(self.frontends.values()))
 
     @property
     def resource(self) -> BalancerResource:
-        """The spine of the first pool."""
-        return self.first_pool.spine
+        """The dispatcher of the first pool."""
+        return self.default_pool.dispatcher
 
     def getServiceNamed(self, name: str) -> service.IService:
-        for tree in (self, self.first_pool):
+        for tree in (self, self.default_pool):
             if name in tree.namedServices:
                 found: service.IService = tree.namedServices[name]
                 return found
@@ -183,39 +183,39 @@ class BalancerService(service.MultiService):
         super().startService()
 
     def _listen(self) -> None:
-        clients = self._clients()
+        clients = self._connection_factories()
         problems: list[str] = []
-        opened: dict[Any, Entrance] = {}
+        opened: dict[Any, Listener] = {}
         try:
             self.access_logs.open()
-        except StartError as error:
+        except StartupError as error:
             problems += error.problems
         try:
-            opened = self._open(clients, self.settings)
-        except StartError as error:
+            opened = self._bind(clients, self.settings)
+        except StartupError as error:
             problems += error.problems
         if problems:
             self.access_logs.close()
-            self.listeners.use({}, opened)
-            speak_plainly()
-            raise StartError.of(problems)
-        self.listeners.use(clients, opened)
+            self.listeners.activate({}, opened)
+            restore_stderr()
+            raise StartupError.from_problems(problems)
+        self.listeners.activate(clients, opened)
 
     def stopService(self) -> Any:
-        self.operator.stop()
+        self.admin_operations.stop()
         return super().stopService()
 
-    def drain(self, followed: bool = False) -> Deferred[None]:
+    def drain(self, handing_over: bool = False) -> Deferred[None]:
         """
         Let everybody go: listen no more, close idle clients, and let the others
         finish, but for no longer than the settings say. Fires when nobody is
-        left. One that is `followed` by another leaves the operator to that.
+        left. One that is `handing_over` by another leaves the operator to that.
         """
         self.draining = True
         # Who operates it may want to see how it goes.
-        admin = None if followed else self.admin
+        admin = None if handing_over else self.admin
         if self.running:
-            self.listeners.use({} if admin is None else admin.clients(), {})
+            self.listeners.activate({} if admin is None else admin.listeners(), {})
         for frontend in self.frontends.values():
             frontend.drain()
 
@@ -223,38 +223,38 @@ class BalancerService(service.MultiService):
             if not everybody:
                 self.log.warn("the time for draining is over, and not everybody has left")
 
-        waiting = self.ticker.wait_for(self._deserted, self.settings.drain_timeout)
+        waiting = self.ticker.wait_for(self._is_drained, self.settings.drain_timeout)
         return waiting.addCallback(drained)
 
-    def _deserted(self) -> bool:
-        if any(one.busy for one in (*self.frontends.values(), *self.leaving)):
+    def _is_drained(self) -> bool:
+        if any(one.has_connections for one in (*self.frontends.values(), *self.retired)):
             return False
         # Some came by a door that is not ours.
-        return not any(pool.occupied for pool in self.pools.values())
+        return not any(pool.has_active_requests for pool in self.pools.values())
 
     # Changing everything while it runs.
 
     def apply(self, settings: Settings) -> None:
         """
         Go by `settings` from now on. What they do not change is not touched, and
-        nothing in progress is cut. Raises `StartError`, and then nothing has
+        nothing in progress is cut. Raises `StartupError`, and then nothing has
         changed, if a part of it cannot be had.
         """
-        self._adopt(self._plan(settings))
-        self.ticker.sweep_every(_interval(settings))
+        self._commit(self._prepare(settings))
+        self.ticker.set_interval(_sweep_interval(settings))
 
     def reload(self) -> list[str]:
         """
         Read the settings again, and go by them; what has changed, a line each.
-        Raises `StartError`, and then nothing has changed.
+        Raises `StartupError`, and then nothing has changed.
         """
         try:
             if self.draining:
-                raise StartError.of(["it is stopping"])
-            settings = self._source()
-            changed = differences(self.settings, settings)
+                raise StartupError.from_problems(["it is stopping"])
+            settings = self._load_settings()
+            changed = diff_settings(self.settings, settings)
             self.apply(settings)
-        except StartError as refused:
+        except StartupError as refused:
             self.reloads_failed += 1
             for problem in refused.problems:
                 self.log.error("not reloaded: {problem}", problem=problem)
@@ -262,7 +262,7 @@ class BalancerService(service.MultiService):
         # A server that was registered, and is configured by now, leaves with the file's next.
         self.save()
         self.reloads += 1
-        self.reloaded_at = self.ticker.time()
+        self.reloaded_at = self.ticker.wall_time()
         for line in changed or ["nothing has changed"]:
             self.log.info("reloaded: {line}", line=line)
         return changed
@@ -271,129 +271,134 @@ class BalancerService(service.MultiService):
         """Write down what was set at run time, if that is wanted; never fails."""
         return nothing_to_save() if self.state is None else self.state.save()
 
-    def unready(self) -> str:
+    def not_ready_reason(self) -> str:
         """Why no traffic can be served, if it cannot."""
         if self.draining or not self.running:
             return "it is stopping" if self.draining else "it is not running"
         for frontend in self.settings.frontends:
-            if not any(self.pools[frontend.pool].directory.tiers):
+            if not any(self.pools[frontend.pool].server_set.tiers):
                 return f"the pool {frontend.pool} has no server to try"
         return ""
 
-    def _plan(self, settings: Settings) -> Plan:
-        """Do all that can fail. Raises `StartError`."""
+    def _prepare(self, settings: Settings) -> ReloadTransaction:
+        """Do all that can fail. Raises `StartupError`."""
         try:
-            scopes = self._ways.plan(settings)
-            guard = None if settings.admin is None else guard_for(settings.admin)
+            scopes = self._route_table_builder.limits(settings)
+            authorizer = None if settings.admin is None else build_authorizer(settings.admin)
         except ValueError as error:
-            raise StartError.of([str(error)]) from None
+            raise StartupError.from_problems([str(error)]) from None
         wanted = [address for frontend in settings.frontends for address in frontend.bind]
         if settings.admin is not None:
             wanted.append(settings.admin.bind)
-        logs = self.access_logs.plan(settings.frontends)
-        opened: dict[Any, Entrance] = {}
+        logs = self.access_logs.prepare(settings.frontends)
+        opened: dict[Any, Listener] = {}
         if self.running:
             try:
-                opened = self._open(wanted, settings)
-            except StartError:
-                self.access_logs.give_up(logs)
+                opened = self._bind(wanted, settings)
+            except StartupError:
+                self.access_logs.rollback(logs)
                 raise
-        return Plan(settings, scopes, logs, opened, guard)
+        return ReloadTransaction(settings, scopes, logs, opened, authorizer)
 
-    def _open(self, wanted: Iterable[Any], settings: Settings) -> dict[Any, Entrance]:
-        said = dict(settings.places)
+    def _bind(self, addresses: Iterable[Any], settings: Settings) -> dict[Any, Listener]:
+        said = dict(settings.source_locations)
         if settings.admin is not None:
-            self.listeners.private = place_of(settings.admin.bind)
+            self.listeners.owner_only_address = bind_address(settings.admin.bind)
             said.setdefault(str(settings.admin.bind), "--admin")
-        return self.listeners.open(wanted, said)
+        return self.listeners.bind(addresses, said)
 
-    def _adopt(self, plan: Plan) -> None:
-        """Make `plan` the truth. Nothing here can fail."""
-        settings = self.settings = plan.settings
-        self.limiter.adopt(plan.scopes)
-        self.access_logs.adopt(settings.frontends, plan.logs)
-        self._adopt_pools(settings)
-        self._adopt_frontends(settings)
-        self._adopt_admin(settings, plan.guard)
-        self._adopt_state(settings.state)
+    def _commit(self, transaction: ReloadTransaction) -> None:
+        """Make `transaction` the truth. Nothing here can fail."""
+        settings = self.settings = transaction.settings
+        self.limiter.commit(transaction.limits)
+        self.access_logs.commit(settings.frontends, transaction.log_files)
+        self._commit_pools(settings)
+        self._commit_frontends(settings)
+        self._commit_admin(settings, transaction.authorizer)
+        self._commit_state(settings.state)
         if self.running:
-            self.listeners.use(self._clients(), plan.opened)
-        self._adopt_demo(settings.demo)
+            self.listeners.activate(self._connection_factories(), transaction.bound)
+        self._commit_demo(settings.demo)
 
-    def _adopt_pools(self, settings: Settings) -> None:
+    def _commit_pools(self, settings: Settings) -> None:
         before, self.pools = self.pools, {}
         for pool in settings.pools:
-            mode = settings.mode_of(pool.name)
-            gate = self._ways.gate(pool.name)
+            mode = settings.pool_mode(pool.name)
+            admission = self._route_table_builder.pool_admission(pool.name)
             known = before.pop(pool.name, None)
             other_mode = known if known is not None and known.mode != mode else None
             if other_mode is not None:
-                self.leaving.add(other_mode)
+                self.retired.add(other_mode)
                 known = None
             if known is None:
-                known = PoolService(pool, mode, gate, self._around)
+                known = PoolService(pool, mode, admission, self._shared)
                 known.setServiceParent(self)
                 if other_mode is not None:
                     # The servers are others now, but the operator's wishes the same.
-                    restore(collect({pool.name: other_mode}), {pool.name: known}, self.log)
+                    restore(take_snapshot({pool.name: other_mode}), {pool.name: known}, self.log)
             else:
                 known.apply(pool)
-            known.spine.limiter = gate
-            known.spine.observer = None
+            known.dispatcher.admission = admission
+            known.dispatcher.observer = None
             self.pools[pool.name] = known
         for gone in before.values():
-            self.leaving.add(gone)
+            self.retired.add(gone)
 
-    def _adopt_frontends(self, settings: Settings) -> None:
+    def _commit_frontends(self, settings: Settings) -> None:
         before, self.frontends = self.frontends, {}
         for frontend in settings.frontends:
-            inside = Inside(self._ways.table(frontend, self.pools), self._observer(frontend))
+            target = FrontendTarget(
+                self._route_table_builder.build(frontend, self.pools),
+                self._build_observer(frontend),
+            )
             known = before.pop(frontend.name, None)
             if known is not None and known.settings.mode != frontend.mode:
-                self.leaving.add(known)
+                self.retired.add(known)
                 known = None
             if known is None:
-                known = FrontendService(frontend, inside, self.ticker, self._around.random)
+                known = FrontendService(frontend, target, self.ticker, self._shared.random)
                 known.setServiceParent(self)
             else:
-                known.apply(frontend, inside)
+                known.apply(frontend, target)
             self.frontends[frontend.name] = known
         if settings.frontends:
-            self._tell_web_door(settings.frontends[0])
+            self._configure_web_resource(settings.frontends[0])
         for gone in before.values():
-            self.leaving.add(gone)
+            self.retired.add(gone)
 
-    def _tell_web_door(self, frontend: FrontendSettings) -> None:
+    def _configure_web_resource(self, frontend: FrontendSettings) -> None:
         """What comes in through a `twisted.web` tree is treated as by `frontend`."""
-        spine = self.pools[frontend.pool].spine
-        spine.trusted = TrustedProxies(frontend.trusted_proxies)
-        spine.onward = Onward(frontend.forwarding, make_ids(self._around.random))
-        spine.idle_timeout = frontend.timeouts.idle
-        spine.limiter = self.frontends[frontend.name].site.default.limiter
-        spine.observer = self.access_logs.observer(frontend)
+        dispatcher = self.pools[frontend.pool].dispatcher
+        dispatcher.trusted_proxies = TrustedProxies(frontend.trusted_proxies)
+        dispatcher.forwarding = ForwardingPolicy(
+            frontend.forwarding, request_id_generator(self._shared.random)
+        )
+        dispatcher.idle_timeout = frontend.timeouts.idle
+        dispatcher.admission = self.frontends[frontend.name].factory.default.admission
+        dispatcher.observer = self.access_logs.observer(frontend)
 
-    def _observer(self, frontend: FrontendSettings) -> Observer | None:
+    def _build_observer(self, frontend: FrontendSettings) -> Observer | None:
         talkative = ConnectionLog(self.reactor.seconds) if frontend.log_connections else None
-        return tell_all(self.access_logs.observer(frontend), talkative)
+        return combine(self.access_logs.observer(frontend), talkative)
 
-    def _clients(self) -> dict[Any, Any]:
+    def _connection_factories(self) -> dict[Any, Any]:
         doors: list[FrontendService | AdminService] = [*self.frontends.values()]
         if self.admin is not None:
             doors.append(self.admin)
-        return {address: one for door in doors for address, one in door.clients().items()}
+        return {address: one for door in doors for address, one in door.listeners().items()}
 
-    def _adopt_admin(self, settings: Settings, guard: Guard | None) -> None:
-        if settings.admin is None or guard is None:
+    def _commit_admin(self, settings: Settings, authorizer: Authorizer | None) -> None:
+        if settings.admin is None or authorizer is None:
             if self.admin is not None:
                 self.admin.disownServiceParent()
                 self.admin = None
             return
         if self.admin is None:
-            self.admin = AdminService(self, self.operator, self.reactor)
+            self.admin = AdminService(self, self.admin_operations, self.reactor)
             self.admin.setServiceParent(self)
-        self.admin.apply(settings.admin, guard)
+        self.admin.apply(settings.admin, authorizer)
 
-    def _adopt_state(self, path: str | None) -> None:
+    def _commit_state(self, path: str | None) -> None:
         if self.state is not None and self.state.path != path:
             self.state.disownServiceParent()
             self.state = None
@@ -407,19 +412,19 @@ class BalancerService(service.MultiService):
         )
         return deferred
 
-    def _adopt_demo(self, count: int) -> None:
+    def _commit_demo(self, count: int) -> None:
         if self.demo is None and count:
-            self.demo = DemoService(count, self.directory, self.reactor)
+            self.demo = DemoService(count, self.server_set, self.reactor)
             self.demo.setServiceParent(self)
         elif self.demo is not None and (
-            self.demo.count != count or self.demo.directory is not self.directory
+            self.demo.count != count or self.demo.server_set is not self.server_set
         ):
             self.demo.disownServiceParent()
             self.demo = None
-            self._adopt_demo(count)
+            self._commit_demo(count)
 
 
-def _interval(settings: Settings) -> float:
+def _sweep_interval(settings: Settings) -> float:
     limits = [0.0]
     for pool in settings.pools:
         limits += (pool.timeouts.connect, pool.timeouts.upstream)
@@ -433,8 +438,8 @@ def make_balancer(
     settings: Settings,
     reactor: Any = None,
     random: Random | None = None,
-    source: Callable[[], Settings] | None = None,
-    inherit: Callable[[], Mapping[str, Inherited]] | None = None,
+    load_settings: Callable[[], Settings] | None = None,
+    find_inherited_sockets: Callable[[], Mapping[str, InheritedSocket]] | None = None,
 ) -> BalancerService:
     """
     The service tree for `settings`; touches no socket before it is started.
@@ -449,5 +454,10 @@ def make_balancer(
 
         random = SystemRandom()
     return BalancerService(
-        settings, reactor, random, clock=time.monotonic, source=source, inherit=inherit
+        settings,
+        reactor,
+        random,
+        clock=time.monotonic,
+        load_settings=load_settings,
+        find_inherited_sockets=find_inherited_sockets,
     )

@@ -12,8 +12,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import Origin, ServerSettings
-from balancebeam.upstream.server_set import Directory, Server
+from balancebeam.core.settings import ServerSettings, ServerSource
+from balancebeam.upstream.server_set import Server, ServerSet
 
 
 class _Hello(Resource):
@@ -35,13 +35,13 @@ class _Hello(Resource):
 
 
 class DemoService(service.Service):
-    """Starts `count` servers on free loopback ports and adds them to `directory`."""
+    """Starts `count` servers on free loopback ports and adds them to `server_set`."""
 
     _log = Logger()
 
-    def __init__(self, count: int, directory: Directory, reactor: Any) -> None:
+    def __init__(self, count: int, server_set: ServerSet, reactor: Any) -> None:
         self.count = count
-        self.directory = directory
+        self.server_set = server_set
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
         self._servers: list[Server] = []
@@ -57,7 +57,7 @@ class DemoService(service.Service):
             port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
             self._ports.append(port)
             address = TcpAddress("127.0.0.1", port.getHost().port)
-            self._servers.append(self.directory.add(ServerSettings(address), Origin.DEMO))
+            self._servers.append(self.server_set.add(ServerSettings(address), ServerSource.DEMO))
             self._log.info("{name} is at {address}", name=name, address=str(address))
 
     def stopService(self) -> Any:
@@ -65,6 +65,6 @@ class DemoService(service.Service):
         while self._servers:
             server = self._servers.pop()
             if not server.removed:
-                self.directory.remove(server)
+                self.server_set.remove(server)
         ports, self._ports = self._ports, []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])

@@ -8,96 +8,102 @@ from typing import Any
 from attrs import frozen
 from twisted.application import service
 
-from balancebeam.core.addresses import ListenAddress, ProxiedAddress
+from balancebeam.core.addresses import ListenAddress, ProxyProtocolAddress
 from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import FrontendSettings
-from balancebeam.downstream.http1.factory import BalancerSite
-from balancebeam.downstream.proxy_protocol import ProxiedSite
-from balancebeam.downstream.tcp.session import TcpSite
+from balancebeam.downstream.http1.factory import Http1Factory
+from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
+from balancebeam.downstream.tcp.session import TcpFactory
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Observer
-from balancebeam.proxy.forwarding import Onward, make_ids
+from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.routing.route_table import RouteTable
-from balancebeam.server.listeners import Clients
+from balancebeam.server.listeners import ConnectionFactory
 
 
 @frozen
-class Inside:
+class FrontendTarget:
     """What a frontend leads to: the routes, and who is told of requests that have ended."""
 
-    table: RouteTable
+    route_table: RouteTable
     observer: Observer | None = None
 
 
 class FrontendService(service.Service):
-    """The clients of one frontend, who are served by `site`."""
+    """The clients of one frontend, who are served by `factory`."""
 
     def __init__(
-        self, settings: FrontendSettings, inside: Inside, ticker: Ticker, random: Random
+        self, settings: FrontendSettings, target: FrontendTarget, ticker: Ticker, random: Random
     ) -> None:
         self.name = f"frontend:{settings.name}"
         self.settings = settings
-        self._table = inside.table
+        self._route_table = target.route_table
         self._ticker = ticker
         self._random = random
-        self.site: BalancerSite | TcpSite
+        self.factory: Http1Factory | TcpFactory
         if settings.mode == "tcp":
-            self.site = TcpSite(inside.table, ticker, settings.timeouts)
+            self.factory = TcpFactory(target.route_table, ticker, settings.timeouts)
         else:
-            self.site = BalancerSite(
-                inside.table, ticker, settings.timeouts, *self._manners(), settings.max_body
+            self.factory = Http1Factory(
+                target.route_table,
+                ticker,
+                settings.timeouts,
+                *self._forwarding_settings(),
+                settings.max_body,
             )
-        self.site.observer = inside.observer
-        self._proxied = ProxiedSite(self.site)
+        self.factory.observer = target.observer
+        self._proxy_protocol_factory = ProxyProtocolFactory(self.factory)
 
-    def _manners(self) -> tuple[TrustedProxies, Onward]:
+    def _forwarding_settings(self) -> tuple[TrustedProxies, ForwardingPolicy]:
         settings = self.settings
         trusted = TrustedProxies(settings.trusted_proxies)
-        return trusted, Onward(settings.forwarding, make_ids(self._random))
+        return trusted, ForwardingPolicy(settings.forwarding, request_id_generator(self._random))
 
-    def apply(self, settings: FrontendSettings, inside: Inside) -> None:
+    def apply(self, settings: FrontendSettings, target: FrontendTarget) -> None:
         """Go by these from now on; connections that are open stay."""
         self.settings = settings
-        self._table = inside.table
-        site = self.site
-        site.timeouts = settings.timeouts
-        site.route(inside.table)
-        site.observer = inside.observer
-        if isinstance(site, BalancerSite):
-            site.max_body = settings.max_body
-            site.tell(*self._manners())
+        self._route_table = target.route_table
+        factory = self.factory
+        factory.timeouts = settings.timeouts
+        factory.set_route_table(target.route_table)
+        factory.observer = target.observer
+        if isinstance(factory, Http1Factory):
+            factory.max_body = settings.max_body
+            factory.set_forwarding(*self._forwarding_settings())
 
-    def clients(self) -> Mapping[ListenAddress, Clients]:
+    def listeners(self) -> Mapping[ListenAddress, ConnectionFactory]:
         """Who serves those that come in at each address."""
         return {
-            address: self._proxied if isinstance(address, ProxiedAddress) else self.site
+            address: self._proxy_protocol_factory
+            if isinstance(address, ProxyProtocolAddress)
+            else self.factory
             for address in self.settings.bind
         }
 
     def drain(self) -> None:
         """Let clients go as soon as nothing is in progress."""
-        self.site.drain()
+        self.factory.drain()
 
-    def leads_to(self, pool: Any) -> bool:
+    def routes_to(self, pool: Any) -> bool:
         """Whether a client's next request may be one for `pool`, a service."""
-        routes = (self._table.default, *self._table.routes)
-        return any(route.spine is getattr(pool, "spine", None) for route in routes)
+        routes = (self._route_table.default, *self._route_table.routes)
+        return any(route.dispatcher is getattr(pool, "dispatcher", None) for route in routes)
 
     @property
-    def busy(self) -> bool:
+    def has_connections(self) -> bool:
         """Whether any client is connected."""
-        return self.site.busy
+        return self.factory.has_connections
 
-    def dismiss(self) -> None:
+    def unregister_timers(self) -> None:
         """It is gone for good."""
-        self._ticker.remove(self.site.sweep)
-        self._ticker.remove(self._proxied.sweep)
+        self._ticker.remove(self.factory.sweep)
+        self._ticker.remove(self._proxy_protocol_factory.sweep)
 
     def startService(self) -> None:
         super().startService()
-        self.site.begin()
+        self.factory.resume_accepting()
 
     def stopService(self) -> Any:
-        self.site.close_all()
+        self.factory.close_all()
         return super().stopService()

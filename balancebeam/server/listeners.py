@@ -21,20 +21,20 @@ from twisted.logger import Logger
 from balancebeam.core.addresses import (
     EndpointAddress,
     ListenAddress,
-    ProxiedAddress,
+    ProxyProtocolAddress,
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.net import listening as ports
 
 # Descriptions of endpoints that are nothing but a socket.
-PLAIN = ("tcp:", "tcp4:", "tcp6:")
+PLAIN_ENDPOINT_PREFIXES = ("tcp:", "tcp4:", "tcp6:")
 
-Place = Union[TcpAddress, UnixAddress, EndpointAddress]
+BindAddress = Union[TcpAddress, UnixAddress, EndpointAddress]
 
 
-class Clients(Interface):
+class ConnectionFactory(Interface):
     """Who makes protocols for clients."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -42,29 +42,29 @@ class Clients(Interface):
 
 
 @frozen
-class Inherited:
+class InheritedSocket:
     """
-    The `descriptor` of a socket that listens. One that is `lasting` has a name
+    The `fd` of a socket that listens. One that is `keep_path` has a name
     in the file system that is somebody else's to remove.
     """
 
-    descriptor: int
-    lasting: bool
+    fd: int
+    keep_path: bool
 
 
-class Entrance(ServerFactory):
-    """Lets the clients of one listening socket in to `clients`, who may change."""
+class Listener(ServerFactory):
+    """Lets the clients of one listening socket in to `factory`, who may change."""
 
     noisy = False
 
     def __init__(self) -> None:
-        self.clients: Clients | None = None
+        self.factory: ConnectionFactory | None = None
         self.port: IListeningPort | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]
-        if self.clients is None:
+        if self.factory is None:
             return None
-        protocol: IProtocol | None = self.clients.buildProtocol(addr)
+        protocol: IProtocol | None = self.factory.buildProtocol(addr)
         return protocol
 
 
@@ -73,7 +73,7 @@ class ListenersService(service.Service):
     Listens, and can listen at other addresses later.
 
     Sockets that a predecessor or the system's manager has handed over are used
-    where they fit: `inherit` finds them, by address. `entrances` go by place,
+    where they fit: `find_inherited_sockets` finds them, by address. `listeners` go by place,
     whatever clients begin with there.
     """
 
@@ -84,122 +84,128 @@ class ListenersService(service.Service):
         self,
         reactor: Any,
         data_reactor: Any,
-        inherit: Callable[[], Mapping[str, Inherited]] | None = None,
+        find_inherited_sockets: Callable[[], Mapping[str, InheritedSocket]] | None = None,
     ) -> None:
-        self.entrances: dict[Place, Entrance] = {}
+        self.listeners: dict[BindAddress, Listener] = {}
         self._reactor = reactor
         self._data_reactor = data_reactor
-        self._inherit = inherit
-        self._inherited: dict[str, Inherited] = {}
+        self._find_inherited_sockets = find_inherited_sockets
+        self._inherited: dict[str, InheritedSocket] = {}
         # The place that only who runs this may connect to, if it is in the file system.
-        self.private: Place | None = None
+        self.owner_only_address: BindAddress | None = None
         # Unix sockets that a predecessor would still remove, if it went on.
-        self._bequeathed: list[Any] = []
+        self._unowned_ports: list[Any] = []
 
-    def open(
-        self, wanted: Iterable[ListenAddress], said: Mapping[str, str] | None = None
-    ) -> dict[Place, Entrance]:
+    def bind(
+        self, addresses: Iterable[ListenAddress], locations: Mapping[str, str] | None = None
+    ) -> dict[BindAddress, Listener]:
         """
-        Listen at those of the addresses that are `wanted` where it does not
-        yet. Raises `StartError` if one cannot be had, with where their texts
-        were `said`; then none is kept.
+        Listen at those of the addresses in `addresses` where it does not
+        yet. Raises `StartupError` if one cannot be had, with where their texts
+        were in `locations`; then none is kept.
         """
-        said = said or {}
-        inherit, self._inherit = self._inherit, None
+        locations = locations or {}
+        inherit, self._find_inherited_sockets = self._find_inherited_sockets, None
         if inherit is not None:
             self._inherited = dict(inherit())
-        opened: dict[Place, Entrance] = {}
+        opened: dict[BindAddress, Listener] = {}
         problems = []
-        places = {place_of(address): address for address in wanted}
+        places = {bind_address(address): address for address in addresses}
         for place, address in places.items():
-            if place in self.entrances:
+            if place in self.listeners:
                 continue
-            entrance = Entrance()
+            listener = Listener()
             try:
-                entrance.port = self._listen(place, entrance)
+                listener.port = self._listen(place, listener)
             except (CannotListenError, OSError, ValueError) as error:
-                where = said.get(str(address), "--bind")
-                problems.append(f"{where} {address}: {_why(error)}")
+                where = locations.get(str(address), "--bind")
+                problems.append(f"{where} {address}: {_describe_bind_error(error)}")
             else:
-                opened[place] = entrance
+                opened[place] = listener
         if not any(str(place).startswith("systemd:") for place in places):
-            self._disclaim()
+            self._close_unused_inherited()
         if problems:
             self._close(opened.values())
-            raise StartError.of(problems)
+            raise StartupError.from_problems(problems)
         return opened
 
-    def use(self, clients: Mapping[ListenAddress, Clients], opened: Mapping[Any, Entrance]) -> None:
+    def activate(
+        self, factories: Mapping[ListenAddress, ConnectionFactory], bound: Mapping[Any, Listener]
+    ) -> None:
         """
         Let clients in at these addresses, of which those that are new have been
-        `opened`, and at no others.
+        `bound`, and at no others.
         """
-        entrances = {**self.entrances, **opened}
-        served = {place_of(address): who for address, who in clients.items()}
+        listeners = {**self.listeners, **bound}
+        served = {bind_address(address): who for address, who in factories.items()}
         for place, who in served.items():
-            entrances[place].clients = who
-        self.entrances = {place: entrances[place] for place in served}
+            listeners[place].factory = who
+        self.listeners = {place: listeners[place] for place in served}
         # Who waits to be accepted there is let in by those who served it so far.
-        self._close(entrances[place] for place in entrances if place not in served)
+        self._close(listeners[place] for place in listeners if place not in served)
 
-    def hand_over(self) -> tuple[dict[str, Inherited], Sequence[str]]:
+    def export_sockets(self) -> tuple[dict[str, InheritedSocket], Sequence[str]]:
         """
         The sockets for a successor to listen with, by address; and the
         addresses of those that nobody else can use.
         """
         found, stuck = {}, []
-        for place, entrance in self.entrances.items():
-            port: Any = entrance.port
-            if isinstance(place, EndpointAddress) and not place.description.startswith(PLAIN):
+        for place, listener in self.listeners.items():
+            port: Any = listener.port
+            if isinstance(place, EndpointAddress) and not place.description.startswith(
+                PLAIN_ENDPOINT_PREFIXES
+            ):
                 stuck.append(str(place))
             else:
-                found[str(place)] = Inherited(port.fileno(), getattr(port, "lasting", False))
+                found[str(place)] = InheritedSocket(
+                    port.fileno(), getattr(port, "keep_path", False)
+                )
         return found, stuck
 
-    def bequeath(self) -> None:
+    def disown_socket_files(self) -> None:
         """Somebody else listens with these sockets now, and removes them in the end."""
-        for entrance in self.entrances.values():
-            port: Any = entrance.port
+        for listener in self.listeners.values():
+            port: Any = listener.port
             # Those of endpoints would have the socket end for all.
             port._shouldShutdown = False
-            port.lasting = True
+            port.keep_path = True
 
-    def own(self) -> None:
+    def own_socket_files(self) -> None:
         """The predecessor has been told to go: what it would have removed is ours to remove."""
-        for port in self._bequeathed:
-            port.lasting = False
-        self._bequeathed = []
+        for port in self._unowned_ports:
+            port.keep_path = False
+        self._unowned_ports = []
 
     def close(self) -> Deferred[Any]:
         """Listen no more."""
-        entrances, self.entrances = self.entrances, {}
-        return self._close(entrances.values())
+        listeners, self.listeners = self.listeners, {}
+        return self._close(listeners.values())
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()
         return self.close()
 
-    def _close(self, entrances: Iterable[Entrance]) -> Deferred[Any]:
-        ports = [entrance.port for entrance in entrances if entrance.port is not None]
+    def _close(self, listeners: Iterable[Listener]) -> Deferred[Any]:
+        ports = [listener.port for listener in listeners if listener.port is not None]
         closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         return closed.addErrback(lambda failure: self._log.failure("while closing", failure))
 
-    def _listen(self, place: Place, entrance: Entrance) -> IListeningPort:
-        inherited = self._claim(place)
+    def _listen(self, address: BindAddress, listener: Listener) -> IListeningPort:
+        inherited = self._take_inherited(address)
         if inherited is not None:
-            adopted = ports.adopt(inherited.descriptor, entrance, self._data_reactor)
-            if not inherited.lasting:
-                self._bequeathed.append(adopted)
+            adopted = ports.adopt_listening_socket(inherited.fd, listener, self._data_reactor)
+            if not inherited.keep_path:
+                self._unowned_ports.append(adopted)
             return adopted
-        if not isinstance(place, EndpointAddress):
-            mode = 0o600 if place == self.private else 0o666
-            return ports.listen(place, entrance, self._data_reactor, mode)
+        if not isinstance(address, EndpointAddress):
+            mode = 0o600 if address == self.owner_only_address else 0o666
+            return ports.listen(address, listener, self._data_reactor, mode)
         try:
-            endpoint = serverFromString(self._reactor, place.description)
+            endpoint = serverFromString(self._reactor, address.description)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise ValueError(f"it is no endpoint description: {error}") from error
         outcome: list[Any] = []
-        endpoint.listen(entrance).addBoth(outcome.append)
+        endpoint.listen(listener).addBoth(outcome.append)
         # Endpoints that listen say so at once; a failure is raised from here
         # so that it ends the start like that of any other address.
         if not outcome or not IListeningPort.providedBy(outcome[0]):
@@ -207,36 +213,36 @@ class ListenersService(service.Service):
         port: IListeningPort = outcome[0]
         return port
 
-    def _claim(self, place: Place) -> Inherited | None:
-        """The socket that was handed over for `place`, if there is one."""
-        found = self._inherited.pop(str(place), None)
-        if found is None and isinstance(place, TcpAddress) and place.host == "0.0.0.0":
+    def _take_inherited(self, address: BindAddress) -> InheritedSocket | None:
+        """The socket that was handed over for `address`, if there is one."""
+        found = self._inherited.pop(str(address), None)
+        if found is None and isinstance(address, TcpAddress) and address.host == "0.0.0.0":
             # What the service manager makes of "ListenStream=1100".
-            both = str(TcpAddress("::", place.port))
-            if both in self._inherited and _speaks_both(self._inherited[both].descriptor):
+            both = str(TcpAddress("::", address.port))
+            if both in self._inherited and _is_dual_stack(self._inherited[both].fd):
                 found = self._inherited.pop(both)
         return found
 
-    def _disclaim(self) -> None:
+    def _close_unused_inherited(self) -> None:
         """Close what was handed over for nothing: who connects there would wait for ever."""
         unwanted, self._inherited = self._inherited, {}
         for address, inherited in unwanted.items():
             self._log.warn("nobody is to listen at {address} any more", address=address)
-            os.close(inherited.descriptor)
+            os.close(inherited.fd)
 
 
-def place_of(address: ListenAddress) -> Place:
+def bind_address(address: ListenAddress) -> BindAddress:
     """Where to listen, whatever clients begin with."""
-    return address.address if isinstance(address, ProxiedAddress) else address
+    return address.address if isinstance(address, ProxyProtocolAddress) else address
 
 
-def _speaks_both(descriptor: int) -> bool:
+def _is_dual_stack(descriptor: int) -> bool:
     """Whether a socket for IPv6 takes IPv4 as well."""
     with socket.socket(fileno=os.dup(descriptor)) as listening:
         return not listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
-def speak_plainly() -> None:
+def restore_stderr() -> None:
     """
     Have the error that ends the program seen as it is. By now `twistd` sends
     stderr to its log, which is right for a daemon only.
@@ -245,19 +251,19 @@ def speak_plainly() -> None:
         sys.stderr = sys.__stderr__
 
 
-def check_endpoint(address: ListenAddress, reactor: Any) -> None:
-    """Raise `StartError` if `address` is a description that no endpoint can be made of."""
-    place = place_of(address)
+def validate_endpoint(address: ListenAddress, reactor: Any) -> None:
+    """Raise `StartupError` if `address` is a description that no endpoint can be made of."""
+    place = bind_address(address)
     if isinstance(place, EndpointAddress):
         try:
             serverFromString(reactor, place.description)
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise StartError.of(
+            raise StartupError.from_problems(
                 [f"--bind: {address} is no endpoint description: {error}"]
             ) from error
 
 
-def _why(error: Exception) -> str:
+def _describe_bind_error(error: Exception) -> str:
     """The reason in the operating system's words, with what would help."""
     reason = error.socketError if isinstance(error, CannotListenError) else error
     text = getattr(reason, "strerror", None) or str(reason)

@@ -11,147 +11,158 @@ from twisted.application import service
 
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.interfaces import Random
-from balancebeam.core.settings import ActiveChecks, Origin, PoolSettings, Retries, ServerSettings
+from balancebeam.core.settings import (
+    HealthCheckSettings,
+    PoolSettings,
+    RetrySettings,
+    ServerSettings,
+    ServerSource,
+)
 from balancebeam.net.ticker import Ticker
-from balancebeam.proxy.dispatcher import BalancerResource, LimiterSeam
-from balancebeam.upstream.connection_pool import Connect, ConnectionPool
+from balancebeam.proxy.dispatcher import Admission, BalancerResource
+from balancebeam.upstream.connection_pool import ConnectFunction, ConnectionPool
 from balancebeam.upstream.health.service import HealthService
-from balancebeam.upstream.health.thresholds import ActiveHealth
-from balancebeam.upstream.resolver import Names
+from balancebeam.upstream.health.thresholds import CheckThresholds
+from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.server_set import Directory, Server
+from balancebeam.upstream.server_set import Server, ServerSet
 from balancebeam.upstream.tcp_pool import TcpPool
 
 
 @frozen
-class Surroundings:
+class SharedResources:
     """What all pools share. Data connections are served by `data_reactor`."""
 
     reactor: Any
     data_reactor: Any
     ticker: Ticker
-    names: Names
+    resolver: Resolver
     random: Random
-    connect: Connect
+    connect: ConnectFunction
 
 
 class PoolService(service.MultiService):
     """
     The servers of one pool, for requests or, in `mode` "tcp", for connections.
 
-    `spine` is the way of a request; `gate` is asked about those that come
+    `dispatcher` is the way of a request; `admission` is asked about those that come
     through no frontend.
     """
 
     def __init__(
-        self, settings: PoolSettings, mode: str, gate: LimiterSeam, around: Surroundings
+        self, settings: PoolSettings, mode: str, admission: Admission, shared: SharedResources
     ) -> None:
         super().__init__()
         self.name = f"pool:{settings.name}"
         self.settings = settings
         self.mode = mode
-        self._around = around
-        ticker = around.ticker
-        self.directory = Directory(settings.servers)
-        self.selector = SelectorService(self._make_algorithm, self.directory)
-        self.health = HealthService(self.directory, ticker, *_health(settings))
+        self._shared = shared
+        ticker = shared.ticker
+        self.server_set = ServerSet(settings.servers)
+        self.selector = SelectorService(self._build_algorithm, self.server_set)
+        self.health = HealthService(self.server_set, ticker, *_health_arguments(settings))
         kind = TcpPool if mode == "tcp" else ConnectionPool
         self.connections = kind(
-            around.data_reactor,
-            around.names,
+            shared.data_reactor,
+            shared.resolver,
             settings.timeouts,
             ticker,
-            around.connect,
-            self.health.failed,
+            shared.connect,
+            self.health.request_failed,
         )
-        self.spine = BalancerResource(
-            self.selector, self.health, gate, self.connections, self._retries(), settings.waiting
+        self.dispatcher = BalancerResource(
+            self.selector,
+            self.health,
+            admission,
+            self.connections,
+            self._retry_settings(),
+            settings.queue,
         )
-        self.spine.pool_name = settings.name
+        self.dispatcher.pool_name = settings.name
         self.checker: service.IService | None = None
         for child in (self.selector, self.health, self.connections):
             child.setServiceParent(self)
-        self._begin_checks()
+        self._start_health_checks()
 
     # When the settings change.
 
     def apply(self, settings: PoolSettings) -> None:
         """Go by `settings` from now on. What they do not change is not touched."""
         before, self.settings = self.settings, settings
-        self._apply_servers(before.servers, settings.servers)
+        self._update_servers(before.servers, settings.servers)
         self.connections.timeouts = settings.timeouts
-        self.spine.configure(self._retries(), settings.waiting)
-        if _health(before) != _health(settings):
-            self.health.configure(*_health(settings))
+        self.dispatcher.configure(self._retry_settings(), settings.queue)
+        if _health_arguments(before) != _health_arguments(settings):
+            self.health.configure(*_health_arguments(settings))
         if before.active != settings.active:
-            self._end_checks()
-            self._begin_checks()
+            self._stop_health_checks()
+            self._start_health_checks()
             if settings.active is None:
-                self.health.forget_checks()
+                self.health.clear_check_results()
         if before.algorithm != settings.algorithm:
-            self.selector.use(self._make_algorithm)
-        for server in self.directory.servers:
-            followed = self.selector.follows_load or server.answers is not None
-            server.watch(followed=followed)
+            self.selector.set_algorithm(self._build_algorithm)
+        for server in self.server_set.servers:
+            load_tracked = self.selector.tracks_load or server.error_rate_window is not None
+            server.track(load_tracked=load_tracked)
 
-    def _apply_servers(
-        self, before: Sequence[ServerSettings], wanted: Sequence[ServerSettings]
+    def _update_servers(
+        self, previous: Sequence[ServerSettings], desired: Sequence[ServerSettings]
     ) -> None:
-        directory = self.directory
-        old = {settings.address: settings for settings in before}
-        new = {settings.address: settings for settings in wanted}
-        for server in list(directory.servers):
-            if server.address not in new and server.origin is Origin.CONFIGURED:
-                directory.remove(server)
+        server_set = self.server_set
+        old = {settings.address: settings for settings in previous}
+        new = {settings.address: settings for settings in desired}
+        for server in list(server_set.servers):
+            if server.address not in new and server.source is ServerSource.CONFIGURED:
+                server_set.remove(server)
         for address, settings in new.items():
-            known = directory.find(address)
+            known = server_set.find(address)
             if settings == old.get(address):
                 # One that is not there was taken out by the operator.
                 continue
             if known is None:
-                directory.add(settings)
+                server_set.add(settings)
             else:
-                self._change(known, old.get(address), settings)
+                self._update_server(known, old.get(address), settings)
         places = {address: place for place, address in enumerate(new)}
-        directory.sort(lambda server: places.get(server.address, len(places)))
+        server_set.reorder(lambda server: places.get(server.address, len(places)))
 
-    def _change(
-        self, server: Server, before: ServerSettings | None, settings: ServerSettings
+    def _update_server(
+        self, server: Server, previous: ServerSettings | None, settings: ServerSettings
     ) -> None:
         """What the operator has set stays, unless it is just this that has changed."""
-        server.origin = Origin.CONFIGURED
+        server.source = ServerSource.CONFIGURED
         server.configure(settings)
-        if before is None or before.weight != settings.weight:
+        if previous is None or previous.weight != settings.weight:
             self.health.set_weight(server, settings.weight)
         else:
-            self.directory.changed(server)
+            self.server_set.notify(server)
 
     # Parts.
 
-    def _make_algorithm(self) -> Any:
-        return ALGORITHMS[self.settings.algorithm](self._around.random)
+    def _build_algorithm(self) -> Any:
+        return ALGORITHMS[self.settings.algorithm](self._shared.random)
 
-    def _retries(self) -> Retries:
+    def _retry_settings(self) -> RetrySettings:
         if self.mode == "tcp":
             # A client is closed only when there is no server left to try.
             return evolve(self.settings.retries, attempts=sys.maxsize)
         return self.settings.retries
 
-    def _begin_checks(self) -> None:
+    def _start_health_checks(self) -> None:
         active = self.settings.active
         if active is None:
             return
         # Imported here because treq, which checks need, takes its time.
         from balancebeam.upstream.health.checker import CheckerService
-        from balancebeam.upstream.health.probes import probe_for
+        from balancebeam.upstream.health.probes import build_probe
 
-        reactor = self._around.reactor
-        probe = probe_for(active, reactor)
-        checker = CheckerService(probe, active, self.directory, self.health, reactor)
+        reactor = self._shared.reactor
+        probe = build_probe(active, reactor)
+        checker = CheckerService(probe, active, self.server_set, self.health, reactor)
         checker.setServiceParent(self)
         self.checker = checker
 
-    def _end_checks(self) -> None:
+    def _stop_health_checks(self) -> None:
         checker: Any = self.checker
         self.checker = None
         if checker is not None:
@@ -161,33 +172,36 @@ class PoolService(service.MultiService):
 
     def drain(self) -> None:
         """Keep nothing that is not in use."""
-        self._end_checks()
-        for server in self.directory.servers:
-            server.retire()
+        self._stop_health_checks()
+        for server in self.server_set.servers:
+            server.close_idle_connections()
 
     @property
-    def busy(self) -> bool:
+    def has_connections(self) -> bool:
         """Whether any request, or connection, is not over."""
-        return bool(self.connections.connections or self.connections.attempts) or self.occupied
-
-    @property
-    def occupied(self) -> bool:
-        """Whether anybody waits for an answer."""
-        return bool(self.spine.waiting) or any(
-            server.in_flight for server in (*self.directory.servers, *self.directory.leaving)
+        return (
+            bool(self.connections.connections or self.connections.attempts)
+            or self.has_active_requests
         )
 
-    def dismiss(self) -> None:
+    @property
+    def has_active_requests(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return bool(self.dispatcher.queue) or any(
+            server.in_flight for server in (*self.server_set.servers, *self.server_set.draining)
+        )
+
+    def unregister_timers(self) -> None:
         """It is gone for good."""
-        for part in (self.health, self.connections, self.spine):
-            self._around.ticker.remove(part.sweep)
+        for part in (self.health, self.connections, self.dispatcher):
+            self._shared.ticker.remove(part.sweep)
 
 
-def _health(settings: PoolSettings) -> tuple[Any, ...]:
-    checks = settings.active or ActiveChecks()
+def _health_arguments(settings: PoolSettings) -> tuple[Any, ...]:
+    checks = settings.active or HealthCheckSettings()
     return (
         settings.passive,
-        ActiveHealth(checks.fall, checks.rise),
+        CheckThresholds(checks.fall, checks.rise),
         settings.slow_start,
         settings.timeouts.upstream,
     )

@@ -13,7 +13,7 @@ from balancebeam.server.pool import PoolService
 Child = Union[PoolService, FrontendService]
 
 
-class Leaving:
+class RetiredServices:
     """Children of `parent` that have lost their place; what is in progress there goes on."""
 
     def __init__(self, parent: service.MultiService) -> None:
@@ -29,19 +29,21 @@ class Leaving:
     def add(self, child: Child) -> None:
         """Let `child` go as soon as nothing is in progress there."""
         del self._parent.namedServices[child.name]
-        child.name = f"{child.name} (leaving)"
+        child.name = f"{child.name} (retired)"
         child.drain()
         self._children.append(child)
 
-    def sweep(self, _: float) -> None:
+    def reap(self, _: float) -> None:
         """Part with those that are done."""
         clients = [one for one in self._children if isinstance(one, FrontendService)]
         for child in list(self._children):
             # Somebody who is still connected may ask for something once more.
-            if child.busy or any(one.leads_to(child) for one in clients if one.busy):
+            if child.has_connections or any(
+                one.routes_to(child) for one in clients if one.has_connections
+            ):
                 continue
             self._children.remove(child)
-            child.dismiss()
+            child.unregister_timers()
             self._parent.services.remove(child)
             child.parent = None
             child.stopService()

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from balancebeam.admin.operations import Operator
+from balancebeam.admin.operations import AdminOperations
 from balancebeam.admin.registration import register
 from balancebeam.admission.access_list import AccessList
-from balancebeam.admission.admission import Gate, Scopes
+from balancebeam.admission.admission import Admission, LimitsByScope
 from balancebeam.admission.limiter import LimiterService
 from balancebeam.core.settings import FrontendSettings, Settings
-from balancebeam.downstream.registration import PATH, RegistrationDesk
-from balancebeam.routing.matchers import ExactPath, RouteRule
-from balancebeam.routing.route_table import Route, RouteTable, Rule
+from balancebeam.downstream.registration import REGISTRATION_PATH, RegistrationEndpoint
+from balancebeam.routing.matchers import HostPathMatcher, PathMatcher
+from balancebeam.routing.route_table import Matcher, Route, RouteTable
 from balancebeam.server.pool import PoolService
 
 
-class Ways:
+class RouteTableBuilder:
     """
     Makes the route tables of frontends.
 
@@ -27,49 +27,55 @@ class Ways:
     when routes come before it or pools beside it.
     """
 
-    def __init__(self, limiter: LimiterService, operator: Operator) -> None:
+    def __init__(self, limiter: LimiterService, operations: AdminOperations) -> None:
         self._limiter = limiter
-        self._operator = operator
+        self._operations = operations
 
-    def plan(self, settings: Settings) -> Scopes:
+    def limits(self, settings: Settings) -> LimitsByScope:
         """The limits that `settings` want. Raises `ValueError`."""
         wanted = {_pool_scope(pool.name): pool.limits for pool in settings.pools}
         for frontend in settings.frontends:
             wanted[_frontend_scope(frontend)] = frontend.limits
             for route in frontend.routes:
                 wanted[_route_scope(frontend, route.host, route.path)] = route.limits
-        return self._limiter.plan(wanted)
+        return self._limiter.prepare(wanted)
 
-    def gate(self, pool: str) -> Gate:
+    def pool_admission(self, pool: str) -> Admission:
         """What everybody has to pass who comes to this pool."""
-        return self._limiter.gate(self._limiter.scopes[_pool_scope(pool)])
+        return self._limiter.build_admission(self._limiter.scopes[_pool_scope(pool)])
 
-    def table(self, frontend: FrontendSettings, pools: Mapping[str, PoolService]) -> RouteTable:
+    def build(self, frontend: FrontendSettings, pools: Mapping[str, PoolService]) -> RouteTable:
         """Where the requests go that come in at `frontend`."""
         access = AccessList(frontend.allow, frontend.deny)
         scopes = self._limiter.scopes
 
-        def route(pool: str, rule: Rule, own: str | None = None) -> Route:
+        def route(pool: str, matcher: Matcher, own: str | None = None) -> Route:
             limits = scopes[_frontend_scope(frontend)]
             limits += (scopes[own] if own else ()) + scopes[_pool_scope(pool)]
-            return Route(pools[pool].spine, self._limiter.gate(limits, access), rule)
+            return Route(
+                pools[pool].dispatcher, self._limiter.build_admission(limits, access), matcher
+            )
 
         routes = []
         if frontend.registration:
-            desk = self._desk(frontend, pools[frontend.pool])
-            routes.append(evolve(route(frontend.pool, ExactPath(PATH)), entry=desk))
+            desk = self._registration_endpoint(frontend, pools[frontend.pool])
+            routes.append(
+                evolve(route(frontend.pool, PathMatcher(REGISTRATION_PATH)), handler=desk)
+            )
         for one in frontend.routes:
             own = _route_scope(frontend, one.host, one.path)
-            routes.append(route(one.pool, RouteRule(one.host, one.path), own))
-        return RouteTable(route(frontend.pool, RouteRule()), routes)
+            routes.append(route(one.pool, HostPathMatcher(one.host, one.path), own))
+        return RouteTable(route(frontend.pool, HostPathMatcher()), routes)
 
-    def _desk(self, frontend: FrontendSettings, pool: PoolService) -> RegistrationDesk:
+    def _registration_endpoint(
+        self, frontend: FrontendSettings, pool: PoolService
+    ) -> RegistrationEndpoint:
         """Where servers register, into the frontend's own pool."""
 
         def answering(body: bytes) -> Deferred[tuple[int, bytes]]:
-            return Deferred.fromCoroutine(register(self._operator, pool, body))
+            return Deferred.fromCoroutine(register(self._operations, pool, body))
 
-        return RegistrationDesk(pool.spine, frontend.registration_from, answering)
+        return RegistrationEndpoint(pool.dispatcher, frontend.registration_from, answering)
 
 
 def _pool_scope(pool: str) -> str:

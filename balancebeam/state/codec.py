@@ -9,20 +9,20 @@ from typing import Any
 
 from attrs import frozen
 
-from balancebeam.config.addresses import read_server_address
+from balancebeam.config.addresses import parse_server_address
 from balancebeam.core.addresses import ServerAddress, TcpAddress
-from balancebeam.core.settings import OperatorState
+from balancebeam.core.settings import AdminState
 
 FORMAT = "balancebeam state"
 VERSION = 1
 
-_HEAVIEST = 256
+_MAX_WEIGHT = 256
 
 # Whole numbers of the format are short, and int() is slow with long ones.
-_MOST_DIGITS = 20
+_MAX_DIGITS = 20
 
 # Characters of a message about an address, which can be of any length.
-_LONGEST_MESSAGE = 300
+_MAX_MESSAGE_LENGTH = 300
 
 
 @frozen
@@ -37,7 +37,7 @@ class ServerState:
     address: ServerAddress
     weight: int | None = None
     configured_weight: int | None = None
-    operator: OperatorState = OperatorState.READY
+    admin_state: AdminState = AdminState.READY
     registered: bool = False
 
 
@@ -54,23 +54,24 @@ def encode_state(state: State) -> bytes:
         "format": FORMAT,
         "version": VERSION,
         "pools": {
-            name: [_describe(server) for server in servers] for name, servers in state.pools.items()
+            name: [_encode_server(server) for server in servers]
+            for name, servers in state.pools.items()
         },
     }
     return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
 
 
-def _describe(server: ServerState) -> dict[str, Any]:
+def _encode_server(server: ServerState) -> dict[str, Any]:
     return {
-        "address": _write_address(server.address),
+        "address": _encode_address(server.address),
         "weight": server.weight,
         "configured_weight": server.configured_weight,
-        "operator": server.operator.value,
+        "admin_state": server.admin_state.value,
         "registered": server.registered,
     }
 
 
-def _write_address(address: ServerAddress) -> str:
+def _encode_address(address: ServerAddress) -> str:
     # unix:80 would be read as the path of a socket.
     ambiguous = isinstance(address, TcpAddress) and address.host == "unix"
     return f"http://{address}" if ambiguous else str(address)
@@ -78,7 +79,7 @@ def _write_address(address: ServerAddress) -> str:
 
 def decode_state(data: bytes) -> State:
     """What `encode_state` made into `data`. Raises `ValueError`, saying what is wrong."""
-    content = _parse(data)
+    content = _parse_json(data)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f'it is of another format: it does not say "format": "{FORMAT}"')
     version = content.get("version")
@@ -86,14 +87,14 @@ def decode_state(data: bytes) -> State:
         raise ValueError(f"it has no valid version: {reprlib.repr(version)}")
     if version > VERSION:
         raise ValueError(f"it is of version {version}, and only {VERSION} is known")
-    _only("it", content, ("format", "version", "pools"))
+    _reject_unknown_keys("it", content, ("format", "version", "pools"))
     pools = content.get("pools")
     if not isinstance(pools, dict):
         raise ValueError(f"its pools are no object: {reprlib.repr(pools)}")
-    return State({_read_name(name): _read_pool(name, pool) for name, pool in pools.items()})
+    return State({_parse_name(name): _parse_pool(name, pool) for name, pool in pools.items()})
 
 
-def _parse(data: bytes) -> Any:
+def _parse_json(data: bytes) -> Any:
     """The JSON in `data`. Raises `ValueError`."""
     if not data.strip():
         raise ValueError("it is empty")
@@ -104,9 +105,9 @@ def _parse(data: bytes) -> Any:
     try:
         return json.loads(
             text,
-            object_pairs_hook=_read_object,
-            parse_int=_read_whole,
-            parse_constant=_refuse_constant,
+            object_pairs_hook=_reject_duplicate_keys,
+            parse_int=_parse_integer,
+            parse_constant=_reject_constant,
         )
     except RecursionError:
         raise ValueError("it is nested too deep") from None
@@ -117,7 +118,7 @@ def _parse(data: bytes) -> Any:
         raise ValueError(f"it is {kind}: {error}") from None
 
 
-def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -126,17 +127,17 @@ def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_whole(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
+def _parse_integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
         raise ValueError(f"it holds a number of {len(text)} digits")
     return int(text)
 
 
-def _refuse_constant(text: str) -> Any:
+def _reject_constant(text: str) -> Any:
     raise ValueError(f"it holds {text}, which is no number of JSON")
 
 
-def _read_name(name: str) -> str:
+def _parse_name(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -146,64 +147,66 @@ def _read_name(name: str) -> str:
     return name
 
 
-def _read_pool(name: str, pool: Any) -> tuple[ServerState, ...]:
+def _parse_pool(name: str, pool: Any) -> tuple[ServerState, ...]:
     where = f"the pool {reprlib.repr(name)}"
     if not isinstance(pool, list):
         raise ValueError(f"{where} is no list: {reprlib.repr(pool)}")
-    servers = tuple(_read_server(f"{where}, server {n}", item) for n, item in enumerate(pool, 1))
+    servers = tuple(_parse_server(f"{where}, server {n}", item) for n, item in enumerate(pool, 1))
     seen: set[ServerAddress] = set()
     for server in servers:
         if server.address in seen:
-            raise ValueError(f"{where} has {_shorten(str(server.address))} twice")
+            raise ValueError(f"{where} has {_truncate(str(server.address))} twice")
         seen.add(server.address)
     return servers
 
 
-def _read_server(where: str, item: Any) -> ServerState:
+def _parse_server(where: str, item: Any) -> ServerState:
     if not isinstance(item, dict):
         raise ValueError(f"{where} is no object: {reprlib.repr(item)}")
-    _only(where, item, ("address", "weight", "configured_weight", "operator", "registered"))
+    _reject_unknown_keys(
+        where, item, ("address", "weight", "configured_weight", "admin_state", "registered")
+    )
     registered = item.get("registered", False)
     if not isinstance(registered, bool):
         raise ValueError(f"{where}: registered is true or false, not {reprlib.repr(registered)}")
     return ServerState(
-        _read_address(where, item.get("address")),
-        _read_weight(where, "weight", item.get("weight")),
-        _read_weight(where, "configured_weight", item.get("configured_weight")),
-        _read_operator(where, item.get("operator", OperatorState.READY.value)),
+        _parse_address(where, item.get("address")),
+        _parse_weight(where, "weight", item.get("weight")),
+        _parse_weight(where, "configured_weight", item.get("configured_weight")),
+        _parse_admin_state(where, item.get("admin_state", AdminState.READY.value)),
         registered,
     )
 
 
-def _read_address(where: str, value: Any) -> ServerAddress:
+def _parse_address(where: str, value: Any) -> ServerAddress:
     if not isinstance(value, str):
         raise ValueError(f"{where}: its address is no text: {reprlib.repr(value)}")
     try:
-        return read_server_address(value)
+        return parse_server_address(value)
     except UnicodeEncodeError:
         raise ValueError(f"{where}: {reprlib.repr(value)} holds half a character") from None
     except ValueError as error:
-        raise ValueError(f"{where}: {_shorten(str(error))}") from None
+        raise ValueError(f"{where}: {_truncate(str(error))}") from None
 
 
-def _read_weight(where: str, key: str, value: Any) -> int | None:
+def _parse_weight(where: str, key: str, value: Any) -> int | None:
     # A bool is an int to isinstance.
-    if value is None or (type(value) is int and 0 <= value <= _HEAVIEST):
+    if value is None or (type(value) is int and 0 <= value <= _MAX_WEIGHT):
         return value
     raise ValueError(
-        f"{where}: {key} is a whole number from 0 to {_HEAVIEST}, not {reprlib.repr(value)}"
+        f"{where}: {key} is a whole number from 0 to {_MAX_WEIGHT}, not {reprlib.repr(value)}"
     )
 
 
-def _read_operator(where: str, value: Any) -> OperatorState:
-    for state in OperatorState:
+def _parse_admin_state(where: str, value: Any) -> AdminState:
+    for state in AdminState:
         if state.value == value:
             return state
-    known = ", ".join(state.value for state in OperatorState)
-    raise ValueError(f"{where}: operator is one of {known}, not {reprlib.repr(value)}")
+    known = ", ".join(state.value for state in AdminState)
+    raise ValueError(f"{where}: admin_state is one of {known}, not {reprlib.repr(value)}")
 
 
-def _only(where: str, found: dict[str, Any], known: tuple[str, ...]) -> None:
+def _reject_unknown_keys(where: str, found: dict[str, Any], known: tuple[str, ...]) -> None:
     for key in found:
         if key not in known:
             raise ValueError(
@@ -211,7 +214,7 @@ def _only(where: str, found: dict[str, Any], known: tuple[str, ...]) -> None:
             )
 
 
-def _shorten(message: str) -> str:
-    if len(message) <= _LONGEST_MESSAGE:
+def _truncate(message: str) -> str:
+    if len(message) <= _MAX_MESSAGE_LENGTH:
         return message
-    return message[:_LONGEST_MESSAGE] + "…"
+    return message[:_MAX_MESSAGE_LENGTH] + "…"

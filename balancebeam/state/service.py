@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from balancebeam.admin.operations import Pool
-from balancebeam.core.settings import OperatorState, Origin, ServerSettings
+from balancebeam.core.settings import AdminState, ServerSettings, ServerSource
 from balancebeam.state.codec import ServerState, State, encode_state
-from balancebeam.state.store import StateFile, read_state
+from balancebeam.state.store import StateFile, load_state
 from balancebeam.upstream.server_set import Server
 
-Pools = Callable[[], Mapping[str, Pool]]
+GetPools = Callable[[], Mapping[str, Pool]]
 
 
 class StateService(service.Service):
@@ -26,25 +26,25 @@ class StateService(service.Service):
     name = "state"
     log = Logger()
 
-    def __init__(self, path: str, pools: Pools, defer_to_thread: Any) -> None:
+    def __init__(self, path: str, get_pools: GetPools, defer_to_thread: Any) -> None:
         self.path = path
-        self._pools = pools
+        self._get_pools = get_pools
         self._file = StateFile(path, defer_to_thread)
 
     def startService(self) -> None:
         super().startService()
-        before = collect(self._pools())
-        state = read_state(self.path)
+        before = take_snapshot(self._get_pools())
+        state = load_state(self.path)
         if state is not None:
-            restore(state, self._pools(), self.log)
+            restore(state, self._get_pools(), self.log)
         if before.pools:
             # The file has come late, by a reload: what was set meanwhile is newer.
-            restore(before, self._pools(), self.log)
+            restore(before, self._get_pools(), self.log)
             self.save()
 
     def save(self) -> Deferred[None]:
         """Write what there is now; never fails, for `StateFile` tells the log."""
-        saving = self._file.save(encode_state(collect(self._pools())))
+        saving = self._file.save(encode_state(take_snapshot(self._get_pools())))
         return saving.addErrback(lambda failure: None)
 
     def stopService(self) -> Any:
@@ -57,12 +57,14 @@ def nothing_to_save() -> Deferred[None]:
     return succeed(None)
 
 
-def collect(pools: Mapping[str, Pool]) -> State:
+def take_snapshot(pools: Mapping[str, Pool]) -> State:
     """What is not as the configuration says."""
     found = {}
     for name, pool in pools.items():
         servers = tuple(
-            _state_of(server) for server in pool.directory.servers if _is_changed(server)
+            _server_state(server)
+            for server in pool.server_set.servers
+            if _has_runtime_changes(server)
         )
         if servers:
             found[name] = servers
@@ -80,34 +82,34 @@ def restore(state: State, pools: Mapping[str, Pool], log: Logger) -> None:
             _restore_server(known, pool)
 
 
-def _is_changed(server: Server) -> bool:
-    if server.origin is Origin.DEMO:
+def _has_runtime_changes(server: Server) -> bool:
+    if server.source is ServerSource.DEMO:
         return False
-    registered = server.origin is Origin.REGISTERED
+    registered = server.source is ServerSource.REGISTERED
     reweighted = server.weight != server.configured_weight
-    return registered or reweighted or server.operator is not OperatorState.READY
+    return registered or reweighted or server.admin_state is not AdminState.READY
 
 
-def _state_of(server: Server) -> ServerState:
-    registered = server.origin is Origin.REGISTERED
+def _server_state(server: Server) -> ServerState:
+    registered = server.source is ServerSource.REGISTERED
     reweighted = registered or server.weight != server.configured_weight
     return ServerState(
         address=server.address,
         weight=server.weight if reweighted else None,
         configured_weight=None if registered else server.configured_weight,
-        operator=server.operator,
+        admin_state=server.admin_state,
         registered=registered,
     )
 
 
-def _restore_server(known: ServerState, pool: Pool) -> None:
-    server = pool.directory.find(known.address)
+def _restore_server(saved: ServerState, pool: Pool) -> None:
+    server = pool.server_set.find(saved.address)
     if server is None:
-        if not known.registered:
+        if not saved.registered:
             # It has left the file, and its marks with it.
             return
-        settings = ServerSettings(known.address, 1 if known.weight is None else known.weight)
-        server = pool.directory.add(settings, Origin.REGISTERED)
-    elif known.weight is not None and known.configured_weight == server.configured_weight:
-        pool.health.set_weight(server, known.weight)
-    pool.health.set_operator_state(server, known.operator)
+        settings = ServerSettings(saved.address, 1 if saved.weight is None else saved.weight)
+        server = pool.server_set.add(settings, ServerSource.REGISTERED)
+    elif saved.weight is not None and saved.configured_weight == server.configured_weight:
+        pool.health.set_weight(server, saved.weight)
+    pool.health.set_admin_state(server, saved.admin_state)

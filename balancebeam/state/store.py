@@ -15,15 +15,15 @@ from twisted.python.failure import Failure
 from balancebeam.state.codec import State, decode_state
 
 # Octets. A file with more was not written here: 60 000 servers take less.
-LARGEST = 16 * 1024 * 1024
+MAX_FILE_SIZE = 16 * 1024 * 1024
 
 # How many files are set aside before somebody has to look at them.
-MOST_SET_ASIDE = 10
+MAX_QUARANTINED_FILES = 10
 
 _log = Logger()
 
 
-def read_state(path: str) -> State | None:
+def load_state(path: str) -> State | None:
     """
     The state in the file at `path`; None if there is none, or none of use.
 
@@ -33,62 +33,62 @@ def read_state(path: str) -> State | None:
     """
     try:
         target = os.path.realpath(path)
-        data = _read(target)
+        data = _read_file(target)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         _log.warn(
-            "the state in {path!r} cannot be read, and is not used: {why}",
+            "the state in {path!r} cannot be read, and is not used: {reason}",
             path=path,
-            why=_explain(error),
+            reason=_describe_error(error),
         )
         return None
     try:
-        if len(data) > LARGEST:
-            raise ValueError(f"it has more than {LARGEST} octets")
+        if len(data) > MAX_FILE_SIZE:
+            raise ValueError(f"it has more than {MAX_FILE_SIZE} octets")
         return decode_state(data)
     except ValueError as error:
-        _report(path, str(error), target)
+        _reject_file(path, str(error), target)
         return None
 
 
-def _read(path: str) -> bytes:
-    """What the file at `path` holds, or its first `LARGEST` octets and one more."""
+def _read_file(path: str) -> bytes:
+    """What the file at `path` holds, or its first `MAX_FILE_SIZE` octets and one more."""
     # Opening a named pipe would otherwise wait for who writes to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(LARGEST + 1)
+            return file.read(MAX_FILE_SIZE + 1)
     finally:
         os.close(descriptor)
 
 
-def _report(path: str, why: str, target: str) -> None:
+def _reject_file(path: str, reason: str, target: str) -> None:
     """Set aside the file at `target`, which `path` leads to, and tell the log."""
     try:
-        kept = _set_aside(target)
+        kept = _quarantine(target)
     except OSError as error:
         _log.warn(
-            "the state in {path!r} is not used: {why}; it cannot be set aside, and will be "
+            "the state in {path!r} is not used: {reason}; it cannot be set aside, and will be "
             "written over: {error}",
             path=path,
-            why=why,
-            error=_explain(error),
+            reason=reason,
+            error=_describe_error(error),
         )
     else:
         _log.warn(
-            "the state in {path!r} is not used: {why}; what was there is now {kept!r}",
+            "the state in {path!r} is not used: {reason}; what was there is now {kept!r}",
             path=path,
-            why=why,
+            reason=reason,
             kept=kept,
         )
 
 
-def _set_aside(path: str) -> str:
+def _quarantine(path: str) -> str:
     """Rename the file at `path`; its new name. Raises `OSError`."""
-    for number in range(MOST_SET_ASIDE):
+    for number in range(MAX_QUARANTINED_FILES):
         kept = f"{path}.bad-{number}" if number else f"{path}.bad"
         # Renaming replaces what is there, so the name is taken first.
         try:
@@ -102,7 +102,7 @@ def _set_aside(path: str) -> str:
                 os.unlink(kept)
             raise
         return kept
-    raise OSError(errno.EEXIST, f"there are {MOST_SET_ASIDE} such files already")
+    raise OSError(errno.EEXIST, f"there are {MAX_QUARANTINED_FILES} such files already")
 
 
 def write_state(path: str, data: bytes) -> None:
@@ -114,19 +114,19 @@ def write_state(path: str, data: bytes) -> None:
     written. Raises `OSError`; then it is the old content, unless only the
     folder could not be made durable.
     """
-    if len(data) > LARGEST:
-        raise OSError(errno.EFBIG, f"the state has more than {LARGEST} octets")
+    if len(data) > MAX_FILE_SIZE:
+        raise OSError(errno.EFBIG, f"the state has more than {MAX_FILE_SIZE} octets")
     target = os.path.realpath(path)
-    mode = _mode(target)
+    mode = _file_mode(target)
     folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _replace(target, data, mode)
-        _sync_folder(folder)
+        _replace_file(target, data, mode)
+        _fsync_directory(folder)
     finally:
         os.close(folder)
 
 
-def _mode(path: str) -> int:
+def _file_mode(path: str) -> int:
     """Who may do what with the file at `path`, or shall when there is one."""
     try:
         found = os.lstat(path).st_mode
@@ -138,7 +138,7 @@ def _mode(path: str) -> int:
     return stat.S_IMODE(found) & 0o777
 
 
-def _replace(path: str, data: bytes, mode: int) -> None:
+def _replace_file(path: str, data: bytes, mode: int) -> None:
     new = path + ".new"
     # One that a killed write left behind, or that somebody else planted.
     with contextlib.suppress(FileNotFoundError):
@@ -166,7 +166,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _sync_folder(descriptor: int) -> None:
+def _fsync_directory(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -175,7 +175,7 @@ def _sync_folder(descriptor: int) -> None:
             raise
 
 
-def _explain(error: BaseException | None) -> str:
+def _describe_error(error: BaseException | None) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
@@ -192,72 +192,73 @@ class StateFile:
         self._path = path
         self._defer_to_thread = defer_to_thread
         self._writing = False
-        self._waiting: bytes | None = None
-        self._waiters: list[Deferred[None]] = []
-        self._flushers: list[Deferred[None]] = []
+        self._pending_data: bytes | None = None
+        self._save_waiters: list[Deferred[None]] = []
+        self._flush_waiters: list[Deferred[None]] = []
 
     @property
-    def busy(self) -> bool:
+    def has_pending_writes(self) -> bool:
         """Whether something is being written, or waits to be."""
-        return self._writing or self._waiting is not None
+        return self._writing or self._pending_data is not None
 
-    def put(self, data: bytes) -> None:
+    def schedule(self, data: bytes) -> None:
         """Write `data`, or newer, when that can be done. The log is told if it fails."""
-        self._waiting = data
+        self._pending_data = data
         if not self._writing:
             self._write()
 
     def save(self, data: bytes) -> Deferred[None]:
         """
-        Like `put`; fires when `data`, or newer, is there to stay, and fails
-        with `OSError` if it is not. Callers must add an errback, or use `put`.
+        Like `schedule`; fires when `data`, or newer, is there to stay, and fails
+        with `OSError` if it is not. Callers must add an errback, or use `schedule`.
         """
         waiter: Deferred[None] = Deferred()
-        self._waiters.append(waiter)
-        self.put(data)
+        self._save_waiters.append(waiter)
+        self.schedule(data)
         return waiter
 
     def flush(self) -> Deferred[None]:
         """Fires when nothing is under way any more. Never fails."""
         flusher: Deferred[None] = Deferred()
-        self._flushers.append(flusher)
-        self._tell_flushers()
+        self._flush_waiters.append(flusher)
+        self._notify_flush_waiters()
         return flusher
 
     def _write(self) -> None:
-        data, self._waiting = self._waiting, None
-        waiters, self._waiters = self._waiters, []
+        data, self._pending_data = self._pending_data, None
+        waiters, self._save_waiters = self._save_waiters, []
         self._writing = True
         done = maybeDeferred(self._defer_to_thread, write_state, self._path, data)
         done.addCallbacks(
-            lambda _: self._written(waiters), lambda failure: self._failed(waiters, failure)
+            lambda _: self._write_succeeded(waiters),
+            lambda failure: self._write_failed(waiters, failure),
         )
-        done.addCallback(lambda _: self._go_on())
+        done.addCallback(lambda _: self._write_done())
 
-    def _written(self, waiters: list[Deferred[None]]) -> None:
+    def _write_succeeded(self, waiters: list[Deferred[None]]) -> None:
         for waiter in waiters:
             waiter.callback(None)
 
-    def _failed(self, waiters: list[Deferred[None]], failure: Failure) -> None:
+    def _write_failed(self, waiters: list[Deferred[None]], failure: Failure) -> None:
         if failure.check(OSError):
             _log.error(
-                "the state could not be written to {path!r}: {why}",
+                "the state could not be written to {path!r}: {reason}",
                 path=self._path,
-                why=_explain(failure.value),
+                reason=_describe_error(failure.value),
             )
         else:
             _log.failure("the state could not be written to {path!r}", failure, path=self._path)
         for waiter in waiters:
             waiter.errback(failure)
 
-    def _go_on(self) -> None:
+    def _write_done(self) -> None:
         # Only now, as those who were told may have come with newer state.
         self._writing = False
-        if self._waiting is not None:
+        if self._pending_data is not None:
             self._write()
         else:
-            self._tell_flushers()
+            self._notify_flush_waiters()
 
-    def _tell_flushers(self) -> None:
-        while self._flushers and not self.busy:
-            self._flushers.pop(0).callback(None)
+    def _notify_flush_waiters(self) -> None:
+        while self._flush_waiters and not self.has_pending_writes:
+            self._flush_waiters.pop(0).callback(None)

@@ -19,93 +19,93 @@ from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import PoolTimeouts
 from balancebeam.net import transport
 from balancebeam.net.ticker import Ticker
-from balancebeam.protocols.http1.response_head import ResponseHeads
-from balancebeam.protocols.proxy_protocol import ProxiedConnection, proxy_header
+from balancebeam.protocols.http1.response_head import ResponseHeadParser
+from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
 from balancebeam.upstream.http1_connection import IDLE, TUNNEL, UpstreamConnection
-from balancebeam.upstream.resolver import Names
+from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server_set import Server
 
 # For how long idle connections are kept (seconds). nginx and HAProxy close
 # them after 60 and 5 s; servers close theirs after 5 to 75.
-LONGEST_IDLE = 60.0
+IDLE_TIMEOUT = 60.0
 
 
 # How a connection to an address is begun: address, factory, reactor. Returns a
 # connector.
-Connect = Callable[[ServerAddress, Any, Any], Any]
+ConnectFunction = Callable[[ServerAddress, Any, Any], Any]
 
 
 # Who is told of failures that no request waits for.
-Report = Callable[[Server, None, UpstreamFailure], object]
+BackgroundFailureHandler = Callable[[Server, None, UpstreamFailure], object]
 
 
-class Waiting(Interface):
+class ConnectRequest(Interface):
     """A request, or a connection of a client's, that waits to be connected to a server."""
 
-    attempt: Attempt | None
+    attempt: ConnectAttempt | None
 
     @property
-    def origin(self) -> ProxiedConnection | None:
+    def proxy_info_for_upstream(self) -> ProxyInfo | None:
         """The client's connection, for servers that want to know; `None` if it has no address."""
 
     def upstream_failed(self, failure: UpstreamFailure) -> None:
         """It was not connected."""
 
 
-class Attempt(ClientFactory):
+class ConnectAttempt(ClientFactory):
     """One attempt to connect to a server, at one address of it after the other."""
 
     noisy = False
 
-    def __init__(self, pool: ConnectionPool, server: Server, exchange: Waiting) -> None:
+    def __init__(self, pool: ConnectionPool, server: Server, exchange: ConnectRequest) -> None:
         self._pool = pool
         self._server = server
-        self._exchange: Waiting | None = exchange
+        self._exchange: ConnectRequest | None = exchange
         self._addresses: list[ServerAddress] = []
         self._connector: Any = None
-        self._finding: defer.Deferred[list[ServerAddress]] | None = None
+        self._resolving: defer.Deferred[list[ServerAddress]] | None = None
         # When the address that is being tried was asked, on the ticker.
-        self._since = pool.ticker.now
-        self._late = False
+        self._connect_started_at = pool.ticker.now
+        self._timed_out = False
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Find out where the server is, and connect."""
-        found = self._pool.names.find(self._server.address)
+        found = self._pool.resolver.resolve(self._server.address)
         if isinstance(found, list):
             self.try_addresses(found)
         else:
-            self._finding = found
+            self._resolving = found
             found.addTimeout(self._pool.timeouts.connect, self._pool.reactor)
-            found.addCallbacks(self.try_addresses, self._no_name)
+            found.addCallbacks(self.try_addresses, self._resolution_failed)
             found.addErrback(lambda failure: self._pool.log.failure("while connecting", failure))
 
     def try_addresses(self, addresses: list[ServerAddress]) -> None:
         """Connect to the first of `addresses` that accepts."""
         self._addresses = list(addresses)
-        self._try_next()
+        self._try_next_address()
 
-    def _try_next(self) -> None:
+    def _try_next_address(self) -> None:
         pool = self._pool
         if not pool.open:
-            self._failed(FailureKind.STOPPING, "")
+            self._fail(FailureKind.STOPPING, "")
             return
-        self._since, self._late = pool.ticker.now, False
-        self._connector = pool.begin_connecting(self._addresses.pop(0), self, pool.reactor)
+        self._connect_started_at, self._timed_out = pool.ticker.now, False
+        self._connector = pool.connect_function(self._addresses.pop(0), self, pool.reactor)
 
-    def end_if_late(self, now: float, limit: float) -> None:
+    def check_timeout(self, now: float, limit: float) -> None:
         """Wait no longer for an address that has not accepted for `limit` seconds."""
-        if self._connector is not None and now - self._since >= limit:
-            self._late = True
+        if self._connector is not None and now - self._connect_started_at >= limit:
+            self._timed_out = True
             self._stop_connecting()
 
-    def abandon(self) -> None:
+    def detach(self) -> None:
         """Nobody waits any more; a connection that still comes is kept as idle."""
         self._exchange = None
 
     def cancel(self) -> None:
         """Stop connecting."""
-        if self._finding is not None:
-            self._finding.cancel()
+        if self._resolving is not None:
+            self._resolving.cancel()
         self._stop_connecting()
 
     def _stop_connecting(self) -> None:
@@ -113,41 +113,43 @@ class Attempt(ClientFactory):
             self._connector.stopConnecting()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return self._pool.fresh(self._server, self)
+        return self._pool.build_connection(self._server, self)
 
     def connected(self, connection: Any) -> None:
         """Hand the connection to who waits for it."""
-        self._pool.begun(self, connection)
+        self._pool.connection_opened(self, connection)
         exchange, self._exchange, self._connector = self._exchange, None, None
         if exchange is None:
-            self._pool.keep(connection)
+            self._pool.release(connection)
             return
         exchange.attempt = None
         version = self._server.proxy_protocol
         if version is not None:
-            connection.for_one = True
-            connection.transport.write(proxy_header(version, exchange.origin))
+            connection.single_use = True
+            connection.transport.write(
+                encode_proxy_header(version, exchange.proxy_info_for_upstream)
+            )
         connection.send(exchange)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         if self._addresses:
-            self._try_next()
+            self._try_next_address()
             return
-        if self._late:
+        if self._timed_out:
             limit = self._pool.timeouts.connect
-            self._failed(FailureKind.CONNECT_TIMEOUT, f"it had {limit:g} s")
+            self._fail(FailureKind.CONNECT_TIMEOUT, f"it had {limit:g} s")
         else:
             late = reason.check(error.TimeoutError, error.TCPTimedOutError) is not None
             kind = FailureKind.CONNECT_TIMEOUT if late else FailureKind.UNREACHABLE
-            self._failed(kind, _in_words(reason))
+            self._fail(kind, _describe_failure(reason))
 
-    def _no_name(self, reason: Failure) -> None:
+    def _resolution_failed(self, reason: Failure) -> None:
         if reason.check(defer.TimeoutError):
-            self._failed(FailureKind.CONNECT_TIMEOUT, "its name was not found out in time")
+            self._fail(FailureKind.CONNECT_TIMEOUT, "its name was not found out in time")
         else:
-            self._failed(FailureKind.UNREACHABLE, reason.getErrorMessage())
+            self._fail(FailureKind.UNREACHABLE, reason.getErrorMessage())
 
-    def _failed(self, kind: FailureKind, detail: str) -> None:
+    def _fail(self, kind: FailureKind, detail: str) -> None:
         self._pool.attempts.discard(self)
         exchange, self._exchange, self._connector = self._exchange, None, None
         text = f"{self._server.name} {kind.value}: {detail}"
@@ -156,10 +158,10 @@ class Attempt(ClientFactory):
             exchange.attempt = None
             exchange.upstream_failed(failure)
         else:
-            self._pool.report(self._server, None, failure)
+            self._pool.on_background_failure(self._server, None, failure)
 
 
-def _in_words(reason: Failure) -> str:
+def _describe_failure(reason: Failure) -> str:
     """Why a connection failed, in the operating system's words if it has some."""
     number = getattr(reason.value, "osError", None)
     if isinstance(number, int):
@@ -168,10 +170,10 @@ def _in_words(reason: Failure) -> str:
     return "Connection lost" if lost else reason.getErrorMessage()
 
 
-class _Fresh(UpstreamConnection):
+class _NewConnection(UpstreamConnection):
     """A connection that reports to its attempt when it stands."""
 
-    attempt: Attempt
+    attempt: ConnectAttempt
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -184,110 +186,112 @@ class ConnectionPool(service.Service):
     """
     All connections to servers.
 
-    `take` and `keep` are what nearly all requests need: the connection that
+    `acquire` and `release` are what nearly all requests need: the connection that
     was used last is used next, in the same call, without a Deferred.
     """
 
-    name = "pool"
+    name = "connections"
     log = Logger()
 
     def __init__(
         self,
         reactor: Any,
-        names: Names,
+        resolver: Resolver,
         timeouts: PoolTimeouts,
         ticker: Ticker,
-        connect: Connect = transport.connect,
-        report: Report = lambda server, request, failure: None,
+        connect_function: ConnectFunction = transport.connect,
+        on_background_failure: BackgroundFailureHandler = lambda server, request, failure: None,
     ) -> None:
-        self.report = report
+        self.on_background_failure = on_background_failure
         self.reactor = reactor
-        self.begin_connecting = connect
-        self.names = names
+        self.connect_function = connect_function
+        self.resolver = resolver
         self.timeouts = timeouts
         self.ticker = ticker
-        self.heads = ResponseHeads()
+        self.parser = ResponseHeadParser()
         self.open = True
-        self.attempts: set[Attempt] = set()
+        self.attempts: set[ConnectAttempt] = set()
         self.connections: set[UpstreamConnection] = set()
         ticker.add(self.sweep)
 
-    def fresh(self, server: Server, attempt: Attempt) -> Any:
+    def build_connection(self, server: Server, attempt: ConnectAttempt) -> Any:
         """A new connection to `server`, which tells `attempt` when it stands."""
-        connection = _Fresh(server, self, self.heads, self.ticker)
+        connection = _NewConnection(server, self, self.parser, self.ticker)
         connection.attempt = attempt
         return connection
 
-    def take(self, server: Server) -> Any:
-        """The connection to `server` that became idle last; there is one in `server.idle`."""
-        return server.idle.popitem()[0]
+    def acquire(self, server: Server) -> Any:
+        """The connection to `server` that became idle last; there is one in `server.idle_connections`."""
+        return server.idle_connections.popitem()[0]
 
-    def keep(self, connection: UpstreamConnection) -> None:
+    def release(self, connection: UpstreamConnection) -> None:
         """`connection` is idle."""
-        idle = connection.server.idle
-        if not self.open or connection.for_one:
+        idle = connection.server.idle_connections
+        if not self.open or connection.single_use:
             connection.close()
             return
         if len(idle) >= connection.server.max_idle:
             if not idle:
                 connection.close()
                 return
-            next(iter(idle)).leave_pool()
-        connection.pooled = True
+            next(iter(idle)).close_idle()
+        connection.reused = True
         idle[connection] = None
 
-    def connect(self, server: Server, exchange: Waiting) -> None:
+    def connect(self, server: Server, exchange: ConnectRequest) -> None:
         """Connect to `server`; the exchange is sent, or hears that it failed."""
-        attempt = exchange.attempt = Attempt(self, server, exchange)
+        attempt = exchange.attempt = ConnectAttempt(self, server, exchange)
         self.attempts.add(attempt)
-        attempt.begin()
+        attempt.start()
 
-    def begun(self, attempt: Attempt, connection: UpstreamConnection) -> None:
+    def connection_opened(self, attempt: ConnectAttempt, connection: UpstreamConnection) -> None:
         """`attempt` has become `connection`."""
         self.attempts.discard(attempt)
         self.connections.add(connection)
 
-    def gone(self, connection: UpstreamConnection) -> None:
+    def connection_closed(self, connection: UpstreamConnection) -> None:
         """`connection` is no more."""
         self.connections.discard(connection)
-        connection.server.idle.pop(connection, None)
+        connection.server.idle_connections.pop(connection, None)
 
     def sweep(self, now: float) -> None:
         """End what has been silent for too long."""
-        self.end_late_attempts(now)
+        self.expire_attempts(now)
         limit = self.timeouts.upstream
         for connection in list(self.connections):
-            self.keep_alive(connection)
-            quiet = now - connection.quiet_since
+            self.enable_keepalive(connection)
+            quiet = now - connection.last_activity
             exchange: Any = connection.exchange
             if connection.state == IDLE:
-                if quiet >= LONGEST_IDLE:
-                    connection.leave_pool()
+                if quiet >= IDLE_TIMEOUT:
+                    connection.close_idle()
             elif exchange is None:
                 # A tunnel whose client has left: this waits for the server to
                 # take the last of it.
                 if quiet >= limit:
                     connection.close()
             elif connection.paused:
-                if exchange.is_stuck(now):
-                    connection.give_up_client()
+                if exchange.client_stalled(now):
+                    connection.client_stalled()
             elif quiet >= limit and connection.state != TUNNEL:
-                self._end_silent(connection, exchange, now)
+                self._time_out_if_stalled(connection, exchange, now)
 
-    def keep_alive(self, connection: Any) -> None:
+    def enable_keepalive(self, connection: Any) -> None:
         """`connection` lasts: have the kernel find out if the server is gone."""
-        if not connection.kept_alive:
-            connection.kept_alive = True
-            transport.find_out_if_gone(connection.transport)
+        if not connection.keepalive_enabled:
+            connection.keepalive_enabled = True
+            transport.enable_keepalive(connection.transport)
 
-    def end_late_attempts(self, now: float) -> None:
+    def expire_attempts(self, now: float) -> None:
         """Give up servers that do not accept."""
         for attempt in list(self.attempts):
-            attempt.end_if_late(now, self.timeouts.connect)
+            attempt.check_timeout(now, self.timeouts.connect)
 
-    def _end_silent(self, connection: UpstreamConnection, exchange: Any, now: float) -> None:
+    def _time_out_if_stalled(
+        self, connection: UpstreamConnection, exchange: Any, now: float
+    ) -> None:
         """End it unless it is the client's turn, or the server takes what it is sent."""
-        if not exchange.waits_for_client and not connection.progressed(now):
+        if not exchange.awaiting_request_body and not connection.write_progressed(now):
             connection.time_out()
 
     def startService(self) -> None:
@@ -299,5 +303,5 @@ class ConnectionPool(service.Service):
         for attempt in list(self.attempts):
             attempt.cancel()
         for connection in list(self.connections):
-            connection.shut_down()
+            connection.shutdown()
         return super().stopService()

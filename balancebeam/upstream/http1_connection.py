@@ -11,39 +11,39 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.core.errors import ResponseRefused
+from balancebeam.core.errors import ResponseError
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.ticker import Ticker
-from balancebeam.net.transport import tune
+from balancebeam.net.transport import set_socket_options
 from balancebeam.protocols.http1.body import (
     BodyError,
     ChunkedReader,
-    LengthReader,
-    UntilCloseReader,
+    CloseDelimitedReader,
+    ContentLengthReader,
 )
 from balancebeam.protocols.http1.grammar import CRLF, HEAD_END, list_items
 from balancebeam.protocols.http1.response_head import (
     CHUNKED,
-    MAX_HEAD,
-    UNTIL_CLOSE,
+    CLOSE_DELIMITED,
+    MAX_RESPONSE_HEAD,
     ResponseHead,
-    ResponseHeads,
+    ResponseHeadParser,
     has_body,
 )
-from balancebeam.upstream.interfaces import Asker, Keeper
+from balancebeam.upstream.interfaces import ConnectionOwner, UpstreamRequest
 from balancebeam.upstream.server_set import Server
 
-Body = Union[LengthReader, ChunkedReader, UntilCloseReader]
+Body = Union[ContentLengthReader, ChunkedReader, CloseDelimitedReader]
 
 # RFC 9110, 15.2: a client must be able to parse any number of them, but a
 # server that sends more than these is not answering.
-MAX_INFORMATIONAL = 100
+MAX_INFORMATIONAL_RESPONSES = 100
 
 OK = 200
 
 
-IDLE, WAITING, BODY, TUNNEL, CLOSED = range(5)
+IDLE, AWAITING_RESPONSE, READING_BODY, TUNNEL, CLOSED = range(5)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -51,68 +51,68 @@ class UpstreamConnection(Protocol):
     """
     Sends a request, reads one response, and is then idle or closed.
 
-    `quiet_since` is when bytes last went either way, on the ticker. `pooled`
+    `last_activity` is when bytes last went either way, on the ticker. `reused`
     tells that it has been idle, so that the server may have closed it.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
     # Whether it began with a client's address, and so is for no other.
-    for_one = False
+    single_use = False
     # Whether the kernel finds out if the server is gone.
-    kept_alive = False
+    keepalive_enabled = False
 
     def __init__(
-        self, server: Server, keeper: Keeper, heads: ResponseHeads, ticker: Ticker
+        self, server: Server, owner: ConnectionOwner, parser: ResponseHeadParser, ticker: Ticker
     ) -> None:
         self.server = server
-        self.exchange: Asker | None = None
+        self.exchange: UpstreamRequest | None = None
         self.state = IDLE
-        self.quiet_since = ticker.now
-        self.pooled = False
+        self.last_activity = ticker.now
+        self.reused = False
         self.paused = False
-        self._keeper = keeper
-        self._heads = heads
+        self._owner = owner
+        self._parser = parser
         self._ticker = ticker
         self._buffer = b""
         self._persistent = True
-        self._informational = 0
-        self._backlogged = False
-        self._outstanding = 0
-        self._read_ended = False
-        self._write_ended = False
+        self._informational_count = 0
+        self._write_blocked = False
+        self._unacked_bytes = 0
+        self._read_closed = False
+        self._write_closed = False
         self._body: Body | None = None
 
     def connectionMade(self) -> None:
-        tune(self.transport)
+        set_socket_options(self.transport)
         self.transport.registerProducer(self, True)
 
     # What an exchange does with it.
 
-    def send(self, exchange: Asker) -> None:
+    def send(self, exchange: UpstreamRequest) -> None:
         """Send the request; the exchange hears what becomes of it."""
         self.exchange = exchange
         exchange.connection = self
-        self.state = WAITING
-        self.quiet_since = self._ticker.now
-        if exchange.pending:
-            pending, exchange.pending = exchange.pending, ()
-            self.transport.write(exchange.wire + b"".join(pending))
-            if not self._backlogged:
+        self.state = AWAITING_RESPONSE
+        self.last_activity = self._ticker.now
+        if exchange.pending_body:
+            pending, exchange.pending_body = exchange.pending_body, ()
+            self.transport.write(exchange.upstream_head + b"".join(pending))
+            if not self._write_blocked:
                 exchange.resume_upload()
         else:
-            self.transport.write(exchange.wire)
+            self.transport.write(exchange.upstream_head)
 
     def send_body(self, data: bytes) -> None:
         """Send more of the request's body, or bytes through the tunnel."""
-        self.quiet_since = self._ticker.now
+        self.last_activity = self._ticker.now
         self.transport.write(data)
 
-    def end_tunnel(self) -> None:
+    def half_close(self) -> None:
         """The client sends no more through the tunnel."""
-        self._write_ended = True
+        self._write_closed = True
         self.transport.unregisterProducer()
-        if self._read_ended:
-            self._leave_tunnel()
+        if self._read_closed:
+            self._detach_tunnel()
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
@@ -127,42 +127,42 @@ class UpstreamConnection(Protocol):
         """The client takes more."""
         if self.paused:
             self.paused = False
-            self.quiet_since = self._ticker.now
+            self.last_activity = self._ticker.now
             self.transport.resumeProducing()
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""
         self.exchange = None
-        if self.state == TUNNEL and self._write_ended:
+        if self.state == TUNNEL and self._write_closed:
             # What the client said before it left is still on its way.
             self.transport.loseConnection()
         else:
             self.close()
 
-    def progressed(self, now: float) -> bool:
+    def write_progressed(self, now: float) -> bool:
         """Whether the server has taken something since this was asked last."""
-        outstanding = self.transport.outstanding()
-        if outstanding == self._outstanding:
+        outstanding = self.transport.unacked_bytes()
+        if outstanding == self._unacked_bytes:
             return False
-        self._outstanding = outstanding
-        self.quiet_since = now
+        self._unacked_bytes = outstanding
+        self.last_activity = now
         return True
 
     def time_out(self) -> None:
         """The server was silent for too long."""
         self._fail(FailureKind.TIMEOUT)
 
-    def give_up_client(self) -> None:
+    def client_stalled(self) -> None:
         """The client took nothing of its answer for too long."""
-        self._fail(FailureKind.UNREAD)
+        self._fail(FailureKind.CLIENT_STALLED)
 
-    def shut_down(self) -> None:
+    def shutdown(self) -> None:
         """The balancer is stopping."""
         self._fail(FailureKind.STOPPING)
 
-    def leave_pool(self) -> None:
+    def close_idle(self) -> None:
         """End an idle connection, which nobody can take from now on."""
-        self.server.idle.pop(self, None)
+        self.server.idle_connections.pop(self, None)
         self.close()
 
     def close(self) -> None:
@@ -174,41 +174,41 @@ class UpstreamConnection(Protocol):
     # What the transport does with it.
 
     def dataReceived(self, data: bytes) -> None:
-        self.quiet_since = self._ticker.now
+        self.last_activity = self._ticker.now
         state = self.state
-        if state == WAITING:
+        if state == AWAITING_RESPONSE:
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
             self._read_head(data)
-        elif state == BODY:
+        elif state == READING_BODY:
             self._read_body(data)
         elif state == TUNNEL:
             if self.exchange is not None:
                 self.exchange.tunnel_data(data)
         elif state == IDLE:
             # A response before any request; whose it would be nobody can say.
-            self.leave_pool()
+            self.close_idle()
 
     def readConnectionLost(self) -> None:
-        self._ended(clean=True)
+        self._server_closed(clean=True)
 
     def writeConnectionLost(self) -> None:
         """Half of a tunnel has ended; the other half goes on."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._ended(clean=False)
-        self._keeper.gone(self)
+        self._server_closed(clean=False)
+        self._owner.connection_closed(self)
 
     def pauseProducing(self) -> None:
-        self._backlogged = True
-        self._outstanding = self.transport.outstanding()
+        self._write_blocked = True
+        self._unacked_bytes = self.transport.unacked_bytes()
         if self.exchange is not None:
             self.exchange.pause_upload()
 
     def resumeProducing(self) -> None:
-        self._backlogged = False
-        self.quiet_since = self._ticker.now
+        self._write_blocked = False
+        self.last_activity = self._ticker.now
         if self.exchange is not None:
             self.exchange.resume_upload()
 
@@ -222,13 +222,13 @@ class UpstreamConnection(Protocol):
         assert exchange is not None
         end = data.find(HEAD_END)
         if end < 0:
-            self._read_part_of_head(data)
+            self._read_partial_head(data)
             return
         try:
-            if end > MAX_HEAD:
-                raise ResponseRefused("a head that is too large")
-            head = self._heads.read(data[: end + 2])
-        except ResponseRefused as refused:
+            if end > MAX_RESPONSE_HEAD:
+                raise ResponseError("a head that is too large")
+            head = self._parser.parse(data[: end + 2])
+        except ResponseError as refused:
             self._fail(FailureKind.MALFORMED, str(refused))
             return
         if head.status < 200:
@@ -243,13 +243,13 @@ class UpstreamConnection(Protocol):
         if excess == 0 and length >= 0 and exchange.body_complete:
             # The whole of it at once, as most responses are.
             self._persistent = head.persistent
-            self._release(exchange)
-            exchange.respond_whole(head, data[end + 4 :])
+            self._complete_response(exchange)
+            exchange.response_received(head, data[end + 4 :])
             return
-        self._begin_body(exchange, head, length, data[end + 4 :])
+        self._start_body(exchange, head, length, data[end + 4 :])
 
-    def _read_part_of_head(self, data: bytes) -> None:
-        if len(data) > MAX_HEAD:
+    def _read_partial_head(self, data: bytes) -> None:
+        if len(data) > MAX_RESPONSE_HEAD:
             self._fail(FailureKind.MALFORMED, "a head that is too large")
         elif not data.startswith(b"HTTP/1."[: len(data)]) or b"\n" in data.replace(CRLF, b""):
             self._fail(FailureKind.MALFORMED, "bytes that are no head")
@@ -259,7 +259,7 @@ class UpstreamConnection(Protocol):
     def _read_informational(self, head: ResponseHead, rest: bytes) -> None:
         exchange = self.exchange
         assert exchange is not None
-        self._informational += 1
+        self._informational_count += 1
         if head.status == 101:
             offered = list_items(exchange.upgrade)
             agreed = list_items(head.upgrade)
@@ -267,26 +267,28 @@ class UpstreamConnection(Protocol):
                 self._fail(FailureKind.MALFORMED, "a 101 that nobody asked for")
                 return
             self.state = TUNNEL
-            exchange.switch(head)
+            exchange.upgraded(head)
             if rest and self.exchange is not None:
                 exchange.tunnel_data(rest)
-        elif self._informational > MAX_INFORMATIONAL:
+        elif self._informational_count > MAX_INFORMATIONAL_RESPONSES:
             self._fail(FailureKind.MALFORMED, "too many informational responses")
         else:
-            exchange.informational(head)
-            if rest and self.state == WAITING:
+            exchange.informational_received(head)
+            if rest and self.state == AWAITING_RESPONSE:
                 self._read_head(rest)
 
-    def _begin_body(self, exchange: Asker, head: ResponseHead, length: int, rest: bytes) -> None:
-        self.state = BODY
-        self._persistent = head.persistent and length != UNTIL_CLOSE
+    def _start_body(
+        self, exchange: UpstreamRequest, head: ResponseHead, length: int, rest: bytes
+    ) -> None:
+        self.state = READING_BODY
+        self._persistent = head.persistent and length != CLOSE_DELIMITED
         if length == CHUNKED:
             self._body = ChunkedReader()
-        elif length == UNTIL_CLOSE:
-            self._body = UntilCloseReader()
+        elif length == CLOSE_DELIMITED:
+            self._body = CloseDelimitedReader()
         else:
-            self._body = LengthReader(length)
-        exchange.respond(head, length)
+            self._body = ContentLengthReader(length)
+        exchange.response_started(head, length)
         if rest or length == 0:
             self._read_body(rest)
         if self.exchange is exchange:
@@ -301,26 +303,26 @@ class UpstreamConnection(Protocol):
             self._fail(FailureKind.MALFORMED, str(error))
             return
         if body.complete:
-            if body.excess or not exchange.body_complete:
+            if body.trailing_data or not exchange.body_complete:
                 # RFC 9112, 9.3: nothing after the end of a response is one.
                 self._persistent = False
-            self._release(exchange)
-            exchange.finish(content, body.trailers)
+            self._complete_response(exchange)
+            exchange.response_finished(content, body.trailers)
         elif content:
-            exchange.relay(content)
+            exchange.response_data(content)
 
-    def _release(self, exchange: Asker) -> None:
+    def _complete_response(self, exchange: UpstreamRequest) -> None:
         """Part from the exchange, whose response has been read to its end."""
         self.exchange = None
         exchange.connection = None
         self._body = None
-        self._informational = 0
-        if self._persistent and self.transport.direct:
-            # `direct`: nothing of a request is left to be sent.
+        self._informational_count = 0
+        if self._persistent and self.transport.nothing_buffered:
+            # `nothing_buffered`: nothing of a request is left to be sent.
             self.state = IDLE
             if self.paused:
                 self.resume_reading()
-            self._keeper.keep(self)
+            self._owner.release(self)
         else:
             self.close()
 
@@ -336,35 +338,35 @@ class UpstreamConnection(Protocol):
         exchange.connection = None
         text = f"{self.server.name} {kind.value}"
         failure = UpstreamFailure(kind, f"{text}: {detail}" if detail else text)
-        if state == WAITING:
+        if state == AWAITING_RESPONSE:
             exchange.upstream_failed(failure)
         else:
-            exchange.cut(failure)
+            exchange.response_aborted(failure)
 
-    def _ended(self, clean: bool) -> None:
+    def _server_closed(self, clean: bool) -> None:
         """The server sends no more; `clean` if it said so in order."""
         state = self.state
         if state == TUNNEL:
             self._tunnel_ended(clean)
-        elif state == WAITING:
-            stale = self.pooled and not self._buffer and not self._informational
+        elif state == AWAITING_RESPONSE:
+            stale = self.reused and not self._buffer and not self._informational_count
             self._fail(FailureKind.STALE if stale else FailureKind.CLOSED)
-        elif state == BODY:
+        elif state == READING_BODY:
             exchange = self.exchange
-            if clean and isinstance(self._body, UntilCloseReader) and exchange is not None:
+            if clean and isinstance(self._body, CloseDelimitedReader) and exchange is not None:
                 self._persistent = False
-                self._release(exchange)
-                exchange.finish(b"", b"")
+                self._complete_response(exchange)
+                exchange.response_finished(b"", b"")
             else:
                 self._fail(FailureKind.CLOSED)
         elif state == IDLE:
-            self.leave_pool()
+            self.close_idle()
 
     def _tunnel_ended(self, clean: bool) -> None:
-        self._read_ended = True
+        self._read_closed = True
         exchange = self.exchange
-        if not clean or self._write_ended:
-            self._leave_tunnel()
+        if not clean or self._write_closed:
+            self._detach_tunnel()
             if clean:
                 self.transport.loseConnection()
             else:
@@ -372,7 +374,7 @@ class UpstreamConnection(Protocol):
         if exchange is not None:
             exchange.tunnel_ended(clean)
 
-    def _leave_tunnel(self) -> None:
+    def _detach_tunnel(self) -> None:
         """Both ways are over for the exchange; what was written may still go out."""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:

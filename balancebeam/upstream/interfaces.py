@@ -12,41 +12,41 @@ if TYPE_CHECKING:
     from balancebeam.upstream.http1_connection import UpstreamConnection
 
 
-class Asker(Interface):
+class UpstreamRequest(Interface):
     """A request on its way, as a connection to a server sees it."""
 
     method: bytes
-    wire: bytes
-    pending: list[bytes] | tuple[()]
+    upstream_head: bytes
+    pending_body: list[bytes] | tuple[()]
     body_complete: bool
     upgrade: bytes
     connection: UpstreamConnection | None
 
-    def informational(self, head: ResponseHead) -> None:
+    def informational_received(self, head: ResponseHead) -> None:
         """A 1xx other than 101 has come."""
 
-    def respond_whole(self, head: ResponseHead, body: bytes) -> None:
+    def response_received(self, head: ResponseHead, body: bytes) -> None:
         """The whole response is here, and the connection is free again."""
 
-    def respond(self, head: ResponseHead, length: int) -> None:
-        """A response begins; `length` is the body's, or `CHUNKED` or `UNTIL_CLOSE`."""
+    def response_started(self, head: ResponseHead, length: int) -> None:
+        """A response begins; `length` is the body's, or `CHUNKED` or `CLOSE_DELIMITED`."""
 
-    def relay(self, data: bytes) -> None:
+    def response_data(self, data: bytes) -> None:
         """Content of the response's body."""
 
     def flush(self) -> None:
         """Nothing more is here right now; do not hold anything back."""
 
-    def finish(self, content: bytes, trailers: bytes) -> None:
+    def response_finished(self, content: bytes, trailers: bytes) -> None:
         """With `content` the response is complete, and the connection free again."""
 
-    def cut(self, why: UpstreamFailure) -> None:
+    def response_aborted(self, failure: UpstreamFailure) -> None:
         """The response will never be complete."""
 
     def upstream_failed(self, failure: UpstreamFailure) -> None:
         """There was no response."""
 
-    def switch(self, head: ResponseHead) -> None:
+    def upgraded(self, head: ResponseHead) -> None:
         """The server agreed to switch protocols."""
 
     def tunnel_data(self, data: bytes) -> None:
@@ -62,11 +62,11 @@ class Asker(Interface):
         """The server takes more."""
 
 
-class Keeper(Interface):
+class ConnectionOwner(Interface):
     """Who keeps connections: the pool."""
 
-    def keep(self, connection: UpstreamConnection) -> None:
+    def release(self, connection: UpstreamConnection) -> None:
         """The connection is idle."""
 
-    def gone(self, connection: UpstreamConnection) -> None:
+    def connection_closed(self, connection: UpstreamConnection) -> None:
         """The connection is no more."""

@@ -18,11 +18,11 @@ from balancebeam.net.ticker import Ticker
 
 # For how long an answer is used (seconds). Connections are reused, so names
 # are asked for seldom; addresses of a service may change under its name.
-KEPT = 5.0
+CACHE_TTL = 5.0
 
 
 @implementer(IResolutionReceiver)
-class _Receiver:
+class _ResolutionReceiver:
     """Collects the addresses of one name."""
 
     def __init__(self, done: Deferred[list[str]], name: str) -> None:
@@ -44,16 +44,18 @@ class _Receiver:
             self._done.errback(DNSLookupError(f"no address is known for {self._name}"))
 
 
-class Names:
+class Resolver:
     """Finds addresses through the reactor's resolver, and keeps them a while."""
 
     def __init__(self, reactor: Any, ticker: Ticker) -> None:
         self._reactor = reactor
         self._ticker = ticker
-        self._known: dict[str, tuple[float, list[str]]] = {}
-        self._asked: dict[str, list[Deferred[list[str]]]] = {}
+        self._cache: dict[str, tuple[float, list[str]]] = {}
+        self._pending: dict[str, list[Deferred[list[str]]]] = {}
 
-    def find(self, address: ServerAddress) -> list[ServerAddress] | Deferred[list[ServerAddress]]:
+    def resolve(
+        self, address: ServerAddress
+    ) -> list[ServerAddress] | Deferred[list[ServerAddress]]:
         """
         Where `address` is: at once if no question has to be asked, otherwise
         a Deferred that fails with `DNSLookupError`.
@@ -61,35 +63,36 @@ class Names:
         if not isinstance(address, TcpAddress) or _is_literal(address.host):
             return [address]
         port = address.port
-        known = self._known.get(address.host)
-        if known is not None and self._ticker.now - known[0] < KEPT:
+        known = self._cache.get(address.host)
+        if known is not None and self._ticker.now - known[0] < CACHE_TTL:
             return [TcpAddress(host, port) for host in known[1]]
-        return self._ask(address.host).addCallback(
+        return self._lookup(address.host).addCallback(
             lambda hosts: [TcpAddress(host, port) for host in hosts]
         )
 
-    def _ask(self, name: str) -> Deferred[list[str]]:
+    def _lookup(self, name: str) -> Deferred[list[str]]:
         """The addresses of `name`; all who ask meanwhile share the question."""
         waiter: Deferred[list[str]] = Deferred()
-        waiters = self._asked.get(name)
+        waiters = self._pending.get(name)
         if waiters is not None:
             waiters.append(waiter)
             return waiter
-        self._asked[name] = [waiter]
+        self._pending[name] = [waiter]
         done: Deferred[list[str]] = Deferred()
         done.addCallbacks(
-            lambda hosts: self._found(name, hosts), lambda failure: self._lost(name, failure)
+            lambda hosts: self._lookup_succeeded(name, hosts),
+            lambda failure: self._lookup_failed(name, failure),
         )
-        self._reactor.nameResolver.resolveHostName(_Receiver(done, name), name)
+        self._reactor.nameResolver.resolveHostName(_ResolutionReceiver(done, name), name)
         return waiter
 
-    def _found(self, name: str, hosts: list[str]) -> None:
-        self._known[name] = (self._ticker.now, hosts)
-        for waiter in self._asked.pop(name):
+    def _lookup_succeeded(self, name: str, hosts: list[str]) -> None:
+        self._cache[name] = (self._ticker.now, hosts)
+        for waiter in self._pending.pop(name):
             waiter.callback(hosts)
 
-    def _lost(self, name: str, failure: Failure) -> None:
-        for waiter in self._asked.pop(name):
+    def _lookup_failed(self, name: str, failure: Failure) -> None:
+        for waiter in self._pending.pop(name):
             waiter.errback(failure)
 
 

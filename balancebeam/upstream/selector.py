@@ -7,15 +7,15 @@ from typing import Callable
 
 from twisted.application import service
 
-from balancebeam.balancing.interfaces import Algorithm, Choice
-from balancebeam.upstream.server_set import Directory, Server, Tier
+from balancebeam.balancing.interfaces import Algorithm, Selection
+from balancebeam.upstream.server_set import Priority, Server, ServerSet
 
 # The tiers after the first, in order, and what is said of their servers before
 # the algorithm's own reason.
-_NOTES = {
-    Tier.BACKUP: "a backup: ",
-    Tier.AVOIDED_PRIMARY: "in cooldown, but there is no better one: ",
-    Tier.AVOIDED_BACKUP: "a backup in cooldown, but there is no better one: ",
+_REASON_PREFIXES = {
+    Priority.BACKUP: "a backup: ",
+    Priority.EJECTED_PRIMARY: "in cooldown, but there is no better one: ",
+    Priority.EJECTED_BACKUP: "a backup in cooldown, but there is no better one: ",
 }
 
 
@@ -23,7 +23,7 @@ class SelectorService(service.Service):
     """
     Joins an algorithm with what is known of the servers.
 
-    Each tier of the directory has an algorithm of its own. It meets the
+    Each tier of the server_set has an algorithm of its own. It meets the
     servers of its tier when it is asked for the first time after a change,
     so that a thousand changes at once cost no more than one.
     """
@@ -31,42 +31,42 @@ class SelectorService(service.Service):
     name = "selector"
 
     def __init__(
-        self, make_algorithm: Callable[[], Algorithm[Server]], directory: Directory
+        self, make_algorithm: Callable[[], Algorithm[Server]], server_set: ServerSet
     ) -> None:
-        self.directory = directory
-        self.use(make_algorithm)
-        directory.listen(self._changed)
+        self.server_set = server_set
+        self.set_algorithm(make_algorithm)
+        server_set.subscribe(self._servers_changed)
 
-    def use(self, make_algorithm: Callable[[], Algorithm[Server]]) -> None:
+    def set_algorithm(self, make_algorithm: Callable[[], Algorithm[Server]]) -> None:
         """Choose by this algorithm from now on, of which there is one for each tier."""
-        self._tiers = [make_algorithm() for _ in Tier]
-        self._stale = [True] * len(Tier)
-        self._first = self._tiers[Tier.PRIMARY]
+        self._algorithms = [make_algorithm() for _ in Priority]
+        self._outdated_tiers = [True] * len(Priority)
+        self._primary = self._algorithms[Priority.PRIMARY]
         # Those that have met servers, and may want to hear of requests.
-        self._used = [self._first]
-        self._unsettled = True
-        self._only_first = False
-        self.follows_load = self._first.follows_load
+        self._active = [self._primary]
+        self._dirty = True
+        self._primary_only = False
+        self.tracks_load = self._primary.tracks_load
         self._generation = -1
-        self._changed()
+        self._servers_changed()
 
-    def candidates(self, client: str) -> Iterator[Choice[Server]]:
+    def candidates(self, key: str) -> Iterator[Selection[Server]]:
         """The servers to try for a request of `client`, best first, each once, and why."""
-        if self._unsettled:
-            self._settle()
-        if self._only_first:
-            return self._first.order(client)
-        return self._through_tiers(client)
+        if self._dirty:
+            self._refresh()
+        if self._primary_only:
+            return self._primary.candidates(key)
+        return self._candidates_of_all_tiers(key)
 
-    def _through_tiers(self, client: str) -> Iterator[Choice[Server]]:
-        yield from self._first.order(client)
-        for tier in _NOTES:
-            yield from self._order(tier, client)
+    def _candidates_of_all_tiers(self, key: str) -> Iterator[Selection[Server]]:
+        yield from self._primary.candidates(key)
+        for tier in _REASON_PREFIXES:
+            yield from self._candidates_of_tier(tier, key)
 
-    def others(self, candidates: Iterator[Choice[Server]]) -> Iterator[Choice[Server]]:
+    def remaining(self, candidates: Iterator[Selection[Server]]) -> Iterator[Selection[Server]]:
         """
         What is left of `candidates` after one of them failed, as the servers
-        are by now: those that are avoided meanwhile come last, but for those
+        are by now: those that are ejected meanwhile come last, but for those
         that were not there at all. One that moved may come twice.
         """
         late, known = [], set()
@@ -74,57 +74,57 @@ class SelectorService(service.Service):
             known.add(server)
             if server.available:
                 yield server, reason
-            elif server.wanted:
+            elif server.eligible:
                 late.append((server, reason))
         yield from late
-        for tier in self.directory.tiers:
+        for tier in self.server_set.tiers:
             for server in tier:
                 if server not in known:
                     yield server, "it came while others failed"
 
-    def taken(self, server: Server, now: float) -> None:
-        """See `Algorithm.taken`."""
-        for algorithm in self._used:
-            algorithm.taken(server, now)
+    def request_started(self, server: Server, now: float) -> None:
+        """See `Algorithm.request_started`."""
+        for algorithm in self._active:
+            algorithm.request_started(server, now)
 
-    def answered(self, server: Server, seconds: float, now: float) -> None:
-        """See `Algorithm.answered`."""
-        for algorithm in self._used:
-            algorithm.answered(server, seconds, now)
+    def response_started(self, server: Server, seconds: float, now: float) -> None:
+        """See `Algorithm.response_started`."""
+        for algorithm in self._active:
+            algorithm.response_started(server, seconds, now)
 
-    def released(self, server: Server, seconds: float | None, now: float) -> None:
-        """See `Algorithm.released`."""
-        for algorithm in self._used:
-            algorithm.released(server, seconds, now)
+    def request_finished(self, server: Server, seconds: float | None, now: float) -> None:
+        """See `Algorithm.request_finished`."""
+        for algorithm in self._active:
+            algorithm.request_finished(server, seconds, now)
 
-    def _changed(self) -> None:
-        self._unsettled = True
-        self._stale = [True] * len(Tier)
-        if self.follows_load and self.directory.generation != self._generation:
-            self._generation = self.directory.generation
-            for server in self.directory.servers:
-                server.watch(followed=True)
+    def _servers_changed(self) -> None:
+        self._dirty = True
+        self._outdated_tiers = [True] * len(Priority)
+        if self.tracks_load and self.server_set.generation != self._generation:
+            self._generation = self.server_set.generation
+            for server in self.server_set.servers:
+                server.track(load_tracked=True)
 
-    def _settle(self) -> None:
-        self._unsettled = False
-        for tier in Tier:
+    def _refresh(self) -> None:
+        self._dirty = False
+        for tier in Priority:
             # Those that have met servers must not hear of them any more.
-            if self._tiers[tier] in self._used:
-                self._meet(tier)
-        self._only_first = not any(self.directory.tiers[1:])
+            if self._algorithms[tier] in self._active:
+                self._update_tier(tier)
+        self._primary_only = not any(self.server_set.tiers[1:])
 
-    def _meet(self, tier: Tier) -> None:
-        if self._stale[tier]:
-            self._stale[tier] = False
-            algorithm = self._tiers[tier]
-            algorithm.meet(self.directory.tiers[tier])
-            if algorithm not in self._used:
-                self._used.append(algorithm)
+    def _update_tier(self, tier: Priority) -> None:
+        if self._outdated_tiers[tier]:
+            self._outdated_tiers[tier] = False
+            algorithm = self._algorithms[tier]
+            algorithm.update(self.server_set.tiers[tier])
+            if algorithm not in self._active:
+                self._active.append(algorithm)
 
-    def _order(self, tier: Tier, client: str) -> Iterator[Choice[Server]]:
-        if not self.directory.tiers[tier]:
+    def _candidates_of_tier(self, tier: Priority, key: str) -> Iterator[Selection[Server]]:
+        if not self.server_set.tiers[tier]:
             return
-        self._meet(tier)
-        note = _NOTES[tier]
-        for server, reason in self._tiers[tier].order(client):
+        self._update_tier(tier)
+        note = _REASON_PREFIXES[tier]
+        for server, reason in self._algorithms[tier].candidates(key):
             yield server, note + reason

@@ -10,81 +10,83 @@ from typing import TYPE_CHECKING, Callable
 from attrs import frozen
 
 from balancebeam.core.addresses import ServerAddress
-from balancebeam.core.settings import OperatorState, Origin, ServerSettings
-from balancebeam.upstream.health.error_rate import AnswerCounts
+from balancebeam.core.settings import AdminState, ServerSettings, ServerSource
+from balancebeam.upstream.health.error_rate import ErrorRateWindow
 
 if TYPE_CHECKING:
     from balancebeam.upstream.http1_connection import UpstreamConnection
 
 # Idle connections kept for one server.
-MAX_IDLE = 512
+MAX_IDLE_CONNECTIONS = 512
 
 
 @frozen
 class CheckResult:
     """What an active check saw, at `when` (seconds since the epoch)."""
 
-    when: float
+    checked_at: float
     passed: bool
-    why: str
+    reason: str
 
 
 class Server:
     """
     One server while the program runs.
 
-    `in_flight` counts the requests that are its to answer, `requests` those it
-    was ever given, and `failed` those that it failed. `idle` holds its
-    idle connections, the one used last at the end. `share` is its weight, or
+    `in_flight` counts the requests that are its to answer, `total_requests` those it
+    was ever given, and `failed_requests` those that it failed. `idle_connections` holds its
+    idle connections, the one used last at the end. `effective_weight` is its weight, or
     less while it warms up.
 
-    Three things keep a server from traffic: the `operator`; active checks,
-    when it is not `healthy`; and its own failures, while it is `avoided`. It
-    is `available` when none does. `why` says what happened last, at `since`
+    Three things keep a server from traffic: the `admin_state`; active checks,
+    when it is not `healthy`; and its own failures, while it is `ejected`. It
+    is `available` when none does. `status_reason` says what happened last, at `status_since`
     on the reactor's clock.
 
-    `watched` servers have somebody who wants to hear of each of their
-    requests: the algorithm or the count of errors (`followed`), or the health
+    `tracked` servers have somebody who wants to hear of each of their
+    requests: the algorithm or the count of errors (`load_tracked`), or the health
     service, which has, or not long ago had, something against them
-    (`suspect`). `tests` are the requests they were given since. `on_trial` is
+    (`under_observation`). `trial_requests` are the requests they were given since. `half_open` is
     the time between a cooldown and the test that shows whether it helped,
-    which was begun at `tested_at`. After an `outage` older requests show
-    nothing any more. Since `well_since` all is well again.
+    which was begun at `trial_started_at`. After it was `recently_ejected` older requests show
+    nothing any more. Since `healthy_since` all is well again.
     """
 
-    def __init__(self, settings: ServerSettings, origin: Origin = Origin.CONFIGURED) -> None:
+    def __init__(
+        self, settings: ServerSettings, source: ServerSource = ServerSource.CONFIGURED
+    ) -> None:
         self.address = settings.address
         self.name = str(settings.address)
         self.weight = settings.weight
-        self.share = float(settings.weight)
-        self.origin = origin
+        self.effective_weight = float(settings.weight)
+        self.source = source
         # When it was checked last, on the ticker's time of day, and what was seen.
         self.last_check: CheckResult | None = None
-        self.idle: dict[UpstreamConnection, None] = {}
-        self.operator = OperatorState.READY
+        self.idle_connections: dict[UpstreamConnection, None] = {}
+        self.admin_state = AdminState.READY
         self.configure(settings)
         self.in_flight = 0
-        self.requests = 0
-        self.failed = 0
+        self.total_requests = 0
+        self.failed_requests = 0
         self.removed = False
         self.healthy = True
-        self.checks_in_row = 0
-        self.avoided = False
+        self.check_streak = 0
+        self.ejected = False
         self.available = False
-        self.why = ""
-        self.since = 0.0
-        self.failures = 0
+        self.status_reason = ""
+        self.status_since = 0.0
+        self.consecutive_failures = 0
         self.cooldown = 0.0
-        self.avoided_until = 0.0
-        self.followed = False
-        self.suspect = False
-        self.watched = False
-        self.outage = False
-        self.on_trial = False
-        self.tests: set[object] = set()
-        self.tested_at = 0.0
-        self.well_since = 0.0
-        self.answers: AnswerCounts | None = None
+        self.ejected_until = 0.0
+        self.load_tracked = False
+        self.under_observation = False
+        self.tracked = False
+        self.recently_ejected = False
+        self.half_open = False
+        self.trial_requests: set[object] = set()
+        self.trial_started_at = 0.0
+        self.healthy_since = 0.0
+        self.error_rate_window: ErrorRateWindow | None = None
 
     def configure(self, settings: ServerSettings) -> None:
         """Take over all of `settings` but the weight."""
@@ -94,47 +96,49 @@ class Server:
         # What the file says of its weight, whatever the operator has made of it.
         self.configured_weight = settings.weight
         # A connection that began with a client's address is for no other.
-        self.usual_idle = 0 if settings.proxy_protocol else MAX_IDLE
-        if self.operator is OperatorState.READY:
-            self.max_idle = self.usual_idle
-        if not self.usual_idle:
-            for connection in list(self.idle):
-                connection.leave_pool()
+        self.default_max_idle = 0 if settings.proxy_protocol else MAX_IDLE_CONNECTIONS
+        if self.admin_state is AdminState.READY:
+            self.max_idle = self.default_max_idle
+        if not self.default_max_idle:
+            for connection in list(self.idle_connections):
+                connection.close_idle()
 
-    def watch(self, *, followed: bool | None = None, suspect: bool | None = None) -> None:
+    def track(
+        self, *, load_tracked: bool | None = None, under_observation: bool | None = None
+    ) -> None:
         """Set either reason for which somebody wants to hear of its requests."""
-        if followed is not None:
-            self.followed = followed
-        if suspect is not None:
-            self.suspect = suspect
-        self.watched = self.followed or self.suspect
+        if load_tracked is not None:
+            self.load_tracked = load_tracked
+        if under_observation is not None:
+            self.under_observation = under_observation
+        self.tracked = self.load_tracked or self.under_observation
 
-    def retire(self) -> None:
+    def close_idle_connections(self) -> None:
         """Keep no connection any longer than it is used."""
         self.max_idle = 0
-        for connection in list(self.idle):
-            connection.leave_pool()
+        for connection in list(self.idle_connections):
+            connection.close_idle()
 
     @property
-    def wanted(self) -> bool:
+    def eligible(self) -> bool:
         """Whether it may be asked at all, should there be no better one."""
-        ready = self.operator is OperatorState.READY
+        ready = self.admin_state is AdminState.READY
         return self.weight > 0 and ready and self.healthy and not self.removed
 
     @property
-    def state(self) -> str:
+    def status(self) -> str:
         """In one word: `up`, `down`, `draining` or `maintenance`."""
-        if self.operator is OperatorState.MAINTENANCE:
+        if self.admin_state is AdminState.MAINTENANCE:
             return "maintenance"
-        if self.operator is OperatorState.DRAIN:
+        if self.admin_state is AdminState.DRAIN:
             return "draining"
-        return "up" if self.healthy and not self.avoided else "down"
+        return "up" if self.healthy and not self.ejected else "down"
 
     def __repr__(self) -> str:
-        return f"<Server {self.name} {self.state} in_flight={self.in_flight} idle={len(self.idle)}>"
+        return f"<Server {self.name} {self.status} in_flight={self.in_flight} idle={len(self.idle_connections)}>"
 
 
-class Tier(enum.IntEnum):
+class Priority(enum.IntEnum):
     """
     Which servers are tried before which. Those in cooldown come last instead
     of never: a pool whose servers all failed is tried all the same.
@@ -142,15 +146,15 @@ class Tier(enum.IntEnum):
 
     PRIMARY = 0
     BACKUP = 1
-    AVOIDED_PRIMARY = 2
-    AVOIDED_BACKUP = 3
+    EJECTED_PRIMARY = 2
+    EJECTED_BACKUP = 3
 
 
-class Directory:
+class ServerSet:
     """
     All servers of a pool, in the order given.
 
-    `tiers` are those that may be tried, by `Tier`. Whoever changes something
+    `tiers` are those that may be tried, by `Priority`. Whoever changes something
     of a server that may move it calls `changed`, and listeners hear of it.
     `generation` counts how often servers came or went.
     """
@@ -158,79 +162,81 @@ class Directory:
     def __init__(self, servers: Iterable[ServerSettings] = ()) -> None:
         self.servers: list[Server] = []
         self.generation = 0
-        self._leaving: list[Server] = []
+        self._draining: list[Server] = []
         self._tiers: tuple[tuple[Server, ...], ...] | None = None
-        self._listeners: list[Callable[[], object]] = []
+        self._subscribers: list[Callable[[], object]] = []
         for settings in servers:
             self.add(settings)
 
     @property
     def tiers(self) -> tuple[tuple[Server, ...], ...]:
-        """The servers that may be tried, by `Tier`."""
+        """The servers that may be tried, by `Priority`."""
         if self._tiers is None:
             tiers: tuple[list[Server], ...] = ([], [], [], [])
             for server in self.servers:
-                if server.wanted:
-                    tiers[server.backup + 2 * server.avoided].append(server)
+                if server.eligible:
+                    tiers[server.backup + 2 * server.ejected].append(server)
             self._tiers = tuple(tuple(tier) for tier in tiers)
         return self._tiers
 
     @property
-    def leaving(self) -> list[Server]:
+    def draining(self) -> list[Server]:
         """Those that were removed, but have requests in flight."""
-        return [server for server in self._leaving if server.in_flight]
+        return [server for server in self._draining if server.in_flight]
 
-    def listen(self, listener: Callable[[], object]) -> None:
+    def subscribe(self, listener: Callable[[], object]) -> None:
         """Have `listener` called after every change."""
-        self._listeners.append(listener)
+        self._subscribers.append(listener)
 
     def find(self, address: ServerAddress) -> Server | None:
         """The server at `address`, if there is one."""
         return next((server for server in self.servers if server.address == address), None)
 
-    def sort(self, place: Callable[[Server], int]) -> None:
+    def reorder(self, key: Callable[[Server], int]) -> None:
         """Have the servers in the order of their places."""
-        ordered = sorted(self.servers, key=place)
+        ordered = sorted(self.servers, key=key)
         if ordered != self.servers:
             self.servers = ordered
-            self.changed()
+            self.notify()
 
-    def add(self, settings: ServerSettings, origin: Origin = Origin.CONFIGURED) -> Server:
+    def add(
+        self, settings: ServerSettings, source: ServerSource = ServerSource.CONFIGURED
+    ) -> Server:
         """
         Add a server, behind those that are there. Only one that is configured
         leaves because it is in no file any more.
         """
-        server = Server(settings, origin)
+        server = Server(settings, source)
         self.servers.append(server)
         self.generation += 1
-        self.changed(server)
+        self.notify(server)
         return server
 
     def remove(self, server: Server) -> None:
         """Give `server` no more requests; those in flight go on."""
         self.servers.remove(server)
-        self._leaving = [one for one in self._leaving if one.in_flight]
+        self._draining = [one for one in self._draining if one.in_flight]
         if server.in_flight:
-            self._leaving.append(server)
+            self._draining.append(server)
         server.removed = True
         self.generation += 1
-        server.retire()
-        self.changed(server)
+        server.close_idle_connections()
+        self.notify(server)
 
-    def set_operator_state(self, server: Server, state: OperatorState, now: float) -> None:
+    def set_admin_state(self, server: Server, state: AdminState, now: float) -> None:
         """Do with `server` what the operator wants; `now` on the reactor's clock."""
-        server.operator = state
-        server.why, server.since = f"the operator said {state.value}", now
-        if state is OperatorState.READY:
-            server.max_idle = server.usual_idle
+        server.admin_state = state
+        server.status_reason, server.status_since = f"the operator said {state.value}", now
+        if state is AdminState.READY:
+            server.max_idle = server.default_max_idle
         else:
-            server.retire()
-        self.changed(server)
+            server.close_idle_connections()
+        self.notify(server)
 
-    def changed(self, *servers: Server) -> None:
+    def notify(self, *servers: Server) -> None:
         """Something of `servers` has changed that may move them to another tier."""
         self._tiers = None
         for server in servers:
-            server.available = server.wanted and not server.avoided
-        for listener in self._listeners:
+            server.available = server.eligible and not server.ejected
+        for listener in self._subscribers:
             listener()

@@ -7,22 +7,22 @@ from typing import Any
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from balancebeam.net.relay import Link, is_orderly
-from balancebeam.upstream.connection_pool import Attempt, ConnectionPool
+from balancebeam.net.relay import Relay, is_clean_close
+from balancebeam.upstream.connection_pool import ConnectAttempt, ConnectionPool
 from balancebeam.upstream.server_set import Server
 
 
-class ServerLink(Link):
-    """The server's end. `exchange` is whose it is; see the pool for `kept_alive`."""
+class ServerRelay(Relay):
+    """The server's end. `exchange` is whose it is; see the pool for `keepalive_enabled`."""
 
     exchange: Any = None
-    kept_alive = False
+    keepalive_enabled = False
 
-    def __init__(self, server: Server, pool: TcpPool, attempt: Attempt) -> None:
+    def __init__(self, server: Server, pool: TcpPool, attempt: ConnectAttempt) -> None:
         super().__init__()
         self.server = server
         self._pool = pool
-        self._attempt: Attempt | None = attempt
+        self._attempt: ConnectAttempt | None = attempt
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -33,40 +33,40 @@ class ServerLink(Link):
     def send(self, exchange: Any) -> None:
         """This is the connection of `exchange` from now on."""
         self.exchange = exchange
-        exchange.joined(self)
+        exchange.server_connected(self)
 
     def readConnectionLost(self) -> None:
         if self.exchange is not None:
-            self.exchange.half_ended("the server closed")
+            self.exchange.half_closed("the server closed")
         super().readConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
-        self._pool.gone(self)
+        self._pool.connection_closed(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.server_gone(clean=is_orderly(reason))
+            exchange.server_disconnected(clean=is_clean_close(reason))
 
 
 class TcpPool(ConnectionPool):
     """All connections to servers, none of which is used twice."""
 
-    def fresh(self, server: Server, attempt: Attempt) -> ServerLink:
-        return ServerLink(server, self, attempt)
+    def build_connection(self, server: Server, attempt: ConnectAttempt) -> ServerRelay:
+        return ServerRelay(server, self, attempt)
 
-    def keep(self, connection: Any) -> None:
+    def release(self, connection: Any) -> None:
         """Nobody wants it any more."""
         connection.close()
 
-    def gone(self, connection: Any) -> None:
+    def connection_closed(self, connection: Any) -> None:
         self.connections.discard(connection)
 
     def sweep(self, now: float) -> None:
-        self.end_late_attempts(now)
+        self.expire_attempts(now)
         for connection in list(self.connections):
             link: Any = connection
-            self.keep_alive(link)
-            link.abort_if_stuck(now, self.timeouts.upstream)
+            self.enable_keepalive(link)
+            link.abort_if_stalled(now, self.timeouts.upstream)
 
     def stopService(self) -> Any:
         self.open = False

@@ -16,51 +16,53 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from balancebeam.core.errors import RequestRefused
+from balancebeam.core.errors import RequestError
 from balancebeam.core.failures import UpstreamFailure
-from balancebeam.net.transport import peer_name
-from balancebeam.protocols.http1 import local_reply as answers
+from balancebeam.net.transport import peer_ip
+from balancebeam.protocols.http1 import local_reply
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
-from balancebeam.proxy.exchange import BUFFER, Fields
-from balancebeam.proxy.http_exchange import MessageExchange
+from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
+from balancebeam.proxy.http_exchange import HttpExchange
 
 if TYPE_CHECKING:
     from balancebeam.proxy.dispatcher import BalancerResource
 
 # What `twisted.web` has dealt with, so that it says nothing about the request
 # that goes on.
-_SETTLED = frozenset((b"transfer-encoding", b"content-length", b"expect", b"upgrade", b"trailer"))
+_CONSUMED_FIELDS = frozenset(
+    (b"transfer-encoding", b"content-length", b"expect", b"upgrade", b"trailer")
+)
 
 
-def forward_web_request(spine: BalancerResource, request: Request) -> None:
-    """Forward `request` over `spine`; it is answered, sooner or later."""
-    peer = peer_name(request.getClientAddress())
+def dispatch_web_request(dispatcher: BalancerResource, request: Request) -> None:
+    """Forward `request` over `dispatcher`; it is answered, sooner or later."""
+    peer = peer_ip(request.getClientAddress())
     try:
-        head = spine.heads.read(_head_of(spine, request))
-    except RequestRefused as refused:
-        _answer(spine, request, refused.status, refused.reason, ())
+        head = dispatcher.parser.parse(_build_head(dispatcher, request))
+    except RequestError as refused:
+        _write_local_reply(dispatcher, request, refused.status, refused.reason, ())
         return
     proto = b"https" if request.isSecure() else b"http"
-    # `_head_of` has seen to it that there is a Host, so none is needed here.
-    trusted = spine.trusted.includes(peer)
-    wire = spine.onward.wire(head, peer.encode("ascii"), proto, b"", trusted)
-    client = spine.trusted.client_of(peer, head) if trusted else peer
-    exchange = WebExchange(spine, head, wire, client, request)
-    exchange.observer = spine.observer
-    exchange.begun = spine.pool.ticker.time()
-    request.notifyFinish().addErrback(exchange.left)
+    # `_build_head` has seen to it that there is a Host, so none is needed here.
+    trusted = dispatcher.trusted_proxies.contains(peer)
+    wire = dispatcher.forwarding.build_head(head, peer.encode("ascii"), proto, b"", trusted)
+    client = dispatcher.trusted_proxies.client_ip(peer, head) if trusted else peer
+    exchange = WebExchange(dispatcher, head, wire, client, request)
+    exchange.observer = dispatcher.observer
+    exchange.started_at = dispatcher.connections.ticker.wall_time()
+    request.notifyFinish().addErrback(exchange.connection_lost)
     if head.length:
         exchange.expect_body()
         exchange.pump()
-    spine.forward(exchange)
+    dispatcher.dispatch(exchange)
 
 
-def _head_of(spine: BalancerResource, request: Request) -> bytes:
+def _build_head(dispatcher: BalancerResource, request: Request) -> bytes:
     """The head of `request` as bytes again, to be read like that of any other."""
-    lines = [b"%b %b HTTP/1.1" % (request.method, _target(spine.path, request))]
+    lines = [b"%b %b HTTP/1.1" % (request.method, _target(dispatcher.path, request))]
     for name, values in request.requestHeaders.getAllRawHeaders():
-        if name.lower() not in _SETTLED:
+        if name.lower() not in _CONSUMED_FIELDS:
             lines += [b"%b: %b" % (name, value) for value in values]
     content = request.content
     if content is not None:
@@ -85,19 +87,19 @@ def _target(base: bytes, request: Request) -> bytes:
     if not uri.startswith(b"/"):
         # `base` is to stand before whatever is asked for, and `twisted.web`
         # finds resources by the whole of such a target.
-        raise RequestRefused(400, "a target in absolute form")
+        raise RequestError(400, "a target in absolute form")
     path, mark, query = uri.partition(b"?")
     rest = path.split(b"/")[len(request.prepath or ()) + 1 :]
     return base + b"/" + b"/".join(rest) + mark + query
 
 
-def _answer(
-    spine: BalancerResource, request: Request, status: int, text: str, fields: Fields
+def _write_local_reply(
+    dispatcher: BalancerResource, request: Request, status: int, text: str, fields: Fields
 ) -> None:
-    body = answers.error_body(text) if status >= 400 else b""
-    request.setResponseCode(status, answers.reason_phrase(status))
-    request.setHeader(b"date", answers.http_date(spine.pool.reactor.seconds()))
-    for name, value in answers.error_fields(body, fields):
+    body = local_reply.jsend_error(text) if status >= 400 else b""
+    request.setResponseCode(status, local_reply.reason_phrase(status))
+    request.setHeader(b"date", local_reply.http_date(dispatcher.connections.reactor.seconds()))
+    for name, value in local_reply.local_reply_fields(body, fields):
         request.setHeader(name, value)
     if request.method != b"HEAD":
         request.write(body)
@@ -105,31 +107,31 @@ def _answer(
 
 
 @implementer(IPushProducer)
-class WebExchange(MessageExchange):
+class WebExchange(HttpExchange):
     """One request of the web door; the producer of its response."""
 
     def __init__(
         self,
-        spine: BalancerResource,
+        dispatcher: BalancerResource,
         head: RequestHead,
-        wire: bytes,
+        upstream_head: bytes,
         client: str,
         request: Request,
     ) -> None:
-        super().__init__(spine, head, wire, client)
+        super().__init__(dispatcher, head, upstream_head, client)
         self._request = request
         # When the client began to take nothing, on the ticker.
         self._paused_since: float | None = None
 
-    def left(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         """The client's connection is gone."""
-        self.client_gone()
+        self.client_disconnected()
 
     def pump(self) -> None:
         """Send on what `twisted.web` has stored of the body, as the server takes it."""
         content: Any = self._request.content
-        while not self.upload_paused and not self.body_complete and not self.ended:
-            data = content.read(BUFFER)
+        while not self.upload_paused and not self.body_complete and not self.finished:
+            data = content.read(BUFFER_SIZE)
             self.upload(data, last=content.tell() >= self.head.length)
 
     def client_transport(self) -> Any:
@@ -137,45 +139,45 @@ class WebExchange(MessageExchange):
 
     # The response.
 
-    def answer(self, status: int, text: str, fields: Fields = ()) -> None:
+    def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
         if self.method != b"HEAD" and status >= 400:
-            self.octets = len(answers.error_body(text))
-        self._end(status)
-        _answer(self.spine, self._request, status, text, fields)
+            self.body_bytes_sent = len(local_reply.jsend_error(text))
+        self._mark_finished(status)
+        _write_local_reply(self.dispatcher, self._request, status, text, fields)
 
-    def informational(self, head: ResponseHead) -> None:
+    def informational_received(self, head: ResponseHead) -> None:
         """There is no way to say this to a client of `twisted.web`."""
 
-    def respond_whole(self, head: ResponseHead, body: bytes) -> None:
-        self._begin(head)
-        self.octets = len(body)
+    def response_received(self, head: ResponseHead, body: bytes) -> None:
+        self._start_response(head)
+        self.body_bytes_sent = len(body)
         if body:
             self._request.write(body)
         self._finish()
 
-    def respond(self, head: ResponseHead, length: int) -> None:
-        self._begin(head)
-        self.spine.answering(self)
+    def response_started(self, head: ResponseHead, length: int) -> None:
+        self._start_response(head)
+        self.dispatcher.response_started(self)
         self._request.registerProducer(self, True)
 
-    def relay(self, data: bytes) -> None:
-        self.octets += len(data)
+    def response_data(self, data: bytes) -> None:
+        self.body_bytes_sent += len(data)
         self._request.write(data)
 
     def flush(self) -> None:
         """Nothing is held back here."""
 
-    def finish(self, content: bytes, trailers: bytes) -> None:
-        self.octets += len(content)
+    def response_finished(self, content: bytes, trailers: bytes) -> None:
+        self.body_bytes_sent += len(content)
         if content:
             self._request.write(content)
         self._request.unregisterProducer()
         self._finish()
 
-    def cut(self, why: UpstreamFailure) -> None:
-        self.spine.cut(self, why)
-        self.incomplete = True
-        self._end(self.status)
+    def response_aborted(self, failure: UpstreamFailure) -> None:
+        self.dispatcher.response_aborted(self, failure)
+        self.truncated = True
+        self._mark_finished(self.status)
         request = self._request
         channel: Any = request.channel
         # An orderly end would make a body without a length look whole.
@@ -188,17 +190,17 @@ class WebExchange(MessageExchange):
         else:
             request.loseConnection()
 
-    def _begin(self, head: ResponseHead) -> None:
-        self.responded = True
+    def _start_response(self, head: ResponseHead) -> None:
+        self.downstream_response_started = True
         self.status = head.status
         request = self._request
-        lines: list[bytes] = head.wire.split(b"\r\n")
+        lines: list[bytes] = head.forward_bytes.split(b"\r\n")
         reason = lines[0].split(b" ", 2)[2]
         request.setResponseCode(head.status, reason)
         # The server's fields are the response's, not those of `twisted.web`.
         request.defaultContentType = None
         request.responseHeaders.removeHeader(b"server")
-        if head.dated:
+        if head.has_date:
             request.responseHeaders.removeHeader(b"date")
         for line in lines[1:-1]:
             name, _, value = line.partition(b":")
@@ -206,22 +208,22 @@ class WebExchange(MessageExchange):
         request.responseHeaders.addRawHeader(b"via", b"1.%d balancebeam" % head.minor)
 
     def _finish(self) -> None:
-        self._end(self.status)
+        self._mark_finished(self.status)
         self._request.finish()
 
-    def _end(self, status: int) -> None:
+    def _mark_finished(self, status: int) -> None:
         self.status = status
-        self.ended = True
-        self.spine.finished(self)
+        self.finished = True
+        self.dispatcher.request_finished(self)
 
     # Backpressure.
 
-    def is_stuck(self, now: float) -> bool:
+    def client_stalled(self, now: float) -> bool:
         since = self._paused_since
-        return since is not None and now - since >= self.spine.idle_timeout
+        return since is not None and now - since >= self.dispatcher.idle_timeout
 
     def pauseProducing(self) -> None:
-        self._paused_since = self.spine.pool.ticker.now
+        self._paused_since = self.dispatcher.connections.ticker.now
         if self.connection is not None:
             self.connection.pause_reading()
 
@@ -231,7 +233,7 @@ class WebExchange(MessageExchange):
             self.connection.resume_reading()
 
     def stopProducing(self) -> None:
-        """The client has left, which `left` deals with."""
+        """The client has left, which `connection_lost` deals with."""
 
     def pause_upload(self) -> None:
         self.upload_paused = True
@@ -243,7 +245,7 @@ class WebExchange(MessageExchange):
 
     # Tunnels do not come this way: the Upgrade field stays behind.
 
-    def switch(self, head: ResponseHead) -> None:
+    def upgraded(self, head: ResponseHead) -> None:
         raise AssertionError("no upgrade was asked for")
 
     def tunnel_data(self, data: bytes) -> None:

@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from balancebeam.api import Timeouts
-from tests.functional.downstream.test_upgrade import SWITCH, UPGRADE
-from tests.helpers.cases import DoorCase
-from tests.helpers.memory import FULL, GET, OK, Peer, head_and_body
+from tests.functional.downstream.test_upgrade import UPGRADE_REQUEST, UPGRADE_RESPONSE
+from tests.helpers.cases import BalancerTestCase
+from tests.helpers.memory import BUFFER_SIZE, GET, OK, Peer, head_and_body
 
 
-class Found(DoorCase):
+class RegressionTests(BalancerTestCase):
     """Each test says what went wrong."""
 
     def test_client_that_ended_before_its_tunnel_began(self) -> None:
         balancer = self.balancer()
         client = balancer.client()
-        client.send(UPGRADE)
+        client.send(UPGRADE_REQUEST)
         server = balancer.accept()
-        client.finish()
-        server.send(SWITCH)
+        client.half_close()
+        server.send(UPGRADE_RESPONSE)
         self.assertTrue(server.transport.write_closed)
-        server.finish()
-        balancer.settle()
+        server.half_close()
+        balancer.finish_closing()
         self.assertTrue(client.transport.closed)
 
     def test_tunnel_of_which_half_is_left_does_not_last_for_ever(self) -> None:
         balancer = self.balancer(timeouts=Timeouts(idle=5, upstream=5))
         client = balancer.client()
-        client.send(UPGRADE)
+        client.send(UPGRADE_REQUEST)
         server = balancer.accept()
-        server.send(SWITCH)
-        client.finish()
+        server.send(UPGRADE_RESPONSE)
+        client.half_close()
         for _ in range(4):
             balancer.advance(3)
             server.send(b"x")
@@ -44,7 +44,7 @@ class Found(DoorCase):
         client = balancer.client()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
         server = balancer.accept()
-        client.transport.stuck = True
+        client.transport.stalled = True
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50000)
         self.assertTrue(client.transport.write_closed)
         balancer.advance(20)
@@ -74,13 +74,13 @@ class Found(DoorCase):
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n")
         balancer.advance(30)
-        client.transport.stuck = True
-        server.send(b"x" * 2 * FULL)
+        client.transport.stalled = True
+        server.send(b"x" * 2 * BUFFER_SIZE)
         balancer.advance(8)
         self.assertFalse(client.transport.aborted)
         client.received()
-        client.transport.stuck = False
-        server.send(b"x" * (999999 - 2 * FULL))
+        client.transport.stalled = False
+        server.send(b"x" * (999999 - 2 * BUFFER_SIZE))
 
     def test_half_closed_client_has_a_second_at_least(self) -> None:
         balancer = self.balancer()
@@ -88,13 +88,16 @@ class Found(DoorCase):
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
-        client.finish()
+        client.half_close()
         balancer.advance(1.0)
         server.send(OK)
         self.assertTrue(client.received().endswith(b"hello"))
 
     def test_idle_connection_that_has_ended_is_not_taken_before_it_is_gone(self) -> None:
-        ends: tuple[Callable[[Peer], None], ...] = (Peer.finish, lambda server: server.send(b"x"))
+        ends: tuple[Callable[[Peer], None], ...] = (
+            Peer.half_close,
+            lambda server: server.send(b"x"),
+        )
         for end in ends:
             balancer = self.balancer()
             client = balancer.client()
@@ -111,11 +114,11 @@ class Found(DoorCase):
         balancer = self.balancer()
         leaver = balancer.client()
         leaver.send(GET)
-        leaver.vanish()
+        leaver.reset()
         server = balancer.accept()
         client = balancer.client()
         client.send(GET)
-        server.finish()
+        server.half_close()
         balancer.accept().send(OK)
         self.assertTrue(client.received().endswith(b"hello"))
 
@@ -152,7 +155,7 @@ class Found(DoorCase):
         client = balancer.client()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
         server = balancer.accept()
-        server.transport.stuck = True
+        server.transport.stalled = True
         client.send(b"x" * 1000)
         server.send(OK)
         self.assertTrue(server.transport.aborted)
@@ -194,7 +197,7 @@ class Found(DoorCase):
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
         for number in range(100):
             client.send(b"X-%d: 1" % number, b"\r", b"\n")
-            self.assertGreater(client.protocol._checked, 20 + 7 * number)
+            self.assertGreater(client.protocol._scan_offset, 20 + 7 * number)
         client.send(b"\r\n", GET)
         balancer.accept().send(OK)
         balancer.peers[-1].send(OK)
@@ -213,16 +216,16 @@ class Found(DoorCase):
     def test_tunnel_that_both_sides_have_stopped_reading(self) -> None:
         balancer = self.balancer(timeouts=Timeouts(upstream=5, idle=5, header=5))
         client = balancer.client()
-        client.send(UPGRADE)
+        client.send(UPGRADE_REQUEST)
         server = balancer.accept()
-        server.send(SWITCH)
+        server.send(UPGRADE_RESPONSE)
         client.received()
-        client.transport.stuck = server.transport.stuck = True
-        server.send(b"x" * 2 * FULL)
+        client.transport.stalled = server.transport.stalled = True
+        server.send(b"x" * 2 * BUFFER_SIZE)
         client.send(b"last words")
-        client.finish()
+        client.half_close()
         balancer.advance(8)
-        client.settle()
+        client.finish_closing()
         self.assertTrue(client.transport.closed)
         balancer.advance(8)
         self.assertTrue(server.transport.aborted)
@@ -232,11 +235,11 @@ class Found(DoorCase):
         client = balancer.client()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
         server = balancer.accept()
-        server.transport.stuck = True
-        client.send(b"x" * 2 * FULL)
+        server.transport.stalled = True
+        client.send(b"x" * 2 * BUFFER_SIZE)
         for _ in range(5):
             balancer.advance(4)
-            server.transport.take_some(1000)
+            server.transport.read_some(1000)
         self.assertEqual(client.received(), b"")
         balancer.advance(12)
         self.assert_error(client.received(), 504)
@@ -246,12 +249,12 @@ class Found(DoorCase):
         client = balancer.client()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
         server = balancer.accept()
-        client.transport.stuck = True
+        client.transport.stalled = True
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
         server.send(b"x" * 100000)
         client.received()
         server.send(b"x" * 100000)
-        client.transport.take_some(200000)
+        client.transport.read_some(200000)
         client.protocol.writeConnectionLost()
         balancer.advance(5)
         self.assertTrue(client.transport.closing)

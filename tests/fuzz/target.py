@@ -12,24 +12,28 @@ from typing import Any, Callable
 
 import h11
 
-from balancebeam.core.errors import RequestRefused, ResponseRefused
-from balancebeam.core.ip import client_name
-from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader, NoClientHello
+from balancebeam.core.errors import RequestError, ResponseError
+from balancebeam.core.ip import normalize_ip
+from balancebeam.protocols.client_hello import ClientHello, ClientHelloError, ClientHelloReader
 from balancebeam.protocols.http1.body import BodyError, ChunkedReader
-from balancebeam.protocols.http1.forwarded import forwarded, forwarded_for
+from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.protocols.http1.grammar import is_host
-from balancebeam.protocols.http1.request_head import RequestHeads
-from balancebeam.protocols.http1.response_head import ResponseHeads
-from balancebeam.protocols.proxy_protocol import ProxyProtocolError, proxy_header, read_proxy_header
-from balancebeam.proxy.forwarded_fields import forwarding
+from balancebeam.protocols.http1.request_head import RequestHeadParser
+from balancebeam.protocols.http1.response_head import ResponseHeadParser
+from balancebeam.protocols.proxy_protocol import (
+    ProxyProtocolError,
+    encode_proxy_header,
+    parse_proxy_header,
+)
+from balancebeam.proxy.forwarded_fields import build_forwarded_fields
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
 # Readers that remember everything they have seen so far. What they remember
 # must never change what they say.
-_WARM_REQUESTS = RequestHeads()
-_WARM_RESPONSES = ResponseHeads()
+_WARM_REQUESTS = RequestHeadParser()
+_WARM_RESPONSES = ResponseHeadParser()
 
-LIMIT = 200_000
+MAX_EVENT_SIZE = 200_000
 
 _ENDS = (b"\r\n\r\n", b"\n\n")
 
@@ -37,7 +41,7 @@ _ENDS = (b"\r\n\r\n", b"\n\n")
 def try_input(data: bytes) -> None:
     """Do what the first octet says with the rest."""
     if data:
-        _WAYS[data[0] % len(_WAYS)](data[1:])
+        _TARGETS[data[0] % len(_TARGETS)](data[1:])
 
 
 def request_heads(data: bytes) -> None:
@@ -45,18 +49,18 @@ def request_heads(data: bytes) -> None:
     if b"\r\n\r\n" in data or not data.endswith(b"\r\n"):
         data = data.split(b"\r\n\r\n")[0] + b"\r\n"
     outcomes: list[Any] = []
-    for heads in (RequestHeads(), _WARM_REQUESTS, _WARM_REQUESTS):
+    for heads in (RequestHeadParser(), _WARM_REQUESTS, _WARM_REQUESTS):
         try:
-            head = heads.read(data)
-        except RequestRefused as refused:
+            head = heads.parse(data)
+        except RequestError as refused:
             outcomes.append((refused.status,))
         else:
             outcomes.append(head)
     assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
     if not isinstance(outcomes[0], tuple):
         head = outcomes[0]
-        wire = head.wire + forwarding(head, b"192.0.2.1", b"http", b"localhost", False)
-        read_requests(wire, at_least=1)
+        wire = head.wire + build_forwarded_fields(head, b"192.0.2.1", b"http", b"localhost", False)
+        check_requests(wire, min_requests=1)
 
 
 def client_hellos(data: bytes) -> None:
@@ -68,7 +72,7 @@ def client_hellos(data: bytes) -> None:
     if isinstance(whole, ClientHello) and whole.server_name is not None:
         name = whole.server_name
         assert is_host(name.encode("ascii")) and name == name.lower(), name
-        assert client_name(name) is None, name
+        assert normalize_ip(name) is None, name
 
 
 def _read_client_hello(data: bytes, step: int) -> ClientHello | str | None:
@@ -78,24 +82,24 @@ def _read_client_hello(data: bytes, step: int) -> ClientHello | str | None:
             hello = reader.feed(data[start : start + step])
             if hello is not None:
                 return hello
-    except NoClientHello as error:
+    except ClientHelloError as error:
         return str(error)
     return None
 
 
-def chains(data: bytes) -> None:
+def forwarded_chains(data: bytes) -> None:
     """What a client invents stays left of what a trusted proxy adds."""
-    for read, last in ((forwarded_for, b"192.0.2.1"), (forwarded, b"for=192.0.2.1")):
+    for read, last in ((iter_x_forwarded_for, b"192.0.2.1"), (iter_forwarded, b"for=192.0.2.1")):
         found = list(read(data + b", " + last))
         assert found[0] == "192.0.2.1", found
         for address in found:
-            assert address is None or client_name(address) == address, address
+            assert address is None or normalize_ip(address) == address, address
 
 
 def proxy_headers(data: bytes) -> None:
     """A PROXY header names addresses in their one form, and says the same in pieces."""
     try:
-        header = read_proxy_header(data)
+        header = parse_proxy_header(data)
     except ProxyProtocolError:
         return
     if header is None:
@@ -104,10 +108,10 @@ def proxy_headers(data: bytes) -> None:
     if connection is None:
         return
     for address in (connection.source, connection.destination):
-        assert client_name(address) == address, address
-    assert read_proxy_header(data[:length]) == header
+        assert normalize_ip(address) == address, address
+    assert parse_proxy_header(data[:length]) == header
     for version in (1, 2):
-        again = read_proxy_header(proxy_header(version, connection))
+        again = parse_proxy_header(encode_proxy_header(version, connection))
         assert again is not None
         assert again[0] == connection
 
@@ -116,10 +120,10 @@ def response_heads(data: bytes) -> None:
     """The same for response heads."""
     data = data.split(b"\r\n\r\n")[0] + b"\r\n"
     outcomes: list[Any] = []
-    for heads in (ResponseHeads(), _WARM_RESPONSES, _WARM_RESPONSES):
+    for heads in (ResponseHeadParser(), _WARM_RESPONSES, _WARM_RESPONSES):
         try:
-            outcomes.append(heads.read(data))
-        except ResponseRefused:
+            outcomes.append(heads.parse(data))
+        except ResponseError:
             outcomes.append(None)
     assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
 
@@ -147,10 +151,10 @@ def _read_chunked(pieces: list[bytes]) -> tuple[bytes, bool, bytes, bytes] | Non
             content += reader.feed(piece)
         except BodyError:
             return None
-    return content, reader.complete, reader.trailers, reader.excess + excess
+    return content, reader.complete, reader.trailers, reader.trailing_data + excess
 
 
-def clients(data: bytes) -> None:
+def client_streams(data: bytes) -> None:
     """Whatever a client sends, a server gets whole requests or the start of one."""
     step = data[0] + 1 if data else 1
     balancer = MemoryBalancer()
@@ -162,17 +166,17 @@ def clients(data: bytes) -> None:
             if client.transport.closing or not client.transport.reading:
                 break
             client.send(data[i : i + step])
-            _answer(balancer, servers, received)
+            _respond(balancer, servers, received)
         client.received()
-        client.finish()
-        _answer(balancer, servers, received)
+        client.half_close()
+        _respond(balancer, servers, received)
     finally:
         balancer.stop()
     for stream in received:
-        read_requests(stream)
+        check_requests(stream)
 
 
-def _answer(balancer: MemoryBalancer, servers: list[Peer], received: list[bytes]) -> None:
+def _respond(balancer: MemoryBalancer, servers: list[Peer], received: list[bytes]) -> None:
     for connector in balancer.connectors:
         if connector.state == "connecting":
             server = connector.accept()
@@ -187,7 +191,7 @@ def _answer(balancer: MemoryBalancer, servers: list[Peer], received: list[bytes]
             server.send(OK)
 
 
-def servers(data: bytes) -> None:
+def server_streams(data: bytes) -> None:
     """Whatever a server sends, a client gets what h11 can read, or is cut off."""
     step = data[0] + 1 if data else 1
     balancer = MemoryBalancer()
@@ -202,17 +206,17 @@ def servers(data: bytes) -> None:
             server.send(data[i : i + step])
             received += client.received()
         if not server.transport.closing:
-            server.finish()
+            server.half_close()
         received += client.received()
         cut = client.transport.closing
     finally:
         balancer.stop()
-    read_response(received, cut)
+    check_response(received, cut)
 
 
-def read_requests(stream: bytes, at_least: int = 0) -> None:
+def check_requests(stream: bytes, min_requests: int = 0) -> None:
     """Check that h11 reads `stream` as requests, the last perhaps not complete."""
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_EVENT_SIZE)
     connection.receive_data(stream)
     found = 0
     while True:
@@ -233,12 +237,12 @@ def read_requests(stream: bytes, at_least: int = 0) -> None:
             # So h11 takes a stream of nothing at all.
             assert not stream
             break
-    assert found >= at_least, stream
+    assert found >= min_requests, stream
 
 
-def read_response(stream: bytes, cut: bool) -> None:
+def check_response(stream: bytes, truncated: bool) -> None:
     """Check that h11 reads `stream` as the response to a GET, or as the start of one."""
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_EVENT_SIZE)
     if not stream:
         return
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "example.org")]))
@@ -251,17 +255,17 @@ def read_response(stream: bytes, cut: bool) -> None:
             assert not rest, stream
             return
         if event is h11.NEED_DATA or event is h11.PAUSED:
-            assert cut, stream
+            assert truncated, stream
             return
 
 
-_WAYS: tuple[Callable[[bytes], None], ...] = (
+_TARGETS: tuple[Callable[[bytes], None], ...] = (
     request_heads,
     response_heads,
     chunked_bodies,
-    clients,
-    servers,
-    chains,
+    client_streams,
+    server_streams,
+    forwarded_chains,
     proxy_headers,
     client_hellos,
 )

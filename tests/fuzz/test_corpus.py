@@ -11,7 +11,7 @@ from tests.fuzz.target import SEEDS, try_input
 CORPUS = Path(__file__).parent / "corpus"
 
 
-class Replayed(SynchronousTestCase):
+class CorpusTests(SynchronousTestCase):
     """Inputs that made something fail once, and must not again."""
 
     def test_seeds(self) -> None:

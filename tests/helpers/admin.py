@@ -13,16 +13,16 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from balancebeam.admin.service import AdminService, guard_for
-from balancebeam.core.settings import ActiveChecks, AdminSettings, Settings
+from balancebeam.admin.service import AdminService, build_authorizer
+from balancebeam.core.settings import AdminSettings, HealthCheckSettings, Settings
 from balancebeam.upstream.server_set import Server
 from tests.helpers.memory import MemoryBalancer
 
-JSON = b"Content-Type: application/json\r\n"
-HOST = b"Host: 127.0.0.1:1101\r\n"
+JSON_HEADER = b"Content-Type: application/json\r\n"
+HOST_HEADER = b"Host: 127.0.0.1:1101\r\n"
 
 
-class Transport(StringTransport):
+class AdminTransport(StringTransport):
     """The admin listener's end of a connection."""
 
     write_closed = False
@@ -36,7 +36,7 @@ class Transport(StringTransport):
 
 
 @frozen
-class Reply:
+class Response:
     """What came back, taken apart."""
 
     status: int
@@ -72,7 +72,7 @@ class Reply:
         return self.json["data"]
 
 
-def read_replies(data: bytes) -> list[Reply]:
+def parse_responses(data: bytes) -> list[Response]:
     """All replies in `data`, each of which has a length (and is none to a HEAD)."""
     replies = []
     while data:
@@ -86,7 +86,7 @@ def read_replies(data: bytes) -> list[Reply]:
         assert len(set(names)) == len(names), f"a field is there twice: {head!r}"
         length = int(fields.get(b"content-length", b"0"))
         assert len(rest) >= length, data
-        replies.append(Reply(int(first.split(b" ")[1]), fields, rest[:length]))
+        replies.append(Response(int(first.split(b" ")[1]), fields, rest[:length]))
         data = rest[length:]
     return replies
 
@@ -94,10 +94,10 @@ def read_replies(data: bytes) -> list[Reply]:
 class AdminClient:
     """Somebody who is connected to the admin listener."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: MemoryAdmin) -> None:
         self.channel = admin.service.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4))
-        self.transport = Transport()
-        self.left = False
+        self.transport = AdminTransport()
+        self.closed = False
         self.channel.makeConnection(self.transport)
 
     def send(self, *pieces: bytes) -> None:
@@ -111,16 +111,16 @@ class AdminClient:
         self.transport.clear()
         return data
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """End the connection."""
-        if self.left:
+        if self.closed:
             return
-        self.left = True
+        self.closed = True
         asked = self.transport.disconnecting and not self.transport.aborted
         self.channel.connectionLost(Failure(ConnectionDone() if asked else ConnectionLost()))
 
 
-class Admin:
+class MemoryAdmin:
     """
     The admin listener of a `balancer`. Servers that want to register are `asked`
     if they are well, and the test says so.
@@ -135,27 +135,27 @@ class Admin:
         if settings is None:
             self.balancer = MemoryBalancer(servers)
         else:
-            self.balancer = MemoryBalancer.of(settings)
+            self.balancer = MemoryBalancer.from_settings(settings)
         service = self.balancer.service
-        self.operator = service.operator
-        self.asked: list[tuple[Server, ActiveChecks, Deferred[str]]] = []
-        self.operator._alive = self._alive
-        self.service = AdminService(service, self.operator, self.balancer.clock)
-        self.service.apply(admin, guard_for(admin))
+        self.operations = service.admin_operations
+        self.health_checks: list[tuple[Server, HealthCheckSettings, Deferred[str]]] = []
+        self.operations._check = self._check
+        self.service = AdminService(service, self.operations, self.balancer.clock)
+        self.service.apply(admin, build_authorizer(admin))
         self.clients: list[AdminClient] = []
 
-    def _alive(self, server: Server, checks: ActiveChecks) -> Deferred[str]:
+    def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:
         asking: Deferred[str] = Deferred()
-        self.asked.append((server, checks, asking))
+        self.health_checks.append((server, checks, asking))
         return asking
 
-    def well(self, number: int = -1) -> None:
+    def pass_check(self, number: int = -1) -> None:
         """A server that was asked is well."""
-        self.asked[number][2].callback("fine")
+        self.health_checks[number][2].callback("fine")
 
-    def unwell(self, number: int = -1) -> None:
+    def fail_check(self, number: int = -1) -> None:
         """A server that was asked is not."""
-        self.asked[number][2].errback(ConnectionError("refused"))
+        self.health_checks[number][2].errback(ConnectionError("refused"))
 
     def connect(self) -> AdminClient:
         """A new client."""
@@ -163,8 +163,8 @@ class Admin:
         self.clients.append(client)
         return client
 
-    def begin(
-        self, method: str, path: str, body: Any = None, fields: bytes = HOST + JSON
+    def start_request(
+        self, method: str, path: str, body: Any = None, fields: bytes = HOST_HEADER + JSON_HEADER
     ) -> AdminClient:
         """A request on a connection of its own, which may be answered later."""
         client = self.connect()
@@ -175,21 +175,23 @@ class Admin:
         client.send(head + (body or b""))
         return client
 
-    def ask(self, method: str, path: str, body: Any = None, fields: bytes = HOST + JSON) -> Reply:
+    def request(
+        self, method: str, path: str, body: Any = None, fields: bytes = HOST_HEADER + JSON_HEADER
+    ) -> Response:
         """One request and what is answered at once."""
-        client = self.begin(method, path, body, fields)
+        client = self.start_request(method, path, body, fields)
         data = client.received()
-        client.leave()
+        client.close()
         if method == "HEAD":
             assert data.endswith(b"\r\n\r\n")
             data = data.replace(b"Content-Length", b"Length-Of-Get")
-        (reply,) = read_replies(data)
+        (reply,) = parse_responses(data)
         return reply
 
     def stop(self) -> None:
         """Stop everything, and see that nothing is left."""
         self.service.stopService()
         for client in self.clients:
-            client.leave()
+            client.close()
         self.balancer.stop()
         assert not self.service.site.connections

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.helpers.memory import MemoryBalancer, head_and_body
 
 
-class DoorCase(SynchronousTestCase):
+class BalancerTestCase(SynchronousTestCase):
     """A balancer, a client, and a look at what is left at the end."""
 
     def balancer(self, servers: int = 1, **settings: Any) -> MemoryBalancer:
@@ -28,10 +28,10 @@ class DoorCase(SynchronousTestCase):
         server.send(response)
         return forwarded, client.received()
 
-    def assert_error(self, answer: bytes, status: int) -> list[bytes]:
+    def assert_error(self, response: bytes, status: int) -> list[bytes]:
         """`answer` is one complete error in JSend form; returns its head."""
-        lines, body = head_and_body(answer)
-        self.assertEqual(lines[0].split(b" ")[1], b"%d" % status, answer)
+        lines, body = head_and_body(response)
+        self.assertEqual(lines[0].split(b" ")[1], b"%d" % status, response)
         self.assertEqual(json.loads(body)["status"], "error")
         self.assertIn(b"Content-Length: %d" % len(body), lines)
         self.assertIn(b"Content-Type: application/json", lines)

@@ -43,7 +43,7 @@ def read_page(name: str) -> str:
 
 
 def entries(page: str, kind: str) -> list[Entry]:
-    """All `kind` directives of a page, in order; the text of each ends where its indentation does."""
+    """All `kind` directives of a page, in order, with what is indented below them."""
     found: list[Entry] = []
     lines = read_page(page).splitlines()
     for number, line in enumerate(lines):

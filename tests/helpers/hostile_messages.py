@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from attrs import frozen
 
 # What a client gets instead of a status when its connection is cut.
-CUT = 0
+TRUNCATED = 0
 
 
 @frozen
@@ -19,22 +19,22 @@ class RequestCase:
     """
     `sent` is what a client sends. `status` is what it gets: with 200 the
     request reaches a server, with anything else nothing of it does.
-    `passed` must then stand in what the server gets, and `stopped` must not.
+    `forwarded` must then stand in what the server gets, and `stripped` must not.
     """
 
     name: str
     section: str
     sent: bytes
     status: int = 400
-    passed: bytes = b""
-    stopped: bytes = b""
+    forwarded: bytes = b""
+    stripped: bytes = b""
 
 
 @frozen
 class ResponseCase:
     """
-    `sent` is what a server answers to `asked`. `status` is what the client
-    gets, `CUT` if its connection ends within the body (or, if the head has not
+    `sent` is what a server answers to `request`. `status` is what the client
+    gets, `TRUNCATED` if its connection ends within the body (or, if the head has not
     gone on by then, 502). `reused` tells whether
     the server's connection may serve another request.
     """
@@ -43,10 +43,10 @@ class ResponseCase:
     section: str
     sent: bytes
     status: int = 502
-    asked: bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    request: bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     reused: bool = False
-    passed: bytes = b""
-    stopped: bytes = b""
+    forwarded: bytes = b""
+    stripped: bytes = b""
 
 
 def get(*lines: bytes, line: bytes = b"GET / HTTP/1.1") -> bytes:
@@ -62,7 +62,7 @@ def chunked(body: bytes) -> bytes:
     return post(b"Transfer-Encoding: chunked", body=body)
 
 
-def show(data: bytes) -> str:
+def printable(data: bytes) -> str:
     """Bytes as a person can read them."""
     text = repr(data)[2:-1].replace('"', '\\"')
     return text if len(text) <= 60 else f"{text[:40]}… ({len(data)} octets)"
@@ -74,18 +74,20 @@ def framing() -> Iterator[RequestCase]:
         *(b"1e1", b"\xd9\xa5", b"\xb2", b"five", b"9223372036854775808", b"9" * 30, b"0 0"),
     ):
         yield RequestCase(
-            f"Content-Length: {show(value)}", "9110 8.6", post(b"Content-Length: " + value)
+            f"Content-Length: {printable(value)}", "9110 8.6", post(b"Content-Length: " + value)
         )
     both = (b"Content-Length: 5", b"Transfer-Encoding: chunked")
     for lines in (both, both[::-1]):
         body = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
         yield RequestCase(
-            f"{show(lines[0])} before {show(lines[1])}", "9112 6.1", post(*lines, body=body)
+            f"{printable(lines[0])} before {printable(lines[1])}",
+            "9112 6.1",
+            post(*lines, body=body),
         )
     for pair in ((b"5", b"5"), (b"5", b"6"), (b"6", b"5"), (b"0", b"5")):
         lengths = [b"Content-Length: " + value for value in pair]
         yield RequestCase(
-            f"two lengths, {show(pair[0])} and {show(pair[1])}",
+            f"two lengths, {printable(pair[0])} and {printable(pair[1])}",
             "9112 6.3",
             post(*lengths, body=b"abcde"),
         )
@@ -103,7 +105,7 @@ def framing() -> Iterator[RequestCase]:
         ),
     ):
         yield RequestCase(
-            f"Transfer-Encoding: {show(value)}",
+            f"Transfer-Encoding: {printable(value)}",
             "9112 6.1",
             post(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n"),
             status,
@@ -124,7 +126,7 @@ def framing() -> Iterator[RequestCase]:
         (b"X: 1\rTransfer-Encoding: chunked",),
     ):
         yield RequestCase(
-            " then ".join(show(line) for line in several),
+            " then ".join(printable(line) for line in several),
             "9112 5, 6.1",
             post(*several, body=b"0\r\n\r\n"),
         )
@@ -138,14 +140,14 @@ def framing() -> Iterator[RequestCase]:
         "9112 7",
         post(b"Transfer-Encoding: CHUNKED", body=b"1\r\na\r\n0\r\n\r\n"),
         200,
-        passed=b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        forwarded=b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
     )
     yield RequestCase(
         "Connection: Content-Length",
         "9110 7.6.1",
         post(b"Connection: Content-Length", b"Content-Length: 3", body=b"abc"),
         200,
-        passed=b"Content-Length: 3\r\n",
+        forwarded=b"Content-Length: 3\r\n",
     )
     yield RequestCase(
         "Connection: Host, close",
@@ -161,18 +163,18 @@ def fields() -> Iterator[RequestCase]:
         if octet != 0x09:
             character = bytes([octet])
             yield RequestCase(
-                f"{show(character)} in a value", "9110 5.5", get(b"X: a" + character + b"b")
+                f"{printable(character)} in a value", "9110 5.5", get(b"X: a" + character + b"b")
             )
     for octet in (*range(0x21), *b'"(),/:;<=>?@[\\]{}', 0x7F, 0x80, 0xE9, 0xFF):
         if octet != 0x3A:
             character = bytes([octet])
             yield RequestCase(
-                f"{show(character)} in a name", "9110 5.1", get(b"X" + character + b"Y: 1")
+                f"{printable(character)} in a name", "9110 5.1", get(b"X" + character + b"Y: 1")
             )
     for line in (b": 1", b"X", b"X 1", b" : 1", b"X : 1", b"X\t: 1", b"=X: 1", b"\xffX: 1"):
-        yield RequestCase(f"field line {show(line)}", "9112 5", get(line))
+        yield RequestCase(f"field line {printable(line)}", "9112 5", get(line))
     for line in (b" folded", b"\tfolded", b" X: 1", b" "):
-        yield RequestCase(f"continued by {show(line)}", "9112 5.2", get(b"A: 1", line))
+        yield RequestCase(f"continued by {printable(line)}", "9112 5.2", get(b"A: 1", line))
     yield RequestCase(
         "blank before the first field line",
         "9112 2.2",
@@ -194,15 +196,15 @@ def fields() -> Iterator[RequestCase]:
         "9110 7.6.1",
         get(b"Connection: X-A,,x-b ,", b"X-A: 1", b"X-B: 2"),
         200,
-        passed=b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For",
+        forwarded=b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For",
     )
     for line in (b"X_Forwarded_For: 1.1.1.1", b"X-Forwarded_Proto: https", b"Proxy_Connection: x"):
-        yield RequestCase(f"{show(line)}", "9110 5.1", get(line), 200, stopped=line)
+        yield RequestCase(f"{printable(line)}", "9110 5.1", get(line), 200, stripped=line)
     for line in (
         *(b"Keep-Alive: timeout=5", b"Proxy-Connection: close", b"TE: gzip", b"Upgrade: x"),
         *(b"Proxy-Authorization: Basic eA==", b"Proxy-Authenticate: Basic", b"HTTP2-Settings: AAA"),
     ):
-        yield RequestCase(f"{show(line)}", "9110 7.6.1", get(line), 200, stopped=line)
+        yield RequestCase(f"{printable(line)}", "9110 7.6.1", get(line), 200, stripped=line)
 
 
 def request_lines() -> Iterator[RequestCase]:
@@ -225,11 +227,11 @@ def request_lines() -> Iterator[RequestCase]:
         *((b"CONNECT a:80 HTTP/1.1", 501), (b"CONNECT / HTTP/1.1", 501)),
         *((b"CONNECT http://a/ HTTP/1.1", 501), (b"CONNECT * HTTP/1.1", 501)),
     ):
-        yield RequestCase(f"request line {show(text)}", "9112 3", line(text), status)
+        yield RequestCase(f"request line {printable(text)}", "9112 3", line(text), status)
     for octet in (*range(0x21), 0x22, 0x23, 0x3C, 0x3E, 0x5C, 0x7F, 0x80, 0xE9, 0xFF):
         character = bytes([octet])
         text = b"GET /a" + character + b"b HTTP/1.1"
-        yield RequestCase(f"{show(character)} in a target", "9112 3.2, 3986 2", line(text))
+        yield RequestCase(f"{printable(character)} in a target", "9112 3.2, 3986 2", line(text))
     for target in (
         *(b"a", b"a:80", b"?x", b"http:/a", b"http://", b"http:///x", b"http:a", b"://a/"),
         *(b"ftp://a/", b"https://a/", b"http://x@a/", b"http://a:x/", b"http://a b/", b"*"),
@@ -237,7 +239,7 @@ def request_lines() -> Iterator[RequestCase]:
         *(b"http://b/", b"http://a:81/", b"http://a.b/", b"http://:80/"),
     ):
         text = b"GET " + target + b" HTTP/1.1"
-        yield RequestCase(f"GET {show(target)}, Host: a", "9112 3.2", line(text))
+        yield RequestCase(f"GET {printable(target)}, Host: a", "9112 3.2", line(text))
     yield RequestCase(
         "a request line of 9,000 octets",
         "9110 15.5.15",
@@ -261,10 +263,10 @@ def request_lines() -> Iterator[RequestCase]:
         (b"GET / HTTP/1.2", b"GET / HTTP/1.1\r\n"),
         (b"GET / HTTP/1.0", b"GET / HTTP/1.1\r\n"),
     ):
-        yield RequestCase(f"request line {show(text)}", "9112 3", line(text), 200, passed)
+        yield RequestCase(f"request line {printable(text)}", "9112 3", line(text), 200, passed)
 
 
-def line_ends() -> Iterator[RequestCase]:
+def line_endings() -> Iterator[RequestCase]:
     good = b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n"
     yield RequestCase("every line end a bare LF", "9112 2.2", good.replace(b"\r\n", b"\n"))
     yield RequestCase(
@@ -295,7 +297,9 @@ def hosts() -> Iterator[RequestCase]:
         (b"Host: a", b"host: a"),
     ):
         text = b"\r\n".join((b"GET / HTTP/1.1", *lines, b"", b""))
-        yield RequestCase(f"{len(lines)} Host fields {show(b', '.join(lines))}", "9112 3.2", text)
+        yield RequestCase(
+            f"{len(lines)} Host fields {printable(b', '.join(lines))}", "9112 3.2", text
+        )
     for value in (
         *(
             b"a b",
@@ -324,16 +328,16 @@ def hosts() -> Iterator[RequestCase]:
         *(b"\xc3\xa9", b"a\x00", b"a\x0b", b"a\tb", b'"a"', b"<a>", b"a'b", b"[]", b"[:::]"),
     ):
         text = b"GET / HTTP/1.1\r\nHost: " + value + b"\r\n\r\n"
-        yield RequestCase(f"Host: {show(value)}", "9110 7.2", text)
+        yield RequestCase(f"Host: {printable(value)}", "9110 7.2", text)
     for value in (b"a.example:8080", b"[::1]:80", b"127.0.0.1", b"a_b.c-d", b"xn--bcher-kva.de"):
         text = b"GET / HTTP/1.1\r\nHost: " + value + b"\r\n\r\n"
-        yield RequestCase(f"Host: {show(value)}", "9110 7.2", text, 200, b"Host: " + value)
+        yield RequestCase(f"Host: {printable(value)}", "9110 7.2", text, 200, b"Host: " + value)
     yield RequestCase(
         "no Host in HTTP/1.0", "9112 3.2", b"GET / HTTP/1.0\r\n\r\n", 200, b"\r\nHost: "
     )
 
 
-def chunks() -> Iterator[RequestCase]:
+def chunked_bodies() -> Iterator[RequestCase]:
     for size in (
         *(b"+3", b"-3", b"0x3", b"3 ", b"3\t", b" 3", b"3_0", b"", b"g", b"3h", b"3\x00", b"\x003"),
         *(b"3\r", b"3\n", b"3.", b"3,", b"three", b"\xef\xbc\x93", b"00000000000000003", b"3 3"),
@@ -359,7 +363,7 @@ def chunks() -> Iterator[RequestCase]:
         *(b"3 ;a", b"3; a", b"3;a =b", b";a", b"3;a=b c"),
     ):
         yield RequestCase(
-            f"chunk size {show(size)}", "9112 7.1", chunked(size + b"\r\nabc\r\n0\r\n\r\n")
+            f"chunk size {printable(size)}", "9112 7.1", chunked(size + b"\r\nabc\r\n0\r\n\r\n")
         )
     for body in (
         *(
@@ -391,7 +395,7 @@ def chunks() -> Iterator[RequestCase]:
         ),
         *(b"1;" + b"a" * 5000 + b"\r\na\r\n", b"1;a\r\na\r\n" * 9000, b"1;" + b"a" * 5000),
     ):
-        yield RequestCase(f"chunked body {show(body)}", "9112 7.1", chunked(body))
+        yield RequestCase(f"chunked body {printable(body)}", "9112 7.1", chunked(body))
     for body, passed in (
         (b"003\r\nabc\r\n00\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n"),
         (b"A\r\n0123456789\r\n0\r\n\r\n", b"a\r\n0123456789\r\n0\r\n\r\n"),
@@ -399,7 +403,7 @@ def chunks() -> Iterator[RequestCase]:
         (b"3\r\n\r\n\r\r\n0\r\n\r\n", b"3\r\n\r\n\r\r\n0\r\n\r\n"),
         (b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n", b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"),
     ):
-        yield RequestCase(f"chunked body {show(body)}", "9112 7.1", chunked(body), 200, passed)
+        yield RequestCase(f"chunked body {printable(body)}", "9112 7.1", chunked(body), 200, passed)
     for name in (
         *(
             b"Content-Length",
@@ -417,18 +421,20 @@ def chunks() -> Iterator[RequestCase]:
     ):
         body = b"1\r\na\r\n0\r\n" + name + b": 0\r\nX: 1\r\n\r\n"
         yield RequestCase(
-            f"trailer {show(name)}",
+            f"trailer {printable(name)}",
             "9110 6.5.1",
             chunked(body),
             200,
-            passed=b"\r\n0\r\nX: 1\r\n\r\n",
-            stopped=name + b": 0",
+            forwarded=b"\r\n0\r\nX: 1\r\n\r\n",
+            stripped=name + b": 0",
         )
 
 
 def expectations() -> Iterator[RequestCase]:
     for value in (b"tea", b"100-continue, tea", b"100-continue;x", b"200-ok"):
-        yield RequestCase(f"Expect: {show(value)}", "9110 10.1.1", get(b"Expect: " + value), 417)
+        yield RequestCase(
+            f"Expect: {printable(value)}", "9110 10.1.1", get(b"Expect: " + value), 417
+        )
     yield RequestCase(
         "Expect: 100-Continue",
         "9110 10.1.1",
@@ -441,11 +447,11 @@ def expectations() -> Iterator[RequestCase]:
         "9110 10.1.1",
         get(b"Expect: 100-continue", b"Content-Length: 1", line=b"POST / HTTP/1.0") + b"a",
         200,
-        stopped=b"Expect",
+        stripped=b"Expect",
     )
     for value in (b"-1", b"x", b"1, 1", b"", b"+1"):
         yield RequestCase(
-            f"Max-Forwards: {show(value)}",
+            f"Max-Forwards: {printable(value)}",
             "9110 7.6.2",
             get(b"Max-Forwards: " + value, line=b"OPTIONS / HTTP/1.1"),
         )
@@ -454,7 +460,7 @@ def expectations() -> Iterator[RequestCase]:
         "9113 3.1",
         get(b"Connection: upgrade, http2-settings", b"Upgrade: h2c", b"HTTP2-Settings: AAA"),
         200,
-        stopped=b"h2c",
+        stripped=b"h2c",
     )
     yield RequestCase(
         "Upgrade: h2c, x",
@@ -462,25 +468,25 @@ def expectations() -> Iterator[RequestCase]:
         get(b"Connection: upgrade", b"Upgrade: h2c, x"),
         200,
         b"Upgrade: x\r\n",
-        stopped=b"h2c",
+        stripped=b"h2c",
     )
     yield RequestCase(
         "Upgrade in HTTP/1.0",
         "9110 7.8",
         get(b"Connection: upgrade", b"Upgrade: x", line=b"GET / HTTP/1.0"),
         200,
-        stopped=b"Upgrade",
+        stripped=b"Upgrade",
     )
     yield RequestCase(
         "Upgrade beside a body",
         "9110 7.8",
         post(b"Connection: upgrade", b"Upgrade: x", b"Content-Length: 1", body=b"a"),
         200,
-        stopped=b"Upgrade",
+        stripped=b"Upgrade",
     )
     for value in (b"junk", b"-1", b"007"):
         yield RequestCase(
-            f"Max-Forwards: {show(value)} in a GET",
+            f"Max-Forwards: {printable(value)} in a GET",
             "9110 7.6.2",
             get(b"Max-Forwards: " + value),
             200,
@@ -495,7 +501,7 @@ def expectations() -> Iterator[RequestCase]:
     )
     for value in (b"WebSocket", b"TLS/1.2, x"):
         yield RequestCase(
-            f"Upgrade: {show(value)}",
+            f"Upgrade: {printable(value)}",
             "9110 7.8",
             get(b"Connection: upgrade", b"Upgrade: " + value),
             200,
@@ -506,14 +512,14 @@ def expectations() -> Iterator[RequestCase]:
         (b"Expect: , 100-continue,",),
     ):
         yield RequestCase(
-            " and ".join(map(show, lines)),
+            " and ".join(map(printable, lines)),
             "9110 5.6.1.2",
             post(*lines, b"Content-Length: 1", body=b"a"),
             200,
         )
 
 
-def beginnings() -> Iterator[RequestCase]:
+def incomplete_heads() -> Iterator[RequestCase]:
     """Heads that are not complete, and can no longer become good ones."""
     for data, status in (
         *((b"GET /x\r\n", 400), (b"FOO\r\n", 400), (b"EHLO x\r\n", 400), (b"SSH-2.0-x\r\n", 400)),
@@ -527,7 +533,7 @@ def beginnings() -> Iterator[RequestCase]:
         *((b"GET / HTTP/1.1\r\nHost: a\nX", 400), (b"GET / HTTP/1.1\r\nX: \x00\r\nH", 400)),
         *((b"GET / HTTP/1.1\n", 400), (b"\r\nGET /x\r\n", 400)),
     ):
-        yield RequestCase(f"the beginning {show(data)}", "9112 2.2, 3", data, status)
+        yield RequestCase(f"the beginning {printable(data)}", "9112 2.2, 3", data, status)
     body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na"
     yield RequestCase("more than the body", "9112 6.2", body + b"x\r\n", 200)
 
@@ -536,15 +542,15 @@ REQUESTS: tuple[RequestCase, ...] = (
     *framing(),
     *fields(),
     *request_lines(),
-    *line_ends(),
+    *line_endings(),
     *hosts(),
-    *chunks(),
+    *chunked_bodies(),
     *expectations(),
-    *beginnings(),
+    *incomplete_heads(),
 )
 
 
-def answer(
+def response(
     *lines: bytes, status: bytes = b"200 OK", body: bytes = b"", version: bytes = b"1.1"
 ) -> bytes:
     return b"\r\n".join((b"HTTP/" + version + b" " + status, *lines, b"", b"")) + body
@@ -591,7 +597,7 @@ def response_heads() -> Iterator[ResponseCase]:
         ),
     ):
         sent = line + b"\r\nContent-Length: 0\r\n\r\n"
-        yield ResponseCase(f"status line {show(line)}", "9112 4", sent)
+        yield ResponseCase(f"status line {printable(line)}", "9112 4", sent)
     for line in (
         b"X : 1",
         b" X: 1",
@@ -605,7 +611,7 @@ def response_heads() -> Iterator[ResponseCase]:
         b"X\xff: 1",
     ):
         yield ResponseCase(
-            f"field line {show(line)}", "9112 5", answer(b"A: 1", line, b"Content-Length: 0")
+            f"field line {printable(line)}", "9112 5", response(b"A: 1", line, b"Content-Length: 0")
         )
     for value in (
         b"+5",
@@ -621,22 +627,24 @@ def response_heads() -> Iterator[ResponseCase]:
         b"\xb2",
     ):
         yield ResponseCase(
-            f"Content-Length: {show(value)}",
+            f"Content-Length: {printable(value)}",
             "9110 8.6",
-            answer(b"Content-Length: " + value, body=b"abcde"),
+            response(b"Content-Length: " + value, body=b"abcde"),
         )
     for pair in ((b"5", b"5"), (b"5", b"6"), (b"0", b"5")):
         yield ResponseCase(
-            f"lengths {show(pair[0])} and {show(pair[1])}",
+            f"lengths {printable(pair[0])} and {printable(pair[1])}",
             "9112 6.3",
-            answer(*(b"Content-Length: " + v for v in pair), body=b"abcde"),
+            response(*(b"Content-Length: " + v for v in pair), body=b"abcde"),
         )
     for lines in (
         (b"Content-Length: 5", b"Transfer-Encoding: chunked"),
         (b"Transfer-Encoding: chunked", b"Content-Length: 5"),
     ):
         yield ResponseCase(
-            f"{show(lines[0])}, {show(lines[1])}", "9112 6.1", answer(*lines, body=b"0\r\n\r\n")
+            f"{printable(lines[0])}, {printable(lines[1])}",
+            "9112 6.1",
+            response(*lines, body=b"0\r\n\r\n"),
         )
     for value in (
         b"gzip",
@@ -650,27 +658,27 @@ def response_heads() -> Iterator[ResponseCase]:
         b"chunked;a",
     ):
         yield ResponseCase(
-            f"Transfer-Encoding: {show(value)}",
+            f"Transfer-Encoding: {printable(value)}",
             "9112 6.1",
-            answer(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n"),
+            response(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n"),
         )
     yield ResponseCase(
         "Transfer-Encoding in HTTP/1.0",
         "9112 6.1",
-        answer(b"Transfer-Encoding: chunked", version=b"1.0", body=b"0\r\n\r\n"),
+        response(b"Transfer-Encoding: chunked", version=b"1.0", body=b"0\r\n\r\n"),
     )
     yield ResponseCase(
         "bare LF for all line ends",
         "9112 2.2",
-        answer(b"Content-Length: 0").replace(b"\r\n", b"\n"),
+        response(b"Content-Length: 0").replace(b"\r\n", b"\n"),
     )
-    yield ResponseCase("a head of 100,000 octets", "9112 5.4", answer(b"X: " + b"a" * 100000))
-    yield ResponseCase("300 fields", "9112 5.4", answer(*[b"X: 1"] * 300))
-    yield ResponseCase("200 informational responses", "9110 15.2", answer(status=b"102 P") * 200)
+    yield ResponseCase("a head of 100,000 octets", "9112 5.4", response(b"X: " + b"a" * 100000))
+    yield ResponseCase("300 fields", "9112 5.4", response(*[b"X: 1"] * 300))
+    yield ResponseCase("200 informational responses", "9110 15.2", response(status=b"102 P") * 200)
     yield ResponseCase(
         "a 101 that nobody asked for",
         "9110 7.8",
-        answer(b"Upgrade: x", b"Connection: upgrade", status=b"101 S"),
+        response(b"Upgrade: x", b"Connection: upgrade", status=b"101 S"),
     )
     yield ResponseCase("nothing", "9112 6.3", b"")
     yield ResponseCase("half a head", "9112 6.3", b"HTTP/1.1 200 OK\r\nContent-Le")
@@ -701,97 +709,101 @@ def response_bodies() -> Iterator[ResponseCase]:
         ),
     ):
         yield ResponseCase(
-            f"chunked body {show(body)}",
+            f"chunked body {printable(body)}",
             "9112 7.1",
-            answer(b"Transfer-Encoding: chunked", body=body),
-            CUT,
+            response(b"Transfer-Encoding: chunked", body=body),
+            TRUNCATED,
         )
     yield ResponseCase(
-        "a body that ends early", "9112 8", answer(b"Content-Length: 9", body=b"abc"), CUT
+        "a body that ends early", "9112 8", response(b"Content-Length: 9", body=b"abc"), TRUNCATED
     )
     yield ResponseCase(
         "bytes behind the end",
         "9112 9.2",
-        answer(b"Content-Length: 3", body=b"abcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
+        response(b"Content-Length: 3", body=b"abcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
         200,
-        stopped=b"evil",
+        stripped=b"evil",
     )
     yield ResponseCase(
         "bytes behind the last chunk",
         "9112 9.2",
-        answer(b"Transfer-Encoding: chunked", body=b"1\r\na\r\n0\r\n\r\nevil"),
+        response(b"Transfer-Encoding: chunked", body=b"1\r\na\r\n0\r\n\r\nevil"),
         200,
-        stopped=b"evil",
+        stripped=b"evil",
     )
     yield ResponseCase(
-        "a body after 204", "9112 6.3", answer(status=b"204 N", body=b"evil"), 204, stopped=b"evil"
+        "a body after 204",
+        "9112 6.3",
+        response(status=b"204 N", body=b"evil"),
+        204,
+        stripped=b"evil",
     )
     yield ResponseCase(
         "a body after 304",
         "9112 6.3",
-        answer(b"Content-Length: 4", status=b"304 N", body=b"evil"),
+        response(b"Content-Length: 4", status=b"304 N", body=b"evil"),
         304,
-        stopped=b"evil",
+        stripped=b"evil",
     )
     yield ResponseCase(
         "a body after HEAD",
         "9112 6.3",
-        answer(b"Content-Length: 4", body=b"evil"),
+        response(b"Content-Length: 4", body=b"evil"),
         200,
-        asked=b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
-        stopped=b"evil",
+        request=b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        stripped=b"evil",
     )
     yield ResponseCase(
         "a chunked 204",
         "9112 6.1",
-        answer(b"Transfer-Encoding: chunked", status=b"204 N"),
+        response(b"Transfer-Encoding: chunked", status=b"204 N"),
         204,
         reused=True,
-        stopped=b"ransfer",
+        stripped=b"ransfer",
     )
     yield ResponseCase(
         "a 204 with a length",
         "9110 8.6",
-        answer(b"Content-Length: 0", status=b"204 N"),
+        response(b"Content-Length: 0", status=b"204 N"),
         204,
         reused=True,
-        stopped=b"ength",
+        stripped=b"ength",
     )
     yield ResponseCase(
         "the length of a 304",
         "9110 8.6",
-        answer(b"Content-Length: 4", status=b"304 N"),
+        response(b"Content-Length: 4", status=b"304 N"),
         304,
         reused=True,
-        passed=b"Content-Length: 4\r\n",
+        forwarded=b"Content-Length: 4\r\n",
     )
     yield ResponseCase(
         "Connection names fields",
         "9110 7.6.1",
-        answer(b"Connection: X-A", b"X-A: 1", b"Content-Length: 0"),
+        response(b"Connection: X-A", b"X-A: 1", b"Content-Length: 0"),
         200,
         reused=True,
-        stopped=b"X-A",
+        stripped=b"X-A",
     )
     yield ResponseCase(
         "a Date is added",
         "9110 6.6.1",
-        answer(b"Content-Length: 0"),
+        response(b"Content-Length: 0"),
         200,
         reused=True,
-        passed=b"\r\nDate: ",
+        forwarded=b"\r\nDate: ",
     )
     yield ResponseCase(
         "trailers that frame",
         "9110 6.5.1",
-        answer(
+        response(
             b"Transfer-Encoding: chunked",
             body=b"1\r\na\r\n0\r\nContent-Length: 9\r\nSet-Cookie: x\r\nX: 1\r\n\r\n",
         ),
         200,
         reused=True,
-        passed=b"\r\n0\r\nX: 1\r\n\r\n",
-        stopped=b"Set-Cookie",
+        forwarded=b"\r\n0\r\nX: 1\r\n\r\n",
+        stripped=b"Set-Cookie",
     )
     yield ResponseCase(
         "HTTP/1.1 without a reason",
@@ -799,14 +811,14 @@ def response_bodies() -> Iterator[ResponseCase]:
         b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
         200,
         reused=True,
-        passed=b"HTTP/1.1 200 \r\n",
+        forwarded=b"HTTP/1.1 200 \r\n",
     )
 
 
 RESPONSES: tuple[ResponseCase, ...] = (*response_heads(), *response_bodies())
 
 
-def table() -> str:
+def rst_table() -> str:
     """All cases as reStructuredText."""
     lines = [
         "Message conformance",
@@ -834,7 +846,7 @@ def table() -> str:
 
 
 def _outcome(case: ResponseCase) -> str:
-    if case.status == CUT:
+    if case.status == TRUNCATED:
         return "502, or the client's connection is closed within the body"
     if case.status == 502 or case.reused:
         return str(case.status)
@@ -851,4 +863,4 @@ def _rows(cases: Iterable[tuple[str, str, str]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(table(), end="")
+    print(rst_table(), end="")

@@ -17,16 +17,16 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.api import Timeouts, simple_settings
+from balancebeam.api import Timeouts, single_pool_settings
 from balancebeam.core.addresses import ServerAddress, TcpAddress
 from balancebeam.core.settings import FrontendSettings, PoolSettings, ServerSettings, Settings
-from balancebeam.downstream.http1.channel import HttpChannel
-from balancebeam.downstream.tcp.session import ClientLink
+from balancebeam.downstream.http1.channel import Http1Channel
+from balancebeam.downstream.tcp.session import ClientRelay
 from balancebeam.server.balancer import BalancerService
 from balancebeam.upstream.server_set import Server
 
 # What a producer is paused at, as in Twisted's transports.
-FULL = 64 * 1024
+BUFFER_SIZE = 64 * 1024
 
 
 @implementer(ITCPTransport, IPushProducer)
@@ -34,14 +34,14 @@ class MemoryTransport:
     """
     The balancer's end of a connection.
 
-    What it writes is kept until `take`. With `stuck` the peer takes nothing:
-    beyond `FULL` octets the producer is paused, as a real transport does.
+    What it writes is kept until `take`. With `stalled` the peer takes nothing:
+    beyond `BUFFER_SIZE` octets the producer is paused, as a real transport does.
     """
 
     def __init__(self, protocol: Any) -> None:
         self.protocol = protocol
         self.host = "127.0.0.1"
-        self.stuck = False
+        self.stalled = False
         self.reading = True
         self.aborted = False
         self.closing = False
@@ -55,20 +55,20 @@ class MemoryTransport:
         self._producer_paused = False
 
     @property
-    def direct(self) -> bool:
+    def nothing_buffered(self) -> bool:
         """Whether everything that was written has been taken."""
-        return not (self.stuck and self._written)
+        return not (self.stalled and self._written)
 
-    def outstanding(self) -> int:
+    def unacked_bytes(self) -> int:
         """How much of it has not been taken."""
-        return len(self._written) if self.stuck else 0
+        return len(self._written) if self.stalled else 0
 
-    def take_some(self, octets: int) -> bytes:
+    def read_some(self, size: int) -> bytes:
         """A part of what was written."""
-        data, self._written = self._written[:octets], self._written[octets:]
+        data, self._written = self._written[:size], self._written[size:]
         return data
 
-    def take(self) -> bytes:
+    def read(self) -> bytes:
         """What was written since the last time."""
         data, self._written = self._written, b""
         if self._producer is not None and self._producer_paused:
@@ -81,7 +81,7 @@ class MemoryTransport:
         if self.closed or self.write_closed or self.closing:
             return
         self._written += data
-        if self.stuck and self._producer is not None and len(self._written) > FULL:
+        if self.stalled and self._producer is not None and len(self._written) > BUFFER_SIZE:
             self._producer_paused = True
             self._producer.pauseProducing()
 
@@ -94,7 +94,7 @@ class MemoryTransport:
 
     def loseWriteConnection(self) -> None:
         self.write_closed = True
-        if not self.stuck:
+        if not self.stalled:
             self.protocol.writeConnectionLost()
 
     def abortConnection(self) -> None:
@@ -142,10 +142,10 @@ class MemoryTransport:
 class Peer:
     """Somebody at the other end of a connection of the balancer's."""
 
-    def __init__(self, protocol: Any, stuck: bool = False) -> None:
+    def __init__(self, protocol: Any, stalled: bool = False) -> None:
         self.protocol = protocol
         self.transport = MemoryTransport(protocol)
-        self.transport.stuck = stuck
+        self.transport.stalled = stalled
         protocol.makeConnection(self.transport)
 
     def send(self, *pieces: bytes) -> None:
@@ -157,31 +157,31 @@ class Peer:
 
     def received(self) -> bytes:
         """What has come since the last time."""
-        return self.transport.take()
+        return self.transport.read()
 
-    def finish(self) -> None:
+    def half_close(self) -> None:
         """Send no more, but go on reading."""
         self.protocol.readConnectionLost()
 
-    def vanish(self) -> None:
+    def reset(self) -> None:
         """Be gone, without a word."""
-        self._lost(error.ConnectionLost())
+        self._connection_lost(error.ConnectionLost())
 
-    def settle(self) -> bool:
+    def finish_closing(self) -> bool:
         """Carry out an end that the balancer asked for; whether there was one."""
         if not self.transport.closing or self.transport.closed:
             return False
         reason = error.ConnectionAborted() if self.transport.aborted else error.ConnectionDone()
-        self._lost(reason)
+        self._connection_lost(reason)
         return True
 
-    def _lost(self, reason: Exception) -> None:
+    def _connection_lost(self, reason: Exception) -> None:
         if not self.transport.closed:
             self.transport.closed = True
             self.protocol.connectionLost(Failure(reason))
 
 
-class Connector:
+class MemoryConnector:
     """An attempt of the balancer's to connect to a server."""
 
     def __init__(self, address: ServerAddress, factory: Any) -> None:
@@ -189,10 +189,10 @@ class Connector:
         self.factory = factory
         self.state = "connecting"
 
-    def accept(self, stuck: bool = False) -> Peer:
+    def accept(self, stalled: bool = False) -> Peer:
         """Be the server, and accept."""
         self.state = "connected"
-        return Peer(self.factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 80)), stuck)
+        return Peer(self.factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 80)), stalled)
 
     def refuse(self, reason: Exception | None = None) -> None:
         """Be the server, and refuse."""
@@ -204,7 +204,7 @@ class Connector:
         self.refuse(error.UserError())
 
 
-def flat(settings: Settings) -> SimpleNamespace:
+def flatten_settings(settings: Settings) -> SimpleNamespace:
     """The settings of the first frontend and its pool, side by side."""
     frontend, pool = settings.frontends[0], settings.pools[0]
     return SimpleNamespace(
@@ -232,15 +232,15 @@ class MemoryBalancer:
 
     def __init__(self, servers: int = 1, **settings: Any) -> None:
         self.clock = Clock()
-        self.connectors: list[Connector] = []
+        self.connectors: list[MemoryConnector] = []
         listed = tuple(
             ServerSettings(TcpAddress(f"10.0.0.{number}", 80)) for number in range(1, servers + 1)
         )
         settings.setdefault("servers", listed)
-        self._start(simple_settings(bind=(), **settings))
+        self._start(single_pool_settings(bind=(), **settings))
 
     @classmethod
-    def of(cls, settings: Settings) -> MemoryBalancer:
+    def from_settings(cls, settings: Settings) -> MemoryBalancer:
         """A balancer with just these settings, which bind nothing."""
         balancer = cls.__new__(cls)
         balancer.clock = Clock()
@@ -254,38 +254,40 @@ class MemoryBalancer:
         self.peers: list[Peer] = []
 
     def _connect(self, address: ServerAddress, factory: Any, reactor: Any) -> Any:
-        connector = Connector(address, factory)
+        connector = MemoryConnector(address, factory)
         self.connectors.append(connector)
         return connector
 
     @property
     def servers(self) -> list[Server]:
         """The servers as the balancer knows them."""
-        return self.service.directory.servers
+        return self.service.server_set.servers
 
     def client(self, host: str = "192.0.2.1") -> Peer:
         """A new client."""
-        channel = self.service.frontend.site.buildProtocol(IPv4Address("TCP", host, 40000))
-        assert isinstance(channel, (HttpChannel, ClientLink))
+        channel = self.service.default_frontend.factory.buildProtocol(
+            IPv4Address("TCP", host, 40000)
+        )
+        assert isinstance(channel, (Http1Channel, ClientRelay))
         peer = Peer(channel)
         peer.transport.host = host
-        return self._know(peer)
+        return self._add_peer(peer)
 
-    def accept(self, number: int = -1, stuck: bool = False) -> Peer:
+    def accept(self, number: int = -1, stalled: bool = False) -> Peer:
         """Accept the newest (or the given) attempt to connect."""
-        return self._know(self.connectors[number].accept(stuck))
+        return self._add_peer(self.connectors[number].accept(stalled))
 
-    def _know(self, peer: Peer) -> Peer:
+    def _add_peer(self, peer: Peer) -> Peer:
         self.peers.append(peer)
         return peer
 
-    def settle(self) -> None:
+    def finish_closing(self) -> None:
         """Carry out all ends that the balancer asked for."""
         settled = True
         while settled:
             settled = False
             for peer in self.peers:
-                settled |= peer.settle()
+                settled |= peer.finish_closing()
 
     def advance(self, seconds: float) -> None:
         """Let time pass, in small steps."""
@@ -295,20 +297,20 @@ class MemoryBalancer:
     def stop(self) -> None:
         """Stop the balancer, and see that it leaves nothing behind."""
         self.service.stopService()
-        self.settle()
+        self.finish_closing()
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
         assert all(server.in_flight == 0 for server in self.servers), self.servers
-        assert not any(server.idle for server in self.servers), self.servers
-        assert not self.service.frontend.site.channels
+        assert not any(server.idle_connections for server in self.servers), self.servers
+        assert not self.service.default_frontend.factory.channels
         for pool in self.service.pools.values():
-            assert not pool.busy, pool.name
+            assert not pool.has_connections, pool.name
 
 
 GET = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"
 
-DATE = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+DATE_HEADER = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
 
-OK = b"HTTP/1.1 200 OK\r\n" + DATE + b"Content-Length: 5\r\n\r\nhello"
+OK = b"HTTP/1.1 200 OK\r\n" + DATE_HEADER + b"Content-Length: 5\r\n\r\nhello"
 
 
 def head_and_body(message: bytes) -> tuple[list[bytes], bytes]:

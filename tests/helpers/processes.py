@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-LIMIT = 20.0
+TIMEOUT = 20.0
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 
@@ -27,9 +27,9 @@ def free_port() -> int:
         return port
 
 
-def until(condition: Callable[[], Any], seconds: float = LIMIT) -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = TIMEOUT) -> Any:
     """Wait until `condition` is true. Raises `TimeoutError`."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout
     while True:
         value = condition()
         if value:
@@ -39,7 +39,7 @@ def until(condition: Callable[[], Any], seconds: float = LIMIT) -> Any:
         threading.Event().wait(0.02)
 
 
-class Program:
+class BalancerProcess:
     """A running balancer."""
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -54,8 +54,8 @@ class Program:
             stderr=subprocess.STDOUT,
         )
         try:
-            until(self._listens)
-            until(self._hears_signals)
+            wait_until(self._listens)
+            wait_until(self._handles_signals)
         except TimeoutError:
             self.stop()
             raise
@@ -67,7 +67,7 @@ class Program:
             return True
         return False
 
-    def _hears_signals(self) -> bool:
+    def _handles_signals(self) -> bool:
         """Whether its handlers are in place, of which that of SIGUSR2 comes last."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         caught = int(status.partition("SigCgt:")[2].split()[0], 16)
@@ -75,13 +75,13 @@ class Program:
 
     def connect(self) -> socket.socket:
         """A new connection of a client."""
-        return socket.create_connection(("127.0.0.1", self.port), LIMIT)
+        return socket.create_connection(("127.0.0.1", self.port), TIMEOUT)
 
-    def descriptors(self) -> int:
+    def fd_count(self) -> int:
         """How many descriptors it has open."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def resident(self) -> int:
+    def resident_bytes(self) -> int:
         """Its resident memory in octets."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
@@ -91,7 +91,7 @@ class Program:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            status = self.process.wait(LIMIT)
+            status = self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = self.process.wait()
@@ -100,9 +100,9 @@ class Program:
 
 
 @contextlib.contextmanager
-def program(folder: Path, *options: str) -> Iterator[Program]:
+def run_balancer(folder: Path, *options: str) -> Iterator[BalancerProcess]:
     """A balancer that must end well, and must have logged no error."""
-    running = Program(folder, *options)
+    running = BalancerProcess(folder, *options)
     try:
         yield running
     finally:
@@ -114,7 +114,7 @@ def program(folder: Path, *options: str) -> Iterator[Program]:
     assert "#critical" not in text, text
 
 
-class Server:
+class ScriptedServer:
     """
     A server with a script: `serve(connection, number)` is called in a thread
     of its own for each connection. Its socket is closed afterwards.
@@ -144,7 +144,7 @@ class Server:
             thread.start()
 
     def _run(self, connection: socket.socket, number: int) -> None:
-        connection.settimeout(LIMIT)
+        connection.settimeout(TIMEOUT)
         with connection, contextlib.suppress(OSError):
             self._serve(connection, number)
 
@@ -153,9 +153,9 @@ class Server:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._acceptor.join(LIMIT)
+        self._acceptor.join(TIMEOUT)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> ScriptedServer:
         return self
 
     def __exit__(self, *arguments: object) -> None:
@@ -184,7 +184,7 @@ def read_all(connection: socket.socket) -> bytes:
         data += more
 
 
-def answering(name: str) -> Callable[[socket.socket, int], None]:
+def respond_with(name: str) -> Callable[[socket.socket, int], None]:
     """Serves a small page with the server's name, as often as it is asked."""
     body = name.encode()
     page = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from tests.helpers.processes import (
-    LIMIT,
+    TIMEOUT,
     TWISTD,
-    Program,
-    Server,
-    answering,
+    BalancerProcess,
+    ScriptedServer,
     free_port,
-    program,
     read_head,
-    until,
+    respond_with,
+    run_balancer,
+    wait_until,
 )
 
 
@@ -37,7 +37,7 @@ def command(*arguments: str, status: int = 0, **environment: str) -> str:
         [str(Path(sys.executable).with_name("balancebeam")), *arguments],
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=TIMEOUT,
         check=False,
         env={**os.environ, **environment},
     )
@@ -56,8 +56,8 @@ def listed(admin: str) -> dict[str, Any]:
 
 def test_over_tcp(tmp_path: Path) -> None:
     admin = f"127.0.0.1:{free_port()}"
-    with Server(answering("a")) as one, Server(answering("b")) as two:
-        with program(tmp_path, "--upstream", one.address, "--admin", admin):
+    with ScriptedServer(respond_with("a")) as one, ScriptedServer(respond_with("b")) as two:
+        with run_balancer(tmp_path, "--upstream", one.address, "--admin", admin):
             heading, row = command("status", "--admin", admin).splitlines()
             assert heading.split()[:3] == ["POOL", "SERVER", "STATE"]
             assert row.split()[1:3] == [one.address, "up"]
@@ -102,7 +102,7 @@ def test_over_a_unix_socket_with_a_token(tmp_path: Path) -> None:
     wrong.write_text("pumpkin\n")
     server = f"unix:{tmp_path}/server"
     options = ("--upstream", server, "--admin", admin, "--admin-token-file", str(token))
-    with program(tmp_path, *options):
+    with run_balancer(tmp_path, *options):
         said = command("drain", server, "--admin", admin, "--token-file", str(token))
         assert said == f"{server}: draining, weight 1, 0 in flight\n"
         environment: Any = {"BALANCEBEAM_ADMIN": admin, "BALANCEBEAM_TOKEN": "sesame"}
@@ -119,14 +119,14 @@ def test_a_token_over_tcp(tmp_path: Path) -> None:
     token.write_text("sesame")
     port = free_port()
     options = ("--demo", "1", "--admin", f"0.0.0.0:{port}", "--admin-token-file", str(token))
-    with program(tmp_path, *options):
+    with run_balancer(tmp_path, *options):
         admin = ("--admin", f"127.0.0.1:{port}")
         assert "up" in command("status", *admin, "--token-file", str(token))
         assert "the token is wanted" in command("status", *admin, status=1)
 
 
 def test_not_the_admin_listener(tmp_path: Path) -> None:
-    with program(tmp_path, "--demo", "1") as running:
+    with run_balancer(tmp_path, "--demo", "1") as running:
         said = command("status", "--admin", f"127.0.0.1:{running.port}", status=3)
     assert "does not answer as the admin listener of a balancebeam does" in said
 
@@ -154,7 +154,7 @@ def test_reloading_and_several_pools(tmp_path: Path) -> None:
     file = tmp_path / "lb.toml"
     text = FILE.format(admin=admin, port=free_port())
     file.write_text(text)
-    running = Program(tmp_path, "--config", str(file))
+    running = BalancerProcess(tmp_path, "--config", str(file))
     try:
         said = command("drain", "10.0.0.1:80", "--admin", admin, status=2)
         assert said == "balancebeam: several pools have 10.0.0.1:80; give --pool a or b\n"
@@ -180,15 +180,15 @@ def test_waiting_for_what_is_in_flight(tmp_path: Path) -> None:
 
     def serve(connection: Any, number: int) -> None:
         read_head(connection)
-        assert release.wait(LIMIT)
+        assert release.wait(TIMEOUT)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     admin = f"127.0.0.1:{free_port()}"
-    with Server(serve) as server:
-        with program(tmp_path, "--upstream", server.address, "--admin", admin) as running:
+    with ScriptedServer(serve) as server:
+        with run_balancer(tmp_path, "--upstream", server.address, "--admin", admin) as running:
             client = running.connect()
             client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            until(lambda: server.connections)
+            wait_until(lambda: server.connections)
             said = command("drain", server.address, "--wait", "0.1", "--admin", admin, status=1)
             assert said == (
                 f"balancebeam: {server.address} still has 1 in flight after 0.1 seconds\n"
@@ -197,10 +197,10 @@ def test_waiting_for_what_is_in_flight(tmp_path: Path) -> None:
             arguments = ("remove", "--wait", server.address, "--admin", admin)
             thread = threading.Thread(target=lambda: removed.append(command(*arguments)))
             thread.start()
-            until(lambda: "removed" in listed(admin)[server.address]["why"])
+            wait_until(lambda: "removed" in listed(admin)[server.address]["reason"])
             assert thread.is_alive()
             release.set()
-            thread.join(LIMIT)
+            thread.join(TIMEOUT)
             assert removed == [f"{server.address}: removed\n"]
             assert read_head(client)[0].startswith(b"HTTP/1.1 200 ")
             client.close()
@@ -212,7 +212,7 @@ def test_help_tells_of_the_commands() -> None:
             [*starting, "--help"],
             capture_output=True,
             text=True,
-            timeout=LIMIT,
+            timeout=TIMEOUT,
             check=True,
         )
         text = " ".join(done.stdout.split())

@@ -180,7 +180,7 @@ def test_units() -> None:
     assert command[1:] == ["-c", "/etc/balancebeam/site.toml"]
     drain = "drain_timeout = 30"
     assert drain in (EXAMPLES / "site.toml").read_text()
-    assert int(service["Service"]["TimeoutStopSec"]) > int(drain.split()[-1])
+    assert int(service["Service"]["TimeoutStopSec"]) > int(drain.rsplit(maxsplit=1)[-1])
     assert f'"{listener["Socket"]["ListenStream"]}"' in (EXAMPLES / "site.toml").read_text()
 
 

@@ -12,21 +12,21 @@ from pathlib import Path
 import h11
 import pytest
 
-from tests.fuzz.target import read_requests, read_response
+from tests.fuzz.target import check_requests, check_response
 from tests.helpers.hostile_messages import (
-    CUT,
     REQUESTS,
     RESPONSES,
+    TRUNCATED,
     RequestCase,
     ResponseCase,
-    table,
+    rst_table,
 )
-from tests.helpers.processes import Program, Server, program, read_head
+from tests.helpers.processes import BalancerProcess, ScriptedServer, read_head, run_balancer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-class Recorder:
+class RecordingServer:
     """A server that writes down all it gets, and answers whole requests."""
 
     def __init__(self) -> None:
@@ -55,13 +55,13 @@ class Recorder:
                 elif event is h11.NEED_DATA or event is h11.PAUSED:
                     break
 
-    def take(self) -> bytes:
+    def take_received(self) -> bytes:
         with self.changed:
             received, self.received = self.received, b""
         return received
 
 
-class Liar:
+class RawResponseServer:
     """A server that answers each request with the bytes it was given, and closes."""
 
     def __init__(self) -> None:
@@ -80,24 +80,28 @@ class Liar:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Program, Recorder]]:
-    recorder = Recorder()
-    with Server(recorder.serve) as server:
+def recorded(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[BalancerProcess, RecordingServer]]:
+    recorder = RecordingServer()
+    with ScriptedServer(recorder.serve) as server:
         folder = tmp_path_factory.mktemp("recorded")
-        with program(folder, "--upstream", server.address) as running:
+        with run_balancer(folder, "--upstream", server.address) as running:
             yield running, recorder
 
 
 @pytest.fixture(scope="module")
-def lied_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Program, Liar, Server]]:
-    liar = Liar()
-    with Server(liar.serve) as server:
+def raw_responses(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[BalancerProcess, RawResponseServer, ScriptedServer]]:
+    liar = RawResponseServer()
+    with ScriptedServer(liar.serve) as server:
         folder = tmp_path_factory.mktemp("lied")
-        with program(folder, "--upstream", server.address) as running:
+        with run_balancer(folder, "--upstream", server.address) as running:
             yield running, liar, server
 
 
-def ask(running: Program, sent: bytes) -> bytes:
+def ask(running: BalancerProcess, sent: bytes) -> bytes:
     """Send all of it, and read until the end; the sending side ends early."""
     with running.connect() as client:
         client.sendall(sent)
@@ -114,9 +118,9 @@ def ask(running: Program, sent: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("case", REQUESTS, ids=lambda case: case.name)
-def test_request(case: RequestCase, recorded: tuple[Program, Recorder]) -> None:
+def test_request(case: RequestCase, recorded: tuple[BalancerProcess, RecordingServer]) -> None:
     running, recorder = recorded
-    recorder.take()
+    recorder.take_received()
     with running.connect() as client:
         with contextlib.suppress(ConnectionError):
             client.sendall(case.sent)
@@ -126,12 +130,12 @@ def test_request(case: RequestCase, recorded: tuple[Program, Recorder]) -> None:
             assert data, f"closed without an answer after {answer!r}"
             answer += data
         assert answer.startswith(b"HTTP/1.1 %d " % case.status), answer
-        received = recorder.take()
+        received = recorder.take_received()
         if case.status == 200:
-            read_requests(received, at_least=1)
-            assert case.passed in received, received
-            if case.stopped:
-                assert case.stopped.lower() not in received.lower(), received
+            check_requests(received, min_requests=1)
+            assert case.forwarded in received, received
+            if case.stripped:
+                assert case.stripped.lower() not in received.lower(), received
             return
         # A refused request leaves no trace, and neither does what follows it.
         assert b"\r\nConnection: close\r\n" in answer or case.status == 417, answer
@@ -145,7 +149,7 @@ def test_request(case: RequestCase, recorded: tuple[Program, Recorder]) -> None:
                         break
                     answer += data
             assert answer.count(b"HTTP/1.1 ") == 1, answer
-    unfinished = recorder.take()
+    unfinished = recorder.take_received()
     if unfinished or received:
         # A head may be on its way before its body turns out to be broken;
         # then the message is never completed.
@@ -155,15 +159,17 @@ def test_request(case: RequestCase, recorded: tuple[Program, Recorder]) -> None:
 
 
 @pytest.mark.parametrize("case", RESPONSES, ids=lambda case: case.name)
-def test_response(case: ResponseCase, lied_to: tuple[Program, Liar, Server]) -> None:
-    running, liar, _ = lied_to
+def test_response(
+    case: ResponseCase, raw_responses: tuple[BalancerProcess, RawResponseServer, ScriptedServer]
+) -> None:
+    running, liar, _ = raw_responses
     liar.answer = case.sent
     liar.close = True
-    answer = ask(running, case.asked)
-    if case.status == CUT:
+    answer = ask(running, case.request)
+    if case.status == TRUNCATED:
         if answer.startswith(b"HTTP/1.1 502 "):
             # The fault was found before the head had gone on.
-            read_response(answer, cut=False)
+            check_response(answer, truncated=False)
             return
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
         with pytest.raises(h11.RemoteProtocolError):
@@ -172,11 +178,11 @@ def test_response(case: ResponseCase, lied_to: tuple[Program, Liar, Server]) -> 
     while answer.startswith(b"HTTP/1.1 102 "):
         answer = answer.partition(b"\r\n\r\n")[2]
     assert answer.startswith(b"HTTP/1.1 %d " % case.status), answer
-    assert case.passed in answer, answer
-    if case.stopped:
-        assert case.stopped not in answer, answer
-    if case.asked.startswith(b"GET"):
-        read_response(answer, cut=False)
+    assert case.forwarded in answer, answer
+    if case.stripped:
+        assert case.stripped not in answer, answer
+    if case.request.startswith(b"GET"):
+        check_response(answer, truncated=False)
 
 
 def read_whole(stream: bytes) -> None:
@@ -191,18 +197,20 @@ def read_whole(stream: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in RESPONSES if case.status not in (CUT, 502)], ids=lambda c: c.name
+    "case",
+    [case for case in RESPONSES if case.status not in (TRUNCATED, 502)],
+    ids=lambda c: c.name,
 )
 def test_connection_after_response(
-    case: ResponseCase, lied_to: tuple[Program, Liar, Server]
+    case: ResponseCase, raw_responses: tuple[BalancerProcess, RawResponseServer, ScriptedServer]
 ) -> None:
-    running, liar, server = lied_to
+    running, liar, server = raw_responses
     liar.answer = case.sent
     liar.close = False
     with running.connect() as client:
         before = server.connections
         for _ in range(2):
-            client.sendall(case.asked)
+            client.sendall(case.request)
             head, rest = read_head(client)
             assert head.startswith(b"HTTP/1.1 %d " % case.status), head
             while not _complete(case, head, rest):
@@ -214,20 +222,20 @@ def test_connection_after_response(
     # Nobody after it finds such a connection idle.
     liar.close = True
     liar.answer = OK
-    ask(running, case.asked)
+    ask(running, case.request)
 
 
 def _complete(case: ResponseCase, head: bytes, body: bytes) -> bool:
     if b"chunked" in head.lower():
         return body.endswith(b"\r\n\r\n")
     length = re.search(rb"\r\nContent-Length: ([0-9]+)\r\n", head)
-    has_body = case.status == 200 and case.asked.startswith(b"GET")
+    has_body = case.status == 200 and case.request.startswith(b"GET")
     return not has_body or length is None or len(body) >= int(length[1])
 
 
 def test_cases_are_in_the_docs() -> None:
     path = Path(__file__).parents[2] / "docs" / "message-conformance.rst"
-    assert path.read_text() == table(), (
+    assert path.read_text() == rst_table(), (
         "run: python -m tests.helpers.hostile_messages > docs/message-conformance.rst"
     )
 

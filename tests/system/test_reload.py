@@ -12,33 +12,50 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import LIMIT, Server, answering, free_port, read_all, read_head, until
-from tests.system.test_signals import GET, LAST, Running, answers, config, connect, get, running
+from tests.helpers.processes import (
+    TIMEOUT,
+    ScriptedServer,
+    free_port,
+    read_all,
+    read_head,
+    respond_with,
+    wait_until,
+)
+from tests.system.test_signals import (
+    GET,
+    GET_CLOSE,
+    ConfiguredBalancer,
+    config,
+    connect,
+    get,
+    responds,
+    run_configured_balancer,
+)
 
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
 
 
 @pytest.fixture
-def one() -> Iterator[Server]:
-    with Server(answering("one")) as server:
+def one() -> Iterator[ScriptedServer]:
+    with ScriptedServer(respond_with("one")) as server:
         yield server
 
 
 @pytest.fixture
-def two() -> Iterator[Server]:
-    with Server(answering("two")) as server:
+def two() -> Iterator[ScriptedServer]:
+    with ScriptedServer(respond_with("two")) as server:
         yield server
 
 
-def reload(balancer: Running, text: str, said: str = "reloaded: ") -> None:
+def reload(balancer: ConfiguredBalancer, text: str, said: str = "reloaded: ") -> None:
     """Have it read `text`, and wait until it has said something of it."""
     before = balancer.log.read_text().count(said)
     balancer.config.write_text(text)
     balancer.send(signal.SIGHUP)
-    until(partial(balancer.said, said, before + 1))
+    wait_until(partial(balancer.has_logged, said, before + 1))
 
 
-def descriptors(balancer: Running) -> int:
+def fd_count(balancer: ConfiguredBalancer) -> int:
     return len(os.listdir(f"/proc/{balancer.process.pid}/fd"))
 
 
@@ -51,10 +68,13 @@ def echo(connection: socket.socket, number: int) -> None:
         connection.sendall(data)
 
 
-def test_a_tunnel_outlives_all_that_it_came_by(tmp_path: Path, two: Server) -> None:
+def test_a_tunnel_outlives_all_that_it_came_by(tmp_path: Path, two: ScriptedServer) -> None:
     port, other = free_port(), free_port()
-    with Server(echo) as one, running(tmp_path, config(one.address, f"127.0.0.1:{port}")) as it:
-        client = until(partial(_connected, port))
+    with (
+        ScriptedServer(echo) as one,
+        run_configured_balancer(tmp_path, config(one.address, f"127.0.0.1:{port}")) as it,
+    ):
+        client = wait_until(partial(_connected, port))
         with client:
             client.sendall(UPGRADE)
             read_head(client)
@@ -78,38 +98,41 @@ def _connected(port: int) -> socket.socket | None:
         return None
 
 
-def test_mistakes_change_nothing(tmp_path: Path, one: Server) -> None:
+def test_mistakes_change_nothing(tmp_path: Path, one: ScriptedServer) -> None:
     port, wanted = free_port(), free_port()
     text = config(one.address, f"127.0.0.1:{port}")
-    with running(tmp_path, text, port) as it, socket.create_server(("127.0.0.1", 0)) as taken:
-        before = descriptors(it)
+    with (
+        run_configured_balancer(tmp_path, text, port) as it,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
+        before = fd_count(it)
         reload(it, text.replace("upstreams", "upstream") + "colour = 1\n", "not reloaded: ")
-        assert it.said("upstream")
-        assert it.said("colour")
+        assert it.has_logged("upstream")
+        assert it.has_logged("colour")
         used = f"127.0.0.1:{taken.getsockname()[1]}"
         binds = f'"127.0.0.1:{wanted}", "127.0.0.1:{port}", "{used}"'
         bad = text.replace(f'"127.0.0.1:{port}"', binds).replace(one.address, "127.0.0.1:1")
         reload(it, bad, "not reloaded: ")
-        assert it.said(f"{used}: address already in use")
-        assert answers(port)
+        assert it.has_logged(f"{used}: address already in use")
+        assert responds(port)
         with pytest.raises(ConnectionRefusedError):
             connect(wanted)
-        until(lambda: descriptors(it) <= before + 1)
+        wait_until(lambda: fd_count(it) <= before + 1)
         reload(it, text, "nothing has changed")
 
 
-def test_places_move(tmp_path: Path, one: Server, two: Server) -> None:
+def test_places_move(tmp_path: Path, one: ScriptedServer, two: ScriptedServer) -> None:
     port, header = free_port(), b"PROXY TCP4 203.0.113.1 192.0.2.1 1 2\r\n"
     path = str(tmp_path / "socket")
     plain = f"127.0.0.1:{port}"
     second = '[[frontend]]\nname = "more"\nbind = "BIND"\npool = "b"\n'
     second += f'[[pool]]\nname = "b"\nupstreams = ["{two.address}"]\n'
-    with running(tmp_path, config(one.address, plain), port) as it:
+    with run_configured_balancer(tmp_path, config(one.address, plain), port) as it:
         with connect(port) as kept:
             kept.sendall(GET)
             read_head(kept)
             reload(it, config(one.address, f"haproxy:{plain}"))
-            assert get(port, header + LAST).endswith(b"one")
+            assert get(port, header + GET_CLOSE).endswith(b"one")
             with pytest.raises(ConnectionResetError):
                 get(port)
             # The listener changed, and not the connections that came by it.
@@ -138,7 +161,7 @@ def test_demo_servers(tmp_path: Path) -> None:
     port = free_port()
     text = f'demo = 2\n[[frontend]]\nname = "web"\nbind = "127.0.0.1:{port}"\npool = "app"\n'
     text += '[[pool]]\nname = "app"\nupstreams = []\n'
-    with running(tmp_path, text, port) as it:
+    with run_configured_balancer(tmp_path, text, port) as it:
         for changed, count in (
             (text.replace("demo = 2", "demo = 3"), 3),
             (text.replace('"app"', '"other"'), 2),
@@ -149,7 +172,9 @@ def test_demo_servers(tmp_path: Path) -> None:
             assert len(seen) == count, seen
 
 
-def test_a_hundred_reloads_under_requests(tmp_path: Path, one: Server, two: Server) -> None:
+def test_a_hundred_reloads_under_requests(
+    tmp_path: Path, one: ScriptedServer, two: ScriptedServer
+) -> None:
     port, other = free_port(), free_port()
     texts = [
         config(one.address, f"127.0.0.1:{port}"),
@@ -169,10 +194,10 @@ def test_a_hundred_reloads_under_requests(tmp_path: Path, one: Server, two: Serv
             except (OSError, AssertionError) as failure:
                 failed.append(failure)
 
-    with running(tmp_path, texts[0], port) as it:
+    with run_configured_balancer(tmp_path, texts[0], port) as it:
         reload(it, texts[1])
         reload(it, texts[0])
-        before = descriptors(it)
+        before = fd_count(it)
         asking = threading.Thread(target=ask)
         asking.start()
         try:
@@ -180,7 +205,7 @@ def test_a_hundred_reloads_under_requests(tmp_path: Path, one: Server, two: Serv
                 reload(it, texts[number % 2])
         finally:
             done.set()
-            asking.join(LIMIT)
+            asking.join(TIMEOUT)
         assert not failed, failed[:3]
-        assert not it.said("not reloaded")
-        until(lambda: descriptors(it) <= before + 4)
+        assert not it.has_logged("not reloaded")
+        wait_until(lambda: fd_count(it) <= before + 4)

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.helpers.processes import LIMIT, free_port, program, read_head, until
+from tests.helpers.processes import TIMEOUT, free_port, read_head, run_balancer, wait_until
 
 # Answers with its name; a process of its own, so that it can be killed and frozen.
 _SERVER = """
@@ -32,7 +32,7 @@ reactor.run()
 """
 
 
-class Process:
+class ServerProcess:
     """A server that can be killed, frozen and started again."""
 
     def __init__(self, name: str) -> None:
@@ -44,7 +44,7 @@ class Process:
     def start(self) -> None:
         command = [sys.executable, "-c", _SERVER, str(self.port), self.name]
         self.process = subprocess.Popen(command)
-        until(self._listens)
+        wait_until(self._listens)
 
     def _listens(self) -> bool:
         try:
@@ -58,10 +58,10 @@ class Process:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(LIMIT)
+        self.process.wait(TIMEOUT)
 
 
-class Clients:
+class ClientThreads:
     """Threads that ask one GET after the other, each on one connection."""
 
     def __init__(self, port: int, count: int) -> None:
@@ -74,7 +74,7 @@ class Clients:
             thread.start()
 
     def _run(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.port), LIMIT) as client:
+        with socket.create_connection(("127.0.0.1", self.port), TIMEOUT) as client:
             while self._going:
                 client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 head, body = read_head(client)
@@ -83,44 +83,44 @@ class Clients:
                     body += client.recv(1000)
                 (self.answers if head[9:12] == b"200" else self.failures).append(body.decode())
 
-    def hear(self, more: int = 300) -> list[str]:
+    def wait_for_responses(self, more: int = 300) -> list[str]:
         """Wait for so many more answers; these."""
         before = len(self.answers)
-        until(lambda: len(self.answers) >= before + more)
+        wait_until(lambda: len(self.answers) >= before + more)
         return self.answers[before:]
 
     def stop(self) -> None:
         self._going = False
         for thread in self._threads:
-            thread.join(LIMIT)
+            thread.join(TIMEOUT)
             assert not thread.is_alive()
 
 
 def test_killed_restarted_frozen_and_resumed(tmp_path: Path) -> None:
-    servers = [Process(name) for name in ("one", "two", "three")]
+    servers = [ServerProcess(name) for name in ("one", "two", "three")]
     upstreams = [option for s in servers for option in ("-u", s.address)]
     checks = ("--active-health-check-path", "/health", "-t", "0.4")
     options = (*upstreams, *checks, "--cooldown", "0.5", "--upstream-timeout", "2")
     one, two, three = servers
     try:
-        with program(tmp_path, *options) as running:
-            clients = Clients(running.port, 8)
+        with run_balancer(tmp_path, *options) as running:
+            clients = ClientThreads(running.port, 8)
             try:
-                assert set(clients.hear()) == {"one", "two", "three"}
+                assert set(clients.wait_for_responses()) == {"one", "two", "three"}
                 one.kill()
-                clients.hear(50)
-                assert set(clients.hear()) == {"two", "three"}
+                clients.wait_for_responses(50)
+                assert set(clients.wait_for_responses()) == {"two", "three"}
                 one.start()
-                until(lambda: "one" in clients.hear(20))
+                wait_until(lambda: "one" in clients.wait_for_responses(20))
                 two.signal(signal.SIGSTOP)
-                until(lambda: "two" not in clients.hear(100))
+                wait_until(lambda: "two" not in clients.wait_for_responses(100))
                 two.signal(signal.SIGCONT)
-                until(lambda: "two" in clients.hear(20))
+                wait_until(lambda: "two" in clients.wait_for_responses(20))
                 # A server may say by itself that it is not well.
-                with socket.create_connection(("127.0.0.1", three.port), LIMIT) as direct:
+                with socket.create_connection(("127.0.0.1", three.port), TIMEOUT) as direct:
                     direct.sendall(b"GET /sicken HTTP/1.1\r\nHost: a\r\n\r\n")
                     read_head(direct)
-                until(lambda: "three" not in clients.hear(100))
+                wait_until(lambda: "three" not in clients.wait_for_responses(100))
             finally:
                 clients.stop()
             # Only what the frozen server was asked before it was found out.
@@ -137,8 +137,8 @@ def test_killed_restarted_frozen_and_resumed(tmp_path: Path) -> None:
 
 def test_a_pool_that_checks_have_emptied(tmp_path: Path) -> None:
     port = free_port()
-    with program(tmp_path, "-u", f"127.0.0.1:{port}", "-t", "0.2") as running:
-        until(lambda: "is down" in running.output.read_text())
+    with run_balancer(tmp_path, "-u", f"127.0.0.1:{port}", "-t", "0.2") as running:
+        wait_until(lambda: "is down" in running.output.read_text())
         with running.connect() as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             head, _ = read_head(client)

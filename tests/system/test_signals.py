@@ -18,20 +18,20 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.processes import (
-    LIMIT,
+    TIMEOUT,
     TWISTD,
-    Server,
-    answering,
+    ScriptedServer,
     free_port,
     read_all,
     read_head,
-    until,
+    respond_with,
+    wait_until,
 )
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-LAST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+GET_CLOSE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
-WAYS = (
+COMMANDS = (
     (TWISTD, "-n", "--pidfile=", "balancebeam"),
     (TWISTD, "-n", "balancebeam"),
     (str(Path(sys.executable).with_name("balancebeam")),),
@@ -39,35 +39,35 @@ WAYS = (
 )
 
 
-def get(place: int | str, request: bytes = LAST) -> bytes:
-    with connect(place) as client:
+def get(address: int | str, request: bytes = GET_CLOSE) -> bytes:
+    with connect(address) as client:
         client.sendall(request)
         return read_all(client)
 
 
-def connect(place: int | str) -> socket.socket:
-    if isinstance(place, int):
-        return socket.create_connection(("127.0.0.1", place), LIMIT)
+def connect(address: int | str) -> socket.socket:
+    if isinstance(address, int):
+        return socket.create_connection(("127.0.0.1", address), TIMEOUT)
     client = socket.socket(socket.AF_UNIX)
-    client.settimeout(LIMIT)
-    client.connect(place)
+    client.settimeout(TIMEOUT)
+    client.connect(address)
     return client
 
 
-def answers(place: int | str) -> bool:
+def responds(address: int | str) -> bool:
     with contextlib.suppress(OSError):
-        return get(place).startswith(b"HTTP/1.1 200 ")
+        return get(address).startswith(b"HTTP/1.1 200 ")
     return False
 
 
-class Running:
+class ConfiguredBalancer:
     """A balancer of which the environment is known, too."""
 
     def __init__(
         self,
         folder: Path,
         text: str,
-        way: Sequence[str] = WAYS[0],
+        argv: Sequence[str] = COMMANDS[0],
         environment: dict[str, str] | None = None,
         fds: Sequence[int] = (),
         shell: str = "",
@@ -76,7 +76,7 @@ class Running:
         self.config = folder / "config.toml"
         self.config.write_text(text)
         self.log = folder / "output.txt"
-        command = [*way, "--config", str(self.config)]
+        command = [*argv, "--config", str(self.config)]
         if shell:
             command = ["/bin/bash", "-c", shell + ' exec "$@"', "sh", *command]
         with open(self.log, "ab") as output:
@@ -93,11 +93,11 @@ class Running:
     def send(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def said(self, text: str, times: int = 1) -> bool:
+    def has_logged(self, text: str, times: int = 1) -> bool:
         return self.log.read_text().count(text) >= times
 
     def wait(self) -> int:
-        return self.process.wait(LIMIT)
+        return self.process.wait(TIMEOUT)
 
     def status(self) -> int | None:
         return self.process.poll()
@@ -107,28 +107,30 @@ class Running:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [int(child) for child in text.split()]
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Leave nobody of the session behind."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(LIMIT)
+        self.process.wait(TIMEOUT)
 
 
 @contextlib.contextmanager
-def running(folder: Path, text: str, *places: int | str, **more: object) -> Iterator[Running]:
-    balancer = Running(folder, text, **more)  # type: ignore[arg-type]
+def run_configured_balancer(
+    folder: Path, text: str, *addresses: int | str, **more: object
+) -> Iterator[ConfiguredBalancer]:
+    balancer = ConfiguredBalancer(folder, text, **more)  # type: ignore[arg-type]
     try:
-        for place in places:
-            until(partial(_answers_or_ended, balancer, place))
+        for place in addresses:
+            wait_until(partial(_responds_or_exited, balancer, place))
         assert balancer.status() is None, balancer.log.read_text()
         yield balancer
     finally:
-        balancer.end()
+        balancer.kill()
     assert "Traceback" not in balancer.log.read_text(), balancer.log.read_text()
 
 
-def _answers_or_ended(balancer: Running, place: int | str) -> bool:
-    return answers(place) or balancer.status() is not None
+def _responds_or_exited(balancer: ConfiguredBalancer, address: int | str) -> bool:
+    return responds(address) or balancer.status() is not None
 
 
 def config(server: str, *binds: str, before: str = "", after: str = "") -> str:
@@ -140,12 +142,12 @@ def config(server: str, *binds: str, before: str = "", after: str = "") -> str:
 
 
 @pytest.fixture
-def one() -> Iterator[Server]:
-    with Server(answering("one")) as server:
+def one() -> Iterator[ScriptedServer]:
+    with ScriptedServer(respond_with("one")) as server:
         yield server
 
 
-def late(
+def delayed_response(
     asked: threading.Event, answer_now: threading.Event
 ) -> Callable[[socket.socket, int], None]:
     page = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
@@ -155,7 +157,7 @@ def late(
             head, _ = read_head(connection)
             if head.startswith(b"GET /slow"):
                 asked.set()
-                answer_now.wait(LIMIT)
+                answer_now.wait(TIMEOUT)
             connection.sendall(page)
 
     return serve
@@ -167,23 +169,23 @@ def late(
 def test_sigterm_drains(tmp_path: Path) -> None:
     asked, answer_now = threading.Event(), threading.Event()
     port, admin = free_port(), free_port()
-    with Server(late(asked, answer_now)) as server:
+    with ScriptedServer(delayed_response(asked, answer_now)) as server:
         after = f'[admin]\nbind = "127.0.0.1:{admin}"'
         text = config(server.address, f"127.0.0.1:{port}", after=after)
-        with running(tmp_path, text, port) as balancer, connect(port) as client:
+        with run_configured_balancer(tmp_path, text, port) as balancer, connect(port) as client:
             with connect(port) as idle:
                 idle.sendall(GET)
                 read_head(idle)
                 client.sendall(GET.replace(b"/ ", b"/slow "))
-                assert asked.wait(LIMIT)
+                assert asked.wait(TIMEOUT)
                 balancer.send(signal.SIGTERM)
                 began = time.monotonic()
                 assert read_all(idle) in (b"", b"late")
                 assert time.monotonic() - began < 4
             with pytest.raises(ConnectionRefusedError):
                 connect(port)
-            assert b" 503 " in get(admin, LAST.replace(b"/ ", b"/readyz "))
-            assert b" 200 " in get(admin, LAST.replace(b"/ ", b"/healthz "))
+            assert b" 503 " in get(admin, GET_CLOSE.replace(b"/ ", b"/readyz "))
+            assert b" 200 " in get(admin, GET_CLOSE.replace(b"/ ", b"/healthz "))
             answer_now.set()
             answer = read_all(client)
             assert answer.endswith(b"late")
@@ -191,9 +193,11 @@ def test_sigterm_drains(tmp_path: Path) -> None:
             assert balancer.wait() == 0
 
 
-def test_sigint_with_nobody_ends_at_once(tmp_path: Path, one: Server) -> None:
+def test_sigint_with_nobody_ends_at_once(tmp_path: Path, one: ScriptedServer) -> None:
     port = free_port()
-    with running(tmp_path, config(one.address, f"127.0.0.1:{port}"), port) as balancer:
+    with run_configured_balancer(
+        tmp_path, config(one.address, f"127.0.0.1:{port}"), port
+    ) as balancer:
         began = time.monotonic()
         balancer.send(signal.SIGINT)
         assert balancer.wait() == 0
@@ -201,17 +205,20 @@ def test_sigint_with_nobody_ends_at_once(tmp_path: Path, one: Server) -> None:
 
 
 @pytest.mark.parametrize("way", ["deadline", "again", "never"])
-def test_those_who_do_not_leave_are_cut(tmp_path: Path, one: Server, way: str) -> None:
+def test_those_who_do_not_leave_are_cut(tmp_path: Path, one: ScriptedServer, way: str) -> None:
     port = free_port()
     limit = {"deadline": 1.5, "again": 30, "never": 0}[way]
     text = config(one.address, f"127.0.0.1:{port}", before=f"drain_timeout = {limit}")
     text = text.replace('name = "web"', 'name = "web"\nmode = "tcp"')
-    with running(tmp_path, text) as balancer, until(lambda: _connected(port)) as client:
+    with (
+        run_configured_balancer(tmp_path, text) as balancer,
+        wait_until(lambda: _connected(port)) as client,
+    ):
         client.sendall(GET)
         read_head(client)
         balancer.send(signal.SIGTERM)
         if way != "never":
-            until(lambda: balancer.said("draining"))
+            wait_until(lambda: balancer.has_logged("draining"))
             client.sendall(GET)
             read_head(client)
         if way == "again":
@@ -224,41 +231,41 @@ def test_those_who_do_not_leave_are_cut(tmp_path: Path, one: Server, way: str) -
 @pytest.mark.parametrize("header", [b"", b"PROXY TCP4 203.0.113.1 192.0.2.1 1 2\r\n"])
 @pytest.mark.parametrize("place", ["tcp", "unix"])
 def test_who_is_in_the_queue_is_served(
-    tmp_path: Path, one: Server, header: bytes, place: str
+    tmp_path: Path, one: ScriptedServer, header: bytes, place: str
 ) -> None:
     port: int | str = free_port() if place == "tcp" else str(tmp_path / "socket")
     bind = f"127.0.0.1:{port}" if place == "tcp" else f"unix:{port}"
     text = config(one.address, f"haproxy:{bind}" if header else bind)
-    with running(tmp_path, text) as balancer:
+    with run_configured_balancer(tmp_path, text) as balancer:
         # Who is answered knows that the reactor runs, and has its signals.
-        with until(lambda: _connected(port)) as first:
-            first.sendall(header + LAST)
+        with wait_until(lambda: _connected(port)) as first:
+            first.sendall(header + GET_CLOSE)
             assert read_all(first).endswith(b"one")
         balancer.send(signal.SIGSTOP)
         clients = [connect(port) for _ in range(150)]
         for client in clients[:75]:
-            client.sendall(header + LAST)
+            client.sendall(header + GET_CLOSE)
         balancer.send(signal.SIGTERM)
         balancer.send(signal.SIGCONT)
-        until(lambda: balancer.said("draining"))
+        wait_until(lambda: balancer.has_logged("draining"))
         for client in clients[75:]:
-            client.sendall(header + LAST)
+            client.sendall(header + GET_CLOSE)
         for client in clients:
             with client:
                 assert read_all(client).endswith(b"one")
         assert balancer.wait() == 0
 
 
-def _connected(place: int | str) -> socket.socket | None:
+def _connected(address: int | str) -> socket.socket | None:
     with contextlib.suppress(OSError):
-        return connect(place)
+        return connect(address)
     return None
 
 
-def test_sigterm_while_it_starts(tmp_path: Path, one: Server) -> None:
+def test_sigterm_while_it_starts(tmp_path: Path, one: ScriptedServer) -> None:
     text = config(one.address, f"127.0.0.1:{free_port()}")
     for delay in (0.1, 0.5):
-        with running(tmp_path, text) as balancer:
+        with run_configured_balancer(tmp_path, text) as balancer:
             time.sleep(delay)
             balancer.send(signal.SIGTERM)
             assert balancer.wait() in (0, -signal.SIGTERM)
@@ -267,54 +274,56 @@ def test_sigterm_while_it_starts(tmp_path: Path, one: Server) -> None:
 # What the service manager hears and hands over.
 
 
-class Manager:
+class NotifySocket:
     """A service manager's socket."""
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.settimeout(LIMIT)
+        self.socket.settimeout(TIMEOUT)
         self.socket.bind("\0" + path[1:] if path.startswith("@") else path)
 
-    def hear(self) -> list[str]:
+    def receive(self) -> list[str]:
         return self.socket.recv(4096).decode().splitlines()
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_the_manager_is_told(tmp_path: Path, one: Server, abstract: bool) -> None:
+def test_the_manager_is_told(tmp_path: Path, one: ScriptedServer, abstract: bool) -> None:
     path = f"@balancebeam-{os.getpid()}" if abstract else str(tmp_path / "notify")
-    manager = Manager(path)
+    manager = NotifySocket(path)
     port = free_port()
     text = config(one.address, f"127.0.0.1:{port}")
     with (
         manager.socket,
-        running(tmp_path, text, port, environment={"NOTIFY_SOCKET": path}) as balancer,
+        run_configured_balancer(
+            tmp_path, text, port, environment={"NOTIFY_SOCKET": path}
+        ) as balancer,
     ):
-        ready = manager.hear()
+        ready = manager.receive()
         assert ready[:2] == ["READY=1", f"MAINPID={balancer.process.pid}"]
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         balancer.send(signal.SIGHUP)
-        reloading, when = manager.hear()
+        reloading, when = manager.receive()
         assert reloading == "RELOADING=1"
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         assert before <= int(when.partition("MONOTONIC_USEC=")[2]) <= now
-        assert manager.hear()[2] == "STATUS=Balancing."
+        assert manager.receive()[2] == "STATUS=Balancing."
         balancer.config.write_text("nonsense")
         balancer.send(signal.SIGHUP)
-        assert manager.hear()[0] == "RELOADING=1"
-        assert manager.hear()[2] == "STATUS=Balancing; the last reload was refused."
+        assert manager.receive()[0] == "RELOADING=1"
+        assert manager.receive()[2] == "STATUS=Balancing; the last reload was refused."
         with connect(port) as client:
             client.sendall(GET[:10])
-            until(lambda: _established(port))
+            wait_until(lambda: _established(port))
             balancer.send(signal.SIGTERM)
-            assert manager.hear()[0] == "STOPPING=1"
+            assert manager.receive()[0] == "STOPPING=1"
             # A reload has no meaning any more, and must not look like a start.
             balancer.send(signal.SIGHUP)
-            until(lambda: balancer.said("not reloaded: it is stopping"))
+            wait_until(lambda: balancer.has_logged("not reloaded: it is stopping"))
             balancer.send(signal.SIGTERM)
             assert balancer.wait() == 0
         manager.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
-            manager.hear()
+            manager.receive()
 
 
 def _established(port: int) -> bool:
@@ -324,7 +333,7 @@ def _established(port: int) -> bool:
 SYSTEMD = "export LISTEN_PID=$$ LISTEN_FDS=%d;"
 
 
-def inherit(listeners: Sequence[socket.socket], count: int = 0) -> dict[str, object]:
+def start_with_sockets(listeners: Sequence[socket.socket], count: int = 0) -> dict[str, object]:
     """Hand over sockets as descriptors 3 and so on, as systemd does."""
     moves = "".join(
         f" exec {3 + number}<&{listener.fileno()} {listener.fileno()}<&-;"
@@ -343,7 +352,7 @@ def high(listener: socket.socket) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
-def test_sockets_of_the_manager(tmp_path: Path, one: Server) -> None:
+def test_sockets_of_the_manager(tmp_path: Path, one: ScriptedServer) -> None:
     path = str(tmp_path / "socket")
     tcp = high(socket.create_server(("127.0.0.1", 0)))
     local = socket.socket(socket.AF_UNIX)
@@ -355,10 +364,15 @@ def test_sockets_of_the_manager(tmp_path: Path, one: Server) -> None:
     plain = high(socket.socket())
     port, nobody = tcp.getsockname()[1], unwanted.getsockname()[1]
     text = config(one.address, f"127.0.0.1:{port}", f"unix:{path}")
-    handed = inherit([tcp, local, unwanted, plain])
-    with tcp, local, plain, running(tmp_path, text, port, path, **handed) as balancer:
-        assert balancer.said("descriptor 6 is no socket that listens")
-        assert balancer.said(f"nobody is to listen at 127.0.0.1:{nobody} any more")
+    handed = start_with_sockets([tcp, local, unwanted, plain])
+    with (
+        tcp,
+        local,
+        plain,
+        run_configured_balancer(tmp_path, text, port, path, **handed) as balancer,
+    ):
+        assert balancer.has_logged("descriptor 6 is no socket that listens")
+        assert balancer.has_logged(f"nobody is to listen at 127.0.0.1:{nobody} any more")
         unwanted.close()
         with pytest.raises(ConnectionRefusedError):
             connect(nobody)
@@ -370,27 +384,32 @@ def test_sockets_of_the_manager(tmp_path: Path, one: Server) -> None:
         connect(path).close()
 
 
-def test_a_socket_for_both_kinds_of_addresses(tmp_path: Path, one: Server) -> None:
+def test_a_socket_for_both_kinds_of_addresses(tmp_path: Path, one: ScriptedServer) -> None:
     both = high(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
     port = both.getsockname()[1]
     text = config(one.address, f"0.0.0.0:{port}")
-    with both, running(tmp_path, text, port, **inherit([both])):
+    with both, run_configured_balancer(tmp_path, text, port, **start_with_sockets([both])):
         pass
 
 
-def test_sockets_for_another_process(tmp_path: Path, one: Server) -> None:
+def test_sockets_for_another_process(tmp_path: Path, one: ScriptedServer) -> None:
     mine = high(socket.create_server(("127.0.0.1", 0)))
     port = free_port()
     more = {"environment": {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, "fds": [mine.fileno()]}
-    with mine, running(tmp_path, config(one.address, f"127.0.0.1:{port}"), port, **more) as it:
-        assert not it.said("descriptor")
+    with (
+        mine,
+        run_configured_balancer(
+            tmp_path, config(one.address, f"127.0.0.1:{port}"), port, **more
+        ) as it,
+    ):
+        assert not it.has_logged("descriptor")
 
 
 # Successors.
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_successor(tmp_path: Path, one: Server, way: Sequence[str]) -> None:
+@pytest.mark.parametrize("way", COMMANDS)
+def test_a_successor(tmp_path: Path, one: ScriptedServer, way: Sequence[str]) -> None:
     port, plain, admin, wide = (free_port() for _ in range(4))
     path = str(tmp_path / "socket")
     binds = (f"127.0.0.1:{port}", f"unix:{path}", f"tcp:{plain}:interface=127.0.0.1")
@@ -400,9 +419,9 @@ def test_a_successor(tmp_path: Path, one: Server, way: Sequence[str]) -> None:
     text = config(one.address, *binds, before=before, after=after)
     failed: list[str] = []
     done = threading.Event()
-    with running(tmp_path, text, port, path, plain, wide, way=way) as balancer:
+    with run_configured_balancer(tmp_path, text, port, path, plain, wide, argv=way) as balancer:
         pid_file = tmp_path / "twistd.pid"
-        assert pid_file.exists() == (way == WAYS[1])
+        assert pid_file.exists() == (way == COMMANDS[1])
 
         def ask() -> None:
             while not done.is_set():
@@ -417,87 +436,89 @@ def test_a_successor(tmp_path: Path, one: Server, way: Sequence[str]) -> None:
         asking.start()
         try:
             balancer.send(signal.SIGUSR2)
-            until(lambda: balancer.said("starting a successor"))
+            wait_until(lambda: balancer.has_logged("starting a successor"))
             balancer.send(signal.SIGUSR2)
-            until(lambda: balancer.said("there is a successor already"))
+            wait_until(lambda: balancer.has_logged("there is a successor already"))
             (successor,) = balancer.children()
             assert balancer.wait() == 0
             for place in (port, path, plain, wide):
-                assert answers(place)
-            assert b" 200 " in get(admin, LAST.replace(b"/ ", b"/readyz "))
-            if way == WAYS[1]:
+                assert responds(place)
+            assert b" 200 " in get(admin, GET_CLOSE.replace(b"/ ", b"/readyz "))
+            if way == COMMANDS[1]:
                 assert pid_file.read_text() == str(successor)
                 assert not (tmp_path / "twistd.pid.old").exists()
         finally:
             done.set()
-            asking.join(LIMIT)
+            asking.join(TIMEOUT)
         assert not failed, failed[:3]
         # What it took over is its own now.
         os.kill(successor, signal.SIGTERM)
-        until(lambda: not os.path.exists(path))
-        until(lambda: not pid_file.exists())
+        wait_until(lambda: not os.path.exists(path))
+        wait_until(lambda: not pid_file.exists())
 
 
-def test_a_successor_that_fails_harms_nobody(tmp_path: Path, one: Server) -> None:
+def test_a_successor_that_fails_harms_nobody(tmp_path: Path, one: ScriptedServer) -> None:
     port = free_port()
     path = str(tmp_path / "socket")
     text = config(one.address, f"127.0.0.1:{port}", f"unix:{path}")
-    with running(tmp_path, text, port, path, way=WAYS[1]) as balancer:
-        with Server(answering("taken")) as other:
+    with run_configured_balancer(tmp_path, text, port, path, argv=COMMANDS[1]) as balancer:
+        with ScriptedServer(respond_with("taken")) as other:
             for number, bad in enumerate(
                 ("nonsense", text.replace(f'"unix:{path}"', f'"unix:{path}", "{other.address}"')), 1
             ):
                 balancer.config.write_text(bad)
                 balancer.send(signal.SIGUSR2)
-                until(partial(balancer.said, "the successor ended", number))
-                assert answers(port)
-                assert answers(path)
+                wait_until(partial(balancer.has_logged, "the successor ended", number))
+                assert responds(port)
+                assert responds(path)
         assert (tmp_path / "twistd.pid").read_text() == str(balancer.process.pid)
         # Sockets are removed as before.
         balancer.config.write_text(text.replace(f', "unix:{path}"', ""))
         balancer.send(signal.SIGHUP)
-        until(lambda: not os.path.exists(path))
+        wait_until(lambda: not os.path.exists(path))
         balancer.send(signal.SIGUSR2)
         assert balancer.wait() == 0
-        assert answers(port)
+        assert responds(port)
 
 
-def test_what_cannot_be_handed_over(tmp_path: Path, one: Server) -> None:
+def test_what_cannot_be_handed_over(tmp_path: Path, one: ScriptedServer) -> None:
     port = free_port()
     text = config(one.address, f"127.0.0.1:{port}", f"haproxy:tcp:{free_port()}")
-    with running(tmp_path, text, port) as balancer:
+    with run_configured_balancer(tmp_path, text, port) as balancer:
         balancer.send(signal.SIGUSR2)
         assert balancer.wait() == 0
-        assert answers(port)
+        assert responds(port)
 
 
-def test_the_manager_is_not_told_that_it_ends(tmp_path: Path, one: Server) -> None:
+def test_the_manager_is_not_told_that_it_ends(tmp_path: Path, one: ScriptedServer) -> None:
     path = str(tmp_path / "notify")
-    manager = Manager(path)
+    manager = NotifySocket(path)
     port = free_port()
     text = config(one.address, f"127.0.0.1:{port}")
     with (
         manager.socket,
-        running(tmp_path, text, port, environment={"NOTIFY_SOCKET": path}) as balancer,
+        run_configured_balancer(
+            tmp_path, text, port, environment={"NOTIFY_SOCKET": path}
+        ) as balancer,
     ):
-        manager.hear()
+        manager.receive()
         balancer.send(signal.SIGUSR2)
-        heard = manager.hear()
+        heard = manager.receive()
         assert heard[0] == "READY=1"
         assert heard[1] != f"MAINPID={balancer.process.pid}"
         assert balancer.wait() == 0
         manager.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
-            manager.hear()
+            manager.receive()
 
 
-def test_a_dead_successors_socket_is_replaced(tmp_path: Path, one: Server) -> None:
+def test_a_dead_successors_socket_is_replaced(tmp_path: Path, one: ScriptedServer) -> None:
     path = str(tmp_path / "socket")
     text = config(one.address, f"unix:{path}")
-    with running(tmp_path, text, path) as balancer:
+    with run_configured_balancer(tmp_path, text, path) as balancer:
         balancer.send(signal.SIGUSR2)
-        until(balancer.children)
+        wait_until(balancer.children)
         assert balancer.wait() == 0
     assert os.path.exists(path)
-    with running(tmp_path, text, path):
+    with run_configured_balancer(tmp_path, text, path):
         pass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import Server, answering, program, until
+from tests.helpers.processes import ScriptedServer, respond_with, run_balancer, wait_until
 from tests.system.test_twistd import GET, get
 
 MANY = 10_000
@@ -33,11 +33,11 @@ def test_stalled_connections(tmp_path: Path, descriptors: int) -> None:
         b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 1000,
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n",
     )
-    with Server(answering("one")) as one:
+    with ScriptedServer(respond_with("one")) as one:
         options = ("--upstream", one.address, "--header-timeout", "4")
-        with program(tmp_path, *options) as running:
+        with run_balancer(tmp_path, *options) as running:
             get(running.port)
-            before = running.resident()
+            before = running.resident_bytes()
             stalled: list[socket.socket] = []
             try:
                 for number in range(descriptors):
@@ -48,7 +48,7 @@ def test_stalled_connections(tmp_path: Path, descriptors: int) -> None:
                         begun = time.monotonic()
                         assert get(running.port).endswith(b"one")
                         assert time.monotonic() - begun < 2
-                each = (running.resident() - before) / descriptors
+                each = (running.resident_bytes() - before) / descriptors
                 assert each < 8192, each
                 # Each is ended in its time, with its status if it said anything.
                 for number, client in enumerate(stalled):
@@ -61,5 +61,5 @@ def test_stalled_connections(tmp_path: Path, descriptors: int) -> None:
             finally:
                 for client in stalled:
                     client.close()
-            until(lambda: running.descriptors() < 40)
+            wait_until(lambda: running.fd_count() < 40)
             assert get(running.port, GET).endswith(b"one")

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import LIMIT, Program, Server, free_port, program, read_all, until
+from tests.helpers.processes import (
+    TIMEOUT,
+    BalancerProcess,
+    ScriptedServer,
+    free_port,
+    read_all,
+    run_balancer,
+    wait_until,
+)
 
 
 def echo(connection: socket.socket, number: int) -> None:
@@ -24,11 +32,11 @@ def echo(connection: socket.socket, number: int) -> None:
 
 def exchange(port: int, payload: bytes) -> bytes:
     """Send `payload` and the end of the stream; all that comes back."""
-    with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
         sender = threading.Thread(target=_send, args=(client, payload))
         sender.start()
         answer = read_all(client)
-        sender.join(LIMIT)
+        sender.join(TIMEOUT)
         return answer
 
 
@@ -38,9 +46,9 @@ def _send(client: socket.socket, payload: bytes) -> None:
 
 
 def test_bytes_come_back_as_they_were(tmp_path: Path) -> None:
-    with Server(echo) as one, Server(echo) as two:
+    with ScriptedServer(echo) as one, ScriptedServer(echo) as two:
         options = ("--mode", "tcp", "-u", one.address, "-u", two.address)
-        with program(tmp_path, *options) as running:
+        with run_balancer(tmp_path, *options) as running:
             failures: list[int] = []
 
             def run(number: int) -> None:
@@ -53,7 +61,7 @@ def test_bytes_come_back_as_they_were(tmp_path: Path) -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(LIMIT)
+                thread.join(TIMEOUT)
             assert failures == []
             assert min(one.connections, two.connections) >= 25
 
@@ -68,8 +76,8 @@ def test_connections_cut_anywhere_leave_nothing_behind(tmp_path: Path) -> None:
         if chance.random() < 0.5:
             _reset(connection)
 
-    with Server(cutting) as server:
-        with program(tmp_path, "--mode", "tcp", "-u", server.address) as running:
+    with ScriptedServer(cutting) as server:
+        with run_balancer(tmp_path, "--mode", "tcp", "-u", server.address) as running:
             with contextlib.suppress(OSError):
                 exchange(running.port, b"warm")
             before = _settled(running)
@@ -90,7 +98,7 @@ def test_connections_cut_anywhere_leave_nothing_behind(tmp_path: Path) -> None:
                 if chance.random() < 0.5:
                     _reset(client)
                 client.close()
-            until(lambda: running.descriptors() <= before)
+            wait_until(lambda: running.fd_count() <= before)
 
 
 def test_long_flows_in_both_directions(tmp_path: Path) -> None:
@@ -101,8 +109,8 @@ def test_long_flows_in_both_directions(tmp_path: Path) -> None:
             connection.sendall(data)
 
     payload = random.Random(1).randbytes(1_000_003) * 4
-    with Server(slow_echo) as server:
-        with program(tmp_path, "--mode", "tcp", "-u", server.address) as running:
+    with ScriptedServer(slow_echo) as server:
+        with run_balancer(tmp_path, "--mode", "tcp", "-u", server.address) as running:
             answers: list[bytes] = []
             threads = [
                 threading.Thread(
@@ -113,24 +121,24 @@ def test_long_flows_in_both_directions(tmp_path: Path) -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(LIMIT)
+                thread.join(TIMEOUT)
             assert [answer == payload for answer in answers] == [True] * 4
 
 
 @pytest.mark.skipif(not hasattr(os, "splice"), reason="this Python has no splice")
 def test_a_flow_that_was_long_needs_a_pipe_only_for_as_long(tmp_path: Path) -> None:
-    with Server(echo) as server:
-        with program(tmp_path, "--mode", "tcp", "-u", server.address) as running:
+    with ScriptedServer(echo) as server:
+        with run_balancer(tmp_path, "--mode", "tcp", "-u", server.address) as running:
             with running.connect() as client:
                 assert _ask(client, b"?") == b"?"
                 before = _settled(running)
                 for _ in range(4):
                     payload = os.urandom(1_000_000)
                     assert _ask(client, payload) == payload
-                assert running.descriptors() == before + 4
+                assert running.fd_count() == before + 4
                 for number in range(50):
                     assert _ask(client, b"%d" % number) == b"%d" % number
-                until(lambda: running.descriptors() == before)
+                wait_until(lambda: running.fd_count() == before)
                 assert _ask(client, payload) == payload
 
 
@@ -141,7 +149,7 @@ def _ask(client: socket.socket, payload: bytes) -> bytes:
     answer = b""
     while len(answer) < len(payload):
         answer += client.recv(100_000)
-    sender.join(LIMIT)
+    sender.join(TIMEOUT)
     return answer
 
 
@@ -153,30 +161,32 @@ def _reset(connection: socket.socket) -> None:
         connection.close()
 
 
-def _settled(running: Program) -> int:
+def _settled(running: BalancerProcess) -> int:
     """How many descriptors it has once it rests."""
     counts: list[int] = []
 
     def same() -> bool:
-        counts.append(running.descriptors())
+        counts.append(running.fd_count())
         return len(counts) > 5 and len(set(counts[-5:])) == 1
 
-    until(same)
+    wait_until(same)
     return counts[-1]
 
 
 def test_the_file_of_s3(tmp_path: Path) -> None:
     port = free_port()
-    with Server(echo) as one:
+    with ScriptedServer(echo) as one:
         path = tmp_path / "mini-balancer.local.toml"
         path.write_text(
             f'[frontend]\nbind_on = "127.0.0.1:{port}"\n\n'
             f'[[frontend.backend]]\nforward_to = "{one.address}"\n'
         )
-        with program(tmp_path, "-c", str(path)) as running:
+        with run_balancer(tmp_path, "-c", str(path)) as running:
             # The command line's --bind replaces the file's.
             assert exchange(running.port, b"hello") == b"hello"
-            until(lambda: "5 octets sent, 5 received" in running.output.read_text())
+            wait_until(
+                lambda: "5 bytes from client, 5 bytes from server" in running.output.read_text()
+            )
             assert f"-> {one.address}: the client closed" in running.output.read_text()
 
 
@@ -191,22 +201,22 @@ def test_resets_go_through_as_resets(tmp_path: Path) -> None:
         except ConnectionResetError:
             seen.append("reset")
 
-    with Server(listen) as server:
-        with program(tmp_path, "--mode", "tcp", "-u", server.address) as running:
-            until(lambda: seen == ["end"])
+    with ScriptedServer(listen) as server:
+        with run_balancer(tmp_path, "--mode", "tcp", "-u", server.address) as running:
+            wait_until(lambda: seen == ["end"])
             client = running.connect()
             client.sendall(b"x")
-            until(lambda: server.connections == 2)
+            wait_until(lambda: server.connections == 2)
             _reset(client)
-            until(lambda: len(seen) == 2)
+            wait_until(lambda: len(seen) == 2)
             assert seen[1] == "reset"
 
 
 def test_nobody_there(tmp_path: Path) -> None:
     upstream = f"127.0.0.1:{free_port()}"
-    with program(tmp_path, "--mode", "tcp", "-u", upstream, "-t", "0.2") as running:
+    with run_balancer(tmp_path, "--mode", "tcp", "-u", upstream, "-t", "0.2") as running:
         with running.connect() as client:
             assert read_all(client) == b""
-        until(lambda: "is down" in running.output.read_text())
+        wait_until(lambda: "is down" in running.output.read_text())
         with running.connect() as client:
             assert read_all(client) == b""

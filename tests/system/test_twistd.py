@@ -21,15 +21,15 @@ from twisted.internet.threads import deferToThread
 from twisted.web.client import HTTPConnectionPool
 
 from tests.helpers.processes import (
-    LIMIT,
+    TIMEOUT,
     TWISTD,
-    Server,
-    answering,
+    ScriptedServer,
     free_port,
-    program,
     read_all,
     read_head,
-    until,
+    respond_with,
+    run_balancer,
+    wait_until,
 )
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -37,22 +37,22 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 def get(port: int, request: bytes = GET) -> bytes:
     """One request on a connection of its own; all that comes back."""
-    with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
         client.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
         return read_all(client)
 
 
 def test_balances(tmp_path: Path) -> None:
-    with Server(answering("one")) as one, Server(answering("two")) as two:
+    with ScriptedServer(respond_with("one")) as one, ScriptedServer(respond_with("two")) as two:
         upstreams = ("--upstream", one.address, "--upstream", two.address)
-        with program(tmp_path, *upstreams) as running:
+        with run_balancer(tmp_path, *upstreams) as running:
             bodies = [get(running.port).partition(b"\r\n\r\n")[2] for _ in range(6)]
         assert bodies == [b"one", b"two"] * 3
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
 async def test_demo_with_treq(tmp_path: Path) -> None:
-    with program(tmp_path, "--demo", "3") as running:
+    with run_balancer(tmp_path, "--demo", "3") as running:
         agent_pool = HTTPConnectionPool(_reactor(), persistent=False)
         texts = set()
         for _ in range(6):
@@ -80,10 +80,10 @@ def _reactor() -> Any:
 def test_unix_sockets_on_both_sides(tmp_path: Path) -> None:
     path = f"unix:{tmp_path}/s"
     (tmp_path / "front").mkdir()
-    with Server(answering("one")) as one:
-        with program(tmp_path, "--upstream", one.address, "--bind", path) as running:
-            until((tmp_path / "s").exists)
-            with program(tmp_path / "front", "--upstream", path) as front:
+    with ScriptedServer(respond_with("one")) as one:
+        with run_balancer(tmp_path, "--upstream", one.address, "--bind", path) as running:
+            wait_until((tmp_path / "s").exists)
+            with run_balancer(tmp_path / "front", "--upstream", path) as front:
                 assert get(front.port).endswith(b"one")
             assert running.process.poll() is None
     assert not (tmp_path / "s").exists()
@@ -91,9 +91,9 @@ def test_unix_sockets_on_both_sides(tmp_path: Path) -> None:
 
 def test_endpoint_description(tmp_path: Path) -> None:
     port = free_port()
-    with Server(answering("one")) as one:
+    with ScriptedServer(respond_with("one")) as one:
         bind = ("--bind", f"tcp:{port}:interface=127.0.0.1")
-        with program(tmp_path, "--upstream", one.address, *bind):
+        with run_balancer(tmp_path, "--upstream", one.address, *bind):
             assert get(port).endswith(b"one")
 
 
@@ -111,8 +111,11 @@ def test_gigabyte_through_a_slow_reader_costs_a_bounded_buffer(tmp_path: Path) -
             while taken[0] < 1 << 30:
                 taken[0] += connection.send(piece)
 
-    with Server(serve) as server, program(tmp_path, "--upstream", server.address) as running:
-        before = running.resident()
+    with (
+        ScriptedServer(serve) as server,
+        run_balancer(tmp_path, "--upstream", server.address) as running,
+    ):
+        before = running.resident_bytes()
         with running.connect() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             client.sendall(GET)
@@ -121,7 +124,7 @@ def test_gigabyte_through_a_slow_reader_costs_a_bounded_buffer(tmp_path: Path) -
             while taken[0] != last:
                 last = taken[0]
                 threading.Event().wait(0.5)
-            assert running.resident() - before < 4 << 20
+            assert running.resident_bytes() - before < 4 << 20
             # Kernel buffers hold a few MB on either side; the rest waits.
             assert taken[0] < 64 << 20
 
@@ -140,7 +143,10 @@ def test_large_bodies_both_ways(tmp_path: Path) -> None:
         body = digest.hexdigest().encode() + b"y" * size
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    with Server(serve) as server, program(tmp_path, "--upstream", server.address) as running:
+    with (
+        ScriptedServer(serve) as server,
+        run_balancer(tmp_path, "--upstream", server.address) as running,
+    ):
         body = os.urandom(1 << 20) * 30
         request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
         answer = get(running.port, request + body)
@@ -151,15 +157,15 @@ def test_large_bodies_both_ways(tmp_path: Path) -> None:
 
 def test_server_that_refuses_and_one_that_dies(tmp_path: Path) -> None:
     dead = free_port()
-    with Server(answering("alive")) as alive:
+    with ScriptedServer(respond_with("alive")) as alive:
         upstreams = ("--upstream", f"127.0.0.1:{dead}", "--upstream", alive.address)
-        with program(tmp_path, *upstreams) as running:
+        with run_balancer(tmp_path, *upstreams) as running:
             for _ in range(10):
                 assert get(running.port).endswith(b"alive")
             text = running.output.read_text()
-            assert text.count("is avoided for 10 s") == 1, text
+            assert text.count("is ejected for 10 s") == 1, text
     # Both are dead now, and a client is told so.
-    with program(tmp_path, *upstreams) as running:
+    with run_balancer(tmp_path, *upstreams) as running:
         assert get(running.port).startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
 
 
@@ -170,7 +176,10 @@ def test_cut_body_is_seen_by_the_client(tmp_path: Path) -> None:
         threading.Event().wait(0.2)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    with Server(serve) as server, program(tmp_path, "--upstream", server.address) as running:
+    with (
+        ScriptedServer(serve) as server,
+        run_balancer(tmp_path, "--upstream", server.address) as running,
+    ):
         with running.connect() as client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             with pytest.raises(ConnectionResetError):
@@ -189,17 +198,23 @@ def test_client_that_leaves_stops_its_upstream_request(tmp_path: Path) -> None:
         except ConnectionResetError:
             stopped.set()
 
-    with Server(serve) as server, program(tmp_path, "--upstream", server.address) as running:
+    with (
+        ScriptedServer(serve) as server,
+        run_balancer(tmp_path, "--upstream", server.address) as running,
+    ):
         client = running.connect()
         client.sendall(GET)
-        until(lambda: server.connections)
+        wait_until(lambda: server.connections)
         client.close()
         assert stopped.wait(5)
 
 
 def test_half_closed_client_gets_its_answer(tmp_path: Path) -> None:
-    with Server(answering("one")) as one:
-        with program(tmp_path, "--upstream", one.address) as running, running.connect() as client:
+    with ScriptedServer(respond_with("one")) as one:
+        with (
+            run_balancer(tmp_path, "--upstream", one.address) as running,
+            running.connect() as client,
+        ):
             client.sendall(GET)
             client.shutdown(socket.SHUT_WR)
             assert read_all(client).endswith(b"one")
@@ -214,7 +229,10 @@ def test_tunnel(tmp_path: Path) -> None:
         data = read_all(connection)
         connection.sendall(data)
 
-    with Server(serve) as server, program(tmp_path, "--upstream", server.address) as running:
+    with (
+        ScriptedServer(serve) as server,
+        run_balancer(tmp_path, "--upstream", server.address) as running,
+    ):
         with running.connect() as client:
             client.sendall(
                 b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
@@ -242,7 +260,7 @@ def test_bad_start(tmp_path: Path) -> None:
                     capture_output=True,
                     text=True,
                     cwd=tmp_path,
-                    timeout=LIMIT,
+                    timeout=TIMEOUT,
                     check=False,
                 )
                 assert done.returncode == 1, done
@@ -258,14 +276,14 @@ def _script() -> list[str]:
 
 def test_help(tmp_path: Path) -> None:
     listed = subprocess.run(
-        [TWISTD, "--help"], capture_output=True, text=True, timeout=LIMIT, check=True
+        [TWISTD, "--help"], capture_output=True, text=True, timeout=TIMEOUT, check=True
     )
     assert "balancebeam" in listed.stdout
     shown = subprocess.run(
         [TWISTD, "-n", "balancebeam", "--help"],
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=TIMEOUT,
         check=True,
     )
     assert "--upstream=" in shown.stdout
@@ -277,21 +295,21 @@ def test_daemon(tmp_path: Path) -> None:
     pid_file, log_file = tmp_path / "d.pid", tmp_path / "d.log"
     command = [TWISTD, f"--pidfile={pid_file}", f"--logfile={log_file}"]
     command += ["balancebeam", "--demo", "1", "--bind", f"127.0.0.1:{port}"]
-    subprocess.run(command, cwd=tmp_path, timeout=LIMIT, check=True)
+    subprocess.run(command, cwd=tmp_path, timeout=TIMEOUT, check=True)
     pid = int(pid_file.read_text())
     try:
         assert b"demo server 1" in get(port)
         # A second one cannot have the port, and says so.
         second = [*command[:1], f"--pidfile={tmp_path / 'e.pid'}", *command[2:]]
         failed = subprocess.run(
-            second, cwd=tmp_path, timeout=LIMIT, capture_output=True, text=True, check=False
+            second, cwd=tmp_path, timeout=TIMEOUT, capture_output=True, text=True, check=False
         )
         assert failed.returncode == 1
         assert f"--bind 127.0.0.1:{port}: address already in use" in failed.stderr
         assert not (tmp_path / "e.pid").exists()
     finally:
         os.kill(pid, signal.SIGTERM)
-        until(lambda: not pid_file.exists())
+        wait_until(lambda: not pid_file.exists())
     assert "Server Shut Down" in log_file.read_text()
 
 
@@ -307,11 +325,11 @@ def test_other_reactors(tmp_path: Path, reactor: str) -> None:
             stderr=output,
         )
         try:
-            until(lambda: _open(port))
+            wait_until(lambda: _open(port))
             assert b"demo server 1" in get(port)
         finally:
             process.terminate()
-            assert process.wait(LIMIT) in (0, -signal.SIGTERM)
+            assert process.wait(TIMEOUT) in (0, -signal.SIGTERM)
 
 
 def _open(port: int) -> bool:
@@ -323,10 +341,10 @@ def _open(port: int) -> bool:
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
-    with Server(answering("one")) as one:
-        with program(tmp_path, "--upstream", one.address) as running:
+    with ScriptedServer(respond_with("one")) as one:
+        with run_balancer(tmp_path, "--upstream", one.address) as running:
             get(running.port)
-            before = running.descriptors()
+            before = running.fd_count()
             clients = []
             for number in range(200):
                 client = running.connect()
@@ -334,11 +352,11 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
                 clients.append(client)
             for client in clients:
                 client.close()
-            until(lambda: running.descriptors() <= before + 200)
+            wait_until(lambda: running.fd_count() <= before + 200)
             for _ in range(50):
                 get(running.port)
             # The server may yet have to accept what is already connected.
-            until(lambda: running.descriptors() <= before + one.connections)
+            wait_until(lambda: running.fd_count() <= before + one.connections)
 
 
 def test_response_that_nobody_asked_for_answers_nobody(tmp_path: Path) -> None:
@@ -352,19 +370,22 @@ def test_response_that_nobody_asked_for_answers_nobody(tmp_path: Path) -> None:
         read_head(connection)
         connection.sendall(answer + b"good")
         if number == 1:
-            stray.wait(LIMIT)
+            stray.wait(TIMEOUT)
             connection.sendall(answer + b"evil")
             sent.set()
         connection.recv(1)
 
-    with Server(serve) as server, program(tmp_path, "--upstream", server.address) as running:
+    with (
+        ScriptedServer(serve) as server,
+        run_balancer(tmp_path, "--upstream", server.address) as running,
+    ):
         with running.connect() as client:
             client.sendall(GET)
             assert read_body(client) == b"good"
             running.process.send_signal(signal.SIGSTOP)
             client.sendall(GET)
             stray.set()
-            assert sent.wait(LIMIT)
+            assert sent.wait(TIMEOUT)
             running.process.send_signal(signal.SIGCONT)
             assert read_body(client) == b"good"
             assert server.connections == 2
@@ -380,10 +401,10 @@ def read_body(client: socket.socket) -> bytes:
 
 def test_limits_and_the_proxy_protocol(tmp_path: Path) -> None:
     port = free_port()
-    with Server(answering("one")) as one:
+    with ScriptedServer(respond_with("one")) as one:
         options = ("-u", one.address, "--max-requests-per-minute", "3")
-        with program(tmp_path, *options, "--bind", f"haproxy:127.0.0.1:{port}") as running:
-            until(lambda: _accepts(port))
+        with run_balancer(tmp_path, *options, "--bind", f"haproxy:127.0.0.1:{port}") as running:
+            wait_until(lambda: _accepts(port))
             # Those who are really there are counted, and not the proxy.
             for host, expected in (("203.0.113.1", [200] * 3 + [429]), ("203.0.113.2", [200])):
                 header = b"PROXY TCP4 %b 192.0.2.1 1 2\r\n" % host.encode()
@@ -420,7 +441,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
         done = subprocess.run(
             [TWISTD, "-n", "--pidfile=", "balancebeam", "--demo", "1", *options],
             cwd=tmp_path,
-            timeout=LIMIT,
+            timeout=TIMEOUT,
             capture_output=True,
             text=True,
             check=False,
@@ -435,11 +456,11 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
 def test_signals_in_quick_succession(tmp_path: Path) -> None:
     for pause in (0.0, 0.01, 0.03):
-        with program(tmp_path, "--demo", "1") as running:
+        with run_balancer(tmp_path, "--demo", "1") as running:
             running.process.send_signal(signal.SIGTERM)
             if pause:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     running.process.wait(pause)
             with contextlib.suppress(ProcessLookupError):
                 running.process.send_signal(signal.SIGINT)
-            assert running.process.wait(LIMIT) == 0
+            assert running.process.wait(TIMEOUT) == 0

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
-from tests.helpers.processes import LIMIT, program
+from tests.helpers.processes import TIMEOUT, run_balancer
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def websocket_server(handle: Callable[[ServerConnection], None]) -> Iterator[int
         yield server.socket.getsockname()[1]
     finally:
         server.shutdown()
-        thread.join(LIMIT)
+        thread.join(TIMEOUT)
 
 
 def echo(connection: ServerConnection) -> None:
@@ -36,17 +36,17 @@ def echo(connection: ServerConnection) -> None:
 
 def test_messages_both_ways(tmp_path: Path) -> None:
     with websocket_server(echo) as port:
-        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+        with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
             with connect(
                 f"ws://127.0.0.1:{running.port}/chat", compression=None, max_size=None
             ) as client:
                 for size in (0, 1, 125, 126, 65535, 65536, 3 << 20):
                     message = os.urandom(size)
                     client.send(message)
-                    assert client.recv(LIMIT) == message
+                    assert client.recv(TIMEOUT) == message
                 client.send("text")
-                assert client.recv(LIMIT) == "text"
-                client.ping().wait(LIMIT)
+                assert client.recv(TIMEOUT) == "text"
+                client.ping().wait(TIMEOUT)
 
 
 def test_compression_and_subprotocol(tmp_path: Path) -> None:
@@ -55,38 +55,38 @@ def test_compression_and_subprotocol(tmp_path: Path) -> None:
     thread.start()
     try:
         port = server.socket.getsockname()[1]
-        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+        with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
             with connect(
                 f"ws://127.0.0.1:{running.port}/",
                 subprotocols=["chat.v1"],  # type: ignore[list-item]
             ) as client:
                 assert client.subprotocol == "chat.v1"
                 client.send("a" * 100000)
-                assert client.recv(LIMIT) == "a" * 100000
+                assert client.recv(TIMEOUT) == "a" * 100000
     finally:
         server.shutdown()
-        thread.join(LIMIT)
+        thread.join(TIMEOUT)
 
 
 def test_server_speaks_first(tmp_path: Path) -> None:
     def greet(connection: ServerConnection) -> None:
         connection.send("hello")
-        assert connection.recv(LIMIT) == "bye"
+        assert connection.recv(TIMEOUT) == "bye"
 
     with websocket_server(greet) as port:
-        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+        with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
             with connect(f"ws://127.0.0.1:{running.port}/") as client:
-                assert client.recv(LIMIT) == "hello"
+                assert client.recv(TIMEOUT) == "hello"
                 client.send("bye")
                 with pytest.raises(ConnectionClosed) as closed:
-                    client.recv(LIMIT)
+                    client.recv(TIMEOUT)
                 assert closed.value.rcvd is not None
                 assert closed.value.rcvd.code == 1000
 
 
 def test_refused_upgrade(tmp_path: Path) -> None:
     with websocket_server(echo) as port:
-        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+        with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
             with pytest.raises(InvalidStatus) as refused:
                 connect(
                     f"ws://127.0.0.1:{running.port}/",
@@ -97,20 +97,20 @@ def test_refused_upgrade(tmp_path: Path) -> None:
 
 def test_server_dies(tmp_path: Path) -> None:
     def die(connection: ServerConnection) -> None:
-        connection.recv(LIMIT)
+        connection.recv(TIMEOUT)
         connection.socket.close()
 
     with websocket_server(die) as port:
-        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+        with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
             with connect(f"ws://127.0.0.1:{running.port}/") as client:
                 client.send("x")
                 with pytest.raises(ConnectionClosed):
-                    client.recv(LIMIT)
+                    client.recv(TIMEOUT)
 
 
 def test_many_at_once(tmp_path: Path) -> None:
     with websocket_server(echo) as port:
-        with program(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
+        with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
             with contextlib.ExitStack() as stack:
                 clients = [
                     stack.enter_context(connect(f"ws://127.0.0.1:{running.port}/{number}"))
@@ -119,4 +119,4 @@ def test_many_at_once(tmp_path: Path) -> None:
                 for number, client in enumerate(clients):
                     client.send(str(number))
                 for number, client in enumerate(clients):
-                    assert client.recv(LIMIT) == str(number)
+                    assert client.recv(TIMEOUT) == str(number)

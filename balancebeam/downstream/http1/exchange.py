@@ -5,57 +5,61 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from balancebeam.core.failures import UpstreamFailure
-from balancebeam.protocols.http1.body import chunk, last_chunk
-from balancebeam.protocols.http1.local_reply import error_body, http_date
+from balancebeam.protocols.http1.body import encode_chunk, encode_last_chunk
+from balancebeam.protocols.http1.local_reply import http_date, jsend_error
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
-from balancebeam.protocols.proxy_protocol import ProxiedConnection
+from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Fields
-from balancebeam.proxy.http_exchange import MessageExchange
+from balancebeam.proxy.http_exchange import HttpExchange
 
 if TYPE_CHECKING:
-    from balancebeam.downstream.http1.channel import HttpChannel
+    from balancebeam.downstream.http1.channel import Http1Channel
     from balancebeam.proxy.dispatcher import BalancerResource
 
 CONTINUE = 100
 
 # The end of nearly every response head.
-_PLAIN_END = b"Via: 1.1 balancebeam\r\n\r\n"
+_FAST_PATH_HEAD_END = b"Via: 1.1 balancebeam\r\n\r\n"
 
 
-class HttpExchange(MessageExchange):
+class Http1Exchange(HttpExchange):
     """
-    Writes a response to an `HttpChannel`, framed as the client can read it.
+    Writes a response to an `Http1Channel`, framed as the client can read it.
 
-    `persistent`: the client's connection goes on after this. `chunking`: the
+    `persistent`: the client's connection goes on after this. `chunked`: the
     body goes to the client in chunked transfer coding. `framed`: the client
-    can tell a cut body from a whole one. `_held` is a head that waits for the
+    can tell a cut body from a whole one. `_buffered_head` is a head that waits for the
     beginning of its body.
     """
 
-    chunking = False
+    chunked = False
     framed = True
-    _held = b""
+    _buffered_head = b""
 
     def __init__(
-        self, channel: HttpChannel, spine: BalancerResource, head: RequestHead, wire: bytes
+        self,
+        channel: Http1Channel,
+        dispatcher: BalancerResource,
+        head: RequestHead,
+        upstream_head: bytes,
     ) -> None:
         # What `super().__init__` does, without the call: this runs for every
         # request.
-        self.spine = spine
+        self.dispatcher = dispatcher
         self.head = head
         self.method = head.method
-        self.wire = wire
+        self.upstream_head = upstream_head
         self.client = channel.client
         self.channel = channel
         self.persistent = head.persistent
         site = channel.site
-        if site.unusual:
+        if site.needs_accounting:
             self.observer = site.observer
-            self.begun = site.ticker.time()
+            self.started_at = site.ticker.wall_time()
             self.persistent = head.persistent and not site.draining
-        if head.extras.upgrade:
-            self.upgrade = head.extras.upgrade
+        if head.rare_fields.upgrade:
+            self.upgrade = head.rare_fields.upgrade
 
     @property
     def client_key(self) -> bytes:
@@ -65,31 +69,31 @@ class HttpExchange(MessageExchange):
         return super().client_key
 
     @property
-    def came_by(self) -> ProxiedConnection | None:
-        return self.channel.came_by
+    def proxy_info(self) -> ProxyInfo | None:
+        return self.channel.proxy_info
 
     def client_transport(self) -> Any:
         return self.channel.transport
 
-    def respond_whole(self, head: ResponseHead, body: bytes) -> None:
-        self.responded = True
+    def response_received(self, head: ResponseHead, body: bytes) -> None:
+        self.downstream_response_started = True
         self.status = head.status
-        self.octets = len(body)
-        if self.persistent and head.usual and self.head.minor:
+        self.body_bytes_sent = len(body)
+        if self.persistent and head.needs_no_added_fields and self.head.minor:
             # What nearly all responses are: one join, one write.
-            self.channel.transport.write(b"".join((head.wire, _PLAIN_END, body)))
+            self.channel.transport.write(b"".join((head.forward_bytes, _FAST_PATH_HEAD_END, body)))
         else:
-            self.channel.transport.write(head.wire + self._end_of_head(head) + body)
-        self.ended = True
-        self.spine.finished(self)
-        self.channel.exchange_done(self.persistent)
+            self.channel.transport.write(head.forward_bytes + self._build_head_suffix(head) + body)
+        self.finished = True
+        self.dispatcher.request_finished(self)
+        self.channel.response_finished(self.persistent)
 
-    def respond(self, head: ResponseHead, length: int) -> None:
-        self.responded = True
+    def response_started(self, head: ResponseHead, length: int) -> None:
+        self.downstream_response_started = True
         self.status = head.status
         if length < 0:
             if self.head.minor:
-                self.chunking = True
+                self.chunked = True
             else:
                 # RFC 9112, 6.1: no transfer coding to a client that may not
                 # know it; the end of the connection ends the body.
@@ -99,20 +103,20 @@ class HttpExchange(MessageExchange):
             # The server answers before it has heard all. Where the rest of
             # the body ends may never be known.
             self.persistent = False
-        self.spine.answering(self)
+        self.dispatcher.response_started(self)
         # A small body goes out with its head.
-        self._held = head.wire + self._end_of_head(head)
-        if self.channel.backlogged and self.connection is not None:
+        self._buffered_head = head.forward_bytes + self._build_head_suffix(head)
+        if self.channel.write_blocked and self.connection is not None:
             self.connection.pause_reading()
 
-    def _end_of_head(self, head: ResponseHead) -> bytes:
+    def _build_head_suffix(self, head: ResponseHead) -> bytes:
         lines: list[bytes] = []
-        if not head.dated:
+        if not head.has_date:
             # RFC 9110, 6.6.1: a recipient with a clock "MUST record the time
             # it was received and append a corresponding Date header field".
-            lines.append(b"Date: %b\r\n" % http_date(self.spine.pool.reactor.seconds()))
+            lines.append(b"Date: %b\r\n" % http_date(self.dispatcher.connections.reactor.seconds()))
         lines.append(b"Via: 1.%d balancebeam\r\n" % head.minor)
-        if self.chunking:
+        if self.chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         options = []
         if head.upgrade and head.status in (101, 426):
@@ -130,101 +134,101 @@ class HttpExchange(MessageExchange):
         lines.append(b"\r\n")
         return b"".join(lines)
 
-    def relay(self, data: bytes) -> None:
-        self.octets += len(data)
-        if self.chunking:
-            data = chunk(data)
-        if self._held:
-            data, self._held = self._held + data, b""
+    def response_data(self, data: bytes) -> None:
+        self.body_bytes_sent += len(data)
+        if self.chunked:
+            data = encode_chunk(data)
+        if self._buffered_head:
+            data, self._buffered_head = self._buffered_head + data, b""
         self.channel.transport.write(data)
 
     def flush(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
+        if self._buffered_head:
+            held, self._buffered_head = self._buffered_head, b""
             self.channel.transport.write(held)
 
-    def finish(self, content: bytes, trailers: bytes) -> None:
-        self.octets += len(content)
-        if self.chunking:
-            content = (chunk(content) if content else b"") + last_chunk(trailers)
-        if self._held or content:
-            self.channel.transport.write(self._held + content)
-        self._done()
+    def response_finished(self, content: bytes, trailers: bytes) -> None:
+        self.body_bytes_sent += len(content)
+        if self.chunked:
+            content = (encode_chunk(content) if content else b"") + encode_last_chunk(trailers)
+        if self._buffered_head or content:
+            self.channel.transport.write(self._buffered_head + content)
+        self._finish()
 
-    def informational(self, head: ResponseHead) -> None:
+    def informational_received(self, head: ResponseHead) -> None:
         if head.status == CONTINUE:
-            self.awaits_continue = False
+            self.awaiting_100_continue = False
         # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an
         # HTTP/1.0 client."
         if self.head.minor:
-            self.channel.transport.write(head.wire + b"\r\n")
+            self.channel.transport.write(head.forward_bytes + b"\r\n")
 
-    def invite(self) -> None:
+    def send_100_continue(self) -> None:
         """Tell a client that waits for it to send the body (RFC 9110, 10.1.1)."""
-        self.awaits_continue = False
+        self.awaiting_100_continue = False
         self.channel.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def cut(self, why: UpstreamFailure) -> None:
-        self.spine.cut(self, why)
-        if self._held:
+    def response_aborted(self, failure: UpstreamFailure) -> None:
+        self.dispatcher.response_aborted(self, failure)
+        if self._buffered_head:
             # Nothing of the response has left yet.
-            self._held = b""
-            self.chunking = False
-            self.answer(why.status, why.for_client)
+            self._buffered_head = b""
+            self.chunked = False
+            self.local_reply(failure.status, failure.public_message)
             return
-        self.ended = self.incomplete = True
-        self.spine.finished(self)
+        self.finished = self.truncated = True
+        self.dispatcher.request_finished(self)
         channel = self.channel
         channel.exchange = None
         if self.framed:
             # What was relayed reaches the client, and then its connection
             # ends before the body does.
-            channel.lose()
+            channel.close()
         else:
             # Only a reset tells this client that there should have been more.
             channel.abort()
 
-    def answer(self, status: int, text: str, fields: Fields = ()) -> None:
-        self.say(status, error_body(text) if status >= 400 else b"", fields)
+    def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
+        self.send_json(status, jsend_error(text) if status >= 400 else b"", fields)
 
-    def say(self, status: int, body: bytes, fields: Fields = ()) -> None:
+    def send_json(self, status: int, body: bytes, fields: Fields = ()) -> None:
         """Answer with a body of the proxy's own, which is JSON. No other answer has begun."""
-        self.responded = True
+        self.downstream_response_started = True
         self.status = status
         if not self.head.minor:
             self.persistent = False
         elif not self.body_complete:
             # RFC 9110, 10.1.1: a client that awaits a 100 may or may not send
             # the body after a final status; nobody knows where it goes on.
-            expects = self.head.extras.expects_continue
-            self.persistent = self.persistent and not expects and self.channel.may_discard()
+            expects = self.head.rare_fields.expects_continue
+            self.persistent = self.persistent and not expects and self.channel.can_discard_body()
         bodyless = self.method == b"HEAD"
-        self.octets = 0 if bodyless else len(body)
-        self.channel.say(status, body, fields, bodyless, self.persistent)
-        self._done()
+        self.body_bytes_sent = 0 if bodyless else len(body)
+        self.channel.write_local_reply(status, body, fields, bodyless, self.persistent)
+        self._finish()
 
-    def _done(self) -> None:
-        self.ended = True
-        self.spine.finished(self)
-        self.channel.exchange_done(self.persistent)
+    def _finish(self) -> None:
+        self.finished = True
+        self.dispatcher.request_finished(self)
+        self.channel.response_finished(self.persistent)
 
     # Tunnels.
 
-    def switch(self, head: ResponseHead) -> None:
-        self.responded = True
+    def upgraded(self, head: ResponseHead) -> None:
+        self.downstream_response_started = True
         self.status = 101
-        self.spine.answering(self)
-        self.channel.transport.write(head.wire + self._end_of_head(head))
-        self.channel.open_tunnel()
+        self.dispatcher.response_started(self)
+        self.channel.transport.write(head.forward_bytes + self._build_head_suffix(head))
+        self.channel.start_tunnel()
 
     def tunnel_data(self, data: bytes) -> None:
-        self.octets += len(data)
-        self.channel.quiet_since = self.spine.pool.ticker.now
+        self.body_bytes_sent += len(data)
+        self.channel.last_activity = self.dispatcher.connections.ticker.now
         self.channel.transport.write(data)
 
     def tunnel_ended(self, clean: bool) -> None:
         if clean:
-            self.channel.end_tunnel()
+            self.channel.half_close_client()
         else:
             self.channel.abort()
 

@@ -14,35 +14,35 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
 from balancebeam.core.settings import FrontendTimeouts
-from balancebeam.downstream.http1.channel import HttpChannel
-from balancebeam.downstream.http1.timeouts import end_if_too_slow
+from balancebeam.downstream.http1.channel import Http1Channel
+from balancebeam.downstream.http1.timeouts import check_timeouts
 from balancebeam.net.ticker import Ticker
-from balancebeam.net.transport import peer_name
-from balancebeam.protocols.http1.request_head import RequestHeads
+from balancebeam.net.transport import peer_ip
+from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Observer
-from balancebeam.proxy.forwarding import Onward
-from balancebeam.proxy.rejected import UnreadRequest
+from balancebeam.proxy.forwarding import ForwardingPolicy
+from balancebeam.proxy.rejected import RejectedRequest
 from balancebeam.routing.route_table import RouteTable
 
 
-class Part(Interface):
+class PendingHandshakes(Interface):
     """Who holds connections that are not channels yet."""
 
     @property
-    def busy(self) -> bool:
+    def has_connections(self) -> bool:
         """Whether there are any."""
 
     def close_all(self) -> None:
         """Close them."""
 
 
-class BalancerSite(Site):
+class Http1Factory(Site):
     """
     Listens for HTTP clients and hands their requests to a `BalancerResource`,
     the one that `table` says.
 
-    `trusted` are the proxies whose word about a client is taken, `onward` says
+    `trusted_proxies` are the proxies whose word about a client is taken, `forwarding` says
     what servers are told. `max_body` is the largest body in octets, `None` for
     no limit. A site that is `draining` lets clients go after their answers.
     """
@@ -54,33 +54,33 @@ class BalancerSite(Site):
         table: RouteTable,
         ticker: Ticker,
         timeouts: FrontendTimeouts,
-        trusted: TrustedProxies,
-        onward: Onward,
+        trusted_proxies: TrustedProxies,
+        forwarding: ForwardingPolicy,
         max_body: int | None = None,
     ) -> None:
-        spine = table.default.spine
-        super().__init__(spine, reactor=spine.reactor)
+        dispatcher = table.default.dispatcher
+        super().__init__(dispatcher, reactor=dispatcher.reactor)
         self.ticker = ticker
         self.timeouts = timeouts
         self.max_body = max_body
         self._observer: Observer | None = None
         self.draining = False
         # Whether there is more to do for a request than to forward it.
-        self.unusual = False
+        self.needs_accounting = False
         # Requests that could not be read, by the status of their answers.
-        self.unread: defaultdict[int, int] = defaultdict(int)
-        self.heads = RequestHeads()
-        self.channels: set[HttpChannel] = set()
+        self.rejected_requests: defaultdict[int, int] = defaultdict(int)
+        self.parser = RequestHeadParser()
+        self.channels: set[Http1Channel] = set()
         # Listeners of a kind of their own, whose clients come here in the end.
-        self.parts: list[Part] = []
-        self.trusted = trusted
-        self.onward = onward
-        self.route(table)
+        self.pending_handshakes: list[PendingHandshakes] = []
+        self.trusted_proxies = trusted_proxies
+        self.forwarding = forwarding
+        self.set_route_table(table)
         ticker.add(self.sweep)
 
-    def route(self, table: RouteTable) -> None:
+    def set_route_table(self, table: RouteTable) -> None:
         """Requests go where `table` says from now on."""
-        self.resource = table.default.spine
+        self.resource = table.default.dispatcher
         self.default = table.default
         # Most have nothing to look for.
         self.table = table if table.routes else None
@@ -93,26 +93,26 @@ class BalancerSite(Site):
     @observer.setter
     def observer(self, observer: Observer | None) -> None:
         self._observer = observer
-        self.unusual = self.draining or observer is not None
+        self.needs_accounting = self.draining or observer is not None
 
-    def refused(self, request: UnreadRequest) -> None:
+    def count_rejected(self, request: RejectedRequest) -> None:
         """Account for `request`, of which there is no more to be said."""
-        self.unread[request.status] += 1
+        self.rejected_requests[request.status] += 1
         if self._observer is not None:
-            self._observer.request_refused(request)
+            self._observer.request_rejected(request)
 
-    def tell(self, trusted: TrustedProxies, onward: Onward) -> None:
+    def set_forwarding(self, trusted_proxies: TrustedProxies, forwarding: ForwardingPolicy) -> None:
         """Believe these proxies, and tell servers of clients in this way, from now on."""
-        self.trusted, self.onward = trusted, onward
+        self.trusted_proxies, self.forwarding = trusted_proxies, forwarding
         for channel in self.channels:
-            channel.meet(trusted.includes(channel.client))
+            channel.update_trust(trusted_proxies.contains(channel.client))
 
-    def buildProtocol(self, addr: IAddress | None) -> HttpChannel:  # type: ignore[override]
-        return self.channel_for(peer_name(addr))
+    def buildProtocol(self, addr: IAddress | None) -> Http1Channel:  # type: ignore[override]
+        return self.build_channel(peer_ip(addr))
 
-    def channel_for(self, peer: str) -> HttpChannel:
+    def build_channel(self, peer: str) -> Http1Channel:
         """The channel of a client that is called `peer`."""
-        return HttpChannel(self, peer, self.trusted.includes(peer))
+        return Http1Channel(self, peer, self.trusted_proxies.contains(peer))
 
     def startFactory(self) -> None:
         """`Site` would keep a clock for its log here; ours is elsewhere."""
@@ -123,21 +123,21 @@ class BalancerSite(Site):
     def sweep(self, now: float) -> None:
         """End what clients leave hanging for too long."""
         for channel in list(self.channels):
-            end_if_too_slow(channel, self.timeouts, now, self.ticker.interval)
+            check_timeouts(channel, self.timeouts, now, self.ticker.interval)
 
     @property
-    def busy(self) -> bool:
+    def has_connections(self) -> bool:
         """Whether anybody is connected."""
-        return bool(self.channels) or any(part.busy for part in self.parts)
+        return bool(self.channels) or any(part.has_connections for part in self.pending_handshakes)
 
-    def begin(self) -> None:
+    def resume_accepting(self) -> None:
         """Clients come, perhaps once more after those before had to go."""
         self.draining = False
-        self.unusual = self._observer is not None
+        self.needs_accounting = self._observer is not None
 
     def drain(self) -> None:
         """Close idle connections soon, and the others after their answers; tunnels go on."""
-        self.draining = self.unusual = True
+        self.draining = self.needs_accounting = True
         for channel in list(self.channels):
             channel.drain()
 
@@ -145,5 +145,5 @@ class BalancerSite(Site):
         """Close every client's connection, whatever is going on."""
         for channel in list(self.channels):
             channel.abort()
-        for part in self.parts:
+        for part in self.pending_handshakes:
             part.close_all()

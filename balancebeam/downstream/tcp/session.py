@@ -16,41 +16,41 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
-from balancebeam.core.ip import pack_client
+from balancebeam.core.ip import pack_address
 from balancebeam.core.settings import FrontendTimeouts
-from balancebeam.downstream.http1.factory import Part
-from balancebeam.net.relay import Link, is_orderly
+from balancebeam.downstream.http1.factory import PendingHandshakes
+from balancebeam.net.relay import Relay, is_clean_close
 from balancebeam.net.ticker import Ticker
-from balancebeam.net.transport import peer_name
-from balancebeam.protocols.client_hello import ClientHelloReader, NoClientHello
-from balancebeam.protocols.proxy_protocol import ProxiedConnection
+from balancebeam.net.transport import peer_ip
+from balancebeam.protocols.client_hello import ClientHelloError, ClientHelloReader
+from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange, Fields, Observer
 from balancebeam.routing.route_table import Route, RouteTable
-from balancebeam.upstream.tcp_pool import ServerLink
+from balancebeam.upstream.tcp_pool import ServerRelay
 
 
-class TcpSite(ServerFactory):
+class TcpFactory(ServerFactory):
     """
-    Listens for TCP clients and has a spine, the one that `table` says, find
+    Listens for TCP clients and has a dispatcher, the one that `table` says, find
     servers for them. Where there are routes, clients are expected to begin TLS
     and to say which server they want.
     """
 
     noisy = False
     # Of what is passed on as it is nothing has to be understood.
-    unread: Mapping[int, int] = MappingProxyType({})
+    rejected_requests: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self, table: RouteTable, ticker: Ticker, timeouts: FrontendTimeouts) -> None:
         self.ticker = ticker
         self.timeouts = timeouts
         self.observer: Observer | None = None
         self.draining = False
-        self.channels: set[ClientLink] = set()
-        self.parts: list[Part] = []
-        self.route(table)
+        self.channels: set[ClientRelay] = set()
+        self.pending_handshakes: list[PendingHandshakes] = []
+        self.set_route_table(table)
         ticker.add(self.sweep)
 
-    def route(self, table: RouteTable) -> None:
+    def set_route_table(self, table: RouteTable) -> None:
         """New connections go where `table` says from now on."""
         self.default = table.default
         self.table = table if table.routes else None
@@ -62,26 +62,26 @@ class TcpSite(ServerFactory):
         """
         timeouts = self.timeouts
         for channel in list(self.channels):
-            channel.abort_if_stuck(now, timeouts.idle)
+            channel.abort_if_stalled(now, timeouts.idle)
             if timeouts.tunnel:
-                channel.exchange.end_if_idle(now, timeouts.tunnel)
-            waits = channel.hello is not None and not channel.closing
-            if waits and now - channel.since >= timeouts.header:
-                channel.go(self.default)
+                channel.exchange.check_idle_timeout(now, timeouts.tunnel)
+            waits = channel.client_hello is not None and not channel.closing
+            if waits and now - channel.preread_since >= timeouts.header:
+                channel.dispatch(self.default)
 
-    def buildProtocol(self, addr: IAddress | None) -> ClientLink:
-        return self.channel_for(peer_name(addr))
+    def buildProtocol(self, addr: IAddress | None) -> ClientRelay:
+        return self.build_channel(peer_ip(addr))
 
-    def channel_for(self, peer: str) -> ClientLink:
+    def build_channel(self, peer: str) -> ClientRelay:
         """The link of a client that is called `peer`."""
-        return ClientLink(self, peer)
+        return ClientRelay(self, peer)
 
     @property
-    def busy(self) -> bool:
+    def has_connections(self) -> bool:
         """Whether anybody is connected."""
-        return bool(self.channels) or any(part.busy for part in self.parts)
+        return bool(self.channels) or any(part.has_connections for part in self.pending_handshakes)
 
-    def begin(self) -> None:
+    def resume_accepting(self) -> None:
         """Clients come, perhaps once more after those before had to go."""
         self.draining = False
 
@@ -92,114 +92,114 @@ class TcpSite(ServerFactory):
     def close_all(self) -> None:
         """Close every connection, whatever is going on."""
         for channel in list(self.channels):
-            channel.exchange.stop()
-        for part in self.parts:
+            channel.exchange.shutdown()
+        for part in self.pending_handshakes:
             part.close_all()
 
 
-class ClientLink(Link):
+class ClientRelay(Relay):
     """
-    The client's end. `came_by` is the connection a PROXY header told of. While
-    it is not known which server the client wants, `hello` reads it, and has
-    done so `since`, on the ticker.
+    The client's end. `proxy_info` is the connection a PROXY header told of. While
+    it is not known which server the client wants, `client_hello` reads it, and has
+    done so `preread_since`, on the ticker.
     """
 
-    came_by: ProxiedConnection | None = None
+    proxy_info: ProxyInfo | None = None
 
-    def __init__(self, site: TcpSite, client: str) -> None:
+    def __init__(self, site: TcpFactory, client: str) -> None:
         super().__init__()
         self.site = site
         self.client = client
-        self.client_key = pack_client(client)
-        self.hello: ClientHelloReader | None = None
-        self.since = 0.0
-        self.exchange = TcpExchange(self)
+        self.client_key = pack_address(client)
+        self.client_hello: ClientHelloReader | None = None
+        self.preread_since = 0.0
+        self.exchange = TcpSession(self)
 
     def connectionMade(self) -> None:
         super().connectionMade()
         site = self.site
         site.channels.add(self)
         if site.table is None:
-            site.default.spine.forward(self.exchange, site.default.limiter)
+            site.default.dispatcher.dispatch(self.exchange, site.default.admission)
         else:
-            self.hello = ClientHelloReader()
-            self.since = site.ticker.now
+            self.client_hello = ClientHelloReader()
+            self.preread_since = site.ticker.now
 
-    def pass_on(self, data: bytes) -> None:
-        reader = self.hello
+    def forward(self, data: bytes) -> None:
+        reader = self.client_hello
         if reader is None:
-            self.exchange.hold(data, last=False)
+            self.exchange.buffer_body(data, last=False)
             return
         try:
             hello = reader.feed(data)
-        except NoClientHello:
+        except ClientHelloError:
             # Those who do not speak TLS have no name to go by.
-            self.go(self.site.default)
+            self.dispatch(self.site.default)
             return
         if hello is not None:
             name, table = hello.server_name, self.site.table
             if name is None or table is None:
-                self.go(self.site.default)
+                self.dispatch(self.site.default)
             else:
-                self.go(table.find(name.encode(), b"/"))
+                self.dispatch(table.find(name.encode(), b"/"))
 
-    def go(self, route: Route) -> None:
+    def dispatch(self, route: Route) -> None:
         """Take `route`, with what has come so far."""
-        reader, self.hello = self.hello, None
-        self.exchange.spine = route.spine
+        reader, self.client_hello = self.client_hello, None
+        self.exchange.dispatcher = route.dispatcher
         if reader is not None and reader.received:
-            self.exchange.hold(bytes(reader.received), last=False)
-        route.spine.forward(self.exchange, route.limiter)
+            self.exchange.buffer_body(bytes(reader.received), last=False)
+        route.dispatcher.dispatch(self.exchange, route.admission)
 
     def readConnectionLost(self) -> None:
-        self.exchange.half_ended("the client closed")
+        self.exchange.half_closed("the client closed")
         super().readConnectionLost()
-        if self.hello is not None:
-            self.go(self.site.default)
+        if self.client_hello is not None:
+            self.dispatch(self.site.default)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.hello = None
+        self.client_hello = None
         super().connectionLost(reason)
         self.site.channels.discard(self)
-        self.exchange.client_lost(clean=is_orderly(reason))
+        self.exchange.client_connection_lost(clean=is_clean_close(reason))
         del self.exchange
 
 
-class TcpExchange(Exchange):
+class TcpSession(Exchange):
     """
-    One connection. `why` says how it ended, `begun` is when it began on the
-    reactor's clock, and `sent` and `received` are octets from and to the client.
+    One connection. `close_reason` says how it ended, `started_at` is when it began on the
+    reactor's clock, and `bytes_from_client` and `bytes_from_server` are octets from and to the client.
     """
 
     method = b""
-    why = ""
+    close_reason = ""
 
-    def __init__(self, link: ClientLink) -> None:
-        self.spine = link.site.default.spine
-        self.observer = link.site.observer
-        self.client = link.client
-        self.link = link
-        self.begun = self.spine.pool.reactor.seconds()
-        self.served_by = ""
-        self._server_link: ServerLink | None = None
-        self._octets_seen = -1
-        self._quiet_since = 0.0
+    def __init__(self, client_relay: ClientRelay) -> None:
+        self.dispatcher = client_relay.site.default.dispatcher
+        self.observer = client_relay.site.observer
+        self.client = client_relay.client
+        self.client_relay = client_relay
+        self.started_at = self.dispatcher.connections.reactor.seconds()
+        self.server_name = ""
+        self._server_relay: ServerRelay | None = None
+        self._last_byte_count = -1
+        self._last_activity = 0.0
 
     @property
-    def sent(self) -> int:
+    def bytes_from_client(self) -> int:
         """Octets that came from the client."""
-        return self.link.octets
+        return self.client_relay.bytes_received
 
     @property
-    def received(self) -> int:
+    def bytes_from_server(self) -> int:
         """Octets that came from the server."""
-        return self._server_link.octets if self._server_link is not None else 0
+        return self._server_relay.bytes_received if self._server_relay is not None else 0
 
-    # What limits and the spine look at.
+    # What limits and the dispatcher look at.
 
     @property
     def client_key(self) -> bytes:
-        return self.link.client_key
+        return self.client_relay.client_key
 
     @property
     def host(self) -> bytes | None:
@@ -213,112 +213,112 @@ class TcpExchange(Exchange):
         return []
 
     @property
-    def came_by(self) -> ProxiedConnection | None:
-        return self.link.came_by
+    def proxy_info(self) -> ProxyInfo | None:
+        return self.client_relay.proxy_info
 
     def client_transport(self) -> Any:
-        return self.link.transport
+        return self.client_relay.transport
 
     def rewind(self) -> bool:
         """Nothing is ever sent before a server has accepted."""
         return True
 
-    def answer(self, status: int, text: str, fields: Fields = ()) -> None:
+    def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
         """There is nothing to be said in a protocol that one does not know."""
         self.status = status
         self._finish(text)
-        self.link.close()
+        self.client_relay.close()
 
     # Joined, and parted.
 
-    def joined(self, server_link: ServerLink) -> None:
+    def server_connected(self, server_relay: ServerRelay) -> None:
         """A server has accepted."""
-        self._server_link = server_link
-        self.served_by = server_link.server.name
-        self.responded = True
-        self.spine.answering(self)
-        link = self.link
-        link.join(server_link)
+        self._server_relay = server_relay
+        self.server_name = server_relay.server.name
+        self.downstream_response_started = True
+        self.dispatcher.response_started(self)
+        link = self.client_relay
+        link.connect_peer(server_relay)
         self.resume_upload()
-        if self.pending:
-            pending, self.pending = self.pending, ()
-            server_link.transport.write(b"".join(pending))
-        if link.over:
-            server_link.end()
+        if self.pending_body:
+            pending_body, self.pending_body = self.pending_body, ()
+            server_relay.transport.write(b"".join(pending_body))
+        if link.read_closed:
+            server_relay.half_close()
 
-    def server_gone(self, clean: bool) -> None:
+    def server_disconnected(self, clean: bool) -> None:
         """The server's end is no more."""
-        if self.ended:
+        if self.finished:
             return
-        server_link = self._server_link
-        said_all = server_link is not None and server_link.over
+        server_relay = self._server_relay
+        said_all = server_relay is not None and server_relay.read_closed
         self._finish("the server closed" if clean or said_all else "the server reset it")
         if clean or said_all:
             # What it has said is still on its way to the client.
-            self.link.close()
+            self.client_relay.close()
         else:
-            self.link.abort()
+            self.client_relay.abort()
 
-    def half_ended(self, why: str) -> None:
+    def half_closed(self, reason: str) -> None:
         """One side has said all; who was first is why the connection ends in the end."""
-        self.why = self.why or why
+        self.close_reason = self.close_reason or reason
 
-    def client_lost(self, clean: bool) -> None:
+    def client_connection_lost(self, clean: bool) -> None:
         """The client's end is no more."""
-        if self.ended:
+        if self.finished:
             return
-        said_all = self.link.over
+        said_all = self.client_relay.read_closed
         why = "the client closed" if clean or said_all else "the client reset it"
-        server_link = self._server_link
-        if server_link is None:
-            self.why = why
-            self.client_gone()
+        server_relay = self._server_relay
+        if server_relay is None:
+            self.close_reason = why
+            self.client_disconnected()
             return
         self._finish(why)
         if clean or said_all:
-            server_link.close()
+            server_relay.close()
         else:
-            server_link.abort()
+            server_relay.abort()
 
-    def end_if_idle(self, now: float, limit: float) -> None:
+    def check_idle_timeout(self, now: float, limit: float) -> None:
         """End it if nothing has passed for `limit` seconds."""
-        octets = self.sent + self.received
-        if octets != self._octets_seen:
-            self._octets_seen = octets
-            self._quiet_since = now
-        elif now - self._quiet_since >= limit:
+        octets = self.bytes_from_client + self.bytes_from_server
+        if octets != self._last_byte_count:
+            self._last_byte_count = octets
+            self._last_activity = now
+        elif now - self._last_activity >= limit:
             self._abort("it was idle")
 
-    def stop(self) -> None:
+    def shutdown(self) -> None:
         """The balancer is stopping, and waits for nobody to take the last of anything."""
         self._abort("the balancer is stopping")
-        self.link.abort()
-        if self._server_link is not None:
-            self._server_link.abort()
+        self.client_relay.abort()
+        if self._server_relay is not None:
+            self._server_relay.abort()
 
-    def _abort(self, why: str) -> None:
-        if self.ended:
+    def _abort(self, reason: str) -> None:
+        if self.finished:
             return
-        if self._server_link is None:
-            self.why = why
-            self.client_gone()
+        if self._server_relay is None:
+            self.close_reason = reason
+            self.client_disconnected()
         else:
-            self._finish(why)
-            self._server_link.abort()
-        self.link.abort()
+            self._finish(reason)
+            self._server_relay.abort()
+        self.client_relay.abort()
 
-    def _finish(self, why: str) -> None:
-        self.why = self.why or why
-        self.ended = True
-        self.spine.finished(self)
+    def _finish(self, reason: str) -> None:
+        self.close_reason = self.close_reason or reason
+        self.finished = True
+        self.dispatcher.request_finished(self)
 
     def pause_upload(self) -> None:
         if not self.upload_paused:
             self.upload_paused = True
-            self.link.transport.pauseProducing()
+            self.client_relay.transport.pauseProducing()
 
     def resume_upload(self) -> None:
         if self.upload_paused:
             self.upload_paused = False
-            if not self.link.over:
-                self.link.transport.resumeProducing()
+            if not self.client_relay.read_closed:
+                self.client_relay.transport.resumeProducing()

@@ -36,20 +36,20 @@ class BodyError(Exception):
     """A body whose framing is broken."""
 
 
-class LengthReader:
+class ContentLengthReader:
     """
     A body of `length` octets.
 
     `feed` returns the octets that belong to the body; `complete` tells that
-    it has all, `excess` is what came behind it.
+    it has all, `trailing_data` is what came behind it.
     """
 
-    __slots__ = ("complete", "excess", "remaining", "trailers")
+    __slots__ = ("complete", "remaining", "trailers", "trailing_data")
 
     def __init__(self, length: int) -> None:
         self.remaining = length
         self.complete = length == 0
-        self.excess = b""
+        self.trailing_data = b""
         self.trailers = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -60,19 +60,19 @@ class LengthReader:
         self.complete = True
         self.remaining = 0
         if remaining:
-            self.excess = data[remaining:]
+            self.trailing_data = data[remaining:]
             return data[:remaining]
         return data
 
 
-class UntilCloseReader:
+class CloseDelimitedReader:
     """A body that ends with its connection."""
 
-    __slots__ = ("complete", "excess", "trailers")
+    __slots__ = ("complete", "trailers", "trailing_data")
 
     def __init__(self) -> None:
         self.complete = False
-        self.excess = b""
+        self.trailing_data = b""
         self.trailers = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -91,11 +91,19 @@ class ChunkedReader:
     the trailer fields that may go on, each line ended by CRLF.
     """
 
-    __slots__ = ("_buffer", "_extensions", "_remaining", "_state", "complete", "excess", "trailers")
+    __slots__ = (
+        "_buffer",
+        "_extensions",
+        "_remaining",
+        "_state",
+        "complete",
+        "trailers",
+        "trailing_data",
+    )
 
     def __init__(self) -> None:
         self.complete = False
-        self.excess = b""
+        self.trailing_data = b""
         self.trailers = b""
         self._buffer = b""
         self._remaining = 0
@@ -133,12 +141,12 @@ class ChunkedReader:
             elif state == _SIZE:
                 end_of_line = data.find(CRLF, position)
                 if end_of_line < 0:
-                    self._buffer = _unfinished_line(data[position:], MAX_CHUNK_LINE)
+                    self._buffer = _incomplete_line(data[position:], MAX_CHUNK_LINE)
                     break
                 self._start_chunk(data[position:end_of_line])
                 position = end_of_line + 2
             else:
-                self._read_trailers(data[position:])
+                self._parse_trailers(data[position:])
                 break
         return b"".join(content)
 
@@ -155,23 +163,23 @@ class ChunkedReader:
             raise BodyError("a chunk size beyond 2^63")
         self._state = _DATA if self._remaining else _TRAILERS
 
-    def _read_trailers(self, data: bytes) -> None:
+    def _parse_trailers(self, data: bytes) -> None:
         if data.startswith(CRLF):
             self.complete = True
-            self.excess = data[2:]
+            self.trailing_data = data[2:]
             return
         end = data.find(b"\r\n\r\n")
         if end < 0:
-            self._buffer = _unfinished_line(data, MAX_TRAILERS)
+            self._buffer = _incomplete_line(data, MAX_TRAILERS)
             return
         if end > MAX_TRAILERS:
             raise BodyError("trailers that are too large")
-        self.trailers = check_trailers(data[:end].split(CRLF))
+        self.trailers = filter_trailers(data[:end].split(CRLF))
         self.complete = True
-        self.excess = data[end + 4 :]
+        self.trailing_data = data[end + 4 :]
 
 
-def _unfinished_line(data: bytes, limit: int) -> bytes:
+def _incomplete_line(data: bytes, limit: int) -> bytes:
     """What may still become whole lines. Raises `BodyError` if it cannot."""
     # Part of the line end may be here already; it does not count.
     if len(data.rstrip(CRLF)) > limit:
@@ -182,7 +190,7 @@ def _unfinished_line(data: bytes, limit: int) -> bytes:
     return data
 
 
-def check_trailers(lines: list[bytes]) -> bytes:
+def filter_trailers(lines: list[bytes]) -> bytes:
     """
     The trailer fields that may be passed on, each ended by CRLF.
 
@@ -193,7 +201,7 @@ def check_trailers(lines: list[bytes]) -> bytes:
     passed = []
     for line in lines:
         try:
-            field = f.read_field(line, {})
+            field = f.parse_field(line, {})
         except f.FieldError as error:
             raise BodyError(str(error)) from None
         if field.name.replace(b"_", b"-") not in FORBIDDEN_TRAILERS:
@@ -201,11 +209,11 @@ def check_trailers(lines: list[bytes]) -> bytes:
     return b"".join(passed)
 
 
-def chunk(content: bytes) -> bytes:
+def encode_chunk(content: bytes) -> bytes:
     """`content`, not empty, framed as one chunk."""
     return b"%x\r\n%b\r\n" % (len(content), content)
 
 
-def last_chunk(trailers: bytes) -> bytes:
+def encode_last_chunk(trailers: bytes) -> bytes:
     """The end of a chunked body, with trailer lines that each end with CRLF."""
     return b"0\r\n%b\r\n" % trailers if trailers else LAST_CHUNK

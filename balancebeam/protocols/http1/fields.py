@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from balancebeam.protocols.http1.grammar import FIELD_LINE, VALUE_OCTETS, is_host
+from balancebeam.protocols.http1.grammar import FIELD_LINE, VALUE_BYTES, is_host
 
 PLAIN = 0
 HOST = 1
@@ -67,7 +67,7 @@ RESPONSE_KINDS: Mapping[bytes, int] = {
 }
 
 
-_STRIPPED_TWINS = frozenset(
+_UNDERSCORE_ALIASES = frozenset(
     (FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, CONNECTION, HOP_BY_HOP, UPGRADE, TE)
 )
 
@@ -87,16 +87,16 @@ class Field(NamedTuple):
 
 
 # Longer lines and names are not remembered.
-LONGEST_LINE = 1024
-LONGEST_NAME = 64
-MOST_NAMES = 1024
+MAX_LINE_LENGTH = 1024
+MAX_NAME_LENGTH = 64
+MAX_NAMES = 1024
 
 
 class FieldError(Exception):
     """A line that is no field line."""
 
 
-class FieldMemory:
+class FieldLineCache:
     """
     Recognises field lines, and remembers those that it may.
 
@@ -104,26 +104,26 @@ class FieldMemory:
     one, and when the younger is full it becomes the older. A client that
     never repeats itself costs others one more check per generation, no more.
 
-    `kinds` maps lower-case names to kinds; `entries` and `octets` bound one
+    `kinds` maps lower-case names to kinds; `max_entries` and `max_bytes` bound one
     generation. `plain` and `special` are for readers in a hurry: the lines of
     the younger generation, to look into and not to change.
     """
 
     def __init__(
-        self, kinds: Mapping[bytes, int], entries: int = 4096, octets: int = 512 * 1024
+        self, kinds: Mapping[bytes, int], max_entries: int = 4096, max_bytes: int = 512 * 1024
     ) -> None:
         self.plain: set[bytes] = set()
         self.special: dict[bytes, Field] = {}
         self._kinds = kinds
-        self._entries = entries
-        self._octets = octets
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
         self._older_plain: set[bytes] = set()
         self._older_special: dict[bytes, Field] = {}
-        self._held = 0
+        self._cached_bytes = 0
         # Names of plain fields as they are spelled: values change, names do not.
         self._plain_names: set[bytes] = set()
 
-    def specials(self, lines: Iterable[bytes]) -> list[Field]:
+    def special_fields(self, lines: Iterable[bytes]) -> list[Field]:
         """
         The special fields among `lines`, in order; all others are plain.
 
@@ -132,58 +132,58 @@ class FieldMemory:
         found: list[Field] = []
         for line in lines:
             if line not in self.plain:
-                field = self.special.get(line) or self.learn(line)
+                field = self.special.get(line) or self.classify(line)
                 if field is not None:
                     found.append(field)
         return found
 
-    def knows(self, lines: Iterable[bytes]) -> bool:
+    def contains_all(self, lines: Iterable[bytes]) -> bool:
         """Whether all of `lines` are remembered."""
         return all(line in self.plain or line in self.special for line in lines)
 
-    def knows_as_plain(self, lines: Iterable[bytes]) -> bool:
+    def all_plain(self, lines: Iterable[bytes]) -> bool:
         """Whether all of `lines` are remembered, and plain."""
         return all(line in self.plain for line in lines)
 
-    def learn(self, line: bytes) -> Field | None:
+    def classify(self, line: bytes) -> Field | None:
         """
         The field in a line that is in neither `plain` nor `special`; `None`
         if it is plain. Raises `FieldError` if it is no field line.
         """
         if line in self._older_plain:
-            self._remember(line, None)
+            self._store(line, None)
             return None
         name, colon, value = line.partition(b":")
-        if name in self._plain_names and colon and not value.translate(None, VALUE_OCTETS):
-            self._remember(line, None)
+        if name in self._plain_names and colon and not value.translate(None, VALUE_BYTES):
+            self._store(line, None)
             return None
-        field = self._older_special.get(line) or read_field(line, self._kinds)
+        field = self._older_special.get(line) or parse_field(line, self._kinds)
         if field.kind == PLAIN:
-            self._remember(line, None)
-            if len(self._plain_names) < MOST_NAMES and len(name) <= LONGEST_NAME:
+            self._store(line, None)
+            if len(self._plain_names) < MAX_NAMES and len(name) <= MAX_NAME_LENGTH:
                 self._plain_names.add(name)
             return None
         if field.kind == HOST:
-            self._remember(line, field)
+            self._store(line, field)
         return field
 
-    def _remember(self, line: bytes, field: Field | None) -> None:
-        if len(line) > LONGEST_LINE:
+    def _store(self, line: bytes, field: Field | None) -> None:
+        if len(line) > MAX_LINE_LENGTH:
             return
-        if self._held + len(line) > self._octets or (
-            len(self.plain) + len(self.special) >= self._entries
+        if self._cached_bytes + len(line) > self._max_bytes or (
+            len(self.plain) + len(self.special) >= self._max_entries
         ):
             self._older_plain, self.plain = self.plain, set()
             self._older_special, self.special = self.special, {}
-            self._held = 0
-        self._held += len(line)
+            self._cached_bytes = 0
+        self._cached_bytes += len(line)
         if field is None:
             self.plain.add(line)
         else:
             self.special[line] = field
 
 
-def read_field(line: bytes, kinds: Mapping[bytes, int]) -> Field:
+def parse_field(line: bytes, kinds: Mapping[bytes, int]) -> Field:
     """
     Take one field line apart.
 
@@ -208,18 +208,18 @@ def read_field(line: bytes, kinds: Mapping[bytes, int]) -> Field:
         # Spelled like this it is found by looking for it; see `responses`.
         kind = PLAIN
     elif kind == PLAIN and b"_" in name and kinds is REQUEST_KINDS:
-        kind = _kind_of_twin(name)
+        kind = _alias_kind(name)
     return Field(kind, name, value, line)
 
 
-def _kind_of_twin(name: bytes) -> int:
+def _alias_kind(name: bytes) -> int:
     kind = REQUEST_KINDS.get(name.replace(b"_", b"-"), PLAIN)
     if kind in (CONTENT_LENGTH, TRANSFER_ENCODING):
         raise FieldError("a field name that looks like a framing field")
-    return HOP_BY_HOP if kind in _STRIPPED_TWINS else PLAIN
+    return HOP_BY_HOP if kind in _UNDERSCORE_ALIASES else PLAIN
 
 
-def without(head: bytes, lines: Iterable[bytes]) -> bytes:
+def remove_lines(head: bytes, lines: Iterable[bytes]) -> bytes:
     """
     `head`, a first line and field lines that each end with CRLF, without some
     of its field lines.
@@ -235,15 +235,15 @@ def field_values(head: bytes, name: bytes) -> list[bytes]:
     read; also of their twins by underscore, which are the same to some servers.
     """
     lines = head.split(b"\r\n")[1:]
-    return [line[len(name) + 1 :].strip(b" \t") for line in lines if _is_called(line, name)]
+    return [line[len(name) + 1 :].strip(b" \t") for line in lines if _has_name(line, name)]
 
 
-def without_fields(head: bytes, name: bytes) -> bytes:
+def remove_fields(head: bytes, name: bytes) -> bytes:
     """`head`, which was read, without those that `field_values` finds."""
     lines = head.split(b"\r\n")
-    return b"\r\n".join(line for line in lines if not _is_called(line, name))
+    return b"\r\n".join(line for line in lines if not _has_name(line, name))
 
 
-def _is_called(line: bytes, name: bytes) -> bool:
+def _has_name(line: bytes, name: bytes) -> bool:
     start = line[: len(name) + 1]
     return start[-1:] == b":" and start[:-1].lower().replace(b"_", b"-") == name

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from balancebeam.core.ip import client_name
+from balancebeam.core.ip import normalize_ip
 
 # With a port, as some proxies write it.
 _IPV4_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}")
@@ -27,31 +27,31 @@ _PAIR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+=" + _VALUE
 _ELEMENT = re.compile(_PAIR + rb"(?:[ \t]*;[ \t]*" + _PAIR + rb")*")
 
 # More proxies in a row there are not.
-_MOST_ELEMENTS = 64
+_MAX_ELEMENTS = 64
 
 
-def forwarded_for(value: bytes) -> Iterator[str | None]:
+def iter_x_forwarded_for(value: bytes) -> Iterator[str | None]:
     """
     The addresses in the value of X-Forwarded-For, from the right; `None` for
     an element that is none.
     """
-    for element in _elements(value):
-        yield read_address(element.decode("latin-1"))
+    for element in _iter_elements(value):
+        yield parse_node(element.decode("latin-1"))
 
 
-def forwarded(value: bytes) -> Iterator[str | None]:
+def iter_forwarded(value: bytes) -> Iterator[str | None]:
     """
     The addresses that made the requests by the value of Forwarded, from the
     right; `None` for an element that is broken, or hides the address.
     """
-    for element in _elements(value):
-        yield _for(element) if _ELEMENT.fullmatch(element) else None
+    for element in _iter_elements(value):
+        yield _parse_for(element) if _ELEMENT.fullmatch(element) else None
 
 
-def _elements(value: bytes) -> Iterator[bytes]:
+def _iter_elements(value: bytes) -> Iterator[bytes]:
     """What stands between commas, from the right, but not without end."""
     rest = value
-    for _ in range(_MOST_ELEMENTS):
+    for _ in range(_MAX_ELEMENTS):
         if not rest:
             return
         rest, comma, element = rest.rpartition(b",")
@@ -61,7 +61,7 @@ def _elements(value: bytes) -> Iterator[bytes]:
     yield b""
 
 
-def _for(element: bytes) -> str | None:
+def _parse_for(element: bytes) -> str | None:
     found = []
     for pair in element.split(b";"):
         name, _, text = pair.strip(b" \t").partition(b"=")
@@ -76,18 +76,18 @@ def _for(element: bytes) -> str | None:
     elif b":" in text or b"[" in text:
         # RFC 7239, 4: such a value has to be quoted.
         return None
-    return read_address(text.decode("latin-1"))
+    return parse_node(text.decode("latin-1"))
 
 
-def read_address(text: str) -> str | None:
+def parse_node(text: str) -> str | None:
     """An IP address, perhaps with a port, in the form in which peers are known."""
     match = _IPV4_PORT.fullmatch(text) or _IPV6_PORT.fullmatch(text)
     if match is not None:
         text = match.group(1)
-    return client_name(text)
+    return normalize_ip(text)
 
 
-def forwarded_element(peer: bytes, host: bytes, proto: bytes) -> bytes:
+def encode_forwarded_element(peer: bytes, host: bytes, proto: bytes) -> bytes:
     """What one proxy adds to Forwarded: who asked it, for which host, and how."""
     # RFC 7239, 6: IPv6 addresses are in brackets, and what has a colon is quoted.
     node = b'"[%b]"' % peer if b":" in peer else peer

@@ -23,7 +23,7 @@ TOKEN = re.compile(_TOKEN)
 FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
 
 # What `FIELD_LINE` allows behind the colon, for `bytes.translate`.
-VALUE_OCTETS = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+VALUE_BYTES = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 
 # RFC 9112, 3: method SP request-target SP HTTP-version. What RFC 3986 does not
 # allow in a URI but browsers send passes; what they never send, and servers
@@ -47,7 +47,7 @@ ABSOLUTE_TARGET = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?]*)(.*)")
 # RFC 9112, 6.2: any Content-Length value >= 0 is valid; we stop where a
 # signed 64 bit integer does, because servers do.
 MAX_CONTENT_LENGTH = 2**63 - 1
-LONGEST_LENGTH = len(str(MAX_CONTENT_LENGTH))
+MAX_LENGTH_DIGITS = len(str(MAX_CONTENT_LENGTH))
 
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 CHUNK_LINE = re.compile(

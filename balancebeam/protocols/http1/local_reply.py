@@ -6,11 +6,11 @@ import json
 from email.utils import formatdate
 from http import HTTPStatus
 
-ALLOWED = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"
+ALLOWED_METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"
 
 
 # Python's names for these are older than RFC 9110.
-_RENAMED = {413: b"Content Too Large", 414: b"URI Too Long"}
+_RFC9110_PHRASES = {413: b"Content Too Large", 414: b"URI Too Long"}
 
 
 def http_date(seconds: float) -> bytes:
@@ -20,8 +20,8 @@ def http_date(seconds: float) -> bytes:
 
 def reason_phrase(status: int) -> bytes:
     """The phrase of RFC 9110, 15 for a status that the proxy uses itself."""
-    if status in _RENAMED:
-        return _RENAMED[status]
+    if status in _RFC9110_PHRASES:
+        return _RFC9110_PHRASES[status]
     try:
         return HTTPStatus(status).phrase.encode("ascii")
     except ValueError:
@@ -29,12 +29,12 @@ def reason_phrase(status: int) -> bytes:
         return b""
 
 
-def error_body(text: str) -> bytes:
+def jsend_error(text: str) -> bytes:
     """The JSend form that S4 uses."""
     return json.dumps({"status": "error", "data": text}).encode("ascii")
 
 
-def error_fields(
+def local_reply_fields(
     body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
 ) -> list[tuple[bytes, bytes]]:
     """The fields of an error answer, beside those about the connection."""
@@ -45,7 +45,7 @@ def error_fields(
     ]
 
 
-def own_answer(
+def local_reply(
     status: int,
     body: bytes,
     extra: tuple[tuple[bytes, bytes], ...],
@@ -60,7 +60,7 @@ def own_answer(
     it. `now` is in seconds since the epoch.
     """
     lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status)), b"Date: " + http_date(now)]
-    lines += [b"%b: %b" % field for field in error_fields(body, extra)]
+    lines += [b"%b: %b" % field for field in local_reply_fields(body, extra)]
     if not persistent:
         lines.append(b"Connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if bodyless else body)

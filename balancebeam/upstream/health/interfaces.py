@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Watched(Protocol):
+class EjectionState(Protocol):
     """A server, as far as the passive health policy has to know it."""
 
-    failures: int
+    consecutive_failures: int
     cooldown: float
-    avoided_until: float
+    ejected_until: float
 
 
-class Checked(Protocol):
+class CheckState(Protocol):
     """
     A server, as far as the active health policy has to know it.
 
-    `checks_in_row` counts checks with the same result, below 0 if they failed.
+    `check_streak` counts checks with the same result, below 0 if they failed.
     """
 
     healthy: bool
-    checks_in_row: int
+    check_streak: int

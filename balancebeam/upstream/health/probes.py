@@ -24,30 +24,30 @@ from zope.interface import implementer
 
 from balancebeam import __version__
 from balancebeam.core.addresses import ServerAddress, UnixAddress
-from balancebeam.core.settings import ActiveChecks
-from balancebeam.protocols.proxy_protocol import proxy_header
+from balancebeam.core.settings import HealthCheckSettings
+from balancebeam.protocols.proxy_protocol import encode_proxy_header
 from balancebeam.upstream.server_set import Server
 
 # What a server says before it is cut off: all of a head, and some of the body.
-_MOST_OCTETS = 64 * 1024
+_MAX_BYTES = 64 * 1024
 
 
-class Unwell(Exception):
+class Unhealthy(Exception):
     """A server that is reached, but does not say that it is well."""
 
 
 class Probe(Interface):
     """One way of asking."""
 
-    async def ask(self, server: Server) -> str:
+    async def check(self, server: Server) -> str:
         """What was seen of a server that is well; raises whatever tells that it is not."""
 
 
-def probe_for(checks: ActiveChecks, reactor: Any) -> Probe:
+def build_probe(settings: HealthCheckSettings, reactor: Any) -> Probe:
     """The probe that `checks` want."""
-    if checks.path is None:
-        return ConnectProbe(reactor, checks.patience)
-    return HttpProbe(reactor, checks.path, checks.status, checks.patience)
+    if settings.path is None:
+        return ConnectProbe(reactor, settings.effective_timeout)
+    return HttpProbe(reactor, settings.path, settings.status, settings.effective_timeout)
 
 
 class ConnectProbe:
@@ -57,8 +57,8 @@ class ConnectProbe:
         self._reactor = reactor
         self._timeout = timeout
 
-    async def ask(self, server: Server) -> str:
-        endpoint = _Bounded(self._reactor, server, self._timeout)
+    async def check(self, server: Server) -> str:
+        endpoint = _BoundedEndpoint(self._reactor, server, self._timeout)
         connection: Any = await endpoint.connect(Factory.forProtocol(Protocol))
         connection.transport.loseConnection()
         return "it accepts connections"
@@ -73,9 +73,9 @@ class HttpProbe:
         self._statuses = statuses
         self._timeout = timeout
 
-    async def ask(self, server: Server) -> str:
-        endpoint = _Bounded(self._reactor, server, self._timeout)
-        agent = Agent.usingEndpointFactory(self._reactor, _Fixed(endpoint))
+    async def check(self, server: Server) -> str:
+        endpoint = _BoundedEndpoint(self._reactor, server, self._timeout)
+        agent = Agent.usingEndpointFactory(self._reactor, _FixedEndpointFactory(endpoint))
         host = "localhost" if isinstance(server.address, UnixAddress) else server.name
         # Not all that can be connected to can stand in a URL.
         response: Any = await HTTPClient(agent).get(
@@ -92,12 +92,12 @@ class HttpProbe:
         first, last = self._statuses
         seen = f"GET {self._path} was answered with {response.code}"
         if not first <= response.code <= last:
-            raise Unwell(seen)
+            raise Unhealthy(seen)
         return seen
 
 
 @implementer(IAgentEndpointFactory)
-class _Fixed:
+class _FixedEndpointFactory:
     """Has an agent connect to one place, whatever the URI."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
@@ -108,23 +108,23 @@ class _Fixed:
 
 
 @implementer(IStreamClientEndpoint)
-class _Bounded:
+class _BoundedEndpoint:
     """
     Connects to a server for a conversation that cannot become long, and greets
     it as it wants to be greeted.
     """
 
     def __init__(self, reactor: Any, server: Server, timeout: float) -> None:
-        self._endpoint = _endpoint(reactor, server.address, timeout)
+        self._endpoint = _build_endpoint(reactor, server.address, timeout)
         version = server.proxy_protocol
-        self._greeting = b"" if version is None else proxy_header(version, None)
+        self._preamble = b"" if version is None else encode_proxy_header(version, None)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         inner: Any = protocolFactory
         # Nobody wants to hear of each check twice.
         inner.noisy = False
         factory = _BoundedFactory(protocolFactory)
-        factory.greeting = self._greeting
+        factory.preamble = self._preamble
         connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addCallback(lambda protocol: protocol.wrappedProtocol)
 
@@ -132,15 +132,15 @@ class _Bounded:
 class _BoundedProtocol(ProtocolWrapper):
     """Ends a connection from which too much comes, such as one 1xx after the other."""
 
-    _octets = 0
+    _bytes_received = 0
 
     def makeConnection(self, transport: Any) -> None:
-        transport.write(self.factory.greeting)
+        transport.write(self.factory.preamble)
         super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
-        self._octets += len(data)
-        if self._octets > _MOST_OCTETS:
+        self._bytes_received += len(data)
+        if self._bytes_received > _MAX_BYTES:
             transport: Any = self.transport
             transport.abortConnection()
         else:
@@ -150,10 +150,10 @@ class _BoundedProtocol(ProtocolWrapper):
 class _BoundedFactory(WrappingFactory):
     protocol = _BoundedProtocol
     noisy = False
-    greeting = b""
+    preamble = b""
 
 
-def _endpoint(reactor: Any, address: ServerAddress, timeout: float) -> IStreamClientEndpoint:
+def _build_endpoint(reactor: Any, address: ServerAddress, timeout: float) -> IStreamClientEndpoint:
     if isinstance(address, UnixAddress):
         return UNIXClientEndpoint(reactor, address.path, timeout)
     if isIPAddress(address.host):

@@ -6,14 +6,14 @@ from twisted.application import service
 from twisted.logger import Logger
 
 from balancebeam.core.failures import FailureKind, UpstreamFailure
-from balancebeam.core.settings import OperatorState, PassiveChecks
+from balancebeam.core.settings import AdminState, OutlierDetectionSettings
 from balancebeam.net.ticker import Ticker
-from balancebeam.upstream.health.error_rate import AnswerCounts, ErrorRatio
+from balancebeam.upstream.health.error_rate import ErrorRatePolicy, ErrorRateWindow
 from balancebeam.upstream.health.slow_start import SlowStart
-from balancebeam.upstream.health.thresholds import ActiveHealth, PassiveHealth
-from balancebeam.upstream.server_set import CheckResult, Directory, Server
+from balancebeam.upstream.health.thresholds import CheckThresholds, FailureThreshold
+from balancebeam.upstream.server_set import CheckResult, Server, ServerSet
 
-_AT_FAULT = frozenset(
+_SERVER_FAULTS = frozenset(
     (
         FailureKind.UNREACHABLE,
         FailureKind.CONNECT_TIMEOUT,
@@ -28,11 +28,11 @@ class HealthService(service.Service):
     """
     Hears how requests and checks ended, and keeps servers that fail out of the way.
 
-    A server that failed is avoided for its cooldown. Then it is on trial: it
+    A server that failed is ejected for its cooldown. Then it is on trial: it
     gets one request, and no other until that has been answered or has failed.
     So a server that is frozen holds up one client, not all of them. While all
-    are avoided the proxy fails open, and any answer ends a cooldown. A test
-    that takes longer than `longest_test` seconds shows nothing.
+    are ejected the proxy fails open, and any answer ends a cooldown. A test
+    that takes longer than `max_trial_time` seconds shows nothing.
     """
 
     name = "health"
@@ -40,259 +40,271 @@ class HealthService(service.Service):
 
     def __init__(
         self,
-        directory: Directory,
+        server_set: ServerSet,
         ticker: Ticker,
-        passive: PassiveChecks = PassiveChecks(),
-        active: ActiveHealth = ActiveHealth(),
+        outlier_detection: OutlierDetectionSettings = OutlierDetectionSettings(),
+        check_thresholds: CheckThresholds = CheckThresholds(),
         slow_start: float = 0.0,
-        longest_test: float = 60.0,
+        max_trial_time: float = 60.0,
     ) -> None:
-        self._directory = directory
+        self._server_set = server_set
         self._ticker = ticker
         # When each of those that warm up came back, on the ticker.
-        self._warming: dict[Server, float] = {}
-        self._ejected: set[Server] = set()
+        self._warming_up: dict[Server, float] = {}
+        self._outliers: set[Server] = set()
         self._generation = -1
-        self.configure(passive, active, slow_start, longest_test)
+        self.configure(outlier_detection, check_thresholds, slow_start, max_trial_time)
         ticker.add(self.sweep)
-        directory.listen(self._changed)
+        server_set.subscribe(self._servers_changed)
 
     def configure(
         self,
-        passive: PassiveChecks,
-        active: ActiveHealth,
+        outlier_detection: OutlierDetectionSettings,
+        check_thresholds: CheckThresholds,
         slow_start: float,
-        longest_test: float,
+        max_trial_time: float,
     ) -> None:
         """Go by these from now on; what is known of servers stays."""
-        self._passive = PassiveHealth(passive.cooldown, passive.failures)
-        self._active = active
-        self._window = passive.window
-        self._outliers: ErrorRatio | None = None
-        if passive.error_ratio is not None:
-            self._outliers = ErrorRatio(
-                passive.error_ratio, passive.least_answers, passive.most_ejected
+        self._failure_threshold = FailureThreshold(
+            outlier_detection.cooldown, outlier_detection.failures
+        )
+        self._check_thresholds = check_thresholds
+        self._window = outlier_detection.window
+        self._error_rate_policy: ErrorRatePolicy | None = None
+        if outlier_detection.error_ratio is not None:
+            self._error_rate_policy = ErrorRatePolicy(
+                outlier_detection.error_ratio,
+                outlier_detection.min_requests,
+                outlier_detection.max_ejected_ratio,
             )
-        for server in self._directory.servers:
-            if self._outliers is None:
-                server.answers = None
-            elif server.answers is not None:
-                server.answers.window = passive.window
+        for server in self._server_set.servers:
+            if self._error_rate_policy is None:
+                server.error_rate_window = None
+            elif server.error_rate_window is not None:
+                server.error_rate_window.window = outlier_detection.window
         self._slow_start = SlowStart(slow_start)
-        self._longest_test = longest_test
+        self._max_trial_time = max_trial_time
         self._generation = -1
-        self._changed()
+        self._servers_changed()
 
-    def forget_checks(self) -> None:
+    def clear_check_results(self) -> None:
         """Nobody asks servers any more how they are: those that were down for it are up."""
-        for server in self._directory.servers:
-            server.checks_in_row = 0
+        for server in self._server_set.servers:
+            server.check_streak = 0
             if not server.healthy:
                 server.healthy = True
-                self._moved(server, "it is not checked any more")
+                self._set_reason(server, "it is not checked any more")
 
     # What requests tell.
 
-    def taken(self, server: Server, request: object) -> None:
-        """A watched server is given `request`."""
-        if server.suspect:
-            server.tests.add(request)
-            if server.on_trial:
-                server.on_trial = False
-                server.avoided = True
-                server.tested_at = self._ticker.now
-                self._directory.changed(server)
+    def request_sent(self, server: Server, request: object) -> None:
+        """A tracked server is given `request`."""
+        if server.under_observation:
+            server.trial_requests.add(request)
+            if server.half_open:
+                server.half_open = False
+                server.ejected = True
+                server.trial_started_at = self._ticker.now
+                self._server_set.notify(server)
 
-    def answered(self, server: Server, request: object, status: int) -> None:
-        """The answer of a watched server to `request` has begun."""
-        if server.answers is not None:
-            self._count(server, status)
+    def response_started(self, server: Server, request: object, status: int) -> None:
+        """The answer of a tracked server to `request` has begun."""
+        if server.error_rate_window is not None:
+            self._count_response(server, status)
         # What a server was asked before it failed shows nothing.
-        if request in server.tests and (server.avoided or server.on_trial):
-            if server in self._ejected and status >= 500:
-                server.tests.discard(request)
-                self._eject(server, "its answers are still errors")
+        if request in server.trial_requests and (server.ejected or server.half_open):
+            if server in self._outliers and status >= 500:
+                server.trial_requests.discard(request)
+                self._eject_outlier(server, "its answers are still errors")
             else:
-                self._readmit(server)
+                self._uneject(server)
 
-    def completed(self, server: Server, request: object) -> None:
-        """A watched server has answered `request` to its end."""
-        if request in server.tests and not server.avoided and not server.on_trial:
-            self._forgive(server)
+    def response_finished(self, server: Server, request: object) -> None:
+        """A tracked server has answered `request` to its end."""
+        if request in server.trial_requests and not server.ejected and not server.half_open:
+            self._reset(server)
 
-    def released(self, server: Server, request: object) -> None:
-        """`request` is over for a watched server, one way or another."""
-        server.tests.discard(request)
-        if server.avoided and not server.tests and server.avoided_until <= self._ticker.now:
+    def request_released(self, server: Server, request: object) -> None:
+        """`request` is over for a tracked server, one way or another."""
+        server.trial_requests.discard(request)
+        if (
+            server.ejected
+            and not server.trial_requests
+            and server.ejected_until <= self._ticker.now
+        ):
             # The client left before the server could show anything.
-            self._try_again(server)
+            self._half_open(server)
 
-    def failed(self, server: Server, request: object, failure: UpstreamFailure) -> None:
+    def request_failed(self, server: Server, request: object, failure: UpstreamFailure) -> None:
         """
         `request` failed at `server`; `None` for an attempt to connect that
         nobody waits for any more.
         """
-        if failure.kind not in _AT_FAULT or server.removed:
+        if failure.kind not in _SERVER_FAULTS or server.removed:
             return
-        tested = request in server.tests or (request is None and not server.avoided)
-        server.tests.discard(request)
+        tested = request in server.trial_requests or (request is None and not server.ejected)
+        server.trial_requests.discard(request)
         now = self._ticker.now
-        if server.avoided and server.avoided_until > now:
+        if server.ejected and server.ejected_until > now:
             # Several requests may have been under way to it: one outage.
             return
-        if server.outage and not tested:
+        if server.recently_ejected and not tested:
             # It was asked this before it failed, and may have recovered since.
             return
-        server.watch(suspect=True)
-        server.well_since = now
-        if self._passive.failed(server, now):
-            self._avoid(server, failure.detail)
+        server.track(under_observation=True)
+        server.healthy_since = now
+        if self._failure_threshold.record_failure(server, now):
+            self._eject(server, failure.detail)
 
-    def _avoid(self, server: Server, why: str) -> None:
-        server.avoided = server.outage = True
-        server.on_trial = False
-        server.tests.clear()
-        server.checks_in_row = min(server.checks_in_row, 0)
-        self._moved(server, why)
+    def _eject(self, server: Server, reason: str) -> None:
+        server.ejected = server.recently_ejected = True
+        server.half_open = False
+        server.trial_requests.clear()
+        server.check_streak = min(server.check_streak, 0)
+        self._set_reason(server, reason)
         self._log.warn(
-            "{server} is avoided for {seconds:g} s: {why}",
+            "{server} is ejected for {seconds:g} s: {reason}",
             server=server.name,
             seconds=server.cooldown,
-            why=why,
+            reason=reason,
         )
 
-    def _readmit(self, server: Server) -> None:
+    def _uneject(self, server: Server) -> None:
         """It answers. Whether it does so to the end is another question."""
-        server.avoided = server.on_trial = False
-        server.avoided_until = 0.0
-        self._ejected.discard(server)
+        server.ejected = server.half_open = False
+        server.ejected_until = 0.0
+        self._outliers.discard(server)
         self._log.info("{server} answers again", server=server.name)
-        self._came_back(server, "it answers again")
+        self._recovered(server, "it answers again")
 
-    def _forgive(self, server: Server) -> None:
+    def _reset(self, server: Server) -> None:
         """It is as good as new; but who was asked before the outage may yet complain."""
-        self._passive.succeeded(server)
-        server.well_since = self._ticker.now
-        server.on_trial = False
-        self._ejected.discard(server)
-        if server.avoided:
-            server.avoided = False
-            self._directory.changed(server)
+        self._failure_threshold.record_success(server)
+        server.healthy_since = self._ticker.now
+        server.half_open = False
+        self._outliers.discard(server)
+        if server.ejected:
+            server.ejected = False
+            self._server_set.notify(server)
 
-    def _count(self, server: Server, status: int) -> None:
-        counts, outliers, now = server.answers, self._outliers, self._ticker.now
+    def _count_response(self, server: Server, status: int) -> None:
+        counts, outliers, now = server.error_rate_window, self._error_rate_policy, self._ticker.now
         if counts is None or outliers is None:
             # It has left, or nobody counts any more.
             return
         counts.add(status >= 500, now)
-        if status < 500 or server.avoided or not outliers.exceeded(counts):
+        if status < 500 or server.ejected or not outliers.exceeded(counts):
             return
-        if outliers.may_eject(len(self._ejected), len(self._directory.servers)):
-            share = counts.errors / counts.answers
+        if outliers.can_eject(len(self._outliers), len(self._server_set.servers)):
+            share = counts.errors / counts.responses
             counts.clear()
-            self._ejected.add(server)
-            self._eject(server, f"{share:.0%} of its answers were errors")
+            self._outliers.add(server)
+            self._eject_outlier(server, f"{share:.0%} of its answers were errors")
 
-    def _eject(self, server: Server, why: str) -> None:
-        if self._passive.cooldown and server.avoided_until <= self._ticker.now:
-            server.watch(suspect=True)
-            self._passive.avoid(server, self._ticker.now)
-            self._avoid(server, why)
+    def _eject_outlier(self, server: Server, reason: str) -> None:
+        if self._failure_threshold.cooldown and server.ejected_until <= self._ticker.now:
+            server.track(under_observation=True)
+            self._failure_threshold.start_cooldown(server, self._ticker.now)
+            self._eject(server, reason)
 
     # What checks tell.
 
-    def checked(self, server: Server, passed: bool, why: str) -> None:
-        """An active check of `server` has ended; `why` says what it saw."""
-        server.last_check = CheckResult(self._ticker.time(), passed, why)
-        changed = self._active.checked(server, passed)
-        if passed and server.avoided and server.checks_in_row >= self._active.rise:
-            self._forgive(server)
+    def check_finished(self, server: Server, passed: bool, reason: str) -> None:
+        """An active check of `server` has ended; `reason` says what it saw."""
+        server.last_check = CheckResult(self._ticker.wall_time(), passed, reason)
+        changed = self._check_thresholds.record_check(server, passed)
+        if passed and server.ejected and server.check_streak >= self._check_thresholds.rise:
+            self._reset(server)
             changed = True
         if changed and passed:
-            self._log.info("{server} is up: {why}", server=server.name, why=why)
-            self._came_back(server, why)
+            self._log.info("{server} is up: {reason}", server=server.name, reason=reason)
+            self._recovered(server, reason)
         elif changed:
-            self._log.warn("{server} is down: {why}", server=server.name, why=why)
-            self._moved(server, why)
+            self._log.warn("{server} is down: {reason}", server=server.name, reason=reason)
+            self._set_reason(server, reason)
 
     # What the operator wants.
 
-    def set_operator_state(self, server: Server, state: OperatorState) -> None:
+    def set_admin_state(self, server: Server, state: AdminState) -> None:
         """Let `server` have traffic, or have it drained, or leave it alone altogether."""
-        before = server.operator
+        before = server.admin_state
         if state is before:
             return
-        self._directory.set_operator_state(server, state, self._ticker.time())
-        if before is OperatorState.MAINTENANCE:
+        self._server_set.set_admin_state(server, state, self._ticker.wall_time())
+        if before is AdminState.MAINTENANCE:
             # Whatever was wrong with it has been mended.
-            self._forgive(server)
-            self._came_back(server, server.why)
+            self._reset(server)
+            self._recovered(server, server.status_reason)
 
     def set_weight(self, server: Server, weight: int) -> None:
         """Give `server` a new weight, from 0 to 256."""
         server.weight = weight
-        server.share = float(weight)
-        since = self._warming.get(server)
+        server.effective_weight = float(weight)
+        since = self._warming_up.get(server)
         if since is not None:
-            server.share = self._slow_start.share(weight, self._ticker.now - since)
-        self._directory.changed(server)
+            server.effective_weight = self._slow_start.effective_weight(
+                weight, self._ticker.now - since
+            )
+        self._server_set.notify(server)
 
     # What time brings.
 
     def sweep(self, now: float) -> None:
         """End cooldowns, and let shares grow."""
-        suspects = [server for server in self._directory.servers if server.suspect]
-        self._try_again(*(server for server in suspects if self._is_due(server, now)))
+        suspects = [server for server in self._server_set.servers if server.under_observation]
+        self._half_open(*(server for server in suspects if self._cooldown_expired(server, now)))
         for server in suspects:
-            well = not (server.avoided or server.on_trial or server.failures or server.cooldown)
-            if well and now - server.well_since >= self._longest_test:
-                server.watch(suspect=False)
-                server.outage = False
-                server.tests.clear()
-        if self._warming:
-            self._warm(now)
+            well = not (
+                server.ejected or server.half_open or server.consecutive_failures or server.cooldown
+            )
+            if well and now - server.healthy_since >= self._max_trial_time:
+                server.track(under_observation=False)
+                server.recently_ejected = False
+                server.trial_requests.clear()
+        if self._warming_up:
+            self._update_slow_start(now)
 
-    def _is_due(self, server: Server, now: float) -> bool:
+    def _cooldown_expired(self, server: Server, now: float) -> bool:
         """Whether a server's cooldown is over, and it is not being tested."""
-        if not server.avoided or server.avoided_until > now:
+        if not server.ejected or server.ejected_until > now:
             return False
         # A client may take for ever to say what it wants.
-        return not server.tests or now - server.tested_at >= self._longest_test
+        return not server.trial_requests or now - server.trial_started_at >= self._max_trial_time
 
-    def _try_again(self, *servers: Server) -> None:
+    def _half_open(self, *servers: Server) -> None:
         for server in servers:
-            server.avoided = False
-            server.on_trial = True
+            server.ejected = False
+            server.half_open = True
         if servers:
-            self._directory.changed(*servers)
+            self._server_set.notify(*servers)
 
-    def _warm(self, now: float) -> None:
-        warming = list(self._warming.items())
+    def _update_slow_start(self, now: float) -> None:
+        warming = list(self._warming_up.items())
         for server, since in warming:
-            server.share = self._slow_start.share(server.weight, now - since)
-            if server.share >= server.weight:
-                del self._warming[server]
-        self._directory.changed(*(server for server, _ in warming))
+            server.effective_weight = self._slow_start.effective_weight(server.weight, now - since)
+            if server.effective_weight >= server.weight:
+                del self._warming_up[server]
+        self._server_set.notify(*(server for server, _ in warming))
 
-    def _came_back(self, server: Server, why: str) -> None:
+    def _recovered(self, server: Server, reason: str) -> None:
         if self._slow_start.seconds:
-            self._warming[server] = self._ticker.now
-            server.share = self._slow_start.share(server.weight, 0.0)
-        self._moved(server, why)
+            self._warming_up[server] = self._ticker.now
+            server.effective_weight = self._slow_start.effective_weight(server.weight, 0.0)
+        self._set_reason(server, reason)
 
-    def _moved(self, server: Server, why: str) -> None:
-        server.why, server.since = why, self._ticker.time()
-        self._directory.changed(server)
+    def _set_reason(self, server: Server, reason: str) -> None:
+        server.status_reason, server.status_since = reason, self._ticker.wall_time()
+        self._server_set.notify(server)
 
-    def _changed(self) -> None:
+    def _servers_changed(self) -> None:
         """Servers may have come or gone."""
-        if self._generation == self._directory.generation:
+        if self._generation == self._server_set.generation:
             return
-        self._generation = self._directory.generation
-        self._ejected = {server for server in self._ejected if not server.removed}
-        self._warming = {s: since for s, since in self._warming.items() if not s.removed}
-        if self._outliers is not None:
-            for server in self._directory.servers:
-                if server.answers is None:
-                    server.answers = AnswerCounts(self._window)
-                    server.watch(followed=True)
+        self._generation = self._server_set.generation
+        self._outliers = {server for server in self._outliers if not server.removed}
+        self._warming_up = {s: since for s, since in self._warming_up.items() if not s.removed}
+        if self._error_rate_policy is not None:
+            for server in self._server_set.servers:
+                if server.error_rate_window is None:
+                    server.error_rate_window = ErrorRateWindow(self._window)
+                    server.track(load_tracked=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 # What it begins with, as a share of its weight; Envoy has the same.
-LEAST = 0.1
+MIN_WEIGHT_FRACTION = 0.1
 
 
 @frozen
@@ -17,8 +17,8 @@ class SlowStart:
 
     seconds: float
 
-    def share(self, weight: int, elapsed: float) -> float:
+    def effective_weight(self, weight: int, elapsed: float) -> float:
         """What a server of `weight` counts for, so many seconds after it came back."""
         if elapsed >= self.seconds:
             return float(weight)
-        return weight * max(LEAST, elapsed / self.seconds)
+        return weight * max(MIN_WEIGHT_FRACTION, elapsed / self.seconds)

@@ -10,22 +10,22 @@ from attrs import evolve
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.admin.api import TABLE, find
-from balancebeam.config.diff import differences
+from balancebeam.admin.api import ROUTES, match_route
+from balancebeam.config.diff import diff_settings
 from balancebeam.core.addresses import TcpAddress, UnixAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
-    ActiveChecks,
     AdminSettings,
+    AdminState,
     FrontendSettings,
-    OperatorState,
-    Origin,
+    HealthCheckSettings,
     PoolSettings,
-    Secret,
+    SecretSource,
     ServerSettings,
+    ServerSource,
     Settings,
 )
-from tests.helpers.admin import HOST, JSON, Admin, Reply, read_replies
+from tests.helpers.admin import HOST_HEADER, JSON_HEADER, MemoryAdmin, Response, parse_responses
 from tests.helpers.memory import GET, OK
 
 NEW = "10.9.9.9:80"
@@ -46,18 +46,18 @@ THREE = Settings(
         PoolSettings(
             name="api",
             servers=(ServerSettings(UnixAddress("/run/a b.sock")),),
-            active=ActiveChecks(path="/ok", interval=8.0, timeout=1.0, status=(200, 499)),
+            active=HealthCheckSettings(path="/ok", interval=8.0, timeout=1.0, status=(200, 499)),
         ),
         PoolSettings(name="db", servers=(server("10.0.0.4"),)),
     ),
 )
 
 
-class ApiCase(SynchronousTestCase):
+class ApiTestCase(SynchronousTestCase):
     """The admin listener in memory, with three pools."""
 
     def setUp(self) -> None:
-        self.admin = Admin(THREE)
+        self.admin = MemoryAdmin(THREE)
         self.service = self.admin.balancer.service
         self.addCleanup(self.admin.stop)
         self.saved = 0
@@ -67,14 +67,14 @@ class ApiCase(SynchronousTestCase):
         self.saved += 1
         return type(self.service).save(self.service)
 
-    def ask(self, method: str, path: str, body: Any = None) -> Reply:
-        return self.admin.ask(method, path, body)
+    def ask(self, method: str, path: str, body: Any = None) -> Response:
+        return self.admin.request(method, path, body)
 
     def one(self, address: str, pool: str = "app") -> Any:
         return self.ask("GET", f"/upstreams/{pool}/{address}").data
 
 
-class TableTests(ApiCase):
+class EndpointTests(ApiTestCase):
     """Paths and methods."""
 
     def test_what_is_not_there(self) -> None:
@@ -103,7 +103,7 @@ class TableTests(ApiCase):
         self.assertEqual(self.ask("GET", "/healthz?x=%zz&y").data, "alive")
 
     def test_other_methods(self) -> None:
-        for pattern, methods in TABLE.items():
+        for pattern, methods in ROUTES.items():
             path = pattern.format(pool="app", address="10.0.0.1:80")
             allowed = {*methods, *(("HEAD",) if "GET" in methods else ())}
             for method in ("GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"):
@@ -131,7 +131,7 @@ class TableTests(ApiCase):
             self.assertNotIn(b"server", reply.fields)
 
     def test_addresses_in_paths(self) -> None:
-        names = find("/upstreams/app/unix:/a/b")
+        names = match_route("/upstreams/app/unix:/a/b")
         assert names is not None
         self.assertEqual(names[1], {"pool": "app", "address": "unix:/a/b"})
         for path in (
@@ -174,23 +174,30 @@ class TableTests(ApiCase):
 
     def test_pipelined(self) -> None:
         client = self.admin.connect()
-        one = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
-        register = b"POST /register HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: 26\r\n\r\n"
+        one = b"GET /healthz HTTP/1.1\r\n" + HOST_HEADER + b"\r\n"
+        register = (
+            b"POST /register HTTP/1.1\r\n"
+            + HOST_HEADER
+            + JSON_HEADER
+            + b"Content-Length: 26\r\n\r\n"
+        )
         client.send(one * 300 + register + b'{"address": "10.9.9.9:80"}' + one * 2)
-        self.assertEqual([reply.status for reply in read_replies(client.received())], [200] * 300)
-        self.admin.well()
-        replies = read_replies(client.received())
+        self.assertEqual(
+            [reply.status for reply in parse_responses(client.received())], [200] * 300
+        )
+        self.admin.pass_check()
+        replies = parse_responses(client.received())
         self.assertEqual([reply.status for reply in replies], [200] * 3)
         self.assertEqual(replies[0].data["server"], "10.9.9.9:80")
 
     def test_a_mistake_of_ours(self) -> None:
-        self.service.unready = lambda: 1 / 0  # type: ignore[assignment, return-value]
+        self.service.not_ready_reason = lambda: 1 / 0  # type: ignore[assignment, return-value]
         reply = self.ask("GET", "/readyz")
         self.assertEqual((reply.status, "division" in reply.error), (500, False))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
-class SeeingTests(ApiCase):
+class QueryTests(ApiTestCase):
     """`GET /upstreams`, `/readyz` and `/config`."""
 
     def test_all_servers(self) -> None:
@@ -211,13 +218,13 @@ class SeeingTests(ApiCase):
                 "address": "10.0.0.1:80",
                 "weight": 1,
                 "state": "up",
-                "why": "",
+                "reason": "",
                 "since": None,
                 "in_flight": 0,
                 "requests": 0,
                 "failures": 0,
                 "backup": False,
-                "origin": "configured",
+                "source": "configured",
                 "last_check": None,
             },
         )
@@ -233,17 +240,17 @@ class SeeingTests(ApiCase):
         balancer.connectors[0].refuse()
         one = self.one("10.0.0.1:80")
         self.assertEqual((one["in_flight"], one["failures"], one["state"]), (0, 1, "down"))
-        self.assertTrue(one["why"])
+        self.assertTrue(one["reason"])
         self.assertRegex(one["since"], r"1970-01-01T00:00:0[56]\.\d{3}Z")
         balancer.accept().send(OK)
 
     def test_the_last_check(self) -> None:
         pool = self.service.pools["api"]
-        pool.health.checked(pool.directory.servers[0], False, "it was refused")
+        pool.health.check_finished(pool.server_set.servers[0], False, "it was refused")
         one = self.one("unix:/run/a%20b.sock", "api")
         self.assertEqual(
             one["last_check"],
-            {"time": "1970-01-01T00:00:00.000Z", "passed": False, "why": "it was refused"},
+            {"time": "1970-01-01T00:00:00.000Z", "passed": False, "reason": "it was refused"},
         )
 
     def test_ready(self) -> None:
@@ -260,27 +267,27 @@ class SeeingTests(ApiCase):
         self.assertEqual(self.ask("GET", "/readyz").data, "ready")
 
     def test_not_ready_while_draining(self) -> None:
-        self.service.listeners.use = lambda *_: None  # type: ignore[method-assign]
+        self.service.listeners.activate = lambda *_: None  # type: ignore[method-assign]
         self.service.drain()
         reply = self.ask("GET", "/readyz")
         self.assertEqual((reply.status, reply.error), (503, "it is stopping"))
         self.admin.balancer.advance(2)
 
     def test_config_has_no_secrets(self) -> None:
-        self.service.settings = evolve(THREE, admin=AdminSettings(token=Secret("sesame")))
+        self.service.settings = evolve(THREE, admin=AdminSettings(token=SecretSource("sesame")))
         reply = self.ask("GET", "/config")
         self.assertEqual(reply.fields[b"content-type"], b"application/toml; charset=utf-8")
         self.assertNotIn(b"sesame", reply.body)
         self.assertIn(b'token = "********"', reply.body)
         for secret, shown in (
-            (Secret(file="/etc/token"), b'token_file = "/etc/token"'),
-            (Secret(variable="TOKEN"), b'token = {env = "TOKEN"}'),
+            (SecretSource(file="/etc/token"), b'token_file = "/etc/token"'),
+            (SecretSource(variable="TOKEN"), b'token = {env = "TOKEN"}'),
         ):
             self.service.settings = evolve(THREE, admin=AdminSettings(token=secret))
             self.assertIn(shown, self.ask("GET", "/config").body)
 
 
-class ChangingTests(ApiCase):
+class ServerUpdateTests(ApiTestCase):
     """`PATCH` and `DELETE`."""
 
     PATH = "/upstreams/app/10.0.0.1:80"
@@ -344,10 +351,10 @@ class ChangingTests(ApiCase):
     def test_one_that_comes_back_while_it_leaves(self) -> None:
         self.admin.balancer.client().send(GET)
         self.ask("DELETE", self.PATH)
-        self.admin.begin("POST", "/register", {"address": "10.0.0.1:80"})
-        self.admin.well()
+        self.admin.start_request("POST", "/register", {"address": "10.0.0.1:80"})
+        self.admin.pass_check()
         found = [one for one in self.ask("GET", "/upstreams/app").data if one["address"][5] == "0"]
-        states = [(one["address"], one["state"], one["origin"]) for one in found]
+        states = [(one["address"], one["state"], one["source"]) for one in found]
         self.assertIn(("10.0.0.1:80", "up", "registered"), states)
         self.assertIn(("10.0.0.1:80", "draining", "configured"), states)
         self.ask("PATCH", self.PATH, {"weight": 9})
@@ -369,38 +376,38 @@ class ChangingTests(ApiCase):
         self.assertIn("{'weight': 3}", texts)
 
 
-class RegisteringTests(ApiCase):
+class RegistrationTests(ApiTestCase):
     """`POST /register` and `POST /upstreams/POOL`."""
 
     def register(self, body: Any, path: str = "/register") -> Any:
         """The client that waits, once the server is being asked."""
-        asked = len(self.admin.asked)
-        client = self.admin.begin("POST", path, body)
-        self.assertEqual(len(self.admin.asked), asked + 1)
+        asked = len(self.admin.health_checks)
+        client = self.admin.start_request("POST", path, body)
+        self.assertEqual(len(self.admin.health_checks), asked + 1)
         self.assertEqual(client.received(), b"")
         return client
 
-    def reply(self, client: Any) -> Reply:
-        (reply,) = read_replies(client.received())
+    def reply(self, client: Any) -> Response:
+        (reply,) = parse_responses(client.received())
         return reply
 
     def test_a_server_that_is_alive(self) -> None:
         client = self.register({"address": "http://10.9.9.9:80", "weight": 5})
-        probed, checks, _ = self.admin.asked[0]
+        probed, checks, _ = self.admin.health_checks[0]
         self.assertEqual(probed.name, NEW)
         self.assertEqual((checks.path, checks.status), ("/health", (200, 299)))
         self.assertEqual(len(self.ask("GET", "/upstreams/app").data), 2)
-        self.admin.well()
+        self.admin.pass_check()
         reply = self.reply(client)
         expected = {"status": "success", "data": {"server": "http://10.9.9.9:80", "weight": 5}}
         self.assertEqual((reply.status, reply.json), (200, expected))
         one = self.one(NEW)
-        self.assertEqual((one["weight"], one["origin"]), (5, "registered"))
+        self.assertEqual((one["weight"], one["source"]), (5, "registered"))
         self.assertEqual(self.saved, 1)
 
     def test_one_that_is_not(self) -> None:
         client = self.register({"address": "http://10.9.9.9:80"})
-        self.admin.unwell()
+        self.admin.fail_check()
         reply = self.reply(client)
         self.assertEqual(reply.status, 404)
         self.assertEqual(reply.title, "http://10.9.9.9:80 not alive, registration failed.")
@@ -409,15 +416,15 @@ class RegisteringTests(ApiCase):
     def test_twice(self) -> None:
         for weight in (None, 3):
             client = self.register({"address": NEW, **({"weight": weight} if weight else {})})
-            self.admin.well()
+            self.admin.pass_check()
             self.assertEqual(self.reply(client).data, {"server": NEW, "weight": weight or 1})
         self.assertEqual(self.one(NEW)["weight"], 3)
         self.assertEqual(len(self.ask("GET", "/upstreams/app").data), 3)
 
     def test_twice_at_once(self) -> None:
         clients = [self.register({"address": NEW, "weight": weight}) for weight in (2, 4)]
-        self.admin.well(1)
-        self.admin.well(0)
+        self.admin.pass_check(1)
+        self.admin.pass_check(0)
         self.assertEqual([self.reply(one).status for one in clients], [200, 200])
         self.assertEqual(self.one(NEW)["weight"], 2)
         self.assertEqual(len(self.ask("GET", "/upstreams/app").data), 3)
@@ -425,22 +432,25 @@ class RegisteringTests(ApiCase):
     def test_one_that_is_configured(self) -> None:
         self.ask("PATCH", "/upstreams/app/10.0.0.1:80", {"state": "maintenance"})
         client = self.register({"address": "10.0.0.1:80", "weight": 0})
-        self.admin.well()
+        self.admin.pass_check()
         self.assertEqual(self.reply(client).status, 200)
         one = self.one("10.0.0.1:80")
         # Only its weight: what the operator said of it stays.
-        self.assertEqual((one["weight"], one["origin"]), (0, "configured"))
+        self.assertEqual((one["weight"], one["source"]), (0, "configured"))
         self.assertEqual(one["state"], "maintenance")
 
     def test_any_pool(self) -> None:
-        for pool, path, timeout in (("api", "/ok", 1.0), ("db", None, ActiveChecks().patience)):
+        for pool, path, timeout in (
+            ("api", "/ok", 1.0),
+            ("db", None, HealthCheckSettings().effective_timeout),
+        ):
             client = self.register({"address": NEW}, f"/upstreams/{pool}")
-            checks = self.admin.asked[-1][1]
-            self.assertEqual((checks.path, checks.patience), (path, timeout))
+            checks = self.admin.health_checks[-1][1]
+            self.assertEqual((checks.path, checks.effective_timeout), (path, timeout))
             self.assertEqual(checks.status, (200, 299))
-            self.admin.well()
+            self.admin.pass_check()
             self.assertEqual(self.reply(client).status, 200)
-            self.assertEqual(self.one(NEW, pool)["origin"], "registered")
+            self.assertEqual(self.one(NEW, pool)["source"], "registered")
         self.assertEqual(self.ask("POST", "/upstreams/nope", {"address": NEW}).status, 404)
 
     def test_unknown_fields(self) -> None:
@@ -464,8 +474,8 @@ class RegisteringTests(ApiCase):
             ),
         ):
             client = self.register({"address": address})
-            self.assertEqual(self.admin.asked[-1][0].name, name)
-            self.admin.unwell()
+            self.assertEqual(self.admin.health_checks[-1][0].name, name)
+            self.admin.fail_check()
             self.assertEqual(self.reply(client).status, 404)
 
     def test_addresses_that_are_none(self) -> None:
@@ -485,7 +495,7 @@ class RegisteringTests(ApiCase):
             reply = self.ask("POST", "/register", {"address": address})
             self.assertEqual(reply.status, 400, repr(address)[:60])
             self.assertLess(len(reply.title), 400)
-        self.assertEqual(self.admin.asked, [])
+        self.assertEqual(self.admin.health_checks, [])
 
     def test_bodies(self) -> None:
         for body in (
@@ -496,39 +506,39 @@ class RegisteringTests(ApiCase):
             reply = self.ask("POST", "/register", body)
             self.assertEqual(reply.status, 400, body[:60])
             self.assertTrue(0 < len(reply.title) < 400)
-        self.assertEqual(self.admin.asked, [])
+        self.assertEqual(self.admin.health_checks, [])
 
     def test_who_leaves_meanwhile(self) -> None:
         client = self.register({"address": NEW})
-        client.leave()
-        self.admin.well()
+        client.close()
+        self.admin.pass_check()
         self.assertEqual(client.received(), b"")
-        self.assertEqual(self.one(NEW)["origin"], "registered")
+        self.assertEqual(self.one(NEW)["source"], "registered")
 
     def test_a_pool_that_is_gone_meanwhile(self) -> None:
         client = self.register({"address": NEW}, "/upstreams/api")
         self.service.apply(evolve(THREE, pools=(THREE.pools[0], THREE.pools[2])))
-        self.admin.well()
+        self.admin.pass_check()
         reply = self.reply(client)
         self.assertEqual((reply.status, reply.title), (404, "the pool api is no more"))
         self.assertEqual(self.saved, 0)
 
     def test_a_balancer_that_stops_meanwhile(self) -> None:
         client = self.register({"address": NEW})
-        self.service.operator.stop()
+        self.service.admin_operations.stop()
         self.assertEqual(self.reply(client).status, 404)
         self.assertFalse(self.operator_asks())
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def operator_asks(self) -> bool:
-        return bool(self.service.operator._asking)
+        return bool(self.service.admin_operations._pending_checks)
 
     def test_a_newcomer_gets_traffic(self) -> None:
         for address in ("10.0.0.1:80", "10.0.0.2:80"):
             self.ask("DELETE", f"/upstreams/app/{address}")
         self.register({"address": NEW})
-        self.admin.well()
+        self.admin.pass_check()
         balancer = self.admin.balancer
         client = balancer.client()
         client.send(GET)
@@ -538,13 +548,13 @@ class RegisteringTests(ApiCase):
 
     def test_it_outlives_a_reload(self) -> None:
         self.register({"address": NEW, "weight": 9})
-        self.admin.well()
+        self.admin.pass_check()
         self.ask("PATCH", f"/upstreams/app/{NEW}", {"state": "drain"})
         self.service.apply(THREE)
-        found = self.service.directory.find(TcpAddress("10.9.9.9", 80))
+        found = self.service.server_set.find(TcpAddress("10.9.9.9", 80))
         assert found is not None
-        self.assertEqual((found.weight, found.operator), (9, OperatorState.DRAIN))
-        self.assertEqual(found.origin, Origin.REGISTERED)
+        self.assertEqual((found.weight, found.admin_state), (9, AdminState.DRAIN))
+        self.assertEqual(found.source, ServerSource.REGISTERED)
 
 
 WEIGHTS = (
@@ -553,7 +563,7 @@ WEIGHTS = (
 )
 
 
-class ReloadingTests(ApiCase):
+class ReloadTests(ApiTestCase):
     """`POST /reload`."""
 
     def source(self, *outcomes: Any) -> None:
@@ -566,7 +576,7 @@ class ReloadingTests(ApiCase):
             assert isinstance(outcome, Settings)
             return outcome
 
-        self.service._source = read
+        self.service._load_settings = read
 
     def test_what_has_changed(self) -> None:
         pool = evolve(THREE.pools[0], servers=(*THREE.pools[0].servers, server("10.0.0.3")))
@@ -579,7 +589,7 @@ class ReloadingTests(ApiCase):
         self.assertEqual(self.saved, 2)
 
     def test_a_mistake_changes_nothing(self) -> None:
-        self.source(StartError.of(["x.toml:1: a: is wrong", "x.toml:2: b: too"]))
+        self.source(StartupError.from_problems(["x.toml:1: a: is wrong", "x.toml:2: b: too"]))
         before = self.ask("GET", "/upstreams").data
         reply = self.ask("POST", "/reload")
         self.assertEqual(reply.status, 422)
@@ -591,12 +601,14 @@ class ReloadingTests(ApiCase):
         body: Any
         for body in ({"x": 1}, [], b"{", b"1"):
             self.assertEqual(self.ask("POST", "/reload", body).status, 400)
-        reply = self.admin.ask("POST", "/reload", None, HOST)
+        reply = self.admin.request("POST", "/reload", None, HOST_HEADER)
         self.assertEqual(reply.status, 200)
-        reply = self.admin.ask("POST", "/reload", b"x=y", HOST + b"Content-Type: text/plain\r\n")
+        reply = self.admin.request(
+            "POST", "/reload", b"x=y", HOST_HEADER + b"Content-Type: text/plain\r\n"
+        )
         self.assertEqual(reply.status, 415)
 
     def test_a_token_is_not_shown(self) -> None:
-        before = evolve(THREE, admin=AdminSettings(token=Secret("sesame")))
-        after = evolve(THREE, admin=AdminSettings(token=Secret("other")))
-        self.assertEqual(differences(before, after), ["admin changed"])
+        before = evolve(THREE, admin=AdminSettings(token=SecretSource("sesame")))
+        after = evolve(THREE, admin=AdminSettings(token=SecretSource("other")))
+        self.assertEqual(diff_settings(before, after), ["admin changed"])

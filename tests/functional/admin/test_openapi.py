@@ -15,14 +15,20 @@ import pytest
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.admin.api import TABLE
-from balancebeam.admin.http_server import MOST_BODY
-from balancebeam.admin.openapi import describe, document
-from balancebeam.core.errors import StartError
-from balancebeam.core.settings import AdminSettings, OperatorState, Origin, Secret, ServerSettings
-from tests.helpers.admin import HOST, JSON, Admin, Reply, read_replies
+from balancebeam.admin.api import ROUTES
+from balancebeam.admin.http_server import MAX_BODY
+from balancebeam.admin.openapi import openapi_document, openapi_json
+from balancebeam.core.errors import StartupError
+from balancebeam.core.settings import (
+    AdminSettings,
+    AdminState,
+    SecretSource,
+    ServerSettings,
+    ServerSource,
+)
+from tests.helpers.admin import HOST_HEADER, JSON_HEADER, MemoryAdmin, Response, parse_responses
 from tests.helpers.memory import GET, OK
-from tests.helpers.processes import Server, answering, free_port, program
+from tests.helpers.processes import ScriptedServer, free_port, respond_with, run_balancer
 
 NEW = {"address": "10.9.9.9:80"}
 ONE = "/upstreams/app/10.0.0.1:80"
@@ -31,7 +37,7 @@ AUTH = b"Authorization: Bearer sesame\r\n"
 
 def operations() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """What is described: paths, methods and operations."""
-    for path, item in document()["paths"].items():
+    for path, item in openapi_document()["paths"].items():
         for method, operation in item.items():
             if method != "parameters":
                 yield path, method.upper(), operation
@@ -62,7 +68,7 @@ def mistakes(value: Any, schema: Mapping[str, Any], where: str = "it") -> Iterat
     assert set(schema) <= KEYWORDS, schema
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        yield from mistakes(value, document()["components"]["schemas"][name], where)
+        yield from mistakes(value, openapi_document()["components"]["schemas"][name], where)
     if "anyOf" in schema and all(list(mistakes(value, one)) for one in schema["anyOf"]):
         yield f"{where} is none of those"
     if "const" in schema and value != schema["const"]:
@@ -99,16 +105,16 @@ def _mistakes_of_object(
             yield f"{where} has {name}"
 
 
-class DescriptionTests(SynchronousTestCase):
+class OpenApiDocumentTests(SynchronousTestCase):
     """What it says of itself."""
 
     def test_all_of_the_table_and_nothing_else(self) -> None:
         described = {(path, method) for path, method, _ in operations()}
-        table = {(path, method) for path, methods in TABLE.items() for method in methods}
+        table = {(path, method) for path, methods in ROUTES.items() for method in methods}
         self.assertEqual(described, table)
 
     def test_parameters_are_those_of_the_path(self) -> None:
-        for path, item in document()["paths"].items():
+        for path, item in openapi_document()["paths"].items():
             named = [one["name"] for one in item.get("parameters", [])]
             self.assertEqual(named, [part[1:-1] for part in path.split("/") if "{" in part])
 
@@ -124,11 +130,11 @@ class DescriptionTests(SynchronousTestCase):
         )
 
     def test_states_and_origins(self) -> None:
-        schemas = document()["components"]["schemas"]
+        schemas = openapi_document()["components"]["schemas"]
         states = schemas["Change"]["properties"]["state"]["enum"]
-        self.assertEqual(set(states), {state.value for state in OperatorState})
-        origins = schemas["Server"]["properties"]["origin"]["enum"]
-        self.assertEqual(set(origins), {origin.value for origin in Origin})
+        self.assertEqual(set(states), {state.value for state in AdminState})
+        origins = schemas["Server"]["properties"]["source"]["enum"]
+        self.assertEqual(set(origins), {origin.value for origin in ServerSource})
 
     def test_the_validator_sees_mistakes(self) -> None:
         server = {"$ref": "#/components/schemas/Server"}
@@ -142,20 +148,22 @@ class DescriptionTests(SynchronousTestCase):
         self.assertFalse(list(mistakes({"status": "error", "data": "x"}, error)))
 
 
-class AnswersTests(SynchronousTestCase):
+class ResponseSchemaTests(SynchronousTestCase):
     """Every status that is described is produced, and looks as it is described."""
 
     def setUp(self) -> None:
-        self.admin = Admin(admin=AdminSettings(token=Secret("sesame")), servers=2)
+        self.admin = MemoryAdmin(admin=AdminSettings(token=SecretSource("sesame")), servers=2)
         self.addCleanup(self.admin.stop)
         self.seen: set[tuple[str, str, int]] = set()
 
-    def ask(self, method: str, path: str, body: Any = None, fields: bytes = JSON) -> Reply:
-        return self.admin.ask(method, path, body, HOST + AUTH + fields)
+    def ask(
+        self, method: str, path: str, body: Any = None, fields: bytes = JSON_HEADER
+    ) -> Response:
+        return self.admin.request(method, path, body, HOST_HEADER + AUTH + fields)
 
-    def see(self, pattern: str, method: str, reply: Reply) -> None:
+    def see(self, pattern: str, method: str, reply: Response) -> None:
         """Hold `reply` against the description."""
-        operation = document()["paths"][pattern][method.lower()]
+        operation = openapi_document()["paths"][pattern][method.lower()]
         self.assertIn(str(reply.status), operation["responses"], (method, pattern))
         (described,) = operation["responses"][str(reply.status)]["content"].items()
         kind, media = described
@@ -166,17 +174,17 @@ class AnswersTests(SynchronousTestCase):
         self.seen.add((method, pattern, reply.status))
 
     def register(self, path: str, pattern: str) -> None:
-        for end in (self.admin.well, self.admin.unwell):
-            client = self.admin.begin("POST", path, NEW, HOST + AUTH + JSON)
+        for end in (self.admin.pass_check, self.admin.fail_check):
+            client = self.admin.start_request("POST", path, NEW, HOST_HEADER + AUTH + JSON_HEADER)
             end()
-            (reply,) = read_replies(client.received())
+            (reply,) = parse_responses(client.received())
             self.see(pattern, "POST", reply)
 
     def test_all(self) -> None:
         for pattern, method, _ in operations():
             path = pattern.format(pool="app", address="10.0.0.1:80")
-            self.see(pattern, method, self.admin.ask(method, path))
-            self.see(pattern, method, self.admin.ask(method, path, fields=b"Host: evil\r\n"))
+            self.see(pattern, method, self.admin.request(method, path))
+            self.see(pattern, method, self.admin.request(method, path, fields=b"Host: evil\r\n"))
             for pool, address in (("nope", "10.0.0.1:80"), ("app", "10.8.8.8:80"), ("app", "x")):
                 other = pattern.format(pool=pool, address=address)
                 if other != path and ("{address}" in pattern or pool == "nope"):
@@ -206,7 +214,7 @@ class AnswersTests(SynchronousTestCase):
                 self.see(pattern, method, self.ask(method, path, {"other": 1}))
                 self.see(pattern, method, self.ask(method, path, b"["))
             if "requestBody" in operation:
-                self.see(pattern, method, self.ask(method, path, b"x" * (MOST_BODY + 1)))
+                self.see(pattern, method, self.ask(method, path, b"x" * (MAX_BODY + 1)))
 
     def _registrations(self) -> None:
         self.register("/register", "/register")
@@ -215,35 +223,37 @@ class AnswersTests(SynchronousTestCase):
     def _readings(self) -> None:
         balancer = self.admin.balancer
         balancer.advance(1)
-        pool = balancer.service.first_pool
-        pool.health.checked(pool.directory.servers[0], True, "fine")
+        pool = balancer.service.default_pool
+        pool.health.check_finished(pool.server_set.servers[0], True, "fine")
         balancer.client().send(GET)
         balancer.connectors[0].refuse()
         for _ in range(2):
-            for path, methods in TABLE.items():
+            for path, methods in ROUTES.items():
                 if "GET" in methods:
                     given = path.format(pool="app", address="10.0.0.1:80")
                     self.see(path, "GET", self.ask("GET", given))
-            pool.directory.add(ServerSettings(pool.directory.servers[0].address), Origin.DEMO)
+            pool.server_set.add(
+                ServerSettings(pool.server_set.servers[0].address), ServerSource.DEMO
+            )
         balancer.accept().send(OK)
-        for server in pool.directory.servers[-2:]:
-            pool.directory.remove(server)
+        for server in pool.server_set.servers[-2:]:
+            pool.server_set.remove(server)
 
     def _reloads(self) -> None:
         service = self.admin.balancer.service
         changed = evolve(service.settings, drain_timeout=7.0)
-        service._source = lambda: changed
+        service._load_settings = lambda: changed
         self.see("/reload", "POST", self.ask("POST", "/reload"))
-        service._source = self._refuse
+        service._load_settings = self._refuse
         self.see("/reload", "POST", self.ask("POST", "/reload"))
 
     def _refuse(self) -> Any:
-        raise StartError.of(["something is wrong"])
+        raise StartupError.from_problems(["something is wrong"])
 
     def test_the_document_itself(self) -> None:
         reply = self.ask("GET", "/openapi.json")
-        self.assertEqual(reply.body, describe())
-        self.assertEqual(reply.json, document())
+        self.assertEqual(reply.body, openapi_json())
+        self.assertEqual(reply.json, openapi_document())
 
 
 ONE_OF = "/upstreams/{pool}/{address}"
@@ -254,10 +264,10 @@ def test_schemathesis(tmp_path: Path) -> None:
     """What it makes of the description is answered as the description says."""
     port = free_port()
     (tmp_path / "token").write_text("sesame\n")
-    with Server(answering("one")) as one, Server(answering("two")) as two:
+    with ScriptedServer(respond_with("one")) as one, ScriptedServer(respond_with("two")) as two:
         options = ["--admin", f"127.0.0.1:{port}", "--admin-token-file", str(tmp_path / "token")]
         options += ["--upstream", one.address, "--upstream", two.address]
-        with program(tmp_path, *options):
+        with run_balancer(tmp_path, *options):
             config = tmp_path / "schemathesis.toml"
             # What is there, so that not everything is a 404.
             names = {"path.pool": "app", "path.address": one.address}

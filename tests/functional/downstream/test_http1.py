@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 
-from tests.helpers.cases import DoorCase
-from tests.helpers.memory import DATE, FULL, GET, OK, MemoryBalancer, Peer, head_and_body
+from tests.helpers.cases import BalancerTestCase
+from tests.helpers.memory import (
+    BUFFER_SIZE,
+    DATE_HEADER,
+    GET,
+    OK,
+    MemoryBalancer,
+    Peer,
+    head_and_body,
+)
 
 
-class Forwarding(DoorCase):
+class ForwardingTests(BalancerTestCase):
     """What changes on the way, and what does not."""
 
     def test_request(self) -> None:
@@ -26,13 +34,13 @@ class Forwarding(DoorCase):
         _, answered = self.exchange(GET, OK)
         self.assertEqual(
             answered,
-            b"HTTP/1.1 200 OK\r\n" + DATE + b"Content-Length: 5\r\n"
+            b"HTTP/1.1 200 OK\r\n" + DATE_HEADER + b"Content-Length: 5\r\n"
             b"Via: 1.1 balancebeam\r\n\r\nhello",
         )
 
     def test_date_is_added(self) -> None:
         _, answered = self.exchange(GET, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        self.assertIn(DATE, answered)
+        self.assertIn(DATE_HEADER, answered)
 
     def test_hop_by_hop_fields_stop(self) -> None:
         forwarded, answered = self.exchange(
@@ -105,7 +113,7 @@ class Forwarding(DoorCase):
         server.send(OK)
 
 
-class Persistence(DoorCase):
+class PersistentConnectionTests(BalancerTestCase):
     """Connections that go on, on both sides."""
 
     def test_one_connection_serves_many_requests(self) -> None:
@@ -187,8 +195,8 @@ class Persistence(DoorCase):
         client.send(GET)
         server = balancer.accept()
         server.send(OK)
-        server.finish()
-        balancer.settle()
+        server.half_close()
+        balancer.finish_closing()
         client.send(GET)
         self.assertEqual(len(balancer.connectors), 2)
         balancer.accept().send(OK)
@@ -224,7 +232,7 @@ class Persistence(DoorCase):
         server = balancer.accept()
         server.send(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nabc")
         server.send(b"def")
-        server.finish()
+        server.half_close()
         lines, body = head_and_body(client.received())
         self.assertEqual(lines[0], b"HTTP/1.1 200 OK")
         self.assertEqual(body, b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n")
@@ -232,7 +240,7 @@ class Persistence(DoorCase):
         self.assertTrue(server.transport.closing)
 
 
-class Bodies(DoorCase):
+class BodyFramingTests(BalancerTestCase):
     """Bodies both ways, and how they are framed."""
 
     def test_chunked_request_is_framed_anew(self) -> None:
@@ -309,7 +317,7 @@ class Bodies(DoorCase):
         client.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\n\r\nabc")
-        server.finish()
+        server.half_close()
         lines, body = head_and_body(client.received())
         self.assertEqual(body, b"abc")
         self.assertIn(b"Connection: close", lines)
@@ -329,7 +337,7 @@ class Bodies(DoorCase):
         self.assertFalse(client.transport.closing)
         client.send(b"def")
         self.assertTrue(server.transport.aborted)
-        client.finish()
+        client.half_close()
         self.assertTrue(client.transport.closing)
 
     def test_full_duplex(self) -> None:
@@ -351,12 +359,12 @@ class Bodies(DoorCase):
         client.send(GET)
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
-        server.finish()
+        server.half_close()
         self.assertTrue(client.received().endswith(b"\r\n\r\nabc"))
         self.assertTrue(client.transport.closing)
 
     def test_cut_chunked_body_has_no_last_chunk(self) -> None:
-        for end in (Peer.finish, Peer.vanish):
+        for end in (Peer.half_close, Peer.reset):
             balancer = self.balancer()
             client = balancer.client()
             client.send(GET)
@@ -372,7 +380,7 @@ class Bodies(DoorCase):
         client.send(b"GET / HTTP/1.0\r\n\r\n")
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\n\r\nabc")
-        server.vanish()
+        server.reset()
         self.assertTrue(client.transport.aborted)
 
     def test_cut_of_a_close_delimited_response_to_http_1_1(self) -> None:
@@ -381,7 +389,7 @@ class Bodies(DoorCase):
         client.send(GET)
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\n\r\nabc")
-        server.vanish()
+        server.reset()
         self.assertTrue(client.received().endswith(b"\r\n\r\n3\r\nabc\r\n"))
         self.assertTrue(client.transport.closing)
 
@@ -415,7 +423,7 @@ def server_of(balancer: MemoryBalancer) -> Peer:
     return balancer.peers[-1]
 
 
-class Informational(DoorCase):
+class InformationalResponseTests(BalancerTestCase):
     """1xx responses."""
 
     def test_continue_is_passed_on(self) -> None:
@@ -474,7 +482,7 @@ class Informational(DoorCase):
         self.assert_error(client.received(), 417)
 
 
-class Refusals(DoorCase):
+class RejectedRequestTests(BalancerTestCase):
     """Requests that go nowhere."""
 
     def test_statuses(self) -> None:
@@ -546,7 +554,7 @@ class Refusals(DoorCase):
         self.assertEqual(balancer.connectors, [])
 
 
-class Backpressure(DoorCase):
+class BackpressureTests(BalancerTestCase):
     """A slow side slows the other down, and costs a bounded buffer."""
 
     def test_client_that_does_not_read(self) -> None:
@@ -554,14 +562,14 @@ class Backpressure(DoorCase):
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
-        client.transport.stuck = True
+        client.transport.stalled = True
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         sent = 0
         while server.transport.reading:
             server.send(b"x" * 10000)
             sent += 10000
-        self.assertLess(sent, 2 * FULL)
-        client.transport.stuck = False
+        self.assertLess(sent, 2 * BUFFER_SIZE)
+        client.transport.stalled = False
         client.received()
         self.assertTrue(server.transport.reading)
         server.send(b"x" * (1000000 - sent))
@@ -574,13 +582,13 @@ class Backpressure(DoorCase):
         client = balancer.client()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
         server = balancer.accept()
-        server.transport.stuck = True
+        server.transport.stalled = True
         sent = 0
         while client.transport.reading:
             client.send(b"x" * 10000)
             sent += 10000
-        self.assertLess(sent, 2 * FULL)
-        server.transport.stuck = False
+        self.assertLess(sent, 2 * BUFFER_SIZE)
+        server.transport.stalled = False
         server.received()
         self.assertTrue(client.transport.reading)
         client.send(b"x" * (1000000 - sent))
@@ -595,7 +603,7 @@ class Backpressure(DoorCase):
         while client.transport.reading:
             client.send(b"x" * 10000)
             sent += 10000
-        self.assertLess(sent, 2 * FULL)
+        self.assertLess(sent, 2 * BUFFER_SIZE)
         server = balancer.accept()
         self.assertTrue(client.transport.reading)
         client.send(b"x" * (200000 - sent))
@@ -605,7 +613,7 @@ class Backpressure(DoorCase):
     def test_pipelining_client_that_does_not_read(self) -> None:
         balancer = self.balancer()
         client = balancer.client()
-        client.transport.stuck = True
+        client.transport.stalled = True
         client.send(GET)
         server = balancer.accept()
         big = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100000
@@ -614,7 +622,7 @@ class Backpressure(DoorCase):
         for _ in range(10):
             client.send(GET)
         self.assertEqual(server.received(), b"")
-        client.transport.stuck = False
+        client.transport.stalled = False
         client.received()
         self.assertTrue(server.received().startswith(b"GET / "))
         for _ in range(10):
@@ -630,14 +638,14 @@ class Backpressure(DoorCase):
         while client.transport.reading:
             client.send(GET * 100)
             sent += 100
-        self.assertLess(sent * len(GET), 2 * FULL)
+        self.assertLess(sent * len(GET), 2 * BUFFER_SIZE)
         for _ in range(sent + 1):
             server.send(OK)
         self.assertTrue(client.transport.reading)
         self.assertEqual(client.received().count(b"hello"), sent + 1)
 
 
-class Leaving(DoorCase):
+class ClientDisconnectTests(BalancerTestCase):
     """Clients that go."""
 
     def test_client_that_leaves_stops_its_request(self) -> None:
@@ -645,14 +653,14 @@ class Leaving(DoorCase):
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
-        client.vanish()
+        client.reset()
         self.assertTrue(server.transport.aborted)
 
     def test_client_that_leaves_while_a_server_is_connected(self) -> None:
         balancer = self.balancer()
         client = balancer.client()
         client.send(GET)
-        client.vanish()
+        client.reset()
         server = balancer.accept()
         self.assertEqual(server.received(), b"")
         other = balancer.client()
@@ -661,20 +669,20 @@ class Leaving(DoorCase):
         server.send(OK)
 
     def test_client_that_leaves_in_its_body(self) -> None:
-        for end in (Peer.finish, Peer.vanish):
+        for end in (Peer.half_close, Peer.reset):
             balancer = self.balancer()
             client = balancer.client()
             client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
             server = balancer.accept()
             end(client)
-            balancer.settle()
+            balancer.finish_closing()
             self.assertTrue(server.transport.closed)
 
     def test_client_that_has_said_all(self) -> None:
         balancer = self.balancer()
         client = balancer.client()
         client.send(GET + GET)
-        client.finish()
+        client.half_close()
         server = balancer.accept()
         server.send(OK)
         server.send(OK)
@@ -687,7 +695,7 @@ class Leaving(DoorCase):
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
-        client.finish()
+        client.half_close()
         balancer.advance(3)
         self.assertTrue(client.transport.aborted)
         self.assertTrue(server.transport.aborted)
@@ -697,5 +705,5 @@ class Leaving(DoorCase):
         client = balancer.client()
         client.send(GET)
         balancer.accept().send(OK)
-        client.finish()
+        client.half_close()
         self.assertTrue(client.transport.closing)

@@ -125,7 +125,7 @@ def exchange(request: Sequence[bytes], response: Sequence[bytes]) -> tuple[bytes
         balancer.stop()
 
 
-class Arrives(SynchronousTestCase):
+class RoundTripTests(SynchronousTestCase):
     """What was sent arrives."""
 
     @settings(max_examples=300, deadline=None)

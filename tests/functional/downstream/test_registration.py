@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import (
-    ActiveChecks,
     FrontendSettings,
+    HealthCheckSettings,
     LimitSettings,
     PoolSettings,
     RouteSettings,
@@ -22,10 +22,10 @@ from balancebeam.core.settings import (
     Settings,
 )
 from balancebeam.upstream.server_set import Server
-from tests.helpers.admin import Reply, read_replies
+from tests.helpers.admin import Response, parse_responses
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
-from tests.helpers.processes import LIMIT, answering, program, read_head
-from tests.helpers.processes import Server as RealServer
+from tests.helpers.processes import TIMEOUT, read_head, respond_with, run_balancer
+from tests.helpers.processes import ScriptedServer as RealServer
 
 JSON = b"Content-Type: application/json\r\n"
 BODY = b'{"address": "http://10.9.9.9:80", "weight": 5}'
@@ -47,7 +47,7 @@ FRONTEND = FrontendSettings(
 )
 
 
-class DeskCase(SynchronousTestCase):
+class RegistrationTestCase(SynchronousTestCase):
     """A balancer where servers register, in memory."""
 
     def setUp(self) -> None:
@@ -55,14 +55,14 @@ class DeskCase(SynchronousTestCase):
 
     def start(self, frontend: FrontendSettings) -> None:
         settings = Settings((frontend,), (pool("app", "10.0.0.1"), pool("other", "10.0.0.2")))
-        self.balancer = balancer = MemoryBalancer.of(settings)
-        self.asked: list[tuple[Server, ActiveChecks, Deferred[str]]] = []
-        balancer.service.operator._alive = self._alive
+        self.balancer = balancer = MemoryBalancer.from_settings(settings)
+        self.health_checks: list[tuple[Server, HealthCheckSettings, Deferred[str]]] = []
+        balancer.service.admin_operations._check = self._check
         self.addCleanup(balancer.stop)
 
-    def _alive(self, server: Server, checks: ActiveChecks) -> Deferred[str]:
+    def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:
         asking: Deferred[str] = Deferred()
-        self.asked.append((server, checks, asking))
+        self.health_checks.append((server, checks, asking))
         return asking
 
     def send(self, host: str, request: bytes) -> Peer:
@@ -77,15 +77,15 @@ class DeskCase(SynchronousTestCase):
         length = b"Content-Length: %d\r\n" % len(body) if body else b""
         return line + b"\r\nHost: app.example\r\n" + fields + length + b"\r\n" + body
 
-    def replies(self, client: Peer) -> list[Reply]:
-        return read_replies(client.received())
+    def replies(self, client: Peer) -> list[Response]:
+        return parse_responses(client.received())
 
-    def refused(self, host: str, request: bytes) -> Reply:
+    def refused(self, host: str, request: bytes) -> Response:
         """The answer to who is told no at once, with nothing done for it."""
-        before = len(self.asked)
+        before = len(self.health_checks)
         client = self.send(host, request)
         (reply,) = self.replies(client)
-        self.assertEqual(len(self.asked), before)
+        self.assertEqual(len(self.health_checks), before)
         self.assertEqual(self.balancer.connectors, [])
         self.assertEqual(json.loads(reply.body)["status"] in ("error", "fail"), True)
         return reply
@@ -93,18 +93,18 @@ class DeskCase(SynchronousTestCase):
     def accepted(self, host: str, request: bytes) -> None:
         """See that who sent `request` may register."""
         client = self.send(host, request)
-        self.assertEqual(len(self.asked), 1, client.received())
-        self.asked.pop()[2].callback("fine")
+        self.assertEqual(len(self.health_checks), 1, client.received())
+        self.health_checks.pop()[2].callback("fine")
         (reply,) = self.replies(client)
         self.assertEqual(reply.data, {"server": "http://10.9.9.9:80", "weight": 5})
 
 
-class AnsweringTests(DeskCase):
+class RegistrationResponseTests(RegistrationTestCase):
     """What servers are told."""
 
     def test_one_that_is_alive_gets_traffic(self) -> None:
         client = self.send(HERE, self.request())
-        server, checks, asking = self.asked[0]
+        server, checks, asking = self.health_checks[0]
         self.assertEqual((server.name, checks.path), ("10.9.9.9:80", "/health"))
         self.assertEqual(client.received(), b"")
         asking.callback("fine")
@@ -114,13 +114,13 @@ class AnsweringTests(DeskCase):
             json.loads(reply.body),
             {"status": "success", "data": {"server": "http://10.9.9.9:80", "weight": 5}},
         )
-        names = [one.name for one in self.balancer.service.pools["app"].directory.servers]
+        names = [one.name for one in self.balancer.service.pools["app"].server_set.servers]
         self.assertEqual(names, ["10.0.0.1:80", "10.9.9.9:80"])
-        self.assertEqual(len(self.balancer.service.pools["other"].directory.servers), 1)
+        self.assertEqual(len(self.balancer.service.pools["other"].server_set.servers), 1)
 
     def test_one_that_is_not(self) -> None:
         client = self.send(HERE, self.request())
-        self.asked[0][2].errback(ConnectionError())
+        self.health_checks[0][2].errback(ConnectionError())
         (reply,) = self.replies(client)
         self.assertEqual(reply.status, 404)
         self.assertEqual(reply.title, "http://10.9.9.9:80 not alive, registration failed.")
@@ -178,7 +178,7 @@ class AnsweringTests(DeskCase):
             self.assertIn(target, server.received())
             server.send(OK)
             self.assertIn(b"hello", client.received())
-        self.assertEqual(self.asked, [])
+        self.assertEqual(self.health_checks, [])
 
     def test_without_registration_it_is_a_path_like_any_other(self) -> None:
         self.balancer.service.apply(
@@ -188,10 +188,10 @@ class AnsweringTests(DeskCase):
         )
         self.send(HERE, self.request())
         self.assertEqual(len(self.balancer.connectors), 1)
-        self.assertEqual(self.asked, [])
+        self.assertEqual(self.health_checks, [])
 
 
-class WhoTests(DeskCase):
+class RegistrationAccessTests(RegistrationTestCase):
     """Who may register; a stranger causes no probe."""
 
     def by(self, *values: bytes, name: bytes = b"X-Forwarded-For") -> bytes:
@@ -268,20 +268,20 @@ class WhoTests(DeskCase):
             self.accepted(HERE, self.request())
         client = self.send(HERE, self.request())
         self.assertEqual(self.replies(self.send(HERE, self.request()))[0].status, 429)
-        client.vanish()
+        client.reset()
         self.accepted_after_one_that_left()
 
     def accepted_after_one_that_left(self) -> None:
-        self.asked.clear()
+        self.health_checks.clear()
         self.accepted(HERE, self.request())
 
 
-class ConnectionTests(DeskCase):
+class RegistrationConnectionTests(RegistrationTestCase):
     """How bodies come in, and what becomes of the connection."""
 
     def test_kept(self) -> None:
         client = self.send(HERE, self.request() + GET)
-        self.asked[0][2].callback("fine")
+        self.health_checks[0][2].callback("fine")
         (reply,) = self.replies(client)
         self.assertEqual(reply.status, 200)
         self.assertNotIn(b"connection", reply.fields)
@@ -290,7 +290,7 @@ class ConnectionTests(DeskCase):
 
     def test_http_1_0(self) -> None:
         client = self.send(HERE, self.request(line=b"POST /register HTTP/1.0"))
-        self.asked[0][2].callback("fine")
+        self.health_checks[0][2].callback("fine")
         (reply,) = self.replies(client)
         self.assertEqual((reply.status, reply.fields[b"connection"]), (200, b"close"))
 
@@ -298,7 +298,7 @@ class ConnectionTests(DeskCase):
         client = self.balancer.client(HERE)
         for octet in self.request():
             client.send(bytes([octet]))
-        self.asked[0][2].callback("fine")
+        self.health_checks[0][2].callback("fine")
         self.assertEqual(self.replies(client)[0].status, 200)
 
     def chunked(self, content: bytes, size: int) -> bytes:
@@ -311,12 +311,12 @@ class ConnectionTests(DeskCase):
         head = self.request(fields, b"")
         for size in (1, 7, 1000):
             client = self.send(HERE, head + self.chunked(BODY, size))
-            self.asked.pop()[2].callback("fine")
+            self.health_checks.pop()[2].callback("fine")
             self.assertEqual(self.replies(client)[0].status, 200)
             client = self.send(HERE, head)
             for octet in self.chunked(BODY, size):
                 client.send(bytes([octet]))
-            self.asked.pop()[2].callback("fine")
+            self.health_checks.pop()[2].callback("fine")
             self.assertEqual(self.replies(client)[0].status, 200)
         self.assertEqual(self.refused(HERE, head + b"0\r\n\r\n").status, 400)
         self.assertEqual(self.refused(HERE, head + b"zz\r\n").status, 400)
@@ -327,7 +327,7 @@ class ConnectionTests(DeskCase):
         client = self.send(HERE, head)
         self.assertEqual(client.received(), b"HTTP/1.1 100 Continue\r\n\r\n")
         client.send(body)
-        self.asked[0][2].callback("fine")
+        self.health_checks[0][2].callback("fine")
         self.assertEqual(self.replies(client)[0].status, 200)
 
     def test_who_may_not_is_not_asked_for_the_body(self) -> None:
@@ -351,23 +351,23 @@ class ConnectionTests(DeskCase):
         client = self.send(HERE, self.request()[:-5])
         self.balancer.advance(130)
         self.assertEqual(self.replies(client)[0].status, 408)
-        self.assertEqual(self.asked, [])
+        self.assertEqual(self.health_checks, [])
 
     def test_a_cut_body(self) -> None:
         client = self.send(HERE, self.request()[:-5])
-        client.vanish()
-        self.assertEqual(self.asked, [])
+        client.reset()
+        self.assertEqual(self.health_checks, [])
 
     def test_who_leaves_while_the_server_is_asked(self) -> None:
         client = self.send(HERE, self.request())
-        client.vanish()
-        self.asked[0][2].callback("fine")
+        client.reset()
+        self.health_checks[0][2].callback("fine")
         self.assertEqual(len(self.balancer.servers), 2)
 
     def test_stopping_while_a_server_is_asked(self) -> None:
         client = self.send(HERE, self.request())
         self.balancer.service.stopService()
-        self.assertTrue(self.asked[0][2].called)
+        self.assertTrue(self.health_checks[0][2].called)
         client.received()
         gc.collect()
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -378,10 +378,10 @@ class ConnectionTests(DeskCase):
         drained = self.balancer.service.drain()
         self.balancer.advance(2)
         self.assertNoResult(drained)
-        self.asked[0][2].callback("fine")
+        self.health_checks[0][2].callback("fine")
         (reply,) = self.replies(client)
         self.assertEqual((reply.status, reply.fields[b"connection"]), (200, b"close"))
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.balancer.advance(2)
         self.successResultOf(drained)
 
@@ -389,7 +389,7 @@ class ConnectionTests(DeskCase):
         def fail(*_: Any) -> Any:
             raise ZeroDivisionError
 
-        self.balancer.service.operator.register = fail  # type: ignore[method-assign, assignment]
+        self.balancer.service.admin_operations.register = fail  # type: ignore[method-assign, assignment]
         client = self.send(HERE, self.request())
         (reply,) = self.replies(client)
         self.assertEqual((reply.status, reply.error), (500, "something went wrong"))
@@ -405,12 +405,12 @@ def test_through_the_program(tmp_path: Path) -> None:
         asked.append(head)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew")
 
-    with RealServer(answering("old")) as old, RealServer(serve) as new:
-        with program(tmp_path, "--upstream", old.address, "--registration") as running:
+    with RealServer(respond_with("old")) as old, RealServer(serve) as new:
+        with run_balancer(tmp_path, "--upstream", old.address, "--registration") as running:
             body = json.dumps({"address": f"http://{new.address}"}).encode()
             head = b"POST /register HTTP/1.1\r\nHost: a\r\n" + JSON
             with running.connect() as client:
-                client.settimeout(LIMIT)
+                client.settimeout(TIMEOUT)
                 client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
                 answer, rest = read_head(client)
                 assert answer.startswith(b"HTTP/1.1 200 "), answer

@@ -25,7 +25,7 @@ from balancebeam.core.settings import (
     Settings,
 )
 from tests.helpers.memory import MemoryBalancer, Peer
-from tests.helpers.processes import LIMIT, Server, program
+from tests.helpers.processes import TIMEOUT, ScriptedServer, run_balancer
 
 
 def client_hello(name: str | None) -> bytes:
@@ -65,13 +65,13 @@ def settings() -> Settings:
     )
 
 
-class Routing(SynchronousTestCase):
+class SniRoutingTests(SynchronousTestCase):
     """Which server is asked, and what it gets."""
 
     def setUp(self) -> None:
-        self.balancer = MemoryBalancer.of(settings())
+        self.balancer = MemoryBalancer.from_settings(settings())
         self.addCleanup(self.balancer.stop)
-        self.addCleanup(self.balancer.settle)
+        self.addCleanup(self.balancer.finish_closing)
 
     def asked(self) -> list[str]:
         return [str(one.address).partition(":")[0] for one in self.balancer.connectors]
@@ -122,20 +122,22 @@ class Routing(SynchronousTestCase):
         self.assertEqual(client.received(), b"220 hello")
 
     def test_who_is_silent_for_too_long_in_both_ways(self) -> None:
-        self.balancer.service.frontend.site.timeouts = FrontendTimeouts(header=4, tunnel=2)
+        self.balancer.service.default_frontend.factory.timeouts = FrontendTimeouts(
+            header=4, tunnel=2
+        )
         client = self.connected()
         # A sweep that is late finds both.
         for seconds in (1, 3.5):
             self.balancer.clock.advance(seconds)
         self.assertTrue(client.transport.aborted)
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertEqual(self.asked(), [])
         self.assertEqual([server.in_flight for server in self.balancer.servers], [0])
 
     def test_who_says_only_half_of_it(self) -> None:
         hello = client_hello("a.example")[:100]
         client = self.connected(hello)
-        client.finish()
+        client.half_close()
         server = self.balancer.accept()
         self.assertEqual(self.asked(), ["10.0.0.1"])
         self.assertEqual(server.received(), hello)
@@ -143,7 +145,7 @@ class Routing(SynchronousTestCase):
 
     def test_who_leaves_in_the_middle_of_it(self) -> None:
         client = self.connected(client_hello("a.example")[:100])
-        client.vanish()
+        client.reset()
         self.balancer.advance(6)
         self.assertEqual(self.asked(), [])
 
@@ -198,7 +200,7 @@ def certificate(folder: Path, name: str) -> Path:
     return path
 
 
-def tls_server(pem: Path) -> Server:
+def tls_server(pem: Path) -> ScriptedServer:
     """Greets, under the name of its certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(str(pem))
@@ -208,7 +210,7 @@ def tls_server(pem: Path) -> Server:
             wrapped.sendall(pem.stem.encode())
             wrapped.recv(100)
 
-    return Server(serve)
+    return ScriptedServer(serve)
 
 
 def test_through_the_program(tmp_path: Path) -> None:
@@ -232,10 +234,10 @@ def test_through_the_program(tmp_path: Path) -> None:
             upstreams = ["{two.address}"]
             """
         )
-        with program(tmp_path, "-c", str(config)) as running:
+        with run_balancer(tmp_path, "-c", str(config)) as running:
             for name, pem in zip(names, pems):
                 # The client sees through to the server, and trusts only that one.
                 context = ssl.create_default_context(cafile=str(pem))
-                plain = socket.create_connection(("127.0.0.1", running.port), LIMIT)
+                plain = socket.create_connection(("127.0.0.1", running.port), TIMEOUT)
                 with context.wrap_socket(plain, server_hostname=name) as client:
                     assert client.recv(100) == name.encode()

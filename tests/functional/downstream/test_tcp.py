@@ -13,13 +13,13 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from balancebeam.api import Timeouts
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import LimitSettings, OperatorState, ServerSettings
-from balancebeam.downstream.proxy_protocol import ProxiedSite
-from balancebeam.protocols.proxy_protocol import ProxiedConnection, proxy_header
-from tests.helpers.memory import FULL, MemoryBalancer, Peer
+from balancebeam.core.settings import AdminState, LimitSettings, ServerSettings
+from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
+from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
+from tests.helpers.memory import BUFFER_SIZE, MemoryBalancer, Peer
 
 
-class TcpCase(SynchronousTestCase):
+class TcpTestCase(SynchronousTestCase):
     """A balancer for TCP, and a look at what is left at the end."""
 
     def balancer(self, servers: int = 1, **settings: Any) -> MemoryBalancer:
@@ -37,7 +37,7 @@ class TcpCase(SynchronousTestCase):
         self.assertEqual([server.in_flight for server in balancer.servers], [0])
 
 
-class Passing(TcpCase):
+class RelayTests(TcpTestCase):
     """What goes through."""
 
     def test_both_ways(self) -> None:
@@ -80,40 +80,40 @@ class Passing(TcpCase):
     def test_backpressure(self) -> None:
         _, client, server = self.joined()
         for fast, slow in ((client, server), (server, client)):
-            slow.transport.stuck = True
-            fast.send(b"x" * (FULL + 1))
+            slow.transport.stalled = True
+            fast.send(b"x" * (BUFFER_SIZE + 1))
             self.assertFalse(fast.transport.reading)
             slow.received()
             self.assertTrue(fast.transport.reading)
-            slow.transport.stuck = False
+            slow.transport.stalled = False
 
     def test_the_proxy_protocol_on_both_sides(self) -> None:
         balancer = self.balancer(servers=0)
         server = ServerSettings(TcpAddress("10.0.0.1", 80), proxy_protocol=1)
-        balancer.service.directory.add(server)
-        site = ProxiedSite(balancer.service.frontend.site)
+        balancer.service.server_set.add(server)
+        site = ProxyProtocolFactory(balancer.service.default_frontend.factory)
         peer = Peer(site.buildProtocol(None))
         balancer.peers.append(peer)
-        origin = ProxiedConnection("203.0.113.7", 4711, "192.0.2.80", 80)
-        peer.send(proxy_header(2, origin) + b"hello")
+        origin = ProxyInfo("203.0.113.7", 4711, "192.0.2.80", 80)
+        peer.send(encode_proxy_header(2, origin) + b"hello")
         peer.protocol = peer.transport.protocol
         header = b"PROXY TCP4 203.0.113.7 192.0.2.80 4711 80\r\n"
         self.assertEqual(balancer.accept().received(), header + b"hello")
 
 
-class Ending(TcpCase):
+class DisconnectTests(TcpTestCase):
     """How connections end."""
 
     def test_half_by_the_client(self) -> None:
         balancer, client, server = self.joined()
         client.send(b"question")
-        client.finish()
+        client.half_close()
         self.assertTrue(server.transport.write_closed)
         server.send(b"answer")
         self.assertEqual(client.received(), b"answer")
         self.assertFalse(client.transport.closing)
-        server.finish()
-        balancer.settle()
+        server.half_close()
+        balancer.finish_closing()
         self.assertTrue(client.transport.closed and server.transport.closed)
         self.assertFalse(client.transport.aborted or server.transport.aborted)
         self.assert_free(balancer)
@@ -125,9 +125,9 @@ class Ending(TcpCase):
         left = [weakref.ref(thing) for thing in (client.protocol.exchange, server.protocol)]
         client.send(b"question")
         server.send(b"answer")
-        server.finish()
-        client.finish()
-        balancer.settle()
+        server.half_close()
+        client.half_close()
+        balancer.finish_closing()
         balancer.connectors.clear()
         server.protocol = server.transport.protocol = None
         gc.disable()
@@ -142,12 +142,12 @@ class Ending(TcpCase):
 
     def test_half_by_the_server(self) -> None:
         balancer, client, server = self.joined()
-        server.finish()
+        server.half_close()
         self.assertTrue(client.transport.write_closed)
         client.send(b"more")
         self.assertEqual(server.received(), b"more")
-        client.finish()
-        balancer.settle()
+        client.half_close()
+        balancer.finish_closing()
         self.assertTrue(client.transport.closed and server.transport.closed)
         self.assert_free(balancer)
 
@@ -155,20 +155,20 @@ class Ending(TcpCase):
         balancer = self.balancer()
         client = balancer.client()
         client.send(b"question")
-        client.finish()
+        client.half_close()
         server = balancer.accept()
         self.assertEqual(server.received(), b"question")
         self.assertTrue(server.transport.write_closed)
         server.send(b"answer")
-        server.finish()
+        server.half_close()
         self.assertEqual(client.received(), b"answer")
-        balancer.settle()
+        balancer.finish_closing()
         self.assert_free(balancer)
 
     def test_resets_are_passed_on(self) -> None:
         for who in ("client", "server"):
             balancer, client, server = self.joined()
-            (client if who == "client" else server).vanish()
+            (client if who == "client" else server).reset()
             other = server if who == "client" else client
             self.assertTrue(other.transport.aborted)
             self.assert_free(balancer)
@@ -176,8 +176,8 @@ class Ending(TcpCase):
     def test_a_reset_after_all_was_said_destroys_nothing(self) -> None:
         balancer, client, server = self.joined()
         server.send(b"answer")
-        server.finish()
-        server.vanish()
+        server.half_close()
+        server.reset()
         self.assertTrue(client.transport.closing)
         self.assertFalse(client.transport.aborted)
         self.assertEqual(client.received(), b"answer")
@@ -186,7 +186,7 @@ class Ending(TcpCase):
     def test_the_client_leaves_before_there_is_a_server(self) -> None:
         balancer = self.balancer()
         client = balancer.client()
-        client.vanish()
+        client.reset()
         self.assert_free(balancer)
         server = balancer.accept()
         self.assertTrue(server.transport.closing)
@@ -203,14 +203,14 @@ class Ending(TcpCase):
     def test_it_never_moves_once_it_stands(self) -> None:
         balancer, client, server = self.joined(servers=2)
         client.send(b"x")
-        server.vanish()
+        server.reset()
         self.assertTrue(client.transport.closing)
         self.assertEqual(len(balancer.connectors), 1)
 
     def test_the_operator_empties_the_pool(self) -> None:
         balancer = self.balancer()
-        balancer.service.resource.health.set_operator_state(
-            balancer.servers[0], OperatorState.MAINTENANCE
+        balancer.service.resource.health.set_admin_state(
+            balancer.servers[0], AdminState.MAINTENANCE
         )
         client = balancer.client()
         self.assertTrue(client.transport.closing)
@@ -229,27 +229,27 @@ class Ending(TcpCase):
         balancer = self.balancer(timeouts=Timeouts(idle=5, upstream=5))
         client = balancer.client()
         server = balancer.accept()
-        client.transport.stuck = True
+        client.transport.stalled = True
         server.send(b"y" * 60_000)
-        server.finish()
-        server.vanish()
+        server.half_close()
+        server.reset()
         self.assertFalse(client.transport.aborted)
         balancer.advance(8)
         self.assertTrue(client.transport.aborted)
         other = balancer.client()
-        slow = balancer.accept(stuck=True)
+        slow = balancer.accept(stalled=True)
         other.send(b"x" * 60_000)
-        other.finish()
-        slow.finish()
+        other.half_close()
+        slow.half_close()
         balancer.advance(8)
         self.assertTrue(slow.transport.aborted)
 
     def test_it_stops_while_somebody_takes_nothing(self) -> None:
         balancer, client, server = self.joined()
-        client.transport.stuck = True
+        client.transport.stalled = True
         server.send(b"y" * 60_000)
-        server.finish()
-        server.vanish()
+        server.half_close()
+        server.reset()
         balancer.stop()
         self.assertTrue(client.transport.aborted)
 
@@ -271,7 +271,7 @@ class Ending(TcpCase):
             self.assertTrue(client.transport.aborted)
 
 
-class Sharing(TcpCase):
+class TcpPipelineTests(TcpTestCase):
     """What it has in common with HTTP."""
 
     def test_a_server_that_failed_is_avoided_and_tried_again(self) -> None:
@@ -287,7 +287,7 @@ class Sharing(TcpCase):
         for _ in range(2):
             balancer.client()
             balancer.accept()
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
         self.assertEqual([server.in_flight for server in balancer.servers], [1, 5])
 
     def test_limits_count_connections(self) -> None:
@@ -305,18 +305,18 @@ class Sharing(TcpCase):
         first = balancer.client()
         balancer.accept()
         self.assertTrue(balancer.client().transport.closing)
-        first.vanish()
+        first.reset()
         self.assertFalse(balancer.client().transport.closing)
 
     def test_most_in_flight(self) -> None:
         balancer = self.balancer(servers=0)
-        balancer.service.directory.add(ServerSettings(TcpAddress("10.0.0.1", 1), max_in_flight=1))
+        balancer.service.server_set.add(ServerSettings(TcpAddress("10.0.0.1", 1), max_in_flight=1))
         first = balancer.client()
         second = balancer.client()
         second.send(b"waiting")
-        self.assertEqual(len(balancer.service.resource.waiting), 1)
-        first.vanish()
-        self.assertEqual(len(balancer.service.resource.waiting), 0)
+        self.assertEqual(len(balancer.service.resource.queue), 1)
+        first.reset()
+        self.assertEqual(len(balancer.service.resource.queue), 0)
 
     def test_least_connections(self) -> None:
         balancer = self.balancer(servers=2, algorithm="least-connections")
@@ -325,19 +325,19 @@ class Sharing(TcpCase):
         for _ in range(3):
             balancer.client()
             balancer.accept()
-        first.vanish()
+        first.reset()
         balancer.client()
         self.assertEqual(str(balancer.connectors[-1].address), "10.0.0.1:80")
 
 
-class Telling(TcpCase):
+class TcpLogTests(TcpTestCase):
     """The line in the log."""
 
     def test_who_why_and_how_much(self) -> None:
         events: list[LogEvent] = []
 
         def observe(event: LogEvent) -> None:
-            if "received" in event:
+            if "bytes_sent" in event:
                 events.append(event)
 
         observer: Any = observe
@@ -347,23 +347,33 @@ class Telling(TcpCase):
         client.send(b"12345")
         server.send(b"123")
         balancer.clock.advance(2)
-        client.finish()
-        server.finish()
-        balancer.settle()
+        client.half_close()
+        server.half_close()
+        balancer.finish_closing()
         refused = balancer.client()
         balancer.connectors[-1].refuse()
         self.assertTrue(refused.transport.closing)
         first, second = events
         self.assertEqual(
-            {k: first[k] for k in ("client", "server", "why", "sent", "received", "seconds")},
+            {
+                k: first[k]
+                for k in (
+                    "client",
+                    "server",
+                    "close_reason",
+                    "bytes_received",
+                    "bytes_sent",
+                    "duration",
+                )
+            },
             {
                 "client": "192.0.2.1",
                 "server": "10.0.0.1:80",
-                "why": "the client closed",
-                "sent": 5,
-                "received": 3,
-                "seconds": 2.0,
+                "close_reason": "the client closed",
+                "bytes_received": 5,
+                "bytes_sent": 3,
+                "duration": 2.0,
             },
         )
         self.assertEqual(second["server"], "no server")
-        self.assertIn("could not be reached", second["why"])
+        self.assertIn("could not be reached", second["close_reason"])

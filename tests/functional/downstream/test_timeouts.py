@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from balancebeam.api import Timeouts
-from tests.helpers.cases import DoorCase
-from tests.helpers.memory import FULL, GET, OK
+from tests.helpers.cases import BalancerTestCase
+from tests.helpers.memory import BUFFER_SIZE, GET, OK
 
 
-class Clients(DoorCase):
+class DownstreamTimeoutTests(BalancerTestCase):
     """Time limits for clients."""
 
     def test_slow_head(self) -> None:
@@ -80,12 +80,12 @@ class Clients(DoorCase):
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
-        client.transport.stuck = True
-        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 2 * FULL)
+        client.transport.stalled = True
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 2 * BUFFER_SIZE)
         self.assertFalse(server.transport.reading)
         balancer.advance(62)
         self.assertTrue(client.transport.aborted)
-        balancer.settle()
+        balancer.finish_closing()
         self.assertTrue(server.transport.closed)
 
     def test_client_that_does_not_take_the_end(self) -> None:
@@ -99,7 +99,7 @@ class Clients(DoorCase):
         self.assertTrue(client.transport.aborted)
 
 
-class Servers(DoorCase):
+class UpstreamTimeoutTests(BalancerTestCase):
     """Time limits for servers."""
 
     def test_silent_server(self) -> None:
@@ -157,8 +157,8 @@ class Servers(DoorCase):
         client = balancer.client()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
         server = balancer.accept()
-        server.transport.stuck = True
-        client.send(b"x" * 2 * FULL)
+        server.transport.stalled = True
+        client.send(b"x" * 2 * BUFFER_SIZE)
         balancer.advance(7)
         self.assert_error(client.received(), 504)
 
@@ -170,7 +170,7 @@ class Servers(DoorCase):
         server.send(OK)
         balancer.advance(62)
         self.assertTrue(server.transport.closing)
-        self.assertEqual(balancer.servers[0].idle, {})
+        self.assertEqual(balancer.servers[0].idle_connections, {})
 
     def test_connections_that_last_are_watched_by_the_kernel(self) -> None:
         balancer = self.balancer()

@@ -5,42 +5,42 @@ from __future__ import annotations
 from typing import Any
 
 from balancebeam.api import Timeouts
-from tests.helpers.cases import DoorCase
-from tests.helpers.memory import FULL, GET, OK, MemoryBalancer, Peer, head_and_body
+from tests.helpers.cases import BalancerTestCase
+from tests.helpers.memory import BUFFER_SIZE, GET, OK, MemoryBalancer, Peer, head_and_body
 
-UPGRADE = (
+UPGRADE_REQUEST = (
     b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n"
     b"Upgrade: websocket\r\nSec-WebSocket-Key: eA==\r\n\r\n"
 )
-SWITCH = (
+UPGRADE_RESPONSE = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: eQ==\r\n\r\n"
 )
 
 
-class Tunnels(DoorCase):
+class TunnelTests(BalancerTestCase):
     """Bytes both ways after a 101."""
 
     def tunnel(self, **settings: Any) -> tuple[MemoryBalancer, Peer, Peer]:
         balancer = self.balancer(**settings)
         client = balancer.client()
-        client.send(UPGRADE)
+        client.send(UPGRADE_REQUEST)
         server = balancer.accept()
         server.received()
-        server.send(SWITCH)
+        server.send(UPGRADE_RESPONSE)
         client.received()
         return balancer, client, server
 
     def test_handshake(self) -> None:
         balancer = self.balancer()
         client = balancer.client()
-        client.send(UPGRADE)
+        client.send(UPGRADE_REQUEST)
         server = balancer.accept()
         lines, _ = head_and_body(server.received())
         self.assertIn(b"Upgrade: websocket", lines)
         self.assertIn(b"Connection: upgrade", lines)
         self.assertIn(b"Sec-WebSocket-Key: eA==", lines)
-        server.send(SWITCH + b"first")
+        server.send(UPGRADE_RESPONSE + b"first")
         lines, rest = head_and_body(client.received())
         self.assertEqual(lines[0], b"HTTP/1.1 101 Switching Protocols")
         self.assertIn(b"Upgrade: websocket", lines)
@@ -54,16 +54,16 @@ class Tunnels(DoorCase):
     def test_bytes_that_come_before_the_answer(self) -> None:
         balancer = self.balancer()
         client = balancer.client()
-        client.send(UPGRADE + b"early", b"bird")
+        client.send(UPGRADE_REQUEST + b"early", b"bird")
         server = balancer.accept()
         self.assertFalse(server.received().endswith(b"bird"))
-        server.send(SWITCH)
+        server.send(UPGRADE_RESPONSE)
         self.assertEqual(server.received(), b"earlybird")
 
     def test_refused(self) -> None:
         balancer = self.balancer()
         client = balancer.client()
-        client.send(UPGRADE + GET)
+        client.send(UPGRADE_REQUEST + GET)
         server = balancer.accept()
         server.send(OK)
         self.assertTrue(client.received().endswith(b"hello"))
@@ -72,10 +72,10 @@ class Tunnels(DoorCase):
         self.assertTrue(client.received().endswith(b"hello"))
 
     def test_switch_to_what_was_not_offered(self) -> None:
-        for answer in (SWITCH.replace(b"websocket", b"h2c"), b"HTTP/1.1 101 S\r\n\r\n"):
+        for answer in (UPGRADE_RESPONSE.replace(b"websocket", b"h2c"), b"HTTP/1.1 101 S\r\n\r\n"):
             balancer = self.balancer()
             client = balancer.client()
-            client.send(UPGRADE)
+            client.send(UPGRADE_REQUEST)
             balancer.accept().send(answer)
             self.assert_error(client.received(), 502)
 
@@ -99,13 +99,13 @@ class Tunnels(DoorCase):
     def test_client_says_all_first(self) -> None:
         balancer, client, server = self.tunnel()
         client.send(b"last words")
-        client.finish()
+        client.half_close()
         self.assertTrue(server.transport.write_closed)
         self.assertEqual(server.received(), b"last words")
         server.send(b"answer")
         self.assertEqual(client.received(), b"answer")
-        server.finish()
-        balancer.settle()
+        server.half_close()
+        balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.assertTrue(server.transport.closed)
         self.assertFalse(client.transport.aborted)
@@ -113,15 +113,15 @@ class Tunnels(DoorCase):
     def test_server_says_all_first(self) -> None:
         balancer, client, server = self.tunnel()
         server.send(b"last words")
-        server.finish()
+        server.half_close()
         self.assertTrue(client.transport.write_closed)
         self.assertEqual(client.received(), b"last words")
         client.send(b"answer")
         self.assertEqual(server.received(), b"answer")
-        client.finish()
-        server.settle()
+        client.half_close()
+        server.finish_closing()
         self.assertFalse(client.transport.aborted, "what it was told last may still be on its way")
-        balancer.settle()
+        balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.assertTrue(server.transport.closed)
         self.assertFalse(server.transport.aborted)
@@ -129,22 +129,22 @@ class Tunnels(DoorCase):
 
     def test_reset_passes_through(self) -> None:
         balancer, client, server = self.tunnel()
-        server.vanish()
+        server.reset()
         self.assertTrue(client.transport.aborted)
         balancer, client, server = self.tunnel()
-        client.vanish()
-        balancer.settle()
+        client.reset()
+        balancer.finish_closing()
         self.assertTrue(server.transport.aborted)
 
     def test_backpressure(self) -> None:
         _, client, server = self.tunnel()
-        client.transport.stuck = True
-        server.send(b"x" * 2 * FULL)
+        client.transport.stalled = True
+        server.send(b"x" * 2 * BUFFER_SIZE)
         self.assertFalse(server.transport.reading)
         client.received()
         self.assertTrue(server.transport.reading)
-        server.transport.stuck = True
-        client.send(b"x" * 2 * FULL)
+        server.transport.stalled = True
+        client.send(b"x" * 2 * BUFFER_SIZE)
         self.assertFalse(client.transport.reading)
         server.received()
         self.assertTrue(client.transport.reading)
@@ -158,10 +158,10 @@ class Tunnels(DoorCase):
 
     def test_client_that_left_while_its_last_words_are_on_the_way(self) -> None:
         balancer, client, server = self.tunnel()
-        server.transport.stuck = True
+        server.transport.stalled = True
         client.send(b"last words")
-        client.finish()
-        server.finish()
-        balancer.settle()
+        client.half_close()
+        server.half_close()
+        balancer.finish_closing()
         self.assertFalse(server.transport.aborted)
         self.assertEqual(server.received(), b"last words")

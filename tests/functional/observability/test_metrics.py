@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.settings import LimitSettings
 from balancebeam.observability.metrics import metrics_text
-from balancebeam.observability.process_metrics import add_process
-from balancebeam.observability.prometheus import Exposition
+from balancebeam.observability.process_metrics import add_process_metrics
+from balancebeam.observability.prometheus import MetricsRegistry
 from tests.helpers.memory import GET, OK, MemoryBalancer
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -47,7 +47,7 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return name, frozenset(labels.items())
 
 
-class Metrics(SynchronousTestCase):
+class MetricsTests(SynchronousTestCase):
     """A whole balancer, measured."""
 
     def test_what_could_not_be_read(self) -> None:
@@ -56,7 +56,7 @@ class Metrics(SynchronousTestCase):
         for _ in range(2):
             balancer.client().send(b"GET  / HTTP/1.1\r\n\r\n")
         found = measured(balancer)
-        refused = key("balancebeam_unread_requests_total", frontend="web", code="400")
+        refused = key("balancebeam_rejected_requests_total", frontend="web", code="400")
         self.assertEqual(found[refused], 2)
         self.assertEqual(found[key("balancebeam_requests_total", pool="app")], 0)
 
@@ -73,9 +73,9 @@ class Metrics(SynchronousTestCase):
             ("requests_total", {"pool": "app"}, 2),
             ("responses_total", {"pool": "app", "code": "200"}, 1),
             ("retries_total", {"pool": "app"}, 0),
-            ("waiting_requests", {"pool": "app"}, 0),
+            ("queued_requests", {"pool": "app"}, 0),
             ("server_connections", {"pool": "app"}, 1),
-            ("server_connecting", {"pool": "app"}, 1),
+            ("server_pending_connections", {"pool": "app"}, 1),
             ("frontend_connections", {"frontend": "web"}, 2),
             ("server_up", server, 1),
             ("server_available", server, 1),
@@ -87,11 +87,11 @@ class Metrics(SynchronousTestCase):
             ("server_state", {**server, "state": "up"}, 1),
             ("server_state", {**server, "state": "down"}, 0),
             ("draining", {}, 0),
-            ("leaving", {}, 0),
+            ("draining_services", {}, 0),
             ("reloads_total", {}, 0),
         ):
             self.assertEqual(found[key(f"balancebeam_{name}", **labels)], value, name)
-        self.assertNotIn(key("balancebeam_server_check_passed", **server), found)
+        self.assertNotIn(key("balancebeam_server_health_check_passed", **server), found)
 
     def test_failures_and_checks(self) -> None:
         balancer = MemoryBalancer(servers=2)
@@ -99,17 +99,17 @@ class Metrics(SynchronousTestCase):
         client = balancer.client()
         client.send(GET)
         balancer.connectors[0].refuse()
-        client.vanish()
+        client.reset()
         balancer.clock.advance(1)
         server = balancer.servers[0]
-        balancer.service.first_pool.health.checked(server, False, "it was asleep")
+        balancer.service.default_pool.health.check_finished(server, False, "it was asleep")
         found = measured(balancer)
         labels = {"pool": "app", "server": server.name}
         for name, more, value in (
             ("server_up", labels, 0),
             ("server_failures_total", labels, 1),
-            ("server_check_passed", labels, 0),
-            ("server_check_timestamp_seconds", labels, 1),
+            ("server_health_check_passed", labels, 0),
+            ("server_health_check_timestamp_seconds", labels, 1),
             ("responses_total", {"pool": "app", "code": "none"}, 1),
             ("retries_total", {"pool": "app"}, 1),
         ):
@@ -119,15 +119,15 @@ class Metrics(SynchronousTestCase):
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
         balancer.client().send(GET)
-        directory = balancer.service.directory
-        server = directory.servers[0]
-        directory.remove(server)
-        directory.add(balancer.service.settings.pools[0].servers[0])
+        server_set = balancer.service.server_set
+        server = server_set.servers[0]
+        server_set.remove(server)
+        server_set.add(balancer.service.settings.pools[0].servers[0])
         found = measured(balancer)
         labels = {"pool": "app", "server": server.name}
         self.assertEqual(found[key("balancebeam_server_in_flight", **labels)], 0)
-        self.assertEqual(found[key("balancebeam_leaving_servers", pool="app")], 1)
-        self.assertEqual(found[key("balancebeam_leaving_in_flight", pool="app")], 1)
+        self.assertEqual(found[key("balancebeam_draining_servers", pool="app")], 1)
+        self.assertEqual(found[key("balancebeam_draining_requests", pool="app")], 1)
 
     def test_limits(self) -> None:
         limits = (
@@ -146,10 +146,10 @@ class Metrics(SynchronousTestCase):
         found = measured(balancer)
         scope = "frontend web"
         self.assertEqual(
-            found[key("balancebeam_limit_refused_total", scope=scope, limit="client")], 2
+            found[key("balancebeam_limit_rejected_total", scope=scope, limit="client")], 2
         )
         self.assertEqual(
-            found[key("balancebeam_limit_dry_run_refused_total", scope=scope, limit="trial")], 2
+            found[key("balancebeam_limit_dry_run_rejected_total", scope=scope, limit="trial")], 2
         )
         self.assertEqual(found[key("balancebeam_responses_total", pool="app", code="429")], 2)
 
@@ -158,8 +158,8 @@ class Metrics(SynchronousTestCase):
         self.addCleanup(balancer.stop)
         balancer.client()
         client, server = balancer.client(), balancer.accept()
-        client.vanish()
-        server.settle()
+        client.reset()
+        server.finish_closing()
         found = measured(balancer)
         self.assertEqual(found[key("balancebeam_requests_total", pool="app")], 2)
         self.assertEqual(found[key("balancebeam_frontend_connections", frontend="web")], 1)
@@ -185,41 +185,41 @@ class Metrics(SynchronousTestCase):
                 self.assertEqual(kind == "counter", name.endswith("_total"), line)
 
 
-class Form(SynchronousTestCase):
+class TextFormatTests(SynchronousTestCase):
     """The text format."""
 
     @given(st.lists(st.text(), min_size=2, max_size=2), st.floats(-1e9, 1e9), st.text())
     def test_what_is_written_is_read(self, labels: list[str], value: float, text: str) -> None:
-        to = Exposition()
-        to.gauge("some_name", " ".join(text.split()), "one", "other").add(value, *labels)
-        ((name, found), read) = next(iter(parsed(str(to)).items()))
+        registry = MetricsRegistry()
+        registry.gauge("some_name", " ".join(text.split()), "one", "other").add(value, *labels)
+        ((name, found), read) = next(iter(parsed(str(registry)).items()))
         self.assertEqual(name, "some_name")
         self.assertEqual(read, value)
         self.assertEqual(found, frozenset(zip(("one", "other"), labels)))
 
     def test_octets_that_are_no_text(self) -> None:
-        to = Exposition()
-        to.gauge("some_name", "Text.", "path").add(1, "unix:/\udcff")
-        self.assertIn(b"\\\\udcff", str(to).encode())
+        registry = MetricsRegistry()
+        registry.gauge("some_name", "Text.", "path").add(1, "unix:/\udcff")
+        self.assertIn(b"\\\\udcff", str(registry).encode())
 
     def test_equal_samples_are_one(self) -> None:
-        to = Exposition()
+        registry = MetricsRegistry()
         for _ in range(2):
-            to.counter("a_total", "Text\nin two lines.", "b").add(2, 'c"\\\n')
+            registry.counter("a_total", "Text\nin two lines.", "b").add(2, 'c"\\\n')
         self.assertEqual(
-            str(to),
+            str(registry),
             "# HELP a_total Text\\nin two lines.\n# TYPE a_total counter\n"
             'a_total{b="c\\"\\\\\\n"} 4\n',
         )
 
 
-class Process(SynchronousTestCase):
+class ProcessMetricsTests(SynchronousTestCase):
     """What is known of the process."""
 
     def test_linux(self) -> None:
-        to = Exposition()
-        add_process(to)
-        found = parsed(str(to))
+        registry = MetricsRegistry()
+        add_process_metrics(registry)
+        found = parsed(str(registry))
         self.assertGreater(found[key("process_cpu_seconds_total")], 0)
         if not os.path.exists("/proc/self/statm"):
             return
@@ -230,8 +230,8 @@ class Process(SynchronousTestCase):
         self.assertTrue(time.time() - 86400 < began <= time.time() + 2, began)
 
     def test_without_proc(self) -> None:
-        to = Exposition()
+        registry = MetricsRegistry()
         with tempfile.TemporaryDirectory() as folder:
-            add_process(to, Path(folder))
-        self.assertIn(key("process_cpu_seconds_total"), parsed(str(to)))
-        self.assertNotIn("process_open_fds", str(to))
+            add_process_metrics(registry, Path(folder))
+        self.assertIn(key("process_cpu_seconds_total"), parsed(str(registry)))
+        self.assertNotIn("process_open_fds", str(registry))

@@ -6,14 +6,14 @@ from twisted.internet import error
 
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import ServerSettings
-from tests.helpers.cases import DoorCase
+from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, Peer, head_and_body
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 PUT = POST.replace(b"POST", b"PUT")
 
 
-class Connecting(DoorCase):
+class ConnectFailureTests(BalancerTestCase):
     """Before a byte of the request has left."""
 
     def test_refused_by_one(self) -> None:
@@ -66,20 +66,20 @@ class Connecting(DoorCase):
         self.assertEqual(len(balancer.connectors), 2)
         balancer.advance(6.5)
         self.assert_error(client.received(), 504)
-        self.assertIn("it had 5 s", balancer.servers[0].why)
+        self.assertIn("it had 5 s", balancer.servers[0].status_reason)
 
     def test_connection_resets_while_connecting(self) -> None:
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
-        server.vanish()
+        server.reset()
         balancer.accept().send(OK)
         self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
 
 
-class Cooldown(DoorCase):
-    """A server that refuses is avoided for a while."""
+class CooldownTests(BalancerTestCase):
+    """A server that refuses is ejected for a while."""
 
     def test_avoided_then_tried_again(self) -> None:
         balancer = self.balancer(servers=2)
@@ -100,9 +100,9 @@ class Cooldown(DoorCase):
             else:
                 server.send(OK)
         self.assertEqual(str(balancer.connectors[-1].address), "10.0.0.1:80")
-        self.assertEqual(balancer.servers[0].failures, 0)
+        self.assertEqual(balancer.servers[0].consecutive_failures, 0)
         balancer.advance(62)
-        self.assertFalse(balancer.servers[0].watched)
+        self.assertFalse(balancer.servers[0].tracked)
 
     def test_it_doubles_while_the_server_keeps_failing(self) -> None:
         balancer = self.balancer(servers=1)
@@ -135,7 +135,7 @@ class Cooldown(DoorCase):
         self.assertEqual(balancer.servers[0].cooldown, 10)
 
 
-class Backups(DoorCase):
+class BackupServerTests(BalancerTestCase):
     """Servers that are there for when the others are not."""
 
     def test_only_when_no_other_is_left(self) -> None:
@@ -147,7 +147,7 @@ class Backups(DoorCase):
         balancer = self.balancer(servers=0)
         self.assertEqual(balancer.servers, [])
         for server in servers:
-            balancer.service.directory.add(server)
+            balancer.service.server_set.add(server)
         client = balancer.client()
         for _ in range(3):
             client.send(GET)
@@ -161,11 +161,11 @@ class Backups(DoorCase):
         balancer.accept().send(OK)
 
 
-class Answering(DoorCase):
+class ResponseFailureTests(BalancerTestCase):
     """After the request has left."""
 
     def test_closed_before_an_answer(self) -> None:
-        for end in (Peer.finish, Peer.vanish):
+        for end in (Peer.half_close, Peer.reset):
             balancer = self.balancer(servers=2)
             client = balancer.client()
             client.send(GET)
@@ -177,7 +177,7 @@ class Answering(DoorCase):
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(POST)
-        balancer.accept().finish()
+        balancer.accept().half_close()
         self.assert_error(client.received(), 502)
         self.assertEqual(len(balancer.connectors), 1)
 
@@ -187,7 +187,7 @@ class Answering(DoorCase):
         client.send(PUT[:-1], PUT[-1:])
         first = balancer.accept()
         sent = first.received()
-        first.finish()
+        first.half_close()
         second = balancer.accept()
         self.assertEqual(second.received(), sent)
         self.assertTrue(sent.endswith(b"\r\n\r\nabc"))
@@ -199,14 +199,14 @@ class Answering(DoorCase):
         client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
         server = balancer.accept()
         client.send(*[b"x" * 10000] * 10)
-        server.finish()
+        server.half_close()
         self.assert_error(client.received(), 502)
 
     def test_put_that_is_still_coming_in(self) -> None:
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(PUT[:-1])
-        balancer.accept().finish()
+        balancer.accept().half_close()
         client.send(PUT[-1:])
         server = balancer.accept()
         self.assertTrue(server.received().endswith(b"\r\n\r\nabc"))
@@ -221,12 +221,12 @@ class Answering(DoorCase):
         client.received()
         client.send(GET)
         # The server closed just before the request reached it.
-        server.finish()
+        server.half_close()
         again = balancer.accept()
         self.assertTrue(again.received().startswith(b"GET / "))
         again.send(OK)
         self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
-        self.assertEqual(balancer.servers[0].failures, 0)
+        self.assertEqual(balancer.servers[0].consecutive_failures, 0)
 
     def test_stale_idle_connection_and_a_post(self) -> None:
         balancer = self.balancer(servers=1)
@@ -236,7 +236,7 @@ class Answering(DoorCase):
         server.send(OK)
         client.received()
         client.send(POST)
-        server.finish()
+        server.half_close()
         self.assert_error(client.received(), 502)
 
     def test_nonsense_for_an_answer(self) -> None:
@@ -306,7 +306,7 @@ class Answering(DoorCase):
         server.send(OK)
         server.send(OK)
         self.assertTrue(server.transport.aborted)
-        balancer.settle()
+        balancer.finish_closing()
         client.received()
         client.send(GET)
         self.assertEqual(client.received(), b"")

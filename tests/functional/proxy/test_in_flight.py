@@ -12,8 +12,8 @@ from twisted.internet import error
 from balancebeam.api import Timeouts
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import OperatorState, Retries, ServerSettings, Waiting
-from tests.helpers.cases import DoorCase
+from balancebeam.core.settings import AdminState, QueueSettings, RetrySettings, ServerSettings
+from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
@@ -31,7 +31,7 @@ def limited(count: int, most: int) -> tuple[ServerSettings, ...]:
     )
 
 
-class Ends(DoorCase):
+class RequestCompletionTests(BalancerTestCase):
     """Each way in which a request can end."""
 
     def asked(self, request: bytes = GET, **options: Any) -> tuple[MemoryBalancer, Peer, Peer]:
@@ -63,7 +63,7 @@ class Ends(DoorCase):
         balancer, _, server = self.asked()
         server.send(b"HTTP/1.1 200 OK\r\n\r\nhello")
         self.assertEqual(balancer.servers[0].in_flight, 1)
-        server.finish()
+        server.half_close()
         self.assert_free(balancer)
 
     def test_answered_before_all_of_the_body_came(self) -> None:
@@ -73,7 +73,7 @@ class Ends(DoorCase):
 
     def test_absent_cut_and_broken_answers(self) -> None:
         for answer in (b"", b"HTTP/1.1 2", BEGUN, b"nonsense\r\n\r\n"):
-            for end in (Peer.finish, Peer.vanish):
+            for end in (Peer.half_close, Peer.reset):
                 balancer, _, server = self.asked(POST)
                 if answer:
                     server.send(answer)
@@ -86,14 +86,14 @@ class Ends(DoorCase):
             balancer, client, server = self.asked()
             if answer:
                 server.send(answer)
-            client.vanish()
+            client.reset()
             self.assert_free(balancer)
 
     def test_the_client_leaves_before_a_server_accepts(self) -> None:
         balancer = self.balancer()
         client = balancer.client()
         client.send(GET)
-        client.vanish()
+        client.reset()
         self.assert_free(balancer)
         balancer.accept()
         self.assert_free(balancer)
@@ -125,7 +125,7 @@ class Ends(DoorCase):
         balancer, client, server = self.asked()
         server.send(OK)
         client.send(GET)
-        server.finish()
+        server.half_close()
         self.assertEqual(balancer.servers[0].in_flight, 1)
         balancer.accept().send(OK)
         self.assert_free(balancer)
@@ -136,11 +136,11 @@ class Ends(DoorCase):
             server.send(SWITCHED)
             self.assertEqual(balancer.servers[0].in_flight, 1)
             if end == "both":
-                client.finish()
-                server.finish()
+                client.half_close()
+                server.half_close()
             else:
-                (client if end == "client" else server).vanish()
-            balancer.settle()
+                (client if end == "client" else server).reset()
+            balancer.finish_closing()
             self.assert_free(balancer)
 
     def test_the_balancer_stops(self) -> None:
@@ -151,7 +151,7 @@ class Ends(DoorCase):
             balancer.stop()
 
 
-class MostInFlight(DoorCase):
+class MaxInFlightTests(BalancerTestCase):
     """`max_in_flight`, and those who wait."""
 
     def full(self, servers: int = 1, **options: Any) -> tuple[MemoryBalancer, list[Peer]]:
@@ -169,11 +169,11 @@ class MostInFlight(DoorCase):
             return super().balancer(servers, **options)
         balancer = super().balancer(0, **options)
         for server in servers:
-            balancer.service.directory.add(server)
+            balancer.service.server_set.add(server)
         return balancer
 
     def waiting(self, balancer: MemoryBalancer) -> int:
-        return len(balancer.service.resource.waiting)
+        return len(balancer.service.resource.queue)
 
     def test_another_server_takes_it(self) -> None:
         balancer = self.balancer(limited(3, 1))
@@ -198,7 +198,7 @@ class MostInFlight(DoorCase):
         self.assertIn(b"200 OK", clients[-1].received())
 
     def test_a_bound_on_how_many_wait(self) -> None:
-        balancer, (server,) = self.full(waiting=Waiting(limit=2))
+        balancer, (server,) = self.full(queue=QueueSettings(limit=2))
         clients = [balancer.client() for _ in range(3)]
         for client in clients:
             client.send(GET)
@@ -208,7 +208,7 @@ class MostInFlight(DoorCase):
             server.send(OK)
 
     def test_a_bound_on_how_long(self) -> None:
-        balancer, (server,) = self.full(waiting=Waiting(timeout=3))
+        balancer, (server,) = self.full(queue=QueueSettings(timeout=3))
         early, late = balancer.client(), balancer.client()
         early.send(GET)
         balancer.advance(2)
@@ -224,7 +224,7 @@ class MostInFlight(DoorCase):
         early, late = balancer.client(), balancer.client()
         early.send(GET)
         late.send(POST)
-        early.vanish()
+        early.reset()
         self.assertEqual(self.waiting(balancer), 1)
         server.received()
         server.send(OK)
@@ -247,7 +247,7 @@ class MostInFlight(DoorCase):
         balancer, (server,) = self.full()
         client = balancer.client()
         client.send(GET)
-        server.vanish()
+        server.reset()
         # It is in cooldown, but the only one there is.
         balancer.advance(1.5)
         self.assertEqual(self.waiting(balancer), 0)
@@ -262,12 +262,12 @@ class MostInFlight(DoorCase):
     def test_a_server_that_comes_back_serves_who_waits(self) -> None:
         balancer, peers = self.full(2)
         health = balancer.service.resource.health
-        health.set_operator_state(balancer.servers[1], OperatorState.DRAIN)
+        health.set_admin_state(balancer.servers[1], AdminState.DRAIN)
         peers[1].send(OK)
         client = balancer.client()
         client.send(GET)
         self.assertEqual(self.waiting(balancer), 1)
-        health.set_operator_state(balancer.servers[1], OperatorState.READY)
+        health.set_admin_state(balancer.servers[1], AdminState.READY)
         balancer.advance(1.5)
         self.assertEqual(self.waiting(balancer), 0)
         balancer.accept().send(OK)
@@ -354,11 +354,11 @@ class MostInFlight(DoorCase):
         self.assertIn(b"200 OK", third.received())
 
     def test_all_who_wait_and_the_end_of_the_pool(self) -> None:
-        balancer, (server,) = self.full(waiting=Waiting(limit=2000))
+        balancer, (server,) = self.full(queue=QueueSettings(limit=2000))
         for _ in range(1500):
             balancer.client().send(GET)
         self.assertEqual(self.waiting(balancer), 1500)
-        balancer.service.resource.pool.stopService()
+        balancer.service.resource.connections.stopService()
         self.assertTrue(server.transport.closing)
         self.assertEqual(balancer.servers[0].in_flight, 0)
 
@@ -376,12 +376,12 @@ class MostInFlight(DoorCase):
         balancer.stop()
 
 
-class Attempts(DoorCase):
+class RetryLimitTests(BalancerTestCase):
     """How often a request is tried."""
 
     def test_as_many_servers_as_are_allowed(self) -> None:
         for attempts in (1, 2, 5):
-            balancer = self.balancer(servers=6, retries=Retries(attempts))
+            balancer = self.balancer(servers=6, retries=RetrySettings(attempts))
             client = balancer.client()
             client.send(GET)
             while balancer.connectors[-1].state == "connecting":
@@ -392,7 +392,7 @@ class Attempts(DoorCase):
 
     def test_each_server_once(self) -> None:
         for name in ALGORITHMS:
-            balancer = self.balancer(servers=3, algorithm=name, retries=Retries(9))
+            balancer = self.balancer(servers=3, algorithm=name, retries=RetrySettings(9))
             for _ in range(3):
                 before = len(balancer.connectors)
                 client = balancer.client()
@@ -421,7 +421,7 @@ class Attempts(DoorCase):
         self.assertEqual(statuses.count(b"200"), 25)
 
 
-class Weights(DoorCase):
+class ZeroWeightTests(BalancerTestCase):
     """A weight of 0 while requests are in flight."""
 
     def test_any_algorithm(self) -> None:
@@ -440,7 +440,7 @@ class Weights(DoorCase):
             self.assertEqual(balancer.servers[0].in_flight, 0)
 
 
-class Anything(DoorCase):
+class InFlightPropertyTests(BalancerTestCase):
     """Whatever happens in whatever order, the counts are right."""
 
     @settings(max_examples=80, deadline=None)
@@ -459,10 +459,10 @@ class Anything(DoorCase):
             algorithm=algorithm,
             slow_start=slow_start,
             timeouts=Timeouts(upstream=4, idle=8),
-            waiting=Waiting(limit=3, timeout=2),
+            queue=QueueSettings(limit=3, timeout=2),
         )
         for number in range(1, 4):
-            balancer.service.directory.add(
+            balancer.service.server_set.add(
                 ServerSettings(
                     TcpAddress(f"10.0.0.{number}", 80), number, number == 3, max_in_flight=most
                 )
@@ -470,7 +470,7 @@ class Anything(DoorCase):
         clients: list[Peer] = []
         for _ in range(120):
             self._happen(chance, balancer, clients)
-            balancer.settle()
+            balancer.finish_closing()
             self._check(balancer, most)
         balancer.stop()
 
@@ -493,22 +493,22 @@ class Anything(DoorCase):
         elif event == "e" and connecting:
             balancer.connectors[chance.choice(connecting)].refuse()
         elif event == "v" and alive:
-            chance.choice(alive).vanish()
+            chance.choice(alive).reset()
         elif event == "t":
             balancer.advance(chance.choice((0.3, 1, 5, 30)))
         elif event == "o":
-            balancer.service.resource.health.set_operator_state(
-                chance.choice(balancer.servers), chance.choice(list(OperatorState))
+            balancer.service.resource.health.set_admin_state(
+                chance.choice(balancer.servers), chance.choice(list(AdminState))
             )
         elif event == "w":
             health = balancer.service.resource.health
             health.set_weight(chance.choice(balancer.servers), chance.choice((0, 1, 2, 100)))
 
     def _check(self, balancer: MemoryBalancer, most: int | None) -> None:
-        spine = balancer.service.resource
+        dispatcher = balancer.service.resource
         exchanges = [
             channel.exchange
-            for channel in balancer.service.frontend.site.channels
+            for channel in balancer.service.default_frontend.factory.channels
             if channel.exchange is not None
         ]
         held = [exchange.server for exchange in exchanges if exchange.server is not None]
@@ -517,7 +517,7 @@ class Anything(DoorCase):
             if most is not None:
                 self.assertLessEqual(server.in_flight, most)
             self.assertTrue(server.in_flight >= 0)
-            self.assertLessEqual(len(server.tests), server.in_flight)
-        for exchange in spine.waiting:
+            self.assertLessEqual(len(server.trial_requests), server.in_flight)
+        for exchange in dispatcher.queue:
             self.assertIn(exchange, exchanges)
             self.assertIsNone(exchange.server)

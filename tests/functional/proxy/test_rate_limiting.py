@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import LimitSettings
-from tests.helpers.cases import DoorCase
+from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer, head_and_body
 
 ONE = LimitSettings(1, 10.0, name="one")
@@ -19,7 +19,7 @@ def field(answer: bytes, name: str) -> str:
     return match.group(1).decode() if match else ""
 
 
-class LimitCase(DoorCase):
+class RateLimitTestCase(BalancerTestCase):
     """A balancer with limits."""
 
     def limited(self, *limits: LimitSettings, **options: Any) -> MemoryBalancer:
@@ -40,7 +40,7 @@ class LimitCase(DoorCase):
         return [int(self.ask(balancer, client, request)[9:12]) for request in requests]
 
 
-class Answers(LimitCase):
+class RejectionResponseTests(RateLimitTestCase):
     """What a client is told."""
 
     def test_the_refusal(self) -> None:
@@ -102,7 +102,7 @@ class Answers(LimitCase):
         balancer = self.limited(LimitSettings(1, 5.0, dry_run=True))
         client = balancer.client()
         self.assertEqual(self.statuses(balancer, client, *[GET] * 3), [200] * 3)
-        self.assertEqual(balancer.service.limiter.scopes["frontend web"][0].refused, 2)
+        self.assertEqual(balancer.service.limiter.scopes["frontend web"][0].rejected, 2)
 
     def test_without_limits_all_is_let_in(self) -> None:
         balancer = self.limited()
@@ -124,10 +124,10 @@ class Answers(LimitCase):
             LimitSettings(1, key=("header:Forwarded",)),
             LimitSettings(1, key=("header:X-Forwarded-For",)),
         ):
-            self.assertRaises(StartError, self.limited, limit)
+            self.assertRaises(StartupError, self.limited, limit)
 
 
-class Keys(LimitCase):
+class LimitKeyTests(RateLimitTestCase):
     """What is counted together."""
 
     def get(self, target: str = "/", *lines: str) -> bytes:
@@ -234,7 +234,7 @@ class Keys(LimitCase):
             self.assertEqual(found, [status], target)
 
 
-class AtOnce(LimitCase):
+class ConcurrencyLimitTests(RateLimitTestCase):
     """Limits on what goes on at the same time."""
 
     def test_until_the_answer_has_been_given(self) -> None:
@@ -257,12 +257,12 @@ class AtOnce(LimitCase):
             client.send(GET)
             connector = balancer.connectors[-1]
             if end == "left":
-                client.vanish()
+                client.reset()
             elif end == "refused":
                 connector.refuse()
                 self.assert_error(client.received(), 502)
             elif end == "own answer":
-                client.vanish()
+                client.reset()
                 client = balancer.client()
                 client.send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n")
                 self.assertIn(b" 200 ", client.received())
@@ -273,12 +273,12 @@ class AtOnce(LimitCase):
                     else next(p for p in balancer.peers if p.protocol is client)
                 )
                 server.send(OK if end == "answered" else OK[:-1])
-                server.vanish()
+                server.reset()
             limit = balancer.service.limiter.scopes["frontend web"][0]
             self.assertEqual(len(limit.limiter), 0, end)
 
 
-class Bodies(LimitCase):
+class RejectedBodyTests(RateLimitTestCase):
     """The body of a refused request is read, so that the next one is found."""
 
     POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -343,7 +343,7 @@ class Bodies(LimitCase):
         self.assertIn(b"Connection: close", self.assert_error(client.received(), 429))
 
     def test_a_client_that_leaves_in_the_middle(self) -> None:
-        for end in (Peer.finish, Peer.vanish):
+        for end in (Peer.half_close, Peer.reset):
             _, client = self.refused()
             client.send(self.POST + b"Content-Length: 10\r\n\r\n123")
             end(client)

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
     AdminSettings,
     FrontendSettings,
@@ -29,14 +29,14 @@ UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
 
 
-class Draining(SynchronousTestCase):
+class DrainTests(SynchronousTestCase):
     """What becomes of clients when the balancer drains."""
 
     def setUp(self) -> None:
         self.use(SETTINGS)
 
     def use(self, settings: Settings) -> None:
-        self.balancer = MemoryBalancer.of(settings)
+        self.balancer = MemoryBalancer.from_settings(settings)
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
@@ -50,11 +50,11 @@ class Draining(SynchronousTestCase):
     def pass_time(self, seconds: float) -> None:
         for _ in range(round(seconds)):
             self.balancer.advance(1)
-            self.balancer.settle()
+            self.balancer.finish_closing()
 
     def answered(self, client: Peer) -> bytes:
         client.send(GET)
-        if not any(server.idle for server in self.balancer.servers):
+        if not any(server.idle_connections for server in self.balancer.servers):
             self.server = self.balancer.accept()
         else:
             client.received()
@@ -63,7 +63,7 @@ class Draining(SynchronousTestCase):
 
     def test_with_nobody_it_is_over_at_once(self) -> None:
         self.successResultOf(self.drain())
-        self.assertEqual(self.balancer.service.unready(), "it is stopping")
+        self.assertEqual(self.balancer.service.not_ready_reason(), "it is stopping")
 
     def test_no_time_at_all(self) -> None:
         self.use(evolve(SETTINGS, drain_timeout=0.0))
@@ -93,7 +93,7 @@ class Draining(SynchronousTestCase):
             answer = one.received()
             self.assertIn(b"200 OK", answer)
             self.assertIn(b"Connection: close\r\n", answer)
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.pass_time(2)
         self.successResultOf(self.drained)
@@ -107,7 +107,7 @@ class Draining(SynchronousTestCase):
         self.assertNoResult(self.drained)
         server.send(OK)
         self.assertIn(b"Connection: close\r\n", client.received())
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.pass_time(2)
         self.successResultOf(self.drained)
@@ -121,7 +121,7 @@ class Draining(SynchronousTestCase):
         self.pass_time(3)
         server.send(OK[-3:])
         self.assertTrue(client.received().endswith(b"hello"))
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.pass_time(2)
         self.successResultOf(self.drained)
@@ -162,9 +162,9 @@ class Draining(SynchronousTestCase):
         self.pass_time(5)
         client.send(b"still")
         self.assertEqual(server.received(), b"still")
-        client.finish()
-        server.finish()
-        self.balancer.settle()
+        client.half_close()
+        server.half_close()
+        self.balancer.finish_closing()
         self.pass_time(2)
         self.successResultOf(self.drained)
 
@@ -172,7 +172,7 @@ class Draining(SynchronousTestCase):
         service = self.balancer.service
         self.balancer.client()
         self.drain()
-        failure = self.assertRaises(StartError, service.reload)
+        failure = self.assertRaises(StartupError, service.reload)
         self.assertIn("it is stopping", str(failure))
         self.assertEqual((service.reloads, service.reloads_failed), (0, 1))
         self.flushLoggedErrors()
@@ -192,7 +192,7 @@ class Draining(SynchronousTestCase):
         self.assertNotIn(b"Connection: close", self.answered(client))
         self.pass_time(5)
         self.assertFalse(client.transport.closed)
-        self.assertEqual(self.balancer.service.unready(), "")
+        self.assertEqual(self.balancer.service.not_ready_reason(), "")
 
     def test_requests_through_a_tree_are_waited_for(self) -> None:
         # What a web door does to a server, as the balancer sees it.

@@ -14,20 +14,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import (
-    ActiveChecks,
+    AdminState,
     FrontendSettings,
     FrontendTimeouts,
+    HealthCheckSettings,
     LimitSettings,
-    OperatorState,
-    Origin,
-    PassiveChecks,
+    OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
-    Retries,
+    QueueSettings,
+    RetrySettings,
     RouteSettings,
     ServerSettings,
+    ServerSource,
     Settings,
-    Waiting,
 )
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
@@ -52,7 +52,7 @@ def with_frontend(**fields: Any) -> Settings:
     return evolve(SETTINGS, frontends=(evolve(WEB, **fields),))
 
 
-class Reloading(SynchronousTestCase):
+class ReloadTestCase(SynchronousTestCase):
     """A balancer in memory whose settings change."""
 
     def setUp(self) -> None:
@@ -67,7 +67,7 @@ class Reloading(SynchronousTestCase):
         self.use(settings)
 
     def use(self, settings: Settings) -> None:
-        self.balancer = MemoryBalancer.of(settings)
+        self.balancer = MemoryBalancer.from_settings(settings)
         self.service = self.balancer.service
 
     def apply(self, settings: Settings) -> None:
@@ -76,7 +76,7 @@ class Reloading(SynchronousTestCase):
     def pass_time(self, seconds: float = 3) -> None:
         for _ in range(round(seconds)):
             self.balancer.advance(1)
-            self.balancer.settle()
+            self.balancer.finish_closing()
 
     def asking(self, host: str = "192.0.2.1") -> Peer:
         client = self.balancer.client(host)
@@ -102,35 +102,35 @@ class Reloading(SynchronousTestCase):
         return [str(connector.address).partition(":")[0] for connector in self.balancer.connectors]
 
 
-class Nothing(Reloading):
+class UnchangedSettingsTests(ReloadTestCase):
     """The same settings again."""
 
     def test_is_touched(self) -> None:
         limits = (LimitSettings(2, 60.0, "fixed-window"),)
         settings = evolve(
-            with_pool(active=ActiveChecks(), servers=(server(1), server(2))),
+            with_pool(active=HealthCheckSettings(), servers=(server(1), server(2))),
             frontends=(evolve(WEB, limits=limits),),
         )
         self.begin(settings)
-        pool, site = self.service.first_pool, self.service.frontend.site
-        checker, servers = pool.checker, list(pool.directory.servers)
+        pool, site = self.service.default_pool, self.service.default_frontend.factory
+        checker, servers = pool.checker, list(pool.server_set.servers)
         sweeps = list(self.service.ticker._sweeps)
         client = self.asking()
         servers[1].healthy = False
-        pool.directory.changed(servers[1])
-        generation = pool.directory.generation
+        pool.server_set.notify(servers[1])
+        generation = pool.server_set.generation
         for _ in range(100):
             self.apply(evolve(settings))
-        self.assertIs(self.service.first_pool, pool)
-        self.assertIs(self.service.frontend.site, site)
+        self.assertIs(self.service.default_pool, pool)
+        self.assertIs(self.service.default_frontend.factory, site)
         self.assertIs(pool.checker, checker)
-        self.assertEqual(pool.directory.servers, servers)
-        self.assertEqual(pool.directory.generation, generation)
+        self.assertEqual(pool.server_set.servers, servers)
+        self.assertEqual(pool.server_set.generation, generation)
         self.assertFalse(servers[1].healthy)
         self.assertEqual(self.service.ticker._sweeps, sweeps)
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", client.received())
-        self.assertEqual(servers[0].requests, 1)
+        self.assertEqual(servers[0].total_requests, 1)
         statuses = [self.ask_again(client) for _ in range(2)]
         self.assertEqual(statuses, [b"200", b"429"])
 
@@ -149,25 +149,25 @@ class Nothing(Reloading):
                 evolve(WEB, name="third", pool="third"),
             ),
             (
-                PoolSettings("else", (server(3),), active=ActiveChecks(path=None)),
+                PoolSettings("else", (server(3),), active=HealthCheckSettings(path=None)),
                 PoolSettings("third", (server(4),), algorithm="least-connections"),
             ),
         )
         sweeps = len(self.service.ticker._sweeps)
         services = len(self.service.services)
-        listeners = len(self.service.directory._listeners)
+        listeners = len(self.service.server_set._subscribers)
         for _ in range(100):
             self.apply(other)
             self.apply(SETTINGS)
         self.pass_time(2)
-        self.assertEqual(list(self.service.leaving), [])
+        self.assertEqual(list(self.service.retired), [])
         self.assertEqual(len(self.service.ticker._sweeps), sweeps)
         self.assertEqual(len(self.service.services), services)
-        self.assertEqual(len(self.service.directory._listeners), listeners)
+        self.assertEqual(len(self.service.server_set._subscribers), listeners)
         self.assertEqual(len(self.balancer.clock.getDelayedCalls()), 1)
 
 
-class Servers(Reloading):
+class ServerReloadTests(ReloadTestCase):
     """Those of a pool come, go and change."""
 
     def test_one_that_left_answers_what_it_was_asked(self) -> None:
@@ -176,7 +176,7 @@ class Servers(Reloading):
         self.apply(with_pool(servers=(server(2),)))
         old.send(OK)
         self.assertIn(b"200 OK", client.received())
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(old.transport.closed)
         self.asking()
         self.assertEqual(self.addresses(), ["10.0.0.1", "10.0.0.2"])
@@ -201,22 +201,22 @@ class Servers(Reloading):
         self.assertEqual(names, ["10.0.0.2:80", "10.0.0.3:80", "10.0.0.1:80"])
 
     def test_what_the_operator_set_stays(self) -> None:
-        health = self.service.first_pool.health
+        health = self.service.default_pool.health
         (one,) = self.balancer.servers
         health.set_weight(one, 7)
-        health.set_operator_state(one, OperatorState.DRAIN)
-        registered = self.service.directory.add(server(9, weight=3), Origin.REGISTERED)
+        health.set_admin_state(one, AdminState.DRAIN)
+        registered = self.service.server_set.add(server(9, weight=3), ServerSource.REGISTERED)
         self.apply(with_pool(servers=(server(1, max_in_flight=3), server(2))))
-        self.assertEqual((one.weight, one.operator), (7, OperatorState.DRAIN))
+        self.assertEqual((one.weight, one.admin_state), (7, AdminState.DRAIN))
         self.assertEqual(one.max_in_flight, 3)
         self.assertIn(registered, self.balancer.servers)
         self.apply(with_pool(servers=(server(1, weight=4), server(2))))
-        self.assertEqual((one.weight, one.operator), (4, OperatorState.DRAIN))
+        self.assertEqual((one.weight, one.admin_state), (4, AdminState.DRAIN))
 
     def test_who_was_removed_by_the_operator_stays_away(self) -> None:
         both = with_pool(servers=(server(1), server(2)))
         self.apply(both)
-        self.service.directory.remove(self.balancer.servers[0])
+        self.service.server_set.remove(self.balancer.servers[0])
         self.apply(evolve(both))
         self.assertEqual(len(self.balancer.servers), 1)
         self.apply(with_pool(servers=(server(1, weight=2), server(2))))
@@ -260,11 +260,11 @@ class Servers(Reloading):
         self.apply(with_pool(servers=(server(1, proxy_protocol=2),)))
         end.send(OK)
         self.assertIn(b"200 OK", client.received())
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.assertTrue(end.transport.closed)
 
 
-class Pools(Reloading):
+class PoolReloadTests(ReloadTestCase):
     """How servers are chosen, watched and waited for."""
 
     def test_any_algorithm_after_any_other_with_requests_in_flight(self) -> None:
@@ -291,7 +291,7 @@ class Pools(Reloading):
         self.assertEqual([one.in_flight for one in self.balancer.servers], [2, 2])
 
     def test_errors_are_counted_no_more_by_one_that_left(self) -> None:
-        passive = PassiveChecks(error_ratio=0.5, least_answers=1)
+        passive = OutlierDetectionSettings(error_ratio=0.5, min_requests=1)
         self.begin(with_pool(passive=passive))
         client = self.asking()
         end = self.balancer.accept()
@@ -300,10 +300,10 @@ class Pools(Reloading):
         self.assertIn(b"500 Oh", client.received())
 
     def test_errors_are_counted_over_the_new_time(self) -> None:
-        passive = PassiveChecks(error_ratio=0.5, window=10.0)
+        passive = OutlierDetectionSettings(error_ratio=0.5, window=10.0)
         self.begin(with_pool(passive=passive))
         self.apply(with_pool(passive=evolve(passive, window=20.0)))
-        counts = self.balancer.servers[0].answers
+        counts = self.balancer.servers[0].error_rate_window
         assert counts is not None
         self.assertEqual(counts.window, 20.0)
 
@@ -312,27 +312,27 @@ class Pools(Reloading):
         self.asking()
         self.balancer.connectors[0].refuse()
         first = self.balancer.servers[0]
-        self.assertTrue(first.avoided)
+        self.assertTrue(first.ejected)
         self.apply(
             with_pool(
                 servers=(server(1), server(2)),
-                passive=PassiveChecks(failures=5, cooldown=1.0),
-                retries=Retries(1),
+                passive=OutlierDetectionSettings(failures=5, cooldown=1.0),
+                retries=RetrySettings(1),
             )
         )
-        self.assertTrue(first.avoided)
-        self.assertEqual(first.failures, 1)
+        self.assertTrue(first.ejected)
+        self.assertEqual(first.consecutive_failures, 1)
 
     def test_without_checks_nobody_is_down_for_them(self) -> None:
-        self.begin(with_pool(active=ActiveChecks(fall=1)))
-        pool = self.service.first_pool
+        self.begin(with_pool(active=HealthCheckSettings(fall=1)))
+        pool = self.service.default_pool
         (one,) = self.balancer.servers
-        pool.health.checked(one, False, "it is on fire")
-        self.assertEqual(one.state, "down")
-        self.apply(with_pool(active=ActiveChecks(fall=1, interval=5.0)))
-        self.assertEqual(one.state, "down")
+        pool.health.check_finished(one, False, "it is on fire")
+        self.assertEqual(one.status, "down")
+        self.apply(with_pool(active=HealthCheckSettings(fall=1, interval=5.0)))
+        self.assertEqual(one.status, "down")
         self.apply(SETTINGS)
-        self.assertEqual(one.state, "up")
+        self.assertEqual(one.status, "up")
         self.assertIsNone(pool.checker)
 
     def test_time_limits_and_how_often_they_are_looked_at(self) -> None:
@@ -355,7 +355,7 @@ class Pools(Reloading):
         self.begin(with_pool(servers=one))
         self.asking()
         second = self.asking()
-        self.apply(with_pool(servers=one, waiting=Waiting(limit=0, timeout=1.0)))
+        self.apply(with_pool(servers=one, queue=QueueSettings(limit=0, timeout=1.0)))
         third = self.asking()
         self.assertIn(b" 503 ", third.received())
         self.pass_time(2)
@@ -364,17 +364,17 @@ class Pools(Reloading):
     def test_slow_start_that_is_over_at_once(self) -> None:
         self.begin(with_pool(slow_start=100.0))
         (one,) = self.balancer.servers
-        health = self.service.first_pool.health
-        health.set_operator_state(one, OperatorState.MAINTENANCE)
-        health.set_operator_state(one, OperatorState.READY)
+        health = self.service.default_pool.health
+        health.set_admin_state(one, AdminState.MAINTENANCE)
+        health.set_admin_state(one, AdminState.READY)
         self.pass_time(1)
-        self.assertLess(one.share, 1.0)
+        self.assertLess(one.effective_weight, 1.0)
         self.apply(SETTINGS)
         self.pass_time(1)
-        self.assertEqual(one.share, 1.0)
+        self.assertEqual(one.effective_weight, 1.0)
 
 
-class Ways(Reloading):
+class RouteReloadTests(ReloadTestCase):
     """Frontends and pools come, go, and are called something else."""
 
     RENAMED = Settings((evolve(WEB, name="new", pool="new"),), (evolve(APP, name="new"),))
@@ -396,12 +396,12 @@ class Ways(Reloading):
         for client in (flying, uploading, connecting):
             self.assertIn(b"200 OK", client.received())
         self.pass_time()
-        self.assertEqual(len(self.service.leaving), 2)
+        self.assertEqual(len(self.service.retired), 2)
         self.assert_joined(*tunnel)
-        tunnel[0].vanish()
-        self.balancer.settle()
+        tunnel[0].reset()
+        self.balancer.finish_closing()
         self.pass_time()
-        self.assertEqual(list(self.service.leaving), [])
+        self.assertEqual(list(self.service.retired), [])
 
     def test_who_asks_once_more_where_there_is_nothing_any_more(self) -> None:
         client = self.asking()
@@ -409,7 +409,7 @@ class Ways(Reloading):
         client.received()
         fresh = self.balancer.client()
         self.apply(self.RENAMED)
-        self.balancer.settle()
+        self.balancer.finish_closing()
         self.balancer.advance(0.5)
         for one in (client, fresh):
             one.send(GET)
@@ -425,7 +425,7 @@ class Ways(Reloading):
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", slow.received())
         self.pass_time()
-        self.assertEqual(list(self.service.leaving), [])
+        self.assertEqual(list(self.service.retired), [])
 
     def test_who_waits_in_a_pool_that_left(self) -> None:
         self.begin(with_pool(servers=(server(1, max_in_flight=1),)))
@@ -439,14 +439,14 @@ class Ways(Reloading):
 
     def test_another_mode(self) -> None:
         tunnel, flying = self.tunnel(), self.asking()
-        health = self.service.first_pool.health
-        self.service.directory.add(server(9), Origin.REGISTERED)
+        health = self.service.default_pool.health
+        self.service.server_set.add(server(9), ServerSource.REGISTERED)
         health.set_weight(self.balancer.servers[0], 5)
-        health.set_operator_state(self.balancer.servers[1], OperatorState.DRAIN)
+        health.set_admin_state(self.balancer.servers[1], AdminState.DRAIN)
         self.apply(with_frontend(mode="tcp"))
         one, registered = self.balancer.servers
-        self.assertEqual((one.weight, registered.operator), (5, OperatorState.DRAIN))
-        self.assertIs(registered.origin, Origin.REGISTERED)
+        self.assertEqual((one.weight, registered.admin_state), (5, AdminState.DRAIN))
+        self.assertIs(registered.source, ServerSource.REGISTERED)
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", flying.received())
         link = self.balancer.client()
@@ -456,10 +456,10 @@ class Ways(Reloading):
         self.assert_joined(*tunnel)
         self.assert_joined(link, end)
         for client in (tunnel[0], link):
-            client.vanish()
-            self.balancer.settle()
+            client.reset()
+            self.balancer.finish_closing()
         self.pass_time()
-        self.assertEqual(list(self.service.leaving), [])
+        self.assertEqual(list(self.service.retired), [])
 
     def test_routes(self) -> None:
         api = PoolSettings("api", (server(5),))
@@ -498,7 +498,7 @@ class Ways(Reloading):
         self.assertIn(b" 408 ", client.received())
 
 
-class Limits(Reloading):
+class LimitReloadTests(ReloadTestCase):
     """Those that did not change know what they knew."""
 
     LIMIT = LimitSettings(1, 60.0, "fixed-window")
@@ -544,7 +544,7 @@ class Limits(Reloading):
         self.assertEqual(self.ask(), b"200")
 
 
-class Property(SynchronousTestCase):
+class ReloadPropertyTests(SynchronousTestCase):
     """Whatever happens, and however the settings change meanwhile."""
 
     LIMIT = LimitSettings(12, 1000.0, "fixed-window", name="kept")
@@ -552,7 +552,7 @@ class Property(SynchronousTestCase):
     @given(st.data())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_every_request_is_answered_once(self, data: st.DataObject) -> None:
-        World(data.draw, self.LIMIT).run(self)
+        ReloadSimulation(data.draw, self.LIMIT).run(self)
 
 
 POOL = st.builds(
@@ -576,23 +576,27 @@ POOL = st.builds(
     algorithm=st.sampled_from(sorted(ALGORITHMS)),
     timeouts=st.sampled_from([PoolTimeouts(), PoolTimeouts(1.0, 2.0)]),
     passive=st.sampled_from(
-        [PassiveChecks(), PassiveChecks(cooldown=0), PassiveChecks(2, 5.0, 0.5, 5.0, 1)]
+        [
+            OutlierDetectionSettings(),
+            OutlierDetectionSettings(cooldown=0),
+            OutlierDetectionSettings(2, 5.0, 0.5, 5.0, 1),
+        ]
     ),
-    retries=st.sampled_from([Retries(), Retries(1, 0.0)]),
-    waiting=st.sampled_from([Waiting(), Waiting(1, 1.0)]),
+    retries=st.sampled_from([RetrySettings(), RetrySettings(1, 0.0)]),
+    queue=st.sampled_from([QueueSettings(), QueueSettings(1, 1.0)]),
     slow_start=st.sampled_from([0.0, 5.0]),
     limits=st.sampled_from([(), (LimitSettings(3, algorithm="concurrent"),)]),
 )
 NAMES = st.sampled_from(["app", "other"])
 
 
-class World:
+class ReloadSimulation:
     """Clients that ask once each, servers that answer or fail, and an operator."""
 
     def __init__(self, draw: Callable[[Any], Any], kept: LimitSettings) -> None:
         self.draw = draw
         self.kept = kept
-        self.balancer = MemoryBalancer.of(self.settings())
+        self.balancer = MemoryBalancer.from_settings(self.settings())
         self.clients: list[tuple[Peer, bool]] = []
         self.answers: dict[int, bytes] = {}
 
@@ -625,7 +629,7 @@ class World:
         )
         for step in self.draw(st.lists(st.sampled_from(steps), max_size=40)):
             step()
-            self.balancer.settle()
+            self.balancer.finish_closing()
             self.collect()
         for _ in range(12):
             for _ in range(20):
@@ -638,11 +642,11 @@ class World:
             case.assertEqual(answer.count(b"HTTP/1.1 "), 1, answer)
             case.assertIn(answer[9:12], (b"200", b"429", b"502", b"503", b"504"))
         (limit,) = self.balancer.service.limiter.scopes["frontend web"]
-        case.assertEqual(limit.refused, max(0, len(self.clients) - self.kept.requests))
+        case.assertEqual(limit.rejected, max(0, len(self.clients) - self.kept.requests))
         service = self.balancer.service
-        case.assertEqual(list(service.leaving), [])
+        case.assertEqual(list(service.retired), [])
         for pool in service.pools.values():
-            for one in pool.directory.servers:
+            for one in pool.server_set.servers:
                 case.assertEqual(one.in_flight, 0)
         for scope in service.limiter.scopes.values():
             for one_limit in scope:
@@ -675,31 +679,31 @@ class World:
 
     def respond(self) -> None:
         for connector in self.connecting()[:1]:
-            self.balancer._know(connector.accept())
+            self.balancer._add_peer(connector.accept())
         for end in self.ends()[:1]:
             end.received()
             end.send(OK)
-        self.balancer.settle()
+        self.balancer.finish_closing()
 
     def fail(self) -> None:
         for connector in self.connecting()[:1]:
             connector.refuse()
         for end in self.ends()[-1:]:
-            end.vanish()
+            end.reset()
 
     def leave(self) -> None:
         for number, (client, left) in enumerate(self.clients):
             if not left and number not in self.answers and not client.transport.closed:
                 self.clients[number] = (client, True)
-                client.vanish()
+                client.reset()
                 return
 
     def wait(self) -> None:
         self.balancer.advance(0.5)
-        self.balancer.settle()
+        self.balancer.finish_closing()
 
     def collect(self) -> None:
         for number, (client, _) in enumerate(self.clients):
-            answer = client.transport.take()
+            answer = client.transport.read()
             if answer:
                 self.answers[number] = self.answers.get(number, b"") + answer

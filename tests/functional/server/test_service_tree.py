@@ -13,46 +13,48 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from balancebeam.api import simple_settings
+from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import EndpointAddress, TcpAddress, UnixAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import ServerSettings
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.dispatcher import BalancerResource
 from balancebeam.proxy.exchange import Exchange
-from balancebeam.ratelimit.limit import Refusal
+from balancebeam.ratelimit.limit import Rejection
 from balancebeam.routing.route_table import Route, RouteTable
 from balancebeam.server.balancer import BalancerService, make_balancer
 from balancebeam.server.demo import DemoService
-from balancebeam.upstream.resolver import KEPT, Names
-from balancebeam.upstream.server_set import Directory
+from balancebeam.upstream.resolver import CACHE_TTL, Resolver
+from balancebeam.upstream.server_set import ServerSet
 from tests.helpers.memory import GET, OK, MemoryBalancer, head_and_body
 
 ONE = (ServerSettings(TcpAddress("10.0.0.1", 80)),)
 
 
-class Tree(SynchronousTestCase):
+class ServiceTreeTests(SynchronousTestCase):
     """What there is, under which name."""
 
     def test_children(self) -> None:
-        balancer = BalancerService(simple_settings(ONE), Clock(), random.Random(1))
-        for name in ("selector", "health", "limiter", "pool", "frontend:web"):
+        balancer = BalancerService(single_pool_settings(ONE), Clock(), random.Random(1))
+        for name in ("selector", "health", "limiter", "connections", "frontend:web"):
             verifyObject(IService, balancer.getServiceNamed(name))
         self.assertIsInstance(balancer.resource, BalancerResource)
         self.assertTrue(balancer.resource.isLeaf)
 
     def test_making_touches_nothing(self) -> None:
         clock = Clock()
-        BalancerService(simple_settings(ONE), clock, random.Random(1))
+        BalancerService(single_pool_settings(ONE), clock, random.Random(1))
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_defaults(self) -> None:
-        self.assertIsInstance(make_balancer(simple_settings(ONE)), BalancerService)
+        self.assertIsInstance(make_balancer(single_pool_settings(ONE)), BalancerService)
 
     def test_bad_endpoint(self) -> None:
-        settings = simple_settings(ONE, bind=(EndpointAddress("tcp:http:colour=red"),))
-        error = self.assertRaises(StartError, BalancerService, settings, Clock(), random.Random(1))
+        settings = single_pool_settings(ONE, bind=(EndpointAddress("tcp:http:colour=red"),))
+        error = self.assertRaises(
+            StartupError, BalancerService, settings, Clock(), random.Random(1)
+        )
         self.assertIn("--bind", str(error))
         self.assertEqual(error.code, str(error))
 
@@ -81,19 +83,21 @@ class Tree(SynchronousTestCase):
         balancer.stop()
 
 
-class Demo(SynchronousTestCase):
+class DemoServerTests(SynchronousTestCase):
     """The tiny servers inside the process."""
 
     def test_they_come_and_go(self) -> None:
         reactor = MemoryReactorClock()
-        directory = Directory(ONE)
-        demo = DemoService(3, directory, reactor)
+        server_set = ServerSet(ONE)
+        demo = DemoService(3, server_set, reactor)
         for _ in range(2):
             demo.startService()
-            self.assertEqual(len(directory.tiers[0]), 4)
+            self.assertEqual(len(server_set.tiers[0]), 4)
             demo.stopService()
-            self.assertEqual([str(server.address) for server in directory.servers], ["10.0.0.1:80"])
-            self.assertEqual(len(directory.tiers[0]), 1)
+            self.assertEqual(
+                [str(server.address) for server in server_set.servers], ["10.0.0.1:80"]
+            )
+            self.assertEqual(len(server_set.tiers[0]), 1)
         self.assertEqual(len(reactor.tcpServers), 6)
 
 
@@ -154,7 +158,7 @@ class TickerTests(SynchronousTestCase):
         self.assertEqual(sweep_interval(0.001), 0.05)
 
 
-class Resolver(Clock):
+class FakeResolverReactor(Clock):
     """A reactor whose resolver answers when it is told to."""
 
     def __init__(self) -> None:
@@ -176,29 +180,29 @@ class Resolver(Clock):
         receiver.resolutionComplete()
 
 
-class NamesTests(SynchronousTestCase):
+class ResolverTests(SynchronousTestCase):
     """Host names, and for how long their addresses are used."""
 
     def setUp(self) -> None:
-        self.resolver = Resolver()
+        self.resolver = FakeResolverReactor()
         self.ticker = Ticker(self.resolver)
-        self.names = Names(self.resolver, self.ticker)
+        self.names = Resolver(self.resolver, self.ticker)
 
     def test_addresses_need_no_question(self) -> None:
         for address in (TcpAddress("10.0.0.1", 80), TcpAddress("::1", 80), UnixAddress("/x")):
-            self.assertEqual(self.names.find(address), [address])
+            self.assertEqual(self.names.resolve(address), [address])
         self.assertEqual(self.resolver.asked, [])
 
     def test_name(self) -> None:
         address = TcpAddress("app.internal", 80)
-        found: Any = self.names.find(address)
+        found: Any = self.names.resolve(address)
         self.assertNoResult(found)
         self.resolver.answer(IPv6Address("TCP", "::1", 0), IPv4Address("TCP", "10.0.0.1", 0))
         expected = [TcpAddress("::1", 80), TcpAddress("10.0.0.1", 80)]
         self.assertEqual(self.successResultOf(found), expected)
-        self.assertEqual(self.names.find(address), expected)
-        self.ticker.now += KEPT
-        again: Any = self.names.find(address)
+        self.assertEqual(self.names.resolve(address), expected)
+        self.ticker.now += CACHE_TTL
+        again: Any = self.names.resolve(address)
         self.assertNoResult(again)
         self.resolver.answer()
         self.failureResultOf(again, DNSLookupError)
@@ -206,8 +210,8 @@ class NamesTests(SynchronousTestCase):
     def test_balancing_over_names(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)
-        balancer.service.resource.pool.names = self.names
-        balancer.service.directory.add(ServerSettings(TcpAddress("app.internal", 80)))
+        balancer.service.resource.connections.resolver = self.names
+        balancer.service.server_set.add(ServerSettings(TcpAddress("app.internal", 80)))
         client = balancer.client()
         client.send(GET)
         self.resolver.answer(IPv6Address("TCP", "::1", 0), IPv4Address("TCP", "10.0.0.1", 0))
@@ -219,8 +223,8 @@ class NamesTests(SynchronousTestCase):
     def test_name_that_is_not_found_out_in_time(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)
-        balancer.service.resource.pool.names = self.names
-        balancer.service.directory.add(ServerSettings(TcpAddress("slow.internal", 80)))
+        balancer.service.resource.connections.resolver = self.names
+        balancer.service.server_set.add(ServerSettings(TcpAddress("slow.internal", 80)))
         clients = [balancer.client() for _ in range(3)]
         for client in clients:
             client.send(GET)
@@ -234,8 +238,8 @@ class NamesTests(SynchronousTestCase):
 
     def test_stop_while_a_name_is_looked_up(self) -> None:
         balancer = MemoryBalancer(servers=0)
-        balancer.service.resource.pool.names = self.names
-        balancer.service.directory.add(ServerSettings(TcpAddress("slow.internal", 80)))
+        balancer.service.resource.connections.resolver = self.names
+        balancer.service.server_set.add(ServerSettings(TcpAddress("slow.internal", 80)))
         balancer.client().send(GET)
         balancer.stop()
         self.resolver.answer(IPv4Address("TCP", "10.0.0.1", 0))
@@ -244,34 +248,34 @@ class NamesTests(SynchronousTestCase):
     def test_name_that_is_not_known(self) -> None:
         balancer = MemoryBalancer(servers=0)
         self.addCleanup(balancer.stop)
-        balancer.service.resource.pool.names = self.names
-        balancer.service.directory.add(ServerSettings(TcpAddress("nobody.internal", 80)))
+        balancer.service.resource.connections.resolver = self.names
+        balancer.service.server_set.add(ServerSettings(TcpAddress("nobody.internal", 80)))
         client = balancer.client()
         client.send(GET)
         self.resolver.answer()
         self.assertTrue(client.received().startswith(b"HTTP/1.1 502 "))
 
 
-class Refuser:
+class RejectingAdmission:
     """A limiter that has had enough."""
 
-    idle = False
+    unrestricted = False
 
-    def admit(self, request: Exchange) -> Refusal | None:
-        return Refusal(429, f"{request.client} again", 6.2, "limit", "policy")
+    def admit(self, request: Exchange) -> Rejection | None:
+        return Rejection(429, f"{request.client} again", 6.2, "limit", "policy")
 
     def release(self, request: Exchange) -> None:
         raise AssertionError("nothing was admitted")
 
 
-class Seams(SynchronousTestCase):
+class ExtensionPointTests(SynchronousTestCase):
     """What later parts plug into."""
 
     def test_limiter(self) -> None:
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
-        site = balancer.service.frontend.site
-        site.route(RouteTable(Route(balancer.service.resource, Refuser())))
+        site = balancer.service.default_frontend.factory
+        site.set_route_table(RouteTable(Route(balancer.service.resource, RejectingAdmission())))
         client = balancer.client()
         client.send(GET)
         lines, body = head_and_body(client.received())
@@ -287,26 +291,26 @@ class Seams(SynchronousTestCase):
         self.addCleanup(balancer.stop)
         seen: list[tuple[int, bool]] = []
 
-        class Watcher:
-            def exchange_ended(self, exchange: Any) -> None:
-                seen.append((exchange.status, exchange.ended))
+        class RecordingObserver:
+            def exchange_finished(self, exchange: Any) -> None:
+                seen.append((exchange.status, exchange.finished))
 
-            def request_refused(self, request: Any) -> None:
+            def request_rejected(self, request: Any) -> None:
                 seen.append((request.status, False))
 
-        balancer.service.frontend.site.observer = Watcher()
+        balancer.service.default_frontend.factory.observer = RecordingObserver()
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
         server.send(OK)
         client.send(GET)
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
-        client.vanish()
+        client.reset()
         balancer.client().send(b"nonsense\r\n\r\n")
         self.assertEqual(seen, [(200, True), (200, True), (400, False)])
 
 
-class Trust(SynchronousTestCase):
+class TrustedProxiesTests(SynchronousTestCase):
     """Whose word is taken."""
 
     def test_networks(self) -> None:
@@ -319,12 +323,12 @@ class Trust(SynchronousTestCase):
             ("unknown", False),
         ):
             for _ in range(2):
-                self.assertEqual(trusted.includes(peer), expected, peer)
-        self.assertFalse(TrustedProxies(()).includes("10.1.2.3"))
+                self.assertEqual(trusted.contains(peer), expected, peer)
+        self.assertFalse(TrustedProxies(()).contains("10.1.2.3"))
         self.assertRaises(ValueError, TrustedProxies, ("nonsense",))
 
     def test_memory_is_bounded(self) -> None:
         trusted = TrustedProxies(("10.0.0.0/8",))
         for number in range(10000):
-            trusted.includes(f"10.0.{number // 250}.{number % 250}")
-        self.assertLessEqual(len(trusted._networks._known), 4096)
+            trusted.contains(f"10.0.{number // 250}.{number % 250}")
+        self.assertLessEqual(len(trusted._networks._cache), 4096)

@@ -18,21 +18,21 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress, UnixAddress
 from balancebeam.core.settings import (
+    AdminState,
     FrontendSettings,
-    OperatorState,
-    Origin,
     PoolSettings,
     ServerSettings,
+    ServerSource,
     Settings,
 )
 from balancebeam.server.balancer import BalancerService
 from balancebeam.state.codec import ServerState, State, encode_state
-from balancebeam.state.service import StateService, collect, restore
-from balancebeam.state.store import read_state, write_state
+from balancebeam.state.service import StateService, restore, take_snapshot
+from balancebeam.state.store import load_state, write_state
 from balancebeam.upstream.server_set import Server
 from tests.helpers.memory import MemoryBalancer
-from tests.helpers.processes import LIMIT, answering, free_port, program, read_all
-from tests.helpers.processes import Server as RealServer
+from tests.helpers.processes import TIMEOUT, free_port, read_all, respond_with, run_balancer
+from tests.helpers.processes import ScriptedServer as RealServer
 
 ONE, TWO, NEW = (TcpAddress(f"10.0.0.{number}", 80) for number in (1, 2, 9))
 
@@ -41,7 +41,7 @@ def settings(*servers: ServerSettings, more: tuple[PoolSettings, ...] = ()) -> S
     return Settings((FrontendSettings(bind=()),), (PoolSettings("app", servers), *more))
 
 
-class StateCase(SynchronousTestCase):
+class PersistenceTestCase(SynchronousTestCase):
     """Balancers with state in a file, which is written at once."""
 
     def setUp(self) -> None:
@@ -51,7 +51,7 @@ class StateCase(SynchronousTestCase):
 
     def start(self, wanted: Settings, path: str | None = "") -> MemoryBalancer:
         """A balancer that goes by the file, unless `path` says otherwise."""
-        balancer = MemoryBalancer.of(wanted)
+        balancer = MemoryBalancer.from_settings(wanted)
         self.addCleanup(balancer.stop)
         service = balancer.service
         service._defer_to_thread = self._at_once  # type: ignore[method-assign]
@@ -66,19 +66,19 @@ class StateCase(SynchronousTestCase):
         return self.start(wanted)
 
     def server(self, balancer: MemoryBalancer, address: Any, pool: str = "app") -> Server:
-        found = balancer.service.pools[pool].directory.find(address)
+        found = balancer.service.pools[pool].server_set.find(address)
         assert found is not None, address
         return found
 
     def change(self, balancer: MemoryBalancer, address: Any, **wishes: Any) -> None:
         service = balancer.service
         server = self.server(balancer, address)
-        change = service.operator.change(service.pools["app"], server, wishes)
+        change = service.admin_operations.change(service.pools["app"], server, wishes)
         self.successResultOf(Deferred.fromCoroutine(change))
 
     def add(self, balancer: MemoryBalancer, address: Any, weight: int = 1) -> None:
         wanted = ServerSettings(address, weight)
-        balancer.service.directory.add(wanted, Origin.REGISTERED)
+        balancer.service.server_set.add(wanted, ServerSource.REGISTERED)
         self.successResultOf(balancer.service.save())
 
     def kept(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class StateCase(SynchronousTestCase):
 BOTH = settings(ServerSettings(ONE, 3), ServerSettings(TWO))
 
 
-class KeepingTests(StateCase):
+class PersistenceTests(PersistenceTestCase):
     """What outlives a restart."""
 
     def test_weights_and_marks(self) -> None:
@@ -101,9 +101,9 @@ class KeepingTests(StateCase):
         second = self.restart(BOTH)
         one, two = self.server(second, ONE), self.server(second, TWO)
         self.assertEqual((one.weight, one.configured_weight), (7, 3))
-        self.assertEqual((one.operator, one.state), (OperatorState.DRAIN, "draining"))
-        self.assertEqual((two.weight, two.operator), (1, OperatorState.MAINTENANCE))
-        self.assertEqual(second.service.unready(), "the pool app has no server to try")
+        self.assertEqual((one.admin_state, one.status), (AdminState.DRAIN, "draining"))
+        self.assertEqual((two.weight, two.admin_state), (1, AdminState.MAINTENANCE))
+        self.assertEqual(second.service.not_ready_reason(), "the pool app has no server to try")
 
     def test_registered_servers(self) -> None:
         first = self.start(BOTH)
@@ -112,10 +112,10 @@ class KeepingTests(StateCase):
         self.change(first, NEW, state="drain")
         second = self.restart(BOTH)
         new = self.server(second, NEW)
-        self.assertEqual((new.weight, new.origin), (5, Origin.REGISTERED))
-        self.assertEqual(new.operator, OperatorState.DRAIN)
+        self.assertEqual((new.weight, new.source), (5, ServerSource.REGISTERED))
+        self.assertEqual(new.admin_state, AdminState.DRAIN)
         unix = self.server(second, UnixAddress("/run/a b\u00e9.sock"))
-        self.assertEqual((unix.weight, unix.operator), (0, OperatorState.READY))
+        self.assertEqual((unix.weight, unix.admin_state), (0, AdminState.READY))
         names = [one.name for one in second.servers]
         self.assertEqual(names, [one.name for one in first.servers])
 
@@ -129,17 +129,19 @@ class KeepingTests(StateCase):
     def test_one_that_was_removed_stays_so(self) -> None:
         first = self.start(BOTH)
         self.add(first, NEW)
-        remove = first.service.operator.remove(first.service.pools["app"], self.server(first, NEW))
+        remove = first.service.admin_operations.remove(
+            first.service.pools["app"], self.server(first, NEW)
+        )
         self.successResultOf(Deferred.fromCoroutine(remove))
         self.assertEqual(self.kept(), {})
         self.assertEqual(len(self.restart(BOTH).servers), 2)
 
     def test_demo_servers_are_not_kept(self) -> None:
         first = self.start(BOTH)
-        first.service.directory.add(ServerSettings(NEW), Origin.DEMO)
+        first.service.server_set.add(ServerSettings(NEW), ServerSource.DEMO)
         self.change(first, NEW, state="drain", weight=4)
         self.assertEqual(self.kept(), {})
-        first.service.directory.remove(self.server(first, NEW))
+        first.service.server_set.remove(self.server(first, NEW))
 
     def test_no_state(self) -> None:
         first = self.start(BOTH, None)
@@ -157,7 +159,7 @@ class KeepingTests(StateCase):
         self.assertEqual(self.server(second, ONE).weight, 1)
 
 
-class ChangedFileTests(StateCase):
+class ChangedConfigurationTests(PersistenceTestCase):
     """The configuration wins where it has changed the very value."""
 
     def test_a_weight_that_the_configuration_has_changed(self) -> None:
@@ -165,7 +167,7 @@ class ChangedFileTests(StateCase):
         self.change(first, ONE, weight=7, state="drain")
         second = self.restart(settings(ServerSettings(ONE, 4), ServerSettings(TWO)))
         one = self.server(second, ONE)
-        self.assertEqual((one.weight, one.operator), (4, OperatorState.DRAIN))
+        self.assertEqual((one.weight, one.admin_state), (4, AdminState.DRAIN))
 
     def test_a_server_that_has_left(self) -> None:
         first = self.start(BOTH)
@@ -175,7 +177,7 @@ class ChangedFileTests(StateCase):
 
     def test_a_pool_that_has_left(self) -> None:
         first = self.start(settings(ServerSettings(ONE), more=(PoolSettings("api"),)))
-        first.service.pools["api"].directory.add(ServerSettings(NEW), Origin.REGISTERED)
+        first.service.pools["api"].server_set.add(ServerSettings(NEW), ServerSource.REGISTERED)
         first.service.save()
         with capturedLogs() as events:
             second = self.restart(settings(ServerSettings(ONE)))
@@ -189,8 +191,8 @@ class ChangedFileTests(StateCase):
         self.change(first, NEW, state="drain")
         second = self.restart(settings(ServerSettings(ONE), ServerSettings(NEW, 2)))
         new = self.server(second, NEW)
-        self.assertEqual((new.weight, new.origin), (2, Origin.CONFIGURED))
-        self.assertEqual(new.operator, OperatorState.DRAIN)
+        self.assertEqual((new.weight, new.source), (2, ServerSource.CONFIGURED))
+        self.assertEqual(new.admin_state, AdminState.DRAIN)
         self.assertEqual(len(second.servers), 2)
 
     def test_it_does_not_come_back_when_it_has_left_the_file(self) -> None:
@@ -208,10 +210,10 @@ class ChangedFileTests(StateCase):
         self.assertEqual(len(self.restart(settings(ServerSettings(ONE))).servers), 1)
 
     def read_from(self, service: BalancerService, wanted: Settings) -> None:
-        service._source = lambda: wanted
+        service._load_settings = lambda: wanted
 
 
-class FileTests(StateCase):
+class StateFileTests(PersistenceTestCase):
     """Files that come and go, and those that are no state."""
 
     def test_a_file_that_is_named_by_a_reload(self) -> None:
@@ -219,7 +221,7 @@ class FileTests(StateCase):
         older = State(
             {
                 "app": (
-                    ServerState(ONE, operator=OperatorState.MAINTENANCE),
+                    ServerState(ONE, admin_state=AdminState.MAINTENANCE),
                     ServerState(TWO, 9, 1),
                 )
             }
@@ -230,7 +232,7 @@ class FileTests(StateCase):
         self.add(balancer, NEW)
         balancer.service.apply(evolve(BOTH, state=self.path))
         one = self.server(balancer, ONE)
-        self.assertEqual((one.operator, one.weight), (OperatorState.DRAIN, 5))
+        self.assertEqual((one.admin_state, one.weight), (AdminState.DRAIN, 5))
         self.assertEqual(self.server(balancer, TWO).weight, 9)
         self.assertEqual(set(self.kept()), {"10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"})
 
@@ -239,7 +241,7 @@ class FileTests(StateCase):
         self.change(balancer, ONE, weight=5)
         other = self.path + "2"
         balancer.service.apply(evolve(BOTH, state=other))
-        kept = read_state(other)
+        kept = load_state(other)
         assert kept is not None
         self.assertEqual([one.weight for one in kept.pools["app"]], [5])
         self.change(balancer, ONE, weight=6)
@@ -279,7 +281,7 @@ class FileTests(StateCase):
         assert service.state is not None
         service.state.disownServiceParent()
         service.state = None
-        service._adopt_state(os.path.join(self.folder, "nowhere", "state"))
+        service._commit_state(os.path.join(self.folder, "nowhere", "state"))
         with capturedLogs() as events:
             self.change(balancer, ONE, weight=5)
         self.assertIn("could not be written", " ".join(formatEvent(one) for one in events))
@@ -294,15 +296,15 @@ class RoundTripTests(SynchronousTestCase):
         state = State(
             {
                 "app": (
-                    ServerState(ONE, 9, 3, OperatorState.DRAIN),
-                    ServerState(NEW, 2, None, OperatorState.MAINTENANCE, True),
+                    ServerState(ONE, 9, 3, AdminState.DRAIN),
+                    ServerState(NEW, 2, None, AdminState.MAINTENANCE, True),
                 )
             }
         )
-        balancer = MemoryBalancer.of(BOTH)
+        balancer = MemoryBalancer.from_settings(BOTH)
         for _ in range(2):
             restore(state, balancer.service.pools, Logger())
-            self.assertEqual(collect(balancer.service.pools), state)
+            self.assertEqual(take_snapshot(balancer.service.pools), state)
         balancer.stop()
 
     def test_stopping_waits_for_the_last_write(self) -> None:
@@ -328,7 +330,7 @@ def ask(port: int, method: str, path: str, body: Any = None) -> Any:
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
         client.sendall(head.encode() + content)
         return json.loads(read_all(client).partition(b"\r\n\r\n")[2])["data"]
 
@@ -336,19 +338,19 @@ def ask(port: int, method: str, path: str, body: Any = None) -> Any:
 def test_over_a_restart_and_a_kill(tmp_path: Path) -> None:
     """What was answered for is there again, even when the program could say no goodbye."""
     admin = free_port()
-    with RealServer(answering("one")) as one, RealServer(answering("two")) as two:
+    with RealServer(respond_with("one")) as one, RealServer(respond_with("two")) as two:
         options = ["--admin", f"127.0.0.1:{admin}", "--upstream", one.address]
         options += ["--state", str(tmp_path / "state")]
         path = f"/upstreams/app/{one.address}"
-        with program(tmp_path, *options) as running:
+        with run_balancer(tmp_path, *options) as running:
             assert ask(admin, "POST", "/register", {"address": two.address, "weight": 7})
             assert ask(admin, "PATCH", path, {"state": "drain", "weight": 2})
             running.process.send_signal(signal.SIGKILL)
             running.process.wait()
             running.process.returncode = 0
-        with program(tmp_path, *options):
+        with run_balancer(tmp_path, *options):
             found = [
-                (server["address"], server["weight"], server["state"], server["origin"])
+                (server["address"], server["weight"], server["state"], server["source"])
                 for server in ask(admin, "GET", "/upstreams")
             ]
             assert found == [
@@ -357,6 +359,6 @@ def test_over_a_restart_and_a_kill(tmp_path: Path) -> None:
             ]
             ask(admin, "PATCH", path, {"state": "ready"})
             ask(admin, "DELETE", f"/upstreams/app/{two.address}")
-        with program(tmp_path, *options):
+        with run_balancer(tmp_path, *options):
             (server,) = ask(admin, "GET", "/upstreams")
             assert (server["address"], server["weight"], server["state"]) == (one.address, 2, "up")

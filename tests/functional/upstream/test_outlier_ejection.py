@@ -6,9 +6,9 @@ from typing import Any
 
 from balancebeam.api import Timeouts
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import OperatorState, PassiveChecks, ServerSettings
+from balancebeam.core.settings import AdminState, OutlierDetectionSettings, ServerSettings
 from balancebeam.upstream.server_set import Server
-from tests.helpers.cases import DoorCase
+from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
@@ -20,7 +20,7 @@ def status_of(answer: bytes) -> int:
     return int(answer[9:12])
 
 
-class Failing(DoorCase):
+class FailureDetectionTests(BalancerTestCase):
     """What counts as a failure of the server, and what does not."""
 
     def one(self, request: bytes = POST, **settings: Any) -> tuple[MemoryBalancer, Peer, Peer]:
@@ -30,76 +30,76 @@ class Failing(DoorCase):
         client.send(request)
         return balancer, client, balancer.accept()
 
-    def assert_avoided(self, balancer: MemoryBalancer, avoided: bool = True) -> None:
+    def assert_ejected(self, balancer: MemoryBalancer, ejected: bool = True) -> None:
         server = balancer.servers[0]
-        self.assertEqual(server.avoided, avoided, server.why)
-        self.assertEqual(server.state, "down" if avoided else "up")
+        self.assertEqual(server.ejected, ejected, server.status_reason)
+        self.assertEqual(server.status, "down" if ejected else "up")
 
     def test_an_absent_answer(self) -> None:
-        for end in (Peer.finish, Peer.vanish):
+        for end in (Peer.half_close, Peer.reset):
             balancer, _, server = self.one()
             end(server)
-            self.assert_avoided(balancer)
+            self.assert_ejected(balancer)
 
     def test_nonsense(self) -> None:
         balancer, _, server = self.one()
         server.send(b"hello\r\n\r\n")
-        self.assert_avoided(balancer)
+        self.assert_ejected(balancer)
 
     def test_silence(self) -> None:
         balancer, client, _ = self.one(timeouts=Timeouts(upstream=3))
         balancer.advance(5)
         self.assertEqual(status_of(client.received()), 504)
-        self.assert_avoided(balancer)
+        self.assert_ejected(balancer)
 
     def test_a_cut_answer(self) -> None:
         balancer, client, server = self.one()
         server.send(BEGUN)
-        self.assert_avoided(balancer, False)
-        server.vanish()
+        self.assert_ejected(balancer, False)
+        server.reset()
         self.assertTrue(client.transport.closing)
-        self.assert_avoided(balancer)
+        self.assert_ejected(balancer)
 
     def test_silence_in_the_middle_of_an_answer(self) -> None:
         balancer, _, server = self.one(timeouts=Timeouts(upstream=3))
         server.send(BEGUN)
         balancer.advance(5)
-        self.assert_avoided(balancer)
+        self.assert_ejected(balancer)
 
     def test_not_a_client_that_takes_nothing(self) -> None:
         balancer = self.balancer(timeouts=Timeouts(idle=3))
         client = balancer.client()
-        client.transport.stuck = True
+        client.transport.stalled = True
         client.send(GET)
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x" * 100_000)
         balancer.advance(10)
         self.assertTrue(client.transport.closing)
         self.assertTrue(server.transport.closing)
-        self.assert_avoided(balancer, False)
+        self.assert_ejected(balancer, False)
 
     def test_not_a_client_that_leaves(self) -> None:
         balancer, client, server = self.one()
-        client.vanish()
+        client.reset()
         self.assertTrue(server.transport.closing)
-        self.assert_avoided(balancer, False)
+        self.assert_ejected(balancer, False)
 
     def test_not_the_end_of_the_balancer(self) -> None:
         balancer, _, server = self.one()
-        balancer.service.resource.pool.stopService()
+        balancer.service.resource.connections.stopService()
         self.assertTrue(server.transport.closing)
-        self.assert_avoided(balancer, False)
+        self.assert_ejected(balancer, False)
 
     def test_not_a_stale_connection(self) -> None:
         balancer, client, server = self.one(GET)
         server.send(OK)
         client.send(GET)
-        server.finish()
-        self.assert_avoided(balancer, False)
+        server.half_close()
+        self.assert_ejected(balancer, False)
         balancer.accept().send(OK)
 
     def test_failures_in_a_row_when_more_are_asked_for(self) -> None:
-        balancer = self.balancer(passive=PassiveChecks(failures=3))
+        balancer = self.balancer(passive=OutlierDetectionSettings(failures=3))
         client = balancer.client()
         for outcome in "--+---":
             client.send(GET)
@@ -108,20 +108,20 @@ class Failing(DoorCase):
             else:
                 balancer.accept().send(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
             if outcome == "+":
-                self.assertEqual(balancer.servers[0].failures, 0)
-        self.assertEqual(balancer.servers[0].failures, 3)
-        self.assert_avoided(balancer)
+                self.assertEqual(balancer.servers[0].consecutive_failures, 0)
+        self.assertEqual(balancer.servers[0].consecutive_failures, 3)
+        self.assert_ejected(balancer)
 
     def test_a_cut_answer_after_its_head_is_a_failure_all_the_same(self) -> None:
-        balancer = self.balancer(passive=PassiveChecks(failures=2))
+        balancer = self.balancer(passive=OutlierDetectionSettings(failures=2))
         for expected in (1, 2):
             client = balancer.client()
             client.send(GET)
             server = balancer.accept()
             server.send(BEGUN)
-            server.vanish()
-            self.assertEqual(balancer.servers[0].failures, expected)
-        self.assert_avoided(balancer)
+            server.reset()
+            self.assertEqual(balancer.servers[0].consecutive_failures, expected)
+        self.assert_ejected(balancer)
 
     def test_cut_answers_double_the_cooldown_too(self) -> None:
         balancer = self.balancer()
@@ -131,13 +131,13 @@ class Failing(DoorCase):
             client.send(GET)
             server = balancer.accept()
             server.send(BEGUN)
-            server.vanish()
+            server.reset()
             lengths.append(balancer.servers[0].cooldown)
             balancer.advance(lengths[-1] + 2)
         self.assertEqual(lengths, [10, 20, 40, 80])
 
 
-class Trial(DoorCase):
+class HalfOpenTests(BalancerTestCase):
     """After a cooldown one request shows whether the server is well again."""
 
     def two(self, **settings: Any) -> tuple[MemoryBalancer, Peer]:
@@ -148,7 +148,7 @@ class Trial(DoorCase):
         balancer.connectors[0].refuse()
         second = balancer.accept()
         second.send(OK)
-        client.vanish()
+        client.reset()
         return balancer, second
 
     def addresses(self, balancer: MemoryBalancer, since: int) -> list[str]:
@@ -157,7 +157,7 @@ class Trial(DoorCase):
     def test_one_request_at_a_time(self) -> None:
         balancer, second = self.two()
         balancer.advance(11)
-        self.assertTrue(balancer.servers[0].on_trial)
+        self.assertTrue(balancer.servers[0].half_open)
         clients = [balancer.client() for _ in range(6)]
         for client in clients:
             client.send(GET)
@@ -169,7 +169,7 @@ class Trial(DoorCase):
         number = 2 + asked.index("10.0.0.1:80")
         first = balancer.accept(number)
         first.send(BEGUN)
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
         # It is forgiven when it has also come to an end.
         self.assertEqual(balancer.servers[0].cooldown, 10)
         first.send(b"world")
@@ -177,7 +177,7 @@ class Trial(DoorCase):
         for _ in range(6):
             balancer.client().send(GET)
         self.assertEqual([server.in_flight for server in balancer.servers], [3, 8])
-        second.vanish()
+        second.reset()
 
     def test_a_failure_doubles_the_cooldown(self) -> None:
         balancer, _ = self.two()
@@ -191,7 +191,7 @@ class Trial(DoorCase):
             balancer.connectors[number].refuse()
             self.assertEqual(balancer.servers[0].cooldown, expected)
             for client in clients:
-                client.vanish()
+                client.reset()
             balancer.advance(expected + 1)
 
     def test_a_client_that_leaves_shows_nothing(self) -> None:
@@ -202,12 +202,12 @@ class Trial(DoorCase):
             clients = [balancer.client() for _ in range(2)]
             for client in clients:
                 client.send(GET)
-            self.assertTrue(server.avoided)
-            self.assertFalse(server.on_trial)
+            self.assertTrue(server.ejected)
+            self.assertFalse(server.half_open)
             for client in clients:
-                client.vanish()
-            self.assertTrue(server.on_trial)
-            self.assertFalse(server.avoided)
+                client.reset()
+            self.assertTrue(server.half_open)
+            self.assertFalse(server.ejected)
 
     def test_what_was_asked_before_shows_nothing(self) -> None:
         balancer = self.balancer(servers=1)
@@ -216,13 +216,13 @@ class Trial(DoorCase):
         old = balancer.accept()
         late.send(GET)
         balancer.connectors[-1].refuse()
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
         old.send(OK)
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
         # But a request that was made since, because there is no other server, does.
         late.send(GET)
         old.send(OK)
-        self.assertFalse(balancer.servers[0].avoided)
+        self.assertFalse(balancer.servers[0].ejected)
 
     def test_a_client_that_takes_for_ever_does_not_keep_it_out(self) -> None:
         balancer, _ = self.two(timeouts=Timeouts(upstream=60, idle=100))
@@ -231,12 +231,12 @@ class Trial(DoorCase):
         clients = [balancer.client() for _ in range(2)]
         for client in clients:
             client.send(slow)
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
         for _ in range(4):
             for client in clients:
                 client.send(b"x")
             balancer.advance(20)
-        self.assertTrue(balancer.servers[0].on_trial)
+        self.assertTrue(balancer.servers[0].half_open)
 
     def test_a_stale_connection_does_not_spoil_the_test(self) -> None:
         balancer = self.balancer(servers=1)
@@ -246,14 +246,14 @@ class Trial(DoorCase):
         second.send(GET)
         balancer.connectors[-1].refuse()
         kept.send(OK)
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
         balancer.advance(11)
         # The test is sent on a connection that the server has closed.
         second.send(GET)
-        kept.finish()
-        self.assertEqual(len(balancer.servers[0].tests), 1)
+        kept.half_close()
+        self.assertEqual(len(balancer.servers[0].trial_requests), 1)
         balancer.accept().send(OK)
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
         self.assertEqual(balancer.servers[0].cooldown, 0)
 
     def test_an_old_stream_shows_nothing_when_it_ends(self) -> None:
@@ -265,9 +265,9 @@ class Trial(DoorCase):
         new.send(GET)
         balancer.connectors[-1].refuse()
         balancer.advance(11)
-        self.assertTrue(balancer.servers[0].on_trial)
-        old.vanish()
-        self.assertTrue(balancer.servers[0].on_trial)
+        self.assertTrue(balancer.servers[0].half_open)
+        old.reset()
+        self.assertTrue(balancer.servers[0].half_open)
         self.assertEqual(balancer.servers[0].cooldown, 10)
 
     def test_what_was_asked_before_does_not_take_it_out_again(self) -> None:
@@ -280,18 +280,18 @@ class Trial(DoorCase):
         balancer.advance(11)
         new.send(GET)
         balancer.accept().send(OK)
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
         balancer.advance(21)
         self.assertEqual(status_of(old.received()), 504)
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
 
     def test_connections_that_nobody_waits_for_any_more(self) -> None:
         balancer = self.balancer(servers=1)
         client = balancer.client()
         client.send(GET)
-        client.vanish()
+        client.reset()
         balancer.connectors[0].refuse()
-        self.assertTrue(balancer.servers[0].avoided)
+        self.assertTrue(balancer.servers[0].ejected)
 
     def test_a_long_answer_ends_the_trial_when_it_begins(self) -> None:
         balancer, _ = self.two()
@@ -306,10 +306,10 @@ class Trial(DoorCase):
             if n > 1 and str(connector.address) == "10.0.0.1:80"
         )
         balancer.accept(number).send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        self.assertEqual(balancer.servers[0].state, "up")
+        self.assertEqual(balancer.servers[0].status, "up")
 
 
-class ErrorAnswers(DoorCase):
+class ErrorRateTests(BalancerTestCase):
     """5xx answers count only if that is configured."""
 
     BAD = OK.replace(b"200 OK", b"500 Oh")
@@ -327,71 +327,71 @@ class ErrorAnswers(DoorCase):
             if exchange is not None and hasattr(peer.protocol, "server"):
                 digit = peer.protocol.server.name.partition(":")[0][-1]
                 peer.send(self.BAD if digit in bad else OK)
-        client.vanish()
+        client.reset()
 
-    def avoided(self, balancer: MemoryBalancer) -> str:
-        return "".join(s.name.partition(":")[0][-1] for s in balancer.servers if s.avoided)
+    def ejected(self, balancer: MemoryBalancer) -> str:
+        return "".join(s.name.partition(":")[0][-1] for s in balancer.servers if s.ejected)
 
     def test_not_by_default(self) -> None:
         balancer = self.balancer(servers=2)
         for _ in range(100):
             self.ask(balancer, "12")
-        self.assertEqual(self.avoided(balancer), "")
+        self.assertEqual(self.ejected(balancer), "")
 
     def test_when_they_are_too_many(self) -> None:
-        balancer = self.balancer(servers=4, passive=PassiveChecks(error_ratio=0.5))
+        balancer = self.balancer(servers=4, passive=OutlierDetectionSettings(error_ratio=0.5))
         for _ in range(4 * 19):
             self.ask(balancer, "2")
-        self.assertEqual(self.avoided(balancer), "")
+        self.assertEqual(self.ejected(balancer), "")
         for _ in range(4):
             self.ask(balancer, "2")
-        self.assertEqual(self.avoided(balancer), "2")
-        self.assertIn("100% of its answers were errors", balancer.servers[1].why)
+        self.assertEqual(self.ejected(balancer), "2")
+        self.assertIn("100% of its answers were errors", balancer.servers[1].status_reason)
 
     def test_no_more_than_a_share_of_all(self) -> None:
-        balancer = self.balancer(servers=4, passive=PassiveChecks(error_ratio=0.5))
+        balancer = self.balancer(servers=4, passive=OutlierDetectionSettings(error_ratio=0.5))
         for _ in range(400):
             self.ask(balancer, "1234")
-        self.assertEqual(len(self.avoided(balancer)), 2)
+        self.assertEqual(len(self.ejected(balancer)), 2)
 
     def test_an_error_of_a_server_that_is_out_does_not_bring_it_back(self) -> None:
-        checks = PassiveChecks(failures=3, error_ratio=0.5, least_answers=4)
+        checks = OutlierDetectionSettings(failures=3, error_ratio=0.5, min_requests=4)
         balancer = self.balancer(servers=2, passive=checks)
         for _ in range(8):
             self.ask(balancer, "1")
-        self.assertEqual(self.avoided(balancer), "1")
+        self.assertEqual(self.ejected(balancer), "1")
         # The other one refuses, and the one that is out is the last resort.
         for peer in list(balancer.peers):
             if not peer.transport.closed and hasattr(peer.protocol, "server"):
-                peer.vanish()
+                peer.reset()
         client = balancer.client()
         client.send(GET)
         balancer.connectors[-1].refuse()
         balancer.accept().send(self.BAD)
         server = balancer.servers[0]
-        self.assertEqual((server.avoided, server.available), (True, False))
+        self.assertEqual((server.ejected, server.available), (True, False))
         balancer.advance(60)
         self.assertTrue(server.available)
 
     def test_it_comes_back_when_its_answers_are_good(self) -> None:
-        checks = PassiveChecks(error_ratio=0.5, cooldown=5)
+        checks = OutlierDetectionSettings(error_ratio=0.5, cooldown=5)
         balancer = self.balancer(servers=2, passive=checks)
         for _ in range(60):
             self.ask(balancer, "1")
-        self.assertEqual(self.avoided(balancer), "1")
+        self.assertEqual(self.ejected(balancer), "1")
         balancer.advance(6)
-        # On trial it fails again, and is avoided for twice as long.
+        # On trial it fails again, and is ejected for twice as long.
         for _ in range(4):
             self.ask(balancer, "1")
-        self.assertEqual(self.avoided(balancer), "1")
+        self.assertEqual(self.ejected(balancer), "1")
         self.assertEqual(balancer.servers[0].cooldown, 10)
         balancer.advance(11)
         for _ in range(4):
             self.ask(balancer, "")
-        self.assertEqual(self.avoided(balancer), "")
+        self.assertEqual(self.ejected(balancer), "")
 
 
-class Operators(DoorCase):
+class AdminStateTests(BalancerTestCase):
     """What the operator wants is another thing than how the server is."""
 
     def asked(self, balancer: MemoryBalancer, requests: int) -> list[str]:
@@ -400,32 +400,32 @@ class Operators(DoorCase):
         for _ in range(requests):
             client = balancer.client()
             client.send(GET)
-            client.vanish()
+            client.reset()
         found = [str(c.address) for c in balancer.connectors[before:]]
         for connector in balancer.connectors[before:]:
             if connector.state == "connecting":
                 connector.refuse()
         return found
 
-    def set(self, server: Server, balancer: MemoryBalancer, state: OperatorState) -> None:
-        balancer.service.resource.health.set_operator_state(server, state)
+    def set(self, server: Server, balancer: MemoryBalancer, state: AdminState) -> None:
+        balancer.service.resource.health.set_admin_state(server, state)
 
     def test_drained_and_maintained_servers_get_nothing_new(self) -> None:
-        for state, word in ((OperatorState.DRAIN, "draining"), (OperatorState.MAINTENANCE,) * 2):
+        for state, word in ((AdminState.DRAIN, "draining"), (AdminState.MAINTENANCE,) * 2):
             balancer = self.balancer(servers=2)
             client = balancer.client()
             client.send(GET)
             first = balancer.accept()
             server = balancer.servers[0]
             self.set(server, balancer, state)
-            self.assertEqual(server.state, getattr(word, "value", word))
+            self.assertEqual(server.status, getattr(word, "value", word))
             self.assertEqual(set(self.asked(balancer, 4)), {"10.0.0.2:80"})
             # What is in flight is not disturbed, and the connection not kept.
             first.send(OK)
             self.assertIn(b"200 OK", client.received())
             self.assertTrue(first.transport.closing)
-            self.set(server, balancer, OperatorState.READY)
-            self.assertEqual(server.state, "up")
+            self.set(server, balancer, AdminState.READY)
+            self.assertEqual(server.status, "up")
             self.assertIn("10.0.0.1:80", self.asked(balancer, 2))
 
     def test_idle_connections_are_closed(self) -> None:
@@ -434,12 +434,12 @@ class Operators(DoorCase):
         client.send(GET)
         server = balancer.accept()
         server.send(OK)
-        self.set(balancer.servers[0], balancer, OperatorState.DRAIN)
+        self.set(balancer.servers[0], balancer, AdminState.DRAIN)
         self.assertTrue(server.transport.closing)
 
     def test_a_pool_may_be_emptied(self) -> None:
         balancer = self.balancer()
-        self.set(balancer.servers[0], balancer, OperatorState.DRAIN)
+        self.set(balancer.servers[0], balancer, AdminState.DRAIN)
         client = balancer.client()
         client.send(GET)
         self.assert_error(client.received(), 503)
@@ -449,7 +449,7 @@ class Operators(DoorCase):
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
-        self.set(balancer.servers[1], balancer, OperatorState.DRAIN)
+        self.set(balancer.servers[1], balancer, AdminState.DRAIN)
         balancer.connectors[0].refuse()
         self.assert_error(client.received(), 502)
         self.assertEqual(len(balancer.connectors), 1)
@@ -458,7 +458,7 @@ class Operators(DoorCase):
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
-        balancer.service.directory.remove(balancer.servers[1])
+        balancer.service.server_set.remove(balancer.servers[1])
         balancer.connectors[0].refuse()
         self.assert_error(client.received(), 502)
 
@@ -469,10 +469,10 @@ class Operators(DoorCase):
         client = balancer.client()
         client.send(GET)
         balancer.connectors[-1].refuse()
-        self.assertTrue(server.avoided)
-        self.set(server, balancer, OperatorState.MAINTENANCE)
-        self.set(server, balancer, OperatorState.READY)
-        self.assertFalse(server.avoided)
+        self.assertTrue(server.ejected)
+        self.set(server, balancer, AdminState.MAINTENANCE)
+        self.set(server, balancer, AdminState.READY)
+        self.assertFalse(server.ejected)
         self.assertEqual(server.cooldown, 0)
 
     def test_weights_at_run_time(self) -> None:
@@ -480,17 +480,17 @@ class Operators(DoorCase):
         balancer.service.resource.health.set_weight(balancer.servers[0], 0)
         self.assertEqual(set(self.asked(balancer, 4)), {"10.0.0.2:80"})
         balancer.service.resource.health.set_weight(balancer.servers[0], 3)
-        self.assertEqual(balancer.servers[0].share, 3)
+        self.assertEqual(balancer.servers[0].effective_weight, 3)
 
 
-class WarmingUp(DoorCase):
+class SlowStartTests(BalancerTestCase):
     """With slow start a server that comes back gets its share little by little."""
 
     def test_after_a_cooldown(self) -> None:
         servers = tuple(ServerSettings(TcpAddress(f"10.0.0.{n}", 80), 10) for n in (1, 2))
         balancer = self.balancer(servers=0, slow_start=10.0)
         for settings in servers:
-            balancer.service.directory.add(settings)
+            balancer.service.server_set.add(settings)
         client = balancer.client()
         client.send(GET)
         balancer.connectors[0].refuse()
@@ -502,13 +502,13 @@ class WarmingUp(DoorCase):
             other.send(GET)
             if balancer.connectors[-1].state == "connecting":
                 balancer.accept().send(OK)
-            other.vanish()
-        self.assertEqual(server.share, 1.0)
+            other.reset()
+        self.assertEqual(server.effective_weight, 1.0)
         before = 0.0
         for second in range(1, 13):
             balancer.advance(1)
             # A sweep may be due a little earlier or later.
-            self.assertLess(abs(server.share - min(second, 10)), 1.5)
-            self.assertGreaterEqual(server.share, before)
-            before = server.share
-        self.assertEqual(server.share, 10.0)
+            self.assertLess(abs(server.effective_weight - min(second, 10)), 1.5)
+            self.assertGreaterEqual(server.effective_weight, before)
+            before = server.effective_weight
+        self.assertEqual(server.effective_weight, 10.0)

@@ -1,4 +1,4 @@
-"""The web door: the same spine, mounted in an ordinary `twisted.web` tree."""
+"""The web door: the same dispatcher, mounted in an ordinary `twisted.web` tree."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
 from balancebeam.api import Timeouts
-from tests.helpers.cases import DoorCase
-from tests.helpers.memory import FULL, GET, OK, MemoryBalancer, Peer, head_and_body
+from tests.helpers.cases import BalancerTestCase
+from tests.helpers.memory import BUFFER_SIZE, GET, OK, MemoryBalancer, Peer, head_and_body
 
 
-class Mounted(DoorCase):
+class WebResourceTests(BalancerTestCase):
     """A balancer below `/app` of a tree."""
 
     def mounted(self, **settings: Any) -> tuple[MemoryBalancer, Peer]:
@@ -97,16 +97,16 @@ class Mounted(DoorCase):
 
     def test_large_body_waits_for_the_server(self) -> None:
         balancer, client = self.mounted()
-        size = 10 * FULL
+        size = 10 * BUFFER_SIZE
         client.send(b"POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
         client.send(b"x" * size)
-        server = balancer.accept(stuck=True)
+        server = balancer.accept(stalled=True)
         first = server.received()
         self.assertTrue(first.startswith(b"POST / HTTP/1.1\r\n"))
-        self.assertLess(len(first), 5 * FULL)
-        while server.transport.stuck:
+        self.assertLess(len(first), 5 * BUFFER_SIZE)
+        while server.transport.stalled:
             more = server.received()
-            server.transport.stuck = bool(more)
+            server.transport.stalled = bool(more)
             first += more
         self.assertEqual(len(head_and_body(first)[1]), size)
         server.send(OK)
@@ -128,7 +128,7 @@ class Mounted(DoorCase):
         client.send(GET.replace(b"/ ", b"/app/ "))
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
-        server.vanish()
+        server.reset()
         self.assertTrue(client.transport.closing)
         self.assertFalse(client.received().endswith(b"0\r\n\r\n"))
 
@@ -136,15 +136,15 @@ class Mounted(DoorCase):
         balancer, client = self.mounted()
         client.send(GET.replace(b"/ ", b"/app/ "))
         server = balancer.accept()
-        client.vanish()
+        client.reset()
         self.assertTrue(server.transport.aborted)
 
     def test_backpressure(self) -> None:
         balancer, client = self.mounted()
         client.send(GET.replace(b"/ ", b"/app/ "))
         server = balancer.accept()
-        client.transport.stuck = True
-        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", b"x" * 2 * FULL)
+        client.transport.stalled = True
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", b"x" * 2 * BUFFER_SIZE)
         self.assertFalse(server.transport.reading)
         client.received()
         self.assertTrue(server.transport.reading)
@@ -153,8 +153,8 @@ class Mounted(DoorCase):
         balancer, client = self.mounted(timeouts=Timeouts(upstream=5, idle=5, header=5))
         client.send(GET.replace(b"/ ", b"/app/ "))
         server = balancer.accept()
-        client.transport.stuck = True
-        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", b"x" * 2 * FULL)
+        client.transport.stalled = True
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", b"x" * 2 * BUFFER_SIZE)
         balancer.advance(8)
         self.assertTrue(client.transport.aborted)
         self.assertTrue(server.transport.aborted)

@@ -35,7 +35,7 @@ class Server:
     name: str
     rate: float = 1.0
     weight: int = 1
-    share: float = Factory(lambda self: float(self.weight), takes_self=True)
+    effective_weight: float = Factory(lambda self: float(self.weight), takes_self=True)
     in_flight: int = 0
     available: bool = True
     free_at: float = 0.0
@@ -54,7 +54,7 @@ class Simulation:
 
     def __init__(self, name: str, pool: Sequence[Server], arrivals: float, seed: int = 1) -> None:
         self.algorithm: Algorithm[Server] = ALGORITHMS[name](random.Random(seed + 1000))
-        self.algorithm.meet(pool)
+        self.algorithm.update(pool)
         self.now = 0.0
         self._seeded = random.Random(seed)
         self._arrivals = arrivals
@@ -69,11 +69,11 @@ class Simulation:
     def _request(self, number: int) -> float:
         self.now += self._seeded.expovariate(self._arrivals)
         self._answer()
-        server, _ = next(self.algorithm.order("192.0.2.1"))
+        server, _ = next(self.algorithm.candidates("192.0.2.1"))
         server.in_flight += 1
         server.given += 1
-        if self.algorithm.follows_load:
-            self.algorithm.taken(server, self.now)
+        if self.algorithm.tracks_load:
+            self.algorithm.request_started(server, self.now)
         begins = max(server.free_at, self.now)
         server.free_at = begins + self._seeded.expovariate(1.0) / server.rate
         seconds = server.free_at - self.now
@@ -85,8 +85,8 @@ class Simulation:
         while self._answers and self._answers[0][0] <= self.now:
             then, _, server, seconds = heapq.heappop(self._answers)
             server.in_flight -= 1
-            if self.algorithm.follows_load:
-                self.algorithm.released(server, seconds, then)
+            if self.algorithm.tracks_load:
+                self.algorithm.request_finished(server, seconds, then)
 
 
 def mean_response(name: str, count: int, load: float, requests: int) -> float:

@@ -23,10 +23,10 @@ from balancebeam.balancing.interfaces import Algorithm
 from balancebeam.balancing.least_connections import LeastConnections
 from balancebeam.balancing.power_of_two import PowerOfTwo
 from balancebeam.balancing.registry import ALGORITHMS, algorithm_name
-from balancebeam.balancing.response_time import TAU, LeastResponseTime
-from balancebeam.balancing.round_robin import MOST_PLACES, MOST_STEPS, RoundRobin
+from balancebeam.balancing.response_time import DECAY_TIME, LeastResponseTime
+from balancebeam.balancing.round_robin import MAX_CYCLE, MAX_TABLE, RoundRobin
 from balancebeam.balancing.sticky import StickyRoundRobin
-from balancebeam.balancing.weighted_random import RandomChoice
+from balancebeam.balancing.weighted_random import WeightedRandom
 
 CLIENT = "192.0.2.1"
 
@@ -37,7 +37,7 @@ class Server:
 
     name: str
     weight: int = 1
-    share: float = Factory(lambda self: float(self.weight), takes_self=True)
+    effective_weight: float = Factory(lambda self: float(self.weight), takes_self=True)
     in_flight: int = 0
     available: bool = True
 
@@ -59,13 +59,13 @@ def warming(*shares: float) -> tuple[Server, ...]:
 
 def met(algorithm: Algorithm[Server], pool: Servers) -> Algorithm[Server]:
     """The algorithm, after it has met the pool."""
-    algorithm.meet(pool)
+    algorithm.update(pool)
     return algorithm
 
 
 def first(algorithm: Algorithm[Server], client: str = CLIENT) -> Server:
     """Who is tried first."""
-    return next(algorithm.order(client))[0]
+    return next(algorithm.candidates(client))[0]
 
 
 def firsts(algorithm: Algorithm[Server], turns: int) -> str:
@@ -75,13 +75,13 @@ def firsts(algorithm: Algorithm[Server], turns: int) -> str:
 
 def names(algorithm: Algorithm[Server], client: str = CLIENT) -> str:
     """All servers in the order of one turn."""
-    return "".join(server.name for server, _ in algorithm.order(client))
+    return "".join(server.name for server, _ in algorithm.candidates(client))
 
 
 def take(algorithm: Algorithm[Server], server: Server, now: float = 0.0) -> Server:
     """Give `server` a request."""
     server.in_flight += 1
-    algorithm.taken(server, now)
+    algorithm.request_started(server, now)
     return server
 
 
@@ -90,7 +90,7 @@ def give_back(
 ) -> None:
     """Let `server` be done with a request."""
     server.in_flight -= 1
-    algorithm.released(server, seconds, now)
+    algorithm.request_finished(server, seconds, now)
 
 
 def one_at_a_time(algorithm: Algorithm[Server], turns: int) -> str:
@@ -124,8 +124,8 @@ class RoundRobinTests(SynchronousTestCase):
         self.assertEqual([names(algorithm) for _ in range(4)], ["abc", "bca", "cab", "abc"])
 
     def test_no_servers(self) -> None:
-        self.assertEqual(list(met(RoundRobin(), ()).order(CLIENT)), [])
-        self.assertEqual(list(met(RoundRobin(), []).order(CLIENT)), [])
+        self.assertEqual(list(met(RoundRobin(), ()).candidates(CLIENT)), [])
+        self.assertEqual(list(met(RoundRobin(), []).candidates(CLIENT)), [])
 
     def test_one_server(self) -> None:
         for pool in (servers(7), warming(0.7)):
@@ -144,33 +144,33 @@ class RoundRobinTests(SynchronousTestCase):
             self.assertEqual(chosen, expected * 2, msg=repr(weights))
 
     def test_more_servers_than_are_written_out(self) -> None:
-        pool = [Server(str(number)) for number in range(MOST_PLACES + 6)]
+        pool = [Server(str(number)) for number in range(MAX_TABLE + 6)]
         algorithm = met(RoundRobin(), pool)
         for _ in range(2):
             self.assertEqual([first(algorithm) for _ in pool], pool)
-        order = [server for server, _ in algorithm.order(CLIENT)]
+        order = [server for server, _ in algorithm.candidates(CLIENT)]
         self.assertEqual(order, pool)
 
     def test_a_cycle_that_is_written_out_without_its_orders(self) -> None:
         pool = [Server(str(number), number % 2 + 1) for number in range(70)]
         total = sum(server.weight for server in pool)
-        self.assertTrue(MOST_PLACES < total * len(pool) <= MOST_STEPS)
+        self.assertTrue(MAX_TABLE < total * len(pool) <= MAX_CYCLE)
         algorithm = met(RoundRobin(), pool)
         for _ in range(2):
             shares = Counter(first(algorithm) for _ in range(total))
             self.assertEqual(shares, {server: server.weight for server in pool})
-        self.assertCountEqual([server for server, _ in algorithm.order(CLIENT)], pool)
+        self.assertCountEqual([server for server, _ in algorithm.candidates(CLIENT)], pool)
 
     def test_exact_shares_of_many_servers_of_many_weights(self) -> None:
         seeded = random.Random(3)
         pool = [Server(str(number), seeded.randint(1, 256)) for number in range(200)]
         total = sum(server.weight for server in pool)
-        self.assertGreater(total * len(pool), MOST_STEPS)
+        self.assertGreater(total * len(pool), MAX_CYCLE)
         algorithm = met(RoundRobin(), pool)
         for _ in range(2):
             shares = Counter(first(algorithm) for _ in range(total))
             self.assertEqual(shares, {server: server.weight for server in pool})
-        self.assertCountEqual([server for server, _ in algorithm.order(CLIENT)], pool)
+        self.assertCountEqual([server for server, _ in algorithm.candidates(CLIENT)], pool)
 
     def test_a_server_that_comes_is_taken_into_account(self) -> None:
         for one, other in (
@@ -179,18 +179,20 @@ class RoundRobinTests(SynchronousTestCase):
         ):
             algorithm = met(RoundRobin(), one)
             firsts(algorithm, 3)
-            algorithm.meet((*one, other))
+            algorithm.update((*one, other))
             shares = Counter(firsts(algorithm, 60))
-            whole = sum(server.share for server in (*one, other))
+            whole = sum(server.effective_weight for server in (*one, other))
             for server in (*one, other):
                 # Where in its own first turn it begins may move a turn.
-                self.assertLessEqual(abs(shares[server.name] - 60 * server.share / whole), 1)
+                self.assertLessEqual(
+                    abs(shares[server.name] - 60 * server.effective_weight / whole), 1
+                )
 
     def test_a_server_that_goes_is_tried_no_more(self) -> None:
         for pool in (servers(5, 1, 2), warming(1.25, 0.25, 0.5)):
             algorithm = met(RoundRobin(), pool)
             firsts(algorithm, 3)
-            algorithm.meet(pool[1:])
+            algorithm.update(pool[1:])
             shares = Counter(firsts(algorithm, 30))
             self.assertEqual(set(shares), {"b", "c"})
             self.assertLessEqual(abs(shares["c"] - 20), 1)
@@ -198,10 +200,12 @@ class RoundRobinTests(SynchronousTestCase):
     def test_from_many_weights_to_few_and_back(self) -> None:
         algorithm = met(RoundRobin(), warming(0.5, 0.75))
         for pool, turns in ((servers(1, 1), 6), (warming(0.5, 1.0), 6), ((), 0), (servers(3), 5)):
-            algorithm.meet(pool)
+            algorithm.update(pool)
             shares = Counter(firsts(algorithm, turns))
-            whole = sum(server.share for server in pool)
-            expected = {server.name: int(turns * server.share / whole) for server in pool}
+            whole = sum(server.effective_weight for server in pool)
+            expected = {
+                server.name: int(turns * server.effective_weight / whole) for server in pool
+            }
             self.assertEqual(shares, expected)
 
     @settings(max_examples=60, deadline=None)
@@ -229,7 +233,7 @@ class RoundRobinTests(SynchronousTestCase):
             for _ in range(sum(quarters)):
                 if again:
                     # To be met again changes nothing.
-                    algorithm.meet(list(pool))
+                    algorithm.update(list(pool))
                 shares[first(algorithm).name] += 1
             self.assertEqual([shares[server.name] for server in pool], quarters)
 
@@ -252,7 +256,7 @@ class RoundRobinTests(SynchronousTestCase):
     def test_earliest_deadline_first_is_smooth_too(self, quarters: list[int]) -> None:
         # A half, so that nothing is whole and no cycle is written out.
         pool = warming(*(quarter + 0.5 for quarter in quarters), 1.0)
-        whole = sum(server.share for server in pool)
+        whole = sum(server.effective_weight for server in pool)
         counts = dict.fromkeys((server.name for server in pool), 0)
         for turn, name in enumerate(firsts(met(RoundRobin(), pool), 150), 1):
             counts[name] += 1
@@ -260,12 +264,12 @@ class RoundRobinTests(SynchronousTestCase):
                 # At each time t, a server of share w has had w * t turns, give
                 # or take one half. What all have had tells t up to the sum of
                 # the others' halves.
-                part = server.share / whole
+                part = server.effective_weight / whole
                 bound = (1 + (len(pool) - 2) * part) / 2 + 1e-9
                 self.assertLessEqual(abs(counts[server.name] - turn * part), bound, msg=f"{server}")
 
 
-class Fixed:
+class FixedRandom:
     """A source of randomness that repeats itself."""
 
     def __init__(self, *values: float) -> None:
@@ -288,20 +292,20 @@ class RandomTestCase(SynchronousTestCase):
         self.assertLess(abs(count - turns * share), 4 * deviation, msg=message)
 
 
-class RandomChoiceTests(RandomTestCase):
+class WeightedRandomTests(RandomTestCase):
     """At random, in proportion to weight."""
 
     def test_shares_follow_the_weights(self) -> None:
         turns = 20_000
         for weights in ((1, 1, 1), (5, 3, 2), (256, 1), (1, 9)):
             pool = servers(*weights)
-            shares = Counter(firsts(met(RandomChoice(random.Random(7)), pool), turns))
+            shares = Counter(firsts(met(WeightedRandom(random.Random(7)), pool), turns))
             for server in pool:
                 share = server.weight / sum(weights)
                 self.check_count(shares[server.name], turns, share, f"{server}")
 
     def test_failover_follows_the_weights_of_those_that_are_left(self) -> None:
-        algorithm = met(RandomChoice(random.Random(7)), servers(1, 1, 3))
+        algorithm = met(WeightedRandom(random.Random(7)), servers(1, 1, 3))
         orders = Counter(names(algorithm) for _ in range(20_000))
         for name, others, share in (("a", "bc", 0.75), ("b", "ac", 0.75), ("c", "ab", 0.5)):
             turns = sum(orders[order] for order in orders if order[0] == name)
@@ -309,18 +313,18 @@ class RandomChoiceTests(RandomTestCase):
             self.check_count(count, turns, share, name)
 
     def test_those_that_warm_up_get_less(self) -> None:
-        shares = Counter(firsts(met(RandomChoice(random.Random(7)), warming(0.1, 1.0)), 20_000))
+        shares = Counter(firsts(met(WeightedRandom(random.Random(7)), warming(0.1, 1.0)), 20_000))
         self.check_count(shares["a"], 20_000, 1 / 11, "a")
 
     def test_the_same_seed_gives_the_same_order(self) -> None:
         pool = servers(3, 1, 2, 2)
-        one, other = (met(RandomChoice(random.Random(42)), pool) for _ in range(2))
+        one, other = (met(WeightedRandom(random.Random(42)), pool) for _ in range(2))
         for _ in range(20):
             self.assertEqual(names(one), names(other))
 
     def test_the_extremes_of_randomness(self) -> None:
         pool = servers(1, 2, 3)
-        orders = [names(met(RandomChoice(Fixed(value)), pool)) for value in EXTREMES]
+        orders = [names(met(WeightedRandom(FixedRandom(value)), pool)) for value in EXTREMES]
         self.assertEqual(orders, ["abc", "cba", "cba"])
 
 
@@ -368,7 +372,7 @@ class PowerOfTwoTests(RandomTestCase):
         for value in EXTREMES:
             for another in EXTREMES:
                 for weights in ((1, 2, 3), (1, 1), (7,), (256, 1, 256)):
-                    order = names(met(PowerOfTwo(Fixed(value, another)), servers(*weights)))
+                    order = names(met(PowerOfTwo(FixedRandom(value, another)), servers(*weights)))
                     self.assertEqual("".join(sorted(order)), "abc"[: len(weights)])
 
     @settings(max_examples=60, deadline=None)
@@ -383,10 +387,13 @@ class PowerOfTwoTests(RandomTestCase):
         pool = warming(*shares)
         for server, load in zip(pool, loads):
             server.in_flight = load
-        order = list(met(PowerOfTwo(Fixed(*values)), pool).order(CLIENT))
+        order = list(met(PowerOfTwo(FixedRandom(*values)), pool).candidates(CLIENT))
         (one, _), (other, _) = order[:2]
         self.assertIsNot(one, other)
-        self.assertLessEqual(one.in_flight / one.share, other.in_flight / other.share * (1 + 1e-9))
+        self.assertLessEqual(
+            one.in_flight / one.effective_weight,
+            other.in_flight / other.effective_weight * (1 + 1e-9),
+        )
 
 
 class Model:
@@ -410,14 +417,14 @@ class Model:
         self.guesses: dict[Server, float] = {}
         # The slowest answer, as if it had come at time 0; a logarithm.
         self.slowest: float | None = None
-        algorithm.meet(pool)
+        algorithm.update(pool)
 
     def step(self, what: str, which: int, seconds: float) -> None:
         """One thing that happens."""
         if what == "take first" and self.present:
             self._take(first(self.algorithm))
         elif what == "take" and self.present:
-            order = [server for server, _ in self.algorithm.order(CLIENT)]
+            order = [server for server, _ in self.algorithm.candidates(CLIENT)]
             self._take(order[which % len(order)])
         elif what == "give back" and self.flying:
             server = self.flying.pop(which % len(self.flying))
@@ -435,7 +442,7 @@ class Model:
             self.silent_since = {
                 s: since for s, since in self.silent_since.items() if s in self.averages
             }
-            self.algorithm.meet(self.present)
+            self.algorithm.update(self.present)
             for server in self.present:
                 self._guess(server)
         elif what == "wait":
@@ -453,15 +460,17 @@ class Model:
         self._guess(server)
 
     def _guess(self, server: Server) -> None:
-        self.guesses[server] = (self.slowest or 0.0) + log((server.in_flight + 1) / server.share)
+        self.guesses[server] = (self.slowest or 0.0) + log(
+            (server.in_flight + 1) / server.effective_weight
+        )
 
     def _observe(self, server: Server, seconds: float) -> None:
         if server in self.present:
             average, since = self.averages.get(server, (0.0, self.now))
-            left = exp((since - self.now) / TAU)
+            left = exp((since - self.now) / DECAY_TIME)
             average = max(seconds, average * left + seconds * (1 - left))
             self.averages[server] = (average, self.now)
-            load = log(average) + self.now / TAU
+            load = log(average) + self.now / DECAY_TIME
             if self.slowest is None:
                 self.slowest = load
                 for other in self.present:
@@ -470,16 +479,16 @@ class Model:
 
     def least_connections(self, server: Server) -> float:
         """Requests in flight with the one to come, for its share; idle servers are equal."""
-        return (server.in_flight + 1) / server.share if server.in_flight else 0.0
+        return (server.in_flight + 1) / server.effective_weight if server.in_flight else 0.0
 
     def least_response_time(self, server: Server) -> float:
         """The average as it has faded, times requests in flight, for its share."""
         if server not in self.averages:
             # As slow as the slowest, once it has been asked.
-            return exp(self.guesses[server] - self.now / TAU) if server.in_flight else -1.0
+            return exp(self.guesses[server] - self.now / DECAY_TIME) if server.in_flight else -1.0
         average, since = self.averages[server]
-        faded = average * exp((since - self.now) / TAU)
-        return faded * (server.in_flight + 1) / server.share
+        faded = average * exp((since - self.now) / DECAY_TIME)
+        return faded * (server.in_flight + 1) / server.effective_weight
 
 
 STEPS = st.lists(
@@ -503,7 +512,7 @@ def many_steps(count: int) -> list[tuple[str, int, float]]:
     ]
 
 
-class FollowingTestCase(SynchronousTestCase):
+class LoadTrackingTestCase(SynchronousTestCase):
     """Compares an algorithm that follows the load with a search through all."""
 
     def check_steps(
@@ -515,7 +524,7 @@ class FollowingTestCase(SynchronousTestCase):
         """After each step, the first has the least load, and all have their turn."""
         for number, (what, which, seconds) in enumerate(steps):
             model.step(what, which, seconds)
-            order = [server for server, _ in model.algorithm.order(CLIENT)]
+            order = [server for server, _ in model.algorithm.candidates(CLIENT)]
             self.assertCountEqual(order, model.present)
             loads = [load(server) for server in order]
             if loads:
@@ -529,7 +538,7 @@ class FollowingTestCase(SynchronousTestCase):
         """The heap does not grow with requests, whichever servers are asked."""
         seeded = random.Random(5)
         pool = servers(1, 2, 3, 4, 5)
-        algorithm.meet(pool)
+        algorithm.update(pool)
         flying: list[Server] = []
         longest = 0
         for number in range(100_000):
@@ -543,14 +552,14 @@ class FollowingTestCase(SynchronousTestCase):
         self.assertLessEqual(longest, 2 * len(pool) + 65)
 
 
-class LeastConnectionsTests(FollowingTestCase):
+class LeastConnectionsTests(LoadTrackingTestCase):
     """The fewest requests in flight, for its share."""
 
     def test_the_fewest_requests_in_flight(self) -> None:
         algorithm, pool = LeastConnections[Server](), servers(1, 1, 1)
         for server, load in zip(pool, (2, 1, 3)):
             server.in_flight = load
-        algorithm.meet(pool)
+        algorithm.update(pool)
         self.assertEqual(names(algorithm), "bac")
 
     def test_the_fewest_for_its_share(self) -> None:
@@ -575,7 +584,7 @@ class LeastConnectionsTests(FollowingTestCase):
         pool = servers(1, 1, 1)
         algorithm = met(LeastConnections(), pool[:2])
         one_at_a_time(algorithm, 100)
-        algorithm.meet(pool)
+        algorithm.update(pool)
         self.assertEqual(Counter(one_at_a_time(algorithm, 30)), {"a": 10, "b": 10, "c": 10})
 
     def test_who_was_busy_gets_no_more_than_the_others_afterwards(self) -> None:
@@ -591,21 +600,21 @@ class LeastConnectionsTests(FollowingTestCase):
         pool = servers(1, 1)
         algorithm = met(LeastConnections(), pool)
         take(algorithm, pool[0])
-        algorithm.meet(pool[1:])
+        algorithm.update(pool[1:])
         give_back(algorithm, pool[0])
         take(algorithm, pool[1])
-        algorithm.meet(pool)
+        algorithm.update(pool)
         self.assertEqual(names(algorithm), "ab")
 
     def test_the_end_of_a_request_after_its_server_left(self) -> None:
         pool = servers(1, 1)
         algorithm = met(LeastConnections(), pool)
         take(algorithm, pool[0])
-        algorithm.meet(pool[1:])
+        algorithm.update(pool[1:])
         give_back(algorithm, pool[0])
         take(algorithm, pool[0])
         self.assertEqual(names(algorithm), "b")
-        algorithm.meet(())
+        algorithm.update(())
         give_back(algorithm, pool[0])
         self.assertEqual(names(algorithm), "")
 
@@ -644,13 +653,13 @@ class LeastConnectionsTests(FollowingTestCase):
         self.check_steps(model, many_steps(4000), model.least_connections)
 
 
-class LeastResponseTimeTests(FollowingTestCase):
+class LeastResponseTimeTests(LoadTrackingTestCase):
     """The quickest answers, for what is in flight."""
 
     def answered(self, algorithm: Algorithm[Server], **seconds: float) -> tuple[Server, ...]:
         """Servers that have just answered once, within such times."""
         pool = tuple(Server(name) for name in seconds)
-        algorithm.meet(pool)
+        algorithm.update(pool)
         for server in pool:
             take(algorithm, server)
             give_back(algorithm, server, seconds[server.name])
@@ -665,15 +674,15 @@ class LeastResponseTimeTests(FollowingTestCase):
         algorithm = LeastResponseTime[Server]()
         a, b = self.answered(algorithm, a=0.1, b=0.25)
         self.assertEqual([take(algorithm, first(algorithm)) for _ in range(4)], [a, a, b, a])
-        b.share = 4.0
-        algorithm.meet((a, b))
+        b.effective_weight = 4.0
+        algorithm.update((a, b))
         self.assertIs(first(algorithm), b)
 
     def test_a_new_server_gets_one_request_until_it_has_answered(self) -> None:
         algorithm = LeastResponseTime[Server]()
         pool = self.answered(algorithm, a=0.1, b=0.1)
         new = Server("c")
-        algorithm.meet((*pool, new))
+        algorithm.update((*pool, new))
         self.assertIs(take(algorithm, first(algorithm)), new)
         # Now it counts as slow as the slowest, with twice as much to do.
         self.assertEqual(set(one_at_a_time(algorithm, 50)), {"a", "b"})
@@ -684,15 +693,15 @@ class LeastResponseTimeTests(FollowingTestCase):
         algorithm = LeastResponseTime[Server]()
         pool = self.answered(algorithm, a=0.1)
         new = Server("b")
-        algorithm.meet((*pool, new))
+        algorithm.update((*pool, new))
         give_back(algorithm, take(algorithm, new), None)
         self.assertIs(first(algorithm), new)
 
     def test_a_server_that_was_away_is_asked_anew(self) -> None:
         algorithm = LeastResponseTime[Server]()
         a, b = self.answered(algorithm, a=0.1, b=5.0)
-        algorithm.meet((a,))
-        algorithm.meet((a, b))
+        algorithm.update((a,))
+        algorithm.update((a, b))
         self.assertIs(first(algorithm), b)
 
     def test_a_slow_server_gets_its_traffic_back_when_the_average_has_faded(self) -> None:
@@ -703,7 +712,7 @@ class LeastResponseTimeTests(FollowingTestCase):
             now += 0.5
             give_back(algorithm, take(algorithm, quick), 0.1, now)
         # From 1.0 to 0.1; the next answer is half a second away.
-        self.assertLessEqual(abs(now - TAU * log(10)), 0.5)
+        self.assertLessEqual(abs(now - DECAY_TIME * log(10)), 0.5)
         give_back(algorithm, take(algorithm, slow), 0.1, now)
         self.assertIs(first(algorithm), quick)
 
@@ -721,7 +730,7 @@ class LeastResponseTimeTests(FollowingTestCase):
         algorithm = LeastResponseTime[Server]()
         (known,) = self.answered(algorithm, a=0.1)
         new = Server("b")
-        algorithm.meet((known, new))
+        algorithm.update((known, new))
         # It is a WebSocket, say.
         take(algorithm, new)
         held = [take(algorithm, first(algorithm)) for _ in range(100)]
@@ -732,7 +741,7 @@ class LeastResponseTimeTests(FollowingTestCase):
     def test_an_answer_counts_when_it_begins(self) -> None:
         algorithm = LeastResponseTime[Server]()
         a, b = self.answered(algorithm, a=0.1, b=0.5)
-        algorithm.answered(take(algorithm, a), 9.0, 0.0)
+        algorithm.response_started(take(algorithm, a), 9.0, 0.0)
         self.assertIs(first(algorithm), b)
 
     def test_a_peak_counts_at_once(self) -> None:
@@ -760,7 +769,7 @@ class LeastResponseTimeTests(FollowingTestCase):
         algorithm = LeastResponseTime[Server]()
         a, b = self.answered(algorithm, a=0.1, b=0.2)
         take(algorithm, a)
-        algorithm.meet((b,))
+        algorithm.update((b,))
         give_back(algorithm, a)
         self.assertEqual(names(algorithm), "b")
         self.assertEqual(set(algorithm._averages), {b})
@@ -821,7 +830,7 @@ class HashRingTests(SynchronousTestCase):
             ring = met(HashRing(), pool)
             before = homes(ring)
             for gone in (pool[0], pool[5]):
-                ring.meet([server for server in pool if server is not gone])
+                ring.update([server for server in pool if server is not gone])
                 moved = self.check_only_those_of(gone.name, before, homes(ring))
                 counts, left = Counter(moved), sum(weights) - gone.weight
                 for server in pool:
@@ -831,33 +840,33 @@ class HashRingTests(SynchronousTestCase):
                         ideal = len(moved) * server.weight / left
                         self.assertLess(counts[server.name], 2 * ideal, msg=f"{server}")
                         self.assertGreater(counts[server.name], 0, msg=f"{server}")
-            ring.meet(pool)
+            ring.update(pool)
             self.assertEqual(homes(ring), before)
 
     def test_a_server_that_left_for_good_is_as_one_that_is_away(self) -> None:
         pool = farm(1, 2, 3, 4)
         ring = met(HashRing(), pool)
-        ring.meet(pool[1:])
+        ring.update(pool[1:])
         self.assertEqual(homes(ring), homes(met(HashRing(), pool[1:])))
 
     def test_most_servers_away_and_back(self) -> None:
         pool = farm(*[1] * 10)
         ring = met(HashRing(), pool)
         before = homes(ring)
-        ring.meet(pool[:2])
+        ring.update(pool[:2])
         for old, new in zip(before, homes(ring)):
             if old in (pool[0].name, pool[1].name):
                 self.assertEqual(old, new)
-        ring.meet(())
-        self.assertEqual(list(ring.order(CLIENT)), [])
-        ring.meet(pool)
+        ring.update(())
+        self.assertEqual(list(ring.candidates(CLIENT)), [])
+        ring.update(pool)
         self.assertEqual(homes(ring), before)
 
     def test_a_server_that_comes_takes_clients_but_moves_no_others(self) -> None:
         pool = farm(1, 2, 3, 4)
         ring = met(HashRing(), pool[:3])
         before = homes(ring)
-        ring.meet(pool)
+        ring.update(pool)
         new = {now for old, now in zip(before, homes(ring)) if old != now}
         self.assertEqual(new, {pool[3].name})
 
@@ -880,54 +889,54 @@ class HashRingTests(SynchronousTestCase):
         ring = met(HashRing(), pool)
         before = homes(ring)
         pool[1].weight = 3
-        ring.meet(pool)
+        ring.update(pool)
         heavier = homes(ring)
         self.assertEqual({n for o, n in zip(before, heavier) if o != n}, {pool[1].name})
         pool[1].weight = 1
-        ring.meet(pool)
+        ring.update(pool)
         lighter = homes(ring)
         self.assertEqual({o for o, n in zip(before, lighter) if o != n}, {pool[1].name})
         pool[1].weight = 2
-        ring.meet(pool)
+        ring.update(pool)
         self.assertEqual(homes(ring), before)
 
     def test_one_that_warms_up_keeps_its_clients(self) -> None:
         pool = farm(2, 2, 2)
         ring = met(HashRing(), pool)
         before = homes(ring)
-        pool[0].share = 0.2
-        ring.meet(pool)
+        pool[0].effective_weight = 0.2
+        ring.update(pool)
         self.assertEqual(homes(ring), before)
 
     def test_the_next_is_who_would_be_first_without_the_first(self) -> None:
         pool = farm(1, 2, 3, 1, 2)
         ring = met(HashRing(), pool)
         for client in CLIENTS[:50]:
-            order = [server for server, _ in ring.order(client)]
+            order = [server for server, _ in ring.candidates(client)]
             self.assertCountEqual(order, pool)
             for server, following in zip(order, order[1:]):
                 self.assertIs(first(ring, client), server)
-                ring.meet(order[order.index(following) :])
+                ring.update(order[order.index(following) :])
                 self.assertIs(first(ring, client), following)
-            ring.meet(pool)
+            ring.update(pool)
 
     def test_servers_that_do_not_come_back_are_forgotten(self) -> None:
         pool = farm(1, 1, 1)
         ring = HashRing[Server]()
         for number in range(300):
-            ring.meet((*pool, Server(f"10.2.0.{number}:80")))
+            ring.update((*pool, Server(f"10.2.0.{number}:80")))
             self.assertLessEqual(len(ring._weights), 2 * (len(pool) + 1))
         self.assertLessEqual(len(ring._points), 256 * 8)
-        ring.meet(pool)
+        ring.update(pool)
         self.assertEqual(homes(ring), homes(met(HashRing(), pool)))
 
     def test_great_weights_do_not_make_a_great_ring(self) -> None:
         ring = HashRing[Server]()
         pool = farm(*[256] * 100)
-        ring.meet(pool)
+        ring.update(pool)
         self.assertLessEqual(len(ring._points), 1 << 20)
         before = homes(ring, CLIENTS[:2000])
-        ring.meet(pool[1:])
+        ring.update(pool[1:])
         self.check_only_those_of(pool[0].name, before, homes(ring, CLIENTS[:2000]))
 
     @settings(max_examples=60, deadline=None)
@@ -937,7 +946,7 @@ class HashRingTests(SynchronousTestCase):
         ring = met(HashRing(), pool)
         before = names(ring, client)
         present = [server for number, server in enumerate(pool) if mask & 1 << number]
-        ring.meet(present)
+        ring.update(present)
         expected = [name for name in before if name in {server.name for server in present}]
         self.assertEqual(list(names(ring, client)), expected)
 
@@ -960,9 +969,9 @@ class StickyRoundRobinTests(SynchronousTestCase):
 
     def test_a_client_keeps_its_server(self) -> None:
         algorithm, pool = StickyRoundRobin[Server](), servers(1, 1, 1)
-        algorithm.meet(pool)
+        algorithm.update(pool)
         before = {client: first(algorithm, client) for client in "12345"}
-        algorithm.meet((Server("d"), *pool[::-1]))
+        algorithm.update((Server("d"), *pool[::-1]))
         for client in "3142567812345":
             kept = before.setdefault(client, first(algorithm, client))
             self.assertIs(first(algorithm, client), kept, msg=client)
@@ -974,12 +983,12 @@ class StickyRoundRobinTests(SynchronousTestCase):
 
     def test_a_client_moves_when_its_server_is_gone_and_stays_there(self) -> None:
         algorithm, pool = StickyRoundRobin[Server](), servers(1, 1, 1)
-        algorithm.meet(pool)
+        algorithm.update(pool)
         lost = first(algorithm)
-        algorithm.meet([server for server in pool if server is not lost])
+        algorithm.update([server for server in pool if server is not lost])
         moved = first(algorithm)
         self.assertIsNot(moved, lost)
-        algorithm.meet(pool)
+        algorithm.update(pool)
         for _ in range(5):
             self.assertIs(first(algorithm), moved)
 
@@ -988,7 +997,7 @@ class StickyRoundRobinTests(SynchronousTestCase):
             algorithm = met(StickyRoundRobin(), servers(1, 1, 1))
             if known:
                 first(algorithm)
-            order = algorithm.order(CLIENT)
+            order = algorithm.candidates(CLIENT)
             failed = next(order)[0]
             failed.available = False
             other = next(order)[0]
@@ -999,7 +1008,7 @@ class StickyRoundRobinTests(SynchronousTestCase):
 
     def test_a_client_moves_on_until_a_server_answers(self) -> None:
         algorithm = met(StickyRoundRobin(), servers(1, 1, 1))
-        order = algorithm.order(CLIENT)
+        order = algorithm.candidates(CLIENT)
         for _ in range(2):
             next(order)[0].available = False
         last = next(order)[0]
@@ -1010,22 +1019,24 @@ class StickyRoundRobinTests(SynchronousTestCase):
         for known in (False, True):
             algorithm = met(StickyRoundRobin(), servers(1, 1, 1))
             kept = first(algorithm) if known else None
-            order = [server for server, _ in algorithm.order(CLIENT)]
+            order = [server for server, _ in algorithm.candidates(CLIENT)]
             self.assertIs(first(algorithm), kept or order[0])
             self.assertEqual(len(set(order)), 3)
 
     def test_clients_that_do_not_come_back_are_forgotten(self) -> None:
-        self.patch(sticky, "MOST_CLIENTS", 8)
+        self.patch(sticky, "MAX_CLIENTS", 8)
         algorithm = StickyRoundRobin[Server]()
-        algorithm.meet(servers(1, 1, 1))
+        algorithm.update(servers(1, 1, 1))
         for number in range(1000):
             first(algorithm, f"client {number}")
             first(algorithm, "the one that stays")
-            self.assertLessEqual(len(algorithm._young) + len(algorithm._old), 16)
+            self.assertLessEqual(
+                len(algorithm._new_generation) + len(algorithm._old_generation), 16
+            )
         self.assertEqual(first(algorithm, "the one that stays").name, "b")
 
     def test_the_last_that_came_are_known(self) -> None:
-        self.patch(sticky, "MOST_CLIENTS", 8)
+        self.patch(sticky, "MAX_CLIENTS", 8)
         algorithm = met(StickyRoundRobin(), servers(1, 1, 1, 1, 1))
         came: dict[str, Server] = {}
         for number in random.Random(4).choices(range(30), k=500):
@@ -1068,9 +1079,9 @@ class AlgorithmTests(SynchronousTestCase):
     ) -> None:
         for name, algorithm in self.each(seed):
             pool: Servers = servers(*weights)
-            algorithm.meet(list(pool) if as_list else pool)
+            algorithm.update(list(pool) if as_list else pool)
             for _ in range(3):
-                order = list(algorithm.order(client))
+                order = list(algorithm.candidates(client))
                 self.assertCountEqual([server for server, _ in order], pool, msg=name)
                 self.assertTrue(all(isinstance(why, str) and why for _, why in order), msg=name)
                 give_back(algorithm, take(algorithm, order[0][0]))
@@ -1081,7 +1092,7 @@ class AlgorithmTests(SynchronousTestCase):
     def test_each_server_once_whatever_its_share(self, shares: list[float], seed: int) -> None:
         pool = warming(*shares)
         for name, algorithm in self.each(seed):
-            algorithm.meet(pool)
+            algorithm.update(pool)
             for _ in range(3):
                 self.assertEqual(
                     "".join(sorted(names(algorithm))), string.ascii_letters[: len(pool)], msg=name
@@ -1091,36 +1102,36 @@ class AlgorithmTests(SynchronousTestCase):
         for name, algorithm in self.each():
             pool = list(servers(3, 1, 2))
             before = list(pool)
-            algorithm.meet(pool)
+            algorithm.update(pool)
             for _ in range(10):
                 names(algorithm)
                 give_back(algorithm, take(algorithm, pool[0]))
             self.assertEqual(pool, before, msg=name)
             for server, weight in zip(pool, (3, 1, 2)):
-                state = (server.weight, server.share, server.in_flight, server.available)
+                state = (server.weight, server.effective_weight, server.in_flight, server.available)
                 self.assertEqual(state, (weight, weight, 0, True), msg=name)
 
     def test_nobody_to_choose(self) -> None:
         for name, algorithm in self.each():
-            self.assertEqual(list(algorithm.order(CLIENT)), [], msg=name)
-            algorithm.meet([])
-            self.assertEqual(list(algorithm.order(CLIENT)), [], msg=name)
-            algorithm.meet(servers(1, 2))
+            self.assertEqual(list(algorithm.candidates(CLIENT)), [], msg=name)
+            algorithm.update([])
+            self.assertEqual(list(algorithm.candidates(CLIENT)), [], msg=name)
+            algorithm.update(servers(1, 2))
             names(algorithm)
-            algorithm.meet(())
-            self.assertEqual(list(algorithm.order(CLIENT)), [], msg=name)
-            algorithm.meet(servers(1, 2))
+            algorithm.update(())
+            self.assertEqual(list(algorithm.candidates(CLIENT)), [], msg=name)
+            algorithm.update(servers(1, 2))
             self.assertEqual(sorted(names(algorithm)), ["a", "b"], msg=name)
 
     def test_servers_that_come_and_go_while_an_order_is_in_use(self) -> None:
         pool = servers(1, 1, 1, 1)
         for before, after in ((2, 4), (4, 3), (4, 0), (3, 1)):
             for name, algorithm in self.each():
-                algorithm.meet(pool)
-                algorithm.meet(pool[:before])
-                order = algorithm.order(CLIENT)
+                algorithm.update(pool)
+                algorithm.update(pool[:before])
+                order = algorithm.candidates(CLIENT)
                 tried = [next(order)[0]]
-                algorithm.meet(pool[:after])
+                algorithm.update(pool[:after])
                 with soon():
                     tried += [server for server, _ in order]
                 self.assertEqual(len(tried), len(set(tried)), msg=name)
@@ -1128,18 +1139,18 @@ class AlgorithmTests(SynchronousTestCase):
                 self.assertLessEqual(set(pool[: min(before, after)]), set(tried), msg=name)
 
     def test_what_they_want_to_hear_of(self) -> None:
-        wanted = {name for name, algorithm in self.each() if algorithm.follows_load}
+        wanted = {name for name, algorithm in self.each() if algorithm.tracks_load}
         self.assertEqual(wanted, {"least-connections", "least-response-time"})
 
     def test_a_weight_of_0_given_while_an_order_is_in_use(self) -> None:
         for name, algorithm in self.each():
             for weights in ((1, 1, 1), (7, 1, 2), tuple(range(100, 160))):
                 pool = servers(*weights)
-                algorithm.meet(pool)
-                order = algorithm.order(CLIENT)
+                algorithm.update(pool)
+                order = algorithm.candidates(CLIENT)
                 found = [next(order)[0]]
                 for server in pool:
-                    server.share = 0.0
+                    server.effective_weight = 0.0
                     server.weight = 0
                 found += [server for server, _ in order]
                 self.assertCountEqual(found, pool, msg=name)

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.cli.admin_address import read_place, read_token, with_port
-from balancebeam.cli.admin_client import Connection
-from balancebeam.cli.arguments import is_command, read_arguments
-from balancebeam.cli.commands import Commands, Done
-from balancebeam.cli.deadline_socket import MOST
-from balancebeam.cli.errors import CommandError, Misused, Refused, Unreachable
+from balancebeam.cli.admin_address import load_token, normalize_address, parse_admin_address
+from balancebeam.cli.admin_client import AdminClient
+from balancebeam.cli.arguments import is_command, parse_arguments
+from balancebeam.cli.commands import CommandResult, Commands
+from balancebeam.cli.deadline_socket import MAX_RESPONSE_BYTES
+from balancebeam.cli.errors import CommandError, ConnectionFailed, RequestRejected, UsageError
 from balancebeam.cli.run import run
-from balancebeam.cli.status import ago, status_table
-from balancebeam.cli.terminal import Column, Screen, escape, fold, table, width
-from tests.helpers.processes import LIMIT, Server, free_port, read_head
+from balancebeam.cli.status import format_age, status_table
+from balancebeam.cli.terminal import Column, Terminal, escape, table, width, wrap
+from tests.helpers.processes import TIMEOUT, ScriptedServer, free_port, read_head
 
 
 def server_of(**changes: Any) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def server_of(**changes: Any) -> dict[str, Any]:
         "address": "10.0.0.1:80",
         "weight": 1,
         "state": "up",
-        "why": "",
+        "reason": "",
         "since": None,
         "in_flight": 0,
         "requests": 12,
@@ -45,11 +45,11 @@ def server_of(**changes: Any) -> dict[str, Any]:
     }
 
 
-class Arguments(SynchronousTestCase):
+class ArgumentTests(SynchronousTestCase):
     """What is typed."""
 
     def read(self, *arguments: str, **environment: str) -> Namespace:
-        return read_arguments(arguments, environment)
+        return parse_arguments(arguments, environment)
 
     def test_commands_are_told_from_options_of_the_balancer(self) -> None:
         for text in (
@@ -144,14 +144,14 @@ class Arguments(SynchronousTestCase):
             ("http://[::1]", "::1", 80, "", "[::1]:80"),
             ("unix:/run/a b", "", 0, "/run/a b", "localhost"),
         ):
-            place = read_place(text)
+            place = parse_admin_address(text)
             self.assertEqual((place.host, place.port, place.path), (host, port, path), text)
-            self.assertEqual(place.field, field)
+            self.assertEqual(place.host_header, field)
         for text in (
             *("", "localhost", "1101", "a:0", "a:65536", "a:1/b", "unix:a", "ftp://a:1"),
             *("https://a:1", "a b:1", "a\r\nX: y:1", "http://a:1/path", "user@a:1", "\u00e4:1"),
         ):
-            error = self.assertRaises(Misused, read_place, text)
+            error = self.assertRaises(UsageError, parse_admin_address, text)
             self.assertIn("--admin", error.text)
 
     def test_addresses_of_servers(self) -> None:
@@ -163,18 +163,18 @@ class Arguments(SynchronousTestCase):
             ("unix:/a", "unix:/a"),
             ("http://10.0.0.1:80/path", "http://10.0.0.1:80/path"),
         ):
-            self.assertEqual(with_port(text), known)
+            self.assertEqual(normalize_address(text), known)
 
 
-class Tables(SynchronousTestCase):
+class TerminalTests(SynchronousTestCase):
     """What is shown."""
 
     def test_columns_are_aligned(self) -> None:
         servers = [
             server_of(in_flight=3, requests=123456789),
-            server_of(pool="images", address="[2001:db8::1]:8080", state="down", why="refused"),
+            server_of(pool="images", address="[2001:db8::1]:8080", state="down", reason="refused"),
         ]
-        lines = status_table(servers, 0, Screen()).splitlines()
+        lines = status_table(servers, 0, Terminal()).splitlines()
         for line, left, right in zip(
             lines,
             (
@@ -183,7 +183,7 @@ class Tables(SynchronousTestCase):
                 "images  [2001:db8::1]:8080",
             ),
             (
-                "STATE  WEIGHT  IN FLIGHT   REQUESTS  FAILURES  SINCE  WHY",
+                "STATE  WEIGHT  IN FLIGHT   REQUESTS  FAILURES  SINCE  REASON",
                 "up          1          3  123456789         0  -",
                 "down        1          0         12         0  -      refused",
             ),
@@ -191,10 +191,10 @@ class Tables(SynchronousTestCase):
             self.assertEqual(line, f"{left}  {right}")
 
     def test_no_servers(self) -> None:
-        self.assertEqual(status_table([], 0, Screen()), "there are no servers\n")
+        self.assertEqual(status_table([], 0, Terminal()), "there are no servers\n")
 
     def test_what_is_not_told_is_no_mistake(self) -> None:
-        text = status_table([{"address": "a:1", "later": 1}], 0, Screen())
+        text = status_table([{"address": "a:1", "later": 1}], 0, Terminal())
         self.assertIn("-     a:1", text)
 
     def test_wide_and_combining_letters(self) -> None:
@@ -204,29 +204,29 @@ class Tables(SynchronousTestCase):
         self.assertEqual({width(line[:-1]) for line in shown.splitlines()}, {7})
 
     def test_without_room_the_reason_stands_below(self) -> None:
-        why = "the last 3 checks failed: connection was refused by the other side"
+        reason = "the last 3 checks failed: connection was refused by the other side"
         lines = status_table(
-            [server_of(state="down", why=why), server_of(address="10.0.0.2:80")],
+            [server_of(state="down", reason=reason), server_of(address="10.0.0.2:80")],
             0,
-            Screen(80),
+            Terminal(80),
         ).splitlines()
         self.assertEqual(len(lines), 4)
-        self.assertNotIn("WHY", lines[0])
-        self.assertEqual(lines[2], f"    {why}")
+        self.assertNotIn("REASON", lines[0])
+        self.assertEqual(lines[2], f"    {reason}")
         self.assertTrue(lines[3].startswith("app   10.0.0.2:80"))
         # And where it fits, it does not.
-        one_line = status_table([server_of(state="down", why=why)], 0, Screen(160))
-        self.assertEqual(len(one_line.splitlines()), 2)
+        escape_control = status_table([server_of(state="down", reason=reason)], 0, Terminal(160))
+        self.assertEqual(len(escape_control.splitlines()), 2)
 
     def test_long_texts_are_folded_and_nothing_is_lost(self) -> None:
         path = "unix:/" + "abcdefghi/" * 10
-        why = "x" * 200
-        lines = status_table([server_of(address=path, why=why)], 0, Screen(80)).splitlines()
+        reason = "x" * 200
+        lines = status_table([server_of(address=path, reason=reason)], 0, Terminal(80)).splitlines()
         self.assertLessEqual(max(map(width, lines)), 80)
         self.assertIn(path, "".join(line[6:].split(" ")[0] for line in lines[1:-3]))
-        self.assertIn(why, "".join(line.strip() for line in lines))
+        self.assertIn(reason, "".join(line.strip() for line in lines))
         # Of a terminal that is too small for anything, the best is made.
-        tiny = status_table([server_of(address=path, why=why)], 0, Screen(1))
+        tiny = status_table([server_of(address=path, reason=reason)], 0, Terminal(1))
         self.assertIn("x" * 16, tiny)
 
     def test_folding(self) -> None:
@@ -240,14 +240,14 @@ class Tables(SynchronousTestCase):
             ("池池池", 3, ["池", "池", "池"]),
             ("池", 1, ["池"]),
         ):
-            self.assertEqual(fold(text, most), pieces, text)
+            self.assertEqual(wrap(text, most), pieces, text)
 
     def test_colors_only_where_there_are_some(self) -> None:
         servers = [server_of(), server_of(state="down"), server_of(state="sideways")]
-        colored = status_table(servers, 0, Screen(colors=True))
+        colored = status_table(servers, 0, Terminal(colors=True))
         self.assertIn("\x1b[32mup\x1b[0m  ", colored)
         self.assertIn("\x1b[31mdown\x1b[0m  ", colored)
-        plain = status_table(servers, 0, Screen())
+        plain = status_table(servers, 0, Terminal())
         self.assertNotIn("\x1b", plain)
         stripped = colored.replace("\x1b[32m", "").replace("\x1b[31m", "").replace("\x1b[0m", "")
         self.assertEqual(stripped, plain)
@@ -256,9 +256,9 @@ class Tables(SynchronousTestCase):
         evil = "a\x1b[2J\r\n\t\x9b\x7f\u202e\udcff\U000e0001"
         safe = "a\\u001b[2J\\u000d\\u000a\\u0009\\u009b\\u007f\\u202e\\udcff\\U000e0001"
         self.assertEqual(escape(evil), safe)
-        self.assertEqual(escape("a\nb\tc\r", keep="\n\t"), "a\nb\tc\\u000d")
-        fields = dict.fromkeys(("pool", "address", "state", "why", "weight", "since"), evil)
-        shown = status_table([fields], 0, Screen())
+        self.assertEqual(escape("a\nb\tc\r", allow="\n\t"), "a\nb\tc\\u000d")
+        fields = dict.fromkeys(("pool", "address", "state", "reason", "weight", "since"), evil)
+        shown = status_table([fields], 0, Terminal())
         self.assertEqual(shown.count(safe), 6)
         self.assertEqual(len(shown.splitlines()), 2)
 
@@ -276,17 +276,17 @@ class Tables(SynchronousTestCase):
             (None, "-"),
             (5, "-"),
         ):
-            self.assertEqual(ago(since, 1000), text)
+            self.assertEqual(format_age(since, 1000), text)
 
 
-class Scripted:
-    """A `Connection` that answers what it is told to, and knows what it was asked."""
+class FakeAdminClient:
+    """An `AdminClient` that answers what it is told to, and knows what it was asked."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[Any, ...]] = []
 
-    def ask(self, method: str, path: str, content: Any = None) -> Any:
+    def request(self, method: str, path: str, content: Any = None) -> Any:
         self.asked.append((method, path) if content is None else (method, path, content))
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -294,15 +294,15 @@ class Scripted:
         return answer
 
 
-class Wishes(SynchronousTestCase):
+class CommandTests(SynchronousTestCase):
     """What is asked for, and what is made of the answer."""
 
-    def do(self, text: str, *answers: Any) -> Done:
+    def do(self, text: str, *answers: Any) -> CommandResult:
         self.slept: list[float] = []
-        self.connection = Scripted(*answers)
+        self.connection = FakeAdminClient(*answers)
         connection: Any = self.connection
         commands = Commands(connection, monotonic=lambda: sum(self.slept), sleep=self.slept.append)
-        done = commands.do(read_arguments(text.split(), {}))
+        done = commands.run(parse_arguments(text.split(), {}))
         self.assertEqual(self.connection.answers, [])
         return done
 
@@ -333,9 +333,9 @@ class Wishes(SynchronousTestCase):
 
     def test_several_pools_or_none(self) -> None:
         listed = [server_of(pool="b"), server_of(pool="a"), server_of(pool="a")]
-        text = self.refused(Misused, "ready 10.0.0.1:80", listed)
+        text = self.refused(UsageError, "ready 10.0.0.1:80", listed)
         self.assertEqual(text, "several pools have 10.0.0.1:80; give --pool a or b")
-        text = self.refused(Refused, "ready 10.0.0.9:80", listed)
+        text = self.refused(RequestRejected, "ready 10.0.0.9:80", listed)
         self.assertIn("no pool has a server 10.0.0.9:80", text)
 
     def test_the_others(self) -> None:
@@ -358,7 +358,7 @@ class Wishes(SynchronousTestCase):
             self.connection.asked,
             [("POST", "/register", {"address": "http://10.0.0.1:80", "weight": 3})],
         )
-        self.assertEqual(done, Done(answer, "http://10.0.0.1:80: registered, weight 3\n"))
+        self.assertEqual(done, CommandResult(answer, "http://10.0.0.1:80: registered, weight 3\n"))
         self.do("register 10.0.0.1:80 --pool b", answer)
         self.assertEqual(
             self.connection.asked, [("POST", "/upstreams/b", {"address": "10.0.0.1:80"})]
@@ -386,10 +386,10 @@ class Wishes(SynchronousTestCase):
         done = self.do(remove, busy(2), [server_of(in_flight=5), busy(1)], [server_of(in_flight=5)])
         self.assertEqual(done.text, "10.0.0.1:80: removed\n")
         # It does not come about.
-        text = self.refused(Refused, f"{drain} 0.4", busy(2), [busy(2)], [busy(1)])
+        text = self.refused(RequestRejected, f"{drain} 0.4", busy(2), [busy(2)], [busy(1)])
         self.assertEqual(text, "10.0.0.1:80 still has 1 in flight after 0.4 seconds")
         self.assertAlmostEqual(sum(self.slept), 0.4)
-        text = self.refused(Refused, drain, busy(2), [server_of(in_flight=3)])
+        text = self.refused(RequestRejected, drain, busy(2), [server_of(in_flight=3)])
         self.assertEqual(text, "10.0.0.1:80 is up again, with 2 in flight")
 
     def test_answers_that_make_no_sense(self) -> None:
@@ -405,7 +405,7 @@ class Wishes(SynchronousTestCase):
             ("reload", {}),
             ("reload", {"changed": "all"}),
         ):
-            self.assertIn("not understood", self.refused(Unreachable, text, answer), text)
+            self.assertIn("not understood", self.refused(ConnectionFailed, text, answer), text)
 
 
 # With files and over sockets.
@@ -432,7 +432,7 @@ def failure(text: str, status: str) -> bytes:
     return response(json.dumps({"status": "error", "data": text}).encode(), status)
 
 
-def saying(*answers: bytes, heads: list[bytes] | None = None) -> Server:
+def saying(*answers: bytes, heads: list[bytes] | None = None) -> ScriptedServer:
     """A server that says these, one a connection, and ends each then."""
 
     def serve(connection: Any, number: int) -> None:
@@ -441,7 +441,7 @@ def saying(*answers: bytes, heads: list[bytes] | None = None) -> Server:
             heads.append(head)
         connection.sendall(answers[min(number, len(answers)) - 1])
 
-    return Server(serve)
+    return ScriptedServer(serve)
 
 
 Capture = pytest.CaptureFixture[str]
@@ -450,18 +450,18 @@ Capture = pytest.CaptureFixture[str]
 def test_tokens(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("  sesame\n")
-    assert read_token(str(file), "other") == "sesame"
-    assert read_token(None, " other\n") == "other"
-    assert read_token(None, None) is None
-    assert read_token(None, "") is None
+    assert load_token(str(file), "other") == "sesame"
+    assert load_token(None, " other\n") == "other"
+    assert load_token(None, None) is None
+    assert load_token(None, "") is None
     for content in (b"", b" \n", b"two words", b"a\r\nb", b"\xff", b"a" * 5000):
         file.write_bytes(content)
-        with pytest.raises(Misused, match="holds no token"):
-            read_token(str(file), None)
-    with pytest.raises(Misused, match="BALANCEBEAM_TOKEN holds no token"):
-        read_token(None, "a b")
-    with pytest.raises(Misused, match="/nowhere: cannot be read: No such file"):
-        read_token("/nowhere", None)
+        with pytest.raises(UsageError, match="holds no token"):
+            load_token(str(file), None)
+    with pytest.raises(UsageError, match="BALANCEBEAM_TOKEN holds no token"):
+        load_token(None, "a b")
+    with pytest.raises(UsageError, match="/nowhere: cannot be read: No such file"):
+        load_token("/nowhere", None)
 
 
 def test_what_is_sent(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,7 +483,7 @@ def test_what_is_sent(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_json(capsys: Capture) -> None:
-    servers = [server_of(why="\x1b\x7f\u202e")]
+    servers = [server_of(reason="\x1b\x7f\u202e")]
     with saying(success(servers)) as server:
         assert run(["status", "--json", "--admin", f"http://{server.address}/"]) == 0
     out = capsys.readouterr().out
@@ -594,10 +594,10 @@ def test_an_answer_without_end_is_bounded(capsys: Capture, head: bytes) -> None:
     def serve(connection: Any, number: int) -> None:
         read_head(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\n" + head)
-        for _ in range(2 * MOST // 65536):
+        for _ in range(2 * MAX_RESPONSE_BYTES // 65536):
             connection.sendall(b" " * 65536)
 
-    with Server(serve) as server:
+    with ScriptedServer(serve) as server:
         assert run(["status", "--admin", server.address]) == 3
     # PyPy's older http.client does not believe in a chunk of -1 octets.
     err = capsys.readouterr().err
@@ -625,7 +625,7 @@ def _dripping(connection: Any, number: int) -> None:
 def test_the_time_limit_is_for_all_of_an_answer(
     capsys: Capture, serve: Callable[[Any, int], None]
 ) -> None:
-    with Server(serve) as server:
+    with ScriptedServer(serve) as server:
         assert run(["status", "--timeout", "0.2", "--admin", server.address]) == 3
     assert "did not answer within 0.2 seconds" in capsys.readouterr().err
 
@@ -651,7 +651,7 @@ def test_a_deep_answer(capsys: Capture) -> None:
     deep: Any = []
     for _ in range(480):
         deep = [deep]
-    body = b'{"status": "success", "data": %b}' % json.dumps([{"why": deep}]).encode()
+    body = b'{"status": "success", "data": %b}' % json.dumps([{"reason": deep}]).encode()
     with saying(response(body)) as server:
         assert run(["status", "--json", "--admin", server.address]) in (0, 3)
 
@@ -663,8 +663,8 @@ def test_a_name_with_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
             for port in (free_port(), server.port)
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        connection = Connection(read_place("lb.example:1"))
-        assert connection.ask("GET", "/upstreams") == []
+        connection = AdminClient(parse_admin_address("lb.example:1"))
+        assert connection.request("GET", "/upstreams") == []
 
 
 # As a program.
@@ -675,7 +675,7 @@ def command(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "balancebeam", *arguments],
         capture_output="stdout" not in more,
         text=True,
-        timeout=LIMIT,
+        timeout=TIMEOUT,
         check=False,
         **more,
     )
@@ -692,7 +692,7 @@ def test_commands_need_nothing_but_the_standard_library() -> None:
         "assert not found, found\n"
     )
     root = Path(__file__).parents[3]
-    subprocess.run([sys.executable, "-S", "-c", program], cwd=root, timeout=LIMIT, check=True)
+    subprocess.run([sys.executable, "-S", "-c", program], cwd=root, timeout=TIMEOUT, check=True)
 
 
 def test_help() -> None:
@@ -710,7 +710,7 @@ def test_wrong_usage_has_its_status() -> None:
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    servers = success([server_of(why="x" * 1000)] * 1000)
+    servers = success([server_of(reason="x" * 1000)] * 1000)
     with saying(servers) as server:
         reading, writing = os.pipe()
         os.close(reading)
@@ -733,7 +733,7 @@ def test_a_full_disk_is_one() -> None:
 
 def test_letters_that_the_terminal_lacks() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    with saying(success([server_of(why="größer")])) as server:
+    with saying(success([server_of(reason="größer")])) as server:
         done = command("status", "--admin", server.address, env=environment)
     assert done.returncode == 0
     assert "gr\\xf6\\xdfer" in done.stdout
@@ -744,7 +744,7 @@ def test_a_terminal(no_color: str) -> None:
     environment = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm", "COLUMNS": "80"}
     ours, theirs = pty.openpty()
     try:
-        with saying(success([server_of(why="x" * 60)])) as server:
+        with saying(success([server_of(reason="x" * 60)])) as server:
             done = command(
                 "status",
                 "--admin",

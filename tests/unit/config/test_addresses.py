@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.config.addresses import (
-    read_listen_address,
-    read_server,
-    read_server_address,
-    read_tcp,
+    parse_listen_address,
+    parse_server,
+    parse_server_address,
+    parse_tcp_address,
 )
 from balancebeam.core.addresses import (
     EndpointAddress,
@@ -22,7 +22,7 @@ from balancebeam.core.addresses import (
 from balancebeam.core.settings import ServerSettings
 
 
-class TcpTests(SynchronousTestCase):
+class TcpAddressTests(SynchronousTestCase):
     """`host:port` and `[v6]:port`."""
 
     def test_what_is_read(self) -> None:
@@ -36,7 +36,7 @@ class TcpTests(SynchronousTestCase):
             "[fe80::1%eth0]:80": TcpAddress("fe80::1%eth0", 80),
         }
         for text, address in cases.items():
-            self.assertEqual(read_tcp(text), address, msg=text)
+            self.assertEqual(parse_tcp_address(text), address, msg=text)
             self.assertEqual(str(address), text)
 
     def test_the_same_address_is_the_same_text(self) -> None:
@@ -45,7 +45,7 @@ class TcpTests(SynchronousTestCase):
             ("[::ffff:192.0.2.1]:80", "[::ffff:c000:201]:80"),
             ("App.Example.ORG:80", "app.example.org:80"),
         ):
-            self.assertEqual(read_tcp(one), read_tcp(other))
+            self.assertEqual(parse_tcp_address(one), parse_tcp_address(other))
 
     def test_what_is_refused(self) -> None:
         cases = [
@@ -86,13 +86,13 @@ class TcpTests(SynchronousTestCase):
             "80:80",
         ]
         for text in cases:
-            error = self.assertRaises(ValueError, read_tcp, text)
+            error = self.assertRaises(ValueError, parse_tcp_address, text)
             self.assertIn(repr(text), str(error))
 
     @settings(max_examples=200, deadline=None)
     @given(st.one_of(st.text(max_size=20), st.text("[]:.%/a1,", max_size=12)))
     def test_any_text_is_an_address_or_a_value_error(self, text: str) -> None:
-        for read in (read_tcp, read_listen_address, read_server_address, read_server):
+        for read in (parse_tcp_address, parse_listen_address, parse_server_address, parse_server):
             try:
                 read(text)
             except ValueError as error:
@@ -102,9 +102,9 @@ class TcpTests(SynchronousTestCase):
     @given(st.ip_addresses(), st.integers(1, 65535))
     def test_written_addresses_are_read_as_they_were(self, ip: object, port: int) -> None:
         address = TcpAddress(str(ip), port)
-        self.assertEqual(read_tcp(str(address)), address)
-        self.assertEqual(read_server_address(str(address)), address)
-        self.assertEqual(read_listen_address(str(address)), address)
+        self.assertEqual(parse_tcp_address(str(address)), address)
+        self.assertEqual(parse_server_address(str(address)), address)
+        self.assertEqual(parse_listen_address(str(address)), address)
 
 
 class ListenAddressTests(SynchronousTestCase):
@@ -124,25 +124,25 @@ class ListenAddressTests(SynchronousTestCase):
             "custom:x=1": EndpointAddress("custom:x=1"),
         }
         for text, address in cases.items():
-            self.assertEqual(read_listen_address(text), address, msg=text)
+            self.assertEqual(parse_listen_address(text), address, msg=text)
             self.assertEqual(str(address), text)
 
     def test_tls_is_refused_by_name(self) -> None:
         for text in ("ssl:443:privateKey=k", "tls:443", "txacme:x:443"):
-            error = self.assertRaises(ValueError, read_listen_address, text)
+            error = self.assertRaises(ValueError, parse_listen_address, text)
             self.assertIn("TLS is not supported yet", str(error))
 
     def test_what_is_refused(self) -> None:
         for text in ("", "8080", "localhost", "unix:", "::1:80", "a:99999", "1.2.3:80"):
-            error = self.assertRaises(ValueError, read_listen_address, text)
+            error = self.assertRaises(ValueError, parse_listen_address, text)
             self.assertIn(repr(text), str(error))
 
     def test_a_path_has_to_fit_a_socket_address(self) -> None:
         longest = "unix:/" + "a" * 106
-        self.assertEqual(read_listen_address(longest), UnixAddress(longest[5:]))
-        self.assertRaises(ValueError, read_listen_address, longest + "a")
+        self.assertEqual(parse_listen_address(longest), UnixAddress(longest[5:]))
+        self.assertRaises(ValueError, parse_listen_address, longest + "a")
         # Octets count, not characters.
-        self.assertRaises(ValueError, read_listen_address, "unix:/" + "\u00e4" * 54)
+        self.assertRaises(ValueError, parse_listen_address, "unix:/" + "\u00e4" * 54)
 
 
 class ServerAddressTests(SynchronousTestCase):
@@ -163,7 +163,7 @@ class ServerAddressTests(SynchronousTestCase):
             "http://[::1]:8080/": TcpAddress("::1", 8080),
         }
         for text, address in cases.items():
-            self.assertEqual(read_server_address(text), address, msg=text)
+            self.assertEqual(parse_server_address(text), address, msg=text)
 
     def test_what_is_refused(self) -> None:
         cases = {
@@ -185,11 +185,11 @@ class ServerAddressTests(SynchronousTestCase):
             "tcp:8080:x": "no address",
         }
         for text, why in cases.items():
-            error = self.assertRaises(ValueError, read_server_address, text)
+            error = self.assertRaises(ValueError, parse_server_address, text)
             self.assertIn(why, str(error))
 
 
-class ServerTests(SynchronousTestCase):
+class ServerSettingsTests(SynchronousTestCase):
     """A server with its weight and role."""
 
     def test_what_is_read(self) -> None:
@@ -205,7 +205,7 @@ class ServerTests(SynchronousTestCase):
             "unix:/a,weight=3": ServerSettings(UnixAddress("/a"), 3, False),
         }
         for text, server in cases.items():
-            self.assertEqual(read_server(text), server, msg=text)
+            self.assertEqual(parse_server(text), server, msg=text)
 
     def test_what_is_refused(self) -> None:
         weight = "whole number from 0 to 256"
@@ -230,5 +230,5 @@ class ServerTests(SynchronousTestCase):
             "app,weight=1": "no address",
         }
         for text, why in cases.items():
-            error = self.assertRaises(ValueError, read_server, text)
+            error = self.assertRaises(ValueError, parse_server, text)
             self.assertIn(why, str(error))

@@ -16,37 +16,37 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.balancing.registry import ALGORITHMS
-from balancebeam.config.cross_checks import check_admin, check_whole
+from balancebeam.config.cross_checks import check_admin, validate_settings
 from balancebeam.config.dump import MASK, dump
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS
-from balancebeam.config.numbers import LONGEST
-from balancebeam.config.toml_file import complete, read_file
+from balancebeam.config.numbers import MAX_SECONDS
+from balancebeam.config.toml_file import finalize, load_file
 from balancebeam.core.addresses import (
     EndpointAddress,
     ListenAddress,
-    ProxiedAddress,
+    ProxyProtocolAddress,
     ServerAddress,
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.errors import StartError
-from balancebeam.core.networks import read_network
+from balancebeam.core.errors import StartupError
+from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import (
-    ActiveChecks,
     AdminSettings,
-    Forwarding,
+    ForwardingSettings,
     FrontendSettings,
     FrontendTimeouts,
+    HealthCheckSettings,
     LimitSettings,
-    PassiveChecks,
+    OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
-    Retries,
+    QueueSettings,
+    RetrySettings,
     RouteSettings,
-    Secret,
+    SecretSource,
     ServerSettings,
     Settings,
-    Waiting,
 )
 from balancebeam.ratelimit.limit import ALGORITHMS as LIMITS
 from balancebeam.tap import Options
@@ -64,8 +64,8 @@ NASTY = (
 
 _TEXTS = st.one_of(st.sampled_from(NASTY), st.text(st.characters(codec="utf-8"), max_size=12))
 _NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,8}", fullmatch=True)
-_SECONDS = st.floats(0, LONGEST, exclude_min=True) | st.integers(1, 600).map(float)
-_SECONDS_OR_NONE = st.floats(0, LONGEST)
+_SECONDS = st.floats(0, MAX_SECONDS, exclude_min=True) | st.integers(1, 600).map(float)
+_SECONDS_OR_NONE = st.floats(0, MAX_SECONDS)
 _SHARES = st.floats(0, 1)
 _MANY = st.integers(1, 10**9)
 
@@ -84,7 +84,7 @@ _LISTEN: st.SearchStrategy[ListenAddress] = st.one_of(
     _LISTEN_TCP,
     _LISTEN_UNIX,
     _ENDPOINTS,
-    st.builds(ProxiedAddress, st.one_of(_LISTEN_TCP, _LISTEN_UNIX, _ENDPOINTS)),
+    st.builds(ProxyProtocolAddress, st.one_of(_LISTEN_TCP, _LISTEN_UNIX, _ENDPOINTS)),
 )
 _SERVER_ADDRESSES: st.SearchStrategy[ServerAddress] = st.one_of(
     st.builds(
@@ -103,7 +103,7 @@ _SERVERS = st.builds(
     st.sampled_from((None, 1, 2)),
 )
 _NETWORKS = st.lists(
-    st.sampled_from(("unix:", "10.0.0.0/8", "::/0", "::1", "192.0.2.77/24")).map(read_network),
+    st.sampled_from(("unix:", "10.0.0.0/8", "::/0", "::1", "192.0.2.77/24")).map(parse_network),
     max_size=3,
 ).map(tuple)
 
@@ -128,7 +128,7 @@ def limits(draw: st.DrawFn, tcp: bool) -> LimitSettings:
     plain = not any(name.startswith("path:") for name in key)
     return LimitSettings(
         requests=draw(_MANY),
-        per=60.0 if algorithm == "concurrent" else draw(_SECONDS),
+        window=60.0 if algorithm == "concurrent" else draw(_SECONDS),
         algorithm=algorithm,
         burst=draw(st.none() | _MANY) if algorithm == "token-bucket" else None,
         key=key,
@@ -151,7 +151,7 @@ _CHECK_PATHS = st.sampled_from(("/", "/health", "/a%20b?x=1&y=%22'"))
 def pools(draw: st.DrawFn, name: str, tcp: bool) -> PoolSettings:
     statuses = sorted(draw(st.tuples(st.integers(100, 599), st.integers(100, 599))))
     checks = st.builds(
-        ActiveChecks,
+        HealthCheckSettings,
         path=st.none() if tcp else _CHECK_PATHS,
         interval=_SECONDS,
         timeout=st.none() | _SECONDS,
@@ -168,7 +168,7 @@ def pools(draw: st.DrawFn, name: str, tcp: bool) -> PoolSettings:
         active=draw(st.none() | checks),
         passive=draw(
             st.builds(
-                PassiveChecks,
+                OutlierDetectionSettings,
                 st.integers(1, 10**6),
                 _SECONDS_OR_NONE,
                 st.none() | _SHARES,
@@ -177,8 +177,8 @@ def pools(draw: st.DrawFn, name: str, tcp: bool) -> PoolSettings:
                 _SHARES,
             )
         ),
-        retries=draw(st.builds(Retries, st.integers(1, 1000), _SHARES)),
-        waiting=draw(st.builds(Waiting, st.integers(0, 10**6), _SECONDS_OR_NONE)),
+        retries=draw(st.builds(RetrySettings, st.integers(1, 1000), _SHARES)),
+        queue=draw(st.builds(QueueSettings, st.integers(0, 10**6), _SECONDS_OR_NONE)),
         slow_start=draw(_SECONDS_OR_NONE),
         limits=draw(some_limits(tcp)),
     )
@@ -218,11 +218,11 @@ def frontends(
         limits=draw(some_limits(tcp)),
         allow=draw(_NETWORKS),
         deny=draw(_NETWORKS),
-        forwarding=Forwarding()
+        forwarding=ForwardingSettings()
         if tcp
         else draw(
             st.builds(
-                Forwarding,
+                ForwardingSettings,
                 st.booleans(),
                 st.booleans(),
                 st.sampled_from(("off", "keep", "make")),
@@ -234,9 +234,9 @@ def frontends(
 
 _TOKENS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)
 _SECRETS = st.one_of(
-    st.builds(Secret, _TOKENS),
-    st.builds(Secret, file=_FILES),
-    st.builds(Secret, variable=_TEXTS),
+    st.builds(SecretSource, _TOKENS),
+    st.builds(SecretSource, file=_FILES),
+    st.builds(SecretSource, variable=_TEXTS),
 )
 
 
@@ -261,7 +261,7 @@ def all_settings(draw: st.DrawFn) -> Settings:
         draw(st.integers(0, 100)),
     )
     # What nobody uses is read as for HTTP.
-    modes = {name: settings.mode_of(name) == "tcp" for name in names}
+    modes = {name: settings.pool_mode(name) == "tcp" for name in names}
     return evolve(settings, pools=tuple(draw(pools(name, modes[name])) for name in names))
 
 
@@ -336,7 +336,7 @@ budget = 0.2
 [[pool]]
 name = "api"
 upstreams = ["unix:/run/api"]
-waiting.limit = 5
+queue.limit = 5
 
 [[pool]]
 name = "db"
@@ -403,7 +403,7 @@ PLACES = places(tomllib.loads(GOOD))
 KEYS = sorted({str(path[-1]) for path in PLACES if isinstance(path[-1], str)})
 
 
-class FileCase(SynchronousTestCase):
+class DumpTestCase(SynchronousTestCase):
     """One file, again and again."""
 
     def setUp(self) -> None:
@@ -414,10 +414,10 @@ class FileCase(SynchronousTestCase):
     def read(self, text: str) -> tuple[Settings, list[str]]:
         with open(self.path, "w", encoding="utf-8", newline="") as file:
             file.write(text)
-        return read_file(self.path)
+        return load_file(self.path)
 
 
-class Back(FileCase):
+class DumpRoundTripTests(DumpTestCase):
     """What is dumped reads back to the same."""
 
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -426,15 +426,15 @@ class Back(FileCase):
         text = dump(given_settings)
         found, problems = self.read(text)
         self.assertEqual(problems, [], text)
-        self.assertEqual(complete(found), given_settings, text)
+        self.assertEqual(finalize(found), given_settings, text)
         # It is what stands in the file, and again.
-        self.assertEqual(dump(complete(found)), text)
-        self.assertEqual(check_whole(given_settings), [])
+        self.assertEqual(dump(finalize(found)), text)
+        self.assertEqual(validate_settings(given_settings), [])
 
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
     @given(all_settings(), st.text("abcdefghijklmnopqrstuvwxyz\"\\'#", min_size=24, max_size=24))
     def test_a_masked_secret_is_not_shown(self, given_settings: Settings, token: str) -> None:
-        admin = evolve(given_settings.admin or AdminSettings(), token=Secret(token))
+        admin = evolve(given_settings.admin or AdminSettings(), token=SecretSource(token))
         given_settings = evolve(given_settings, admin=admin)
         text = dump(given_settings, mask=True)
         self.assertNotIn(token, text)
@@ -442,22 +442,22 @@ class Back(FileCase):
         self.assertNotIn(token, repr(given_settings))
         found, problems = self.read(text)
         self.assertEqual(problems, [])
-        masked = evolve(admin, token=Secret(MASK))
-        self.assertEqual(complete(found), evolve(given_settings, admin=masked))
+        masked = evolve(admin, token=SecretSource(MASK))
+        self.assertEqual(finalize(found), evolve(given_settings, admin=masked))
         # And nothing else changes.
-        self.assertEqual(complete(self.read(dump(given_settings))[0]), given_settings)
+        self.assertEqual(finalize(self.read(dump(given_settings))[0]), given_settings)
 
     def test_defaults(self) -> None:
         for usual in (
-            complete(Settings((), ())),
+            finalize(Settings((), ())),
             Settings((FrontendSettings(),), (PoolSettings(),), AdminSettings()),
         ):
             found, problems = self.read(dump(usual))
             self.assertEqual(problems, [])
-            self.assertEqual(complete(found), usual)
+            self.assertEqual(finalize(found), usual)
 
 
-class Mutated(FileCase):
+class MutatedFileTests(DumpTestCase):
     """Whatever a file says is answered: by settings, or by lines that say why not."""
 
     def answered(self, text: str) -> None:
@@ -466,20 +466,20 @@ class Mutated(FileCase):
             self.assertTrue(problem.startswith(f"{self.path}:"), problem)
             self.assertEqual(problem.splitlines(), [problem])
             self.assertNotIn("Traceback", problem)
-        whole = complete(found)
+        whole = finalize(found)
         # Anything goes here, but for exceptions.
-        check_whole(whole)
+        validate_settings(whole)
         if whole.admin is not None:
             check_admin(whole.admin)
         if not problems:
             again, others = self.read(dump(whole))
             self.assertEqual(others, [], text)
-            self.assertEqual(complete(again), whole, text)
+            self.assertEqual(finalize(again), whole, text)
             self.read(text)
         options = Options()
         try:
             options.parseOptions(["-c", self.path])
-        except StartError as error:
+        except StartupError as error:
             self.assertEqual(error.text.splitlines(), error.text.split("\n"))
             self.assertTrue(set(problems) <= set(error.problems))
         else:

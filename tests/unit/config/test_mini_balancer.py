@@ -9,12 +9,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.config.toml_file import read_file
+from balancebeam.config.toml_file import load_file
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import ServerSettings
 from balancebeam.tap import Options
-from tests.helpers.memory import flat
+from tests.helpers.memory import flatten_settings
 
 GOOD = """\
 # S3's own
@@ -29,7 +29,7 @@ forward_to = "app.example.org:9002"
 """
 
 
-class MiniTests(SynchronousTestCase):
+class MiniBalancerTests(SynchronousTestCase):
     """Reading it, and what is said when it is wrong."""
 
     def setUp(self) -> None:
@@ -40,8 +40,8 @@ class MiniTests(SynchronousTestCase):
     def read(self, text: str | bytes) -> tuple[Any, list[str]]:
         with open(self.path, "wb") as file:
             file.write(text.encode() if isinstance(text, str) else text)
-        settings, problems = read_file(self.path)
-        return flat(settings) if settings.frontends else None, problems
+        settings, problems = load_file(self.path)
+        return flatten_settings(settings) if settings.frontends else None, problems
 
     def test_the_file_of_s3(self) -> None:
         found, problems = self.read(GOOD)
@@ -98,14 +98,14 @@ class MiniTests(SynchronousTestCase):
     def test_what_cannot_be_read(self) -> None:
         _, (problem,) = self.read(b"\xff")
         self.assertEqual(problem, f"{self.path}: cannot be read: it is not UTF-8")
-        _, (problem,) = read_file("/nonexistent")
+        _, (problem,) = load_file("/nonexistent")
         self.assertIn("No such file", problem)
 
     def test_the_option(self) -> None:
         self.read(GOOD)
         options = Options()
         options.parseOptions(["-c", self.path])
-        settings = flat(options.settings)
+        settings = flatten_settings(options.settings)
         self.assertEqual(settings.mode, "tcp")
         self.assertEqual(settings.bind, (TcpAddress("127.0.0.1", 8080),))
         self.assertEqual(len(settings.servers), 2)
@@ -116,12 +116,12 @@ class MiniTests(SynchronousTestCase):
         self.read(GOOD)
         options = Options()
         options.parseOptions(["-c", self.path, "-b", "b:2", "-u", "c:3", "--cooldown", "3"])
-        settings = flat(options.settings)
+        settings = flatten_settings(options.settings)
         self.assertEqual(settings.bind, (TcpAddress("b", 2),))
         self.assertEqual(settings.servers, (ServerSettings(TcpAddress("c", 3)),))
         self.assertEqual(settings.passive.cooldown, 3)
 
     def test_mistakes_end_the_program(self) -> None:
         self.read("nonsense")
-        error = self.assertRaises(StartError, Options().parseOptions, ["-c", self.path])
+        error = self.assertRaises(StartupError, Options().parseOptions, ["-c", self.path])
         self.assertIn(self.path, str(error))

@@ -257,7 +257,7 @@ TREES: Any = st.recursive(
 )
 
 
-class Writer:
+class TomlGenerator:
     """Writes tables as TOML, in any way there is, and keeps the lines of all it writes."""
 
     def __init__(self, random: Random) -> None:
@@ -425,12 +425,12 @@ class Writer:
         return bool(value) and all(isinstance(element, dict) for element in value)
 
 
-class WrittenTests(SynchronousTestCase):
+class GeneratedDocumentTests(SynchronousTestCase):
     """By whoever writes a file, who knows the lines."""
 
     @given(st.dictionaries(KEYS, TREES, max_size=5), st.integers(0, 1 << 32), st.booleans())
     def test_the_lines_are_those_written(self, tree: Any, seed: int, returns: bool) -> None:
-        writer = Writer(Random(seed))
+        writer = TomlGenerator(Random(seed))
         writer.document(tree)
         text = writer.text.replace("\n", "\r\n") if returns else writer.text
         parsed = tomllib.loads(text)

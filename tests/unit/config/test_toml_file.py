@@ -12,21 +12,21 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.config.toml_file import complete, read_file
+from balancebeam.config.toml_file import finalize, load_file
 from balancebeam.core.addresses import TcpAddress, UnixAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
-    ActiveChecks,
     AdminSettings,
     FrontendSettings,
     FrontendTimeouts,
+    HealthCheckSettings,
     LimitSettings,
-    PassiveChecks,
+    OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
-    Retries,
+    RetrySettings,
     RouteSettings,
-    Secret,
+    SecretSource,
     ServerSettings,
     Settings,
 )
@@ -138,9 +138,9 @@ EXPECTED = Settings(
             ),
             algorithm="power-of-two",
             timeouts=PoolTimeouts(5.0, 60.0),
-            active=ActiveChecks("/health", 10.0, 2.0, 2, 2, (200, 299)),
-            passive=PassiveChecks(1, 10.0),
-            retries=Retries(3, 0.2),
+            active=HealthCheckSettings("/health", 10.0, 2.0, 2, 2, (200, 299)),
+            passive=OutlierDetectionSettings(1, 10.0),
+            retries=RetrySettings(3, 0.2),
         ),
         PoolSettings(
             name="api",
@@ -150,10 +150,10 @@ EXPECTED = Settings(
         PoolSettings(
             name="db",
             servers=(ServerSettings(TcpAddress("127.0.0.1", 5432)),),
-            active=ActiveChecks(None, 3.0),
+            active=HealthCheckSettings(None, 3.0),
         ),
     ),
-    AdminSettings(TcpAddress("127.0.0.1", 1101), Secret(file="/etc/balancebeam/token")),
+    AdminSettings(TcpAddress("127.0.0.1", 1101), SecretSource(file="/etc/balancebeam/token")),
     "/var/lib/balancebeam",
     20.0,
     2,
@@ -180,7 +180,7 @@ algorithm = "random"
 """
 
 
-class FileCase(SynchronousTestCase):
+class TomlFileTestCase(SynchronousTestCase):
     """A folder with a configuration file."""
 
     def setUp(self) -> None:
@@ -195,13 +195,13 @@ class FileCase(SynchronousTestCase):
         return path
 
     def read(self, text: str) -> Settings:
-        settings, problems = read_file(self.write(text))
+        settings, problems = load_file(self.write(text))
         self.assertEqual(problems, [])
-        return complete(settings)
+        return finalize(settings)
 
     def problems(self, text: str) -> list[str]:
         """What is wrong with a file, without its name."""
-        _, problems = read_file(self.write(text))
+        _, problems = load_file(self.write(text))
         for problem in problems:
             self.assertTrue(problem.startswith(self.path + ":"), problem)
         return [problem[len(self.path) + 1 :] for problem in problems]
@@ -213,12 +213,12 @@ class FileCase(SynchronousTestCase):
 
     def mistakes(self, text: str, *arguments: str) -> list[str]:
         """What is wrong with a file and these options."""
-        error = self.assertRaises(StartError, self.parse, text, *arguments)
+        error = self.assertRaises(StartupError, self.parse, text, *arguments)
         self.assertNotEqual(error.code, 0)
         return [problem.replace(self.path + ":", "") for problem in error.problems]
 
 
-class Good(FileCase):
+class ValidFileTests(TomlFileTestCase):
     """What is understood."""
 
     def test_everything(self) -> None:
@@ -237,7 +237,7 @@ class Good(FileCase):
         self.assertEqual((usual.drain_timeout, usual.demo), (30, 0))
         self.assertEqual((frontend.max_body, frontend.access_log), (None, None))
         active = self.read("[pool.health]\n").pools[0].active
-        self.assertEqual(active, ActiveChecks("/health", 10.0, None, 2, 2, (200, 299)))
+        self.assertEqual(active, HealthCheckSettings("/health", 10.0, None, 2, 2, (200, 299)))
         admin = self.read("[admin]\n").admin
         self.assertEqual(admin, AdminSettings(TcpAddress("127.0.0.1", 1101)))
         limit = self.read("[frontend.limit]\nrequests = 5\n").frontends[0].limits[0]
@@ -299,7 +299,7 @@ class Good(FileCase):
         self.assertEqual(pool.algorithm, "round-robin")
 
 
-class Lenient(SynchronousTestCase):
+class IgnoredKeyTests(SynchronousTestCase):
     """What has no meaning where it stands, and does no harm."""
 
     def test_keys_of_other_algorithms(self) -> None:
@@ -311,13 +311,13 @@ class Lenient(SynchronousTestCase):
             file.write("[frontend.limit]\nrequests = 600\nper = 60\nburst = 50\n")
             file.write("[[pool]]\nupstreams = ['a:1']\n[pool.limit]\n")
             file.write("algorithm = 'concurrent'\nrequests = 3\nper = 60\nburst = 2\n")
-        settings, problems = read_file(path)
+        settings, problems = load_file(path)
         self.assertEqual(problems, [])
         self.assertEqual(settings.frontends[0].limits[0].algorithm, "sliding-window")
         self.assertEqual(settings.pools[0].limits[0].requests, 3)
 
 
-class Bad(FileCase):
+class InvalidFileTests(TomlFileTestCase):
     """Each mistake with its line, its key, and what would be right."""
 
     def test_single_mistakes(self) -> None:
@@ -334,7 +334,7 @@ class Bad(FileCase):
             ("[pool.health]\nrize = 2\n", 2, ["pool.health.rize", "rise?"]),
             ("[pool.passive]\nfailure = 2\n", 2, ["pool.passive.failure", "failures?"]),
             ("[pool.retries]\nattempt = 2\n", 2, ["pool.retries.attempt", "attempts?"]),
-            ("[pool.waiting]\nlimits = 2\n", 2, ["pool.waiting.limits", "limit?"]),
+            ("[pool.queue]\nlimits = 2\n", 2, ["pool.queue.limits", "limit?"]),
             ("[pool.timeouts]\nconect = 2\n", 2, ["pool.timeouts.conect", "connect?"]),
             ("[admin]\ntokenfile = 'x'\n", 2, ["admin.tokenfile", "token_file?"]),
             ('[pool]\nupstreams = [\n"a:1",\n{address="b:1",wait=1}]\n', 4, ["upstreams.wait"]),
@@ -523,12 +523,12 @@ class Bad(FileCase):
         with mock.patch.dict(os.environ, {"BB_TOKEN": "s3cret"}):
             settings = self.parse("[admin]\nbind='0.0.0.0:1'\ntoken={env='BB_TOKEN'}\n")
         assert settings.admin is not None
-        self.assertEqual(settings.admin.token, Secret(variable="BB_TOKEN"))
+        self.assertEqual(settings.admin.token, SecretSource(variable="BB_TOKEN"))
         self.assertNotIn("s3cret", repr(settings))
         path = self.write("s3cret\n", "token")
         settings = self.parse(f"[admin]\nbind='0.0.0.0:1'\ntoken_file='{path}'\n")
         assert settings.admin is not None
-        self.assertEqual(settings.admin.token, Secret(file=path))
+        self.assertEqual(settings.admin.token, SecretSource(file=path))
         for local in ("127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/run/x"):
             self.parse(f"[admin]\nbind='{local}'\n")
 
@@ -580,12 +580,12 @@ class Bad(FileCase):
             (self.path + "x", "No such file"),
             (self.write("a = " + "[" * 100_000, "deep"), "nests too deep"),
         ):
-            _, (problem,) = read_file(path)
+            _, (problem,) = load_file(path)
             self.assertTrue(problem.startswith(f"{path}: cannot be read: "), problem)
             self.assertIn(words, problem)
 
 
-class Over(FileCase):
+class OverrideTests(TomlFileTestCase):
     """An option wins over the file."""
 
     def test_what_is_ambiguous(self) -> None:
@@ -620,7 +620,7 @@ class Over(FileCase):
             self.assertEqual(pool.algorithm, "least-connections")
             self.assertEqual(pool.timeouts, PoolTimeouts(1, 2))
             self.assertEqual(pool.passive.cooldown, 6)
-            self.assertEqual(pool.active, ActiveChecks("/x", 7))
+            self.assertEqual(pool.active, HealthCheckSettings("/x", 7))
         for frontend in settings.frontends:
             self.assertEqual(frontend.timeouts, FrontendTimeouts(3, 4, 5))
             self.assertEqual(frontend.trusted_proxies, ("10.0.0.0/8",))
@@ -648,7 +648,7 @@ class Over(FileCase):
         (frontend,), (pool,) = settings.frontends, settings.pools
         self.assertEqual((settings.state, settings.drain_timeout, settings.demo), ("/z", 9, 0))
         self.assertEqual(
-            settings.admin, AdminSettings(TcpAddress("127.0.0.1", 9), Secret(file=token))
+            settings.admin, AdminSettings(TcpAddress("127.0.0.1", 9), SecretSource(file=token))
         )
         self.assertEqual(frontend.registration_from, ("10.9.0.0/16",))
         self.assertTrue(frontend.registration)
@@ -658,7 +658,7 @@ class Over(FileCase):
         self.assertEqual(pool.timeouts, PoolTimeouts(9, 9))
         self.assertEqual(pool.algorithm, "sticky-round-robin")
         self.assertEqual(pool.passive.cooldown, 0)
-        self.assertEqual(pool.active, ActiveChecks("/z", 9, fall=9))
+        self.assertEqual(pool.active, HealthCheckSettings("/z", 9, fall=9))
 
     def test_what_is_not_given_stays(self) -> None:
         self.write("x", "token")
@@ -669,9 +669,9 @@ class Over(FileCase):
         self.assertEqual(
             checks,
             [
-                ActiveChecks("/health", 4, 2, 2, 2),
-                ActiveChecks("/", 4),
-                ActiveChecks(None, 4),
+                HealthCheckSettings("/health", 4, 2, 2, 2),
+                HealthCheckSettings("/", 4),
+                HealthCheckSettings(None, 4),
             ],
         )
 
@@ -696,10 +696,10 @@ class Over(FileCase):
         text = "[frontend]\n{}\n" + POOL + "health={{interval=3}}\n"
         settings = self.parse(text.format(""), "-m", "tcp")
         self.assertEqual(settings.frontends[0].mode, "tcp")
-        self.assertEqual(settings.pools[0].active, ActiveChecks(None, 3))
+        self.assertEqual(settings.pools[0].active, HealthCheckSettings(None, 3))
         settings = self.parse(text.format("mode='tcp'\nlog_connections=true"), "-m", "http")
         self.assertEqual(settings.frontends[0], FrontendSettings())
-        self.assertEqual(settings.pools[0].active, ActiveChecks("/health", 3))
+        self.assertEqual(settings.pools[0].active, HealthCheckSettings("/health", 3))
         for key, words in (
             ("max_body=1", "max_body"),
             ("registration=true", "registration"),
@@ -711,7 +711,7 @@ class Over(FileCase):
             self.assertIn(words, problem)
 
 
-class Check(FileCase):
+class CheckOptionTests(TomlFileTestCase):
     """--check says what would be done."""
 
     def check(self, text: str, *arguments: str) -> tuple[Settings, str]:

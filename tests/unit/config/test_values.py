@@ -7,8 +7,8 @@ import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.config.hosts_file import read_hosts
-from balancebeam.config.numbers import read_count, read_seconds
+from balancebeam.config.hosts_file import load_hosts
+from balancebeam.config.numbers import parse_count, parse_seconds
 from balancebeam.core.addresses import TcpAddress, UnixAddress
 from balancebeam.core.settings import ServerSettings
 
@@ -18,22 +18,22 @@ class SecondsTests(SynchronousTestCase):
 
     def test_what_is_read(self) -> None:
         for text, seconds in (("10", 10.0), ("0.5", 0.5), (".25", 0.25)):
-            self.assertEqual(read_seconds(text), seconds, msg=text)
+            self.assertEqual(parse_seconds(text), seconds, msg=text)
 
     def test_zero_only_where_it_means_something(self) -> None:
-        self.assertEqual(read_seconds("0", zero=True), 0.0)
-        error = self.assertRaises(ValueError, read_seconds, "0")
+        self.assertEqual(parse_seconds("0", allow_zero=True), 0.0)
+        error = self.assertRaises(ValueError, parse_seconds, "0")
         self.assertIn("more than 0", str(error))
-        error = self.assertRaises(ValueError, read_seconds, "x", zero=True)
+        error = self.assertRaises(ValueError, parse_seconds, "x", allow_zero=True)
         self.assertIn("0 or more", str(error))
 
     def test_a_year_is_the_most(self) -> None:
-        self.assertEqual(read_seconds("31622400"), 31622400.0)
-        self.assertRaises(ValueError, read_seconds, "31622401")
+        self.assertEqual(parse_seconds("31622400"), 31622400.0)
+        self.assertRaises(ValueError, parse_seconds, "31622401")
 
     def test_what_is_refused(self) -> None:
         for text in ("", "x", "-1", "nan", "inf", "-inf", "1e400", "10s", "1,5", "0x10"):
-            error = self.assertRaises(ValueError, read_seconds, text)
+            error = self.assertRaises(ValueError, parse_seconds, text)
             self.assertIn(repr(text), str(error))
 
 
@@ -42,12 +42,12 @@ class CountTests(SynchronousTestCase):
 
     def test_what_is_read(self) -> None:
         for text, number in (("1", 1), ("10", 10), ("007", 7)):
-            self.assertEqual(read_count(text, 1, 10), number, msg=text)
+            self.assertEqual(parse_count(text, 1, 10), number, msg=text)
 
     def test_what_is_refused(self) -> None:
         cases = ["", "0", "11", "-1", "+1", " 1", "1 ", "1.0", "1_0", "0x1", "x", "\u0663", "\xb2"]
         for text in [*cases, "9" * 5000]:
-            error = self.assertRaises(ValueError, read_count, text, 1, 10)
+            error = self.assertRaises(ValueError, parse_count, text, 1, 10)
             self.assertIn("from 1 to 10", str(error))
 
 
@@ -77,7 +77,7 @@ class HostsFileTests(SynchronousTestCase):
             b"unix:/run/app.sock"
         )
         self.assertEqual(
-            read_hosts(path),
+            load_hosts(path),
             (
                 [
                     ServerSettings(TcpAddress("127.0.0.1", 8001)),
@@ -91,7 +91,7 @@ class HostsFileTests(SynchronousTestCase):
 
     def test_every_mistake_is_told_with_its_line(self) -> None:
         path = self.write(b"127.0.0.1:8001\nnonsense\n\nhttps://a\n127.0.0.1:0\n")
-        servers, problems = read_hosts(path)
+        servers, problems = load_hosts(path)
         self.assertEqual(servers, [ServerSettings(TcpAddress("127.0.0.1", 8001))])
         self.assertEqual(
             [problem.split(": ")[0] for problem in problems],
@@ -103,16 +103,16 @@ class HostsFileTests(SynchronousTestCase):
     def test_a_file_that_names_no_server(self) -> None:
         for content in (b"", b"\n", b"# nothing\n"):
             path = self.write(content)
-            servers, problems = read_hosts(path)
+            servers, problems = load_hosts(path)
             self.assertEqual((servers, len(problems)), ([], 1), msg=repr(content))
             self.assertIn("names no server", problems[0])
 
     def test_a_file_that_cannot_be_read(self) -> None:
         path = self.path()
-        servers, problems = read_hosts(path)
+        servers, problems = load_hosts(path)
         self.assertEqual(servers, [])
         self.assertEqual(problems, [f"{path}: cannot be read: No such file or directory"])
 
     def test_a_file_that_is_not_text(self) -> None:
         path = self.write(b"\xff\xfe\n")
-        self.assertEqual(read_hosts(path), ([], [f"{path}: cannot be read: it is not UTF-8"]))
+        self.assertEqual(load_hosts(path), ([], [f"{path}: cannot be read: it is not UTF-8"]))

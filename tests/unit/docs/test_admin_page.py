@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.admin.openapi import describe
+from balancebeam.admin.openapi import openapi_json
 from tests.helpers.documentation import table_rows
 from tests.helpers.memory import MemoryBalancer
 
@@ -17,7 +17,7 @@ class AdminPage(SynchronousTestCase):
 
     def test_every_request_is_documented(self) -> None:
         """The page has the methods and paths of the OpenAPI description, and no others."""
-        description = json.loads(describe())
+        description = json.loads(openapi_json())
         expected = {
             f"{method.upper()} {path}"
             for path, methods in description["paths"].items()
@@ -32,7 +32,7 @@ class AdminPage(SynchronousTestCase):
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
         service: Any = balancer.service
-        fields = {name for row in service.operator.servers() for name in row}
+        fields = {name for row in service.admin_operations.servers() for name in row}
         rows = table_rows("admin-api.rst", "Servers")
         documented = {name for row in rows for name in row[0].replace("`", "").split(", ")}
         self.assertEqual(documented, fields)

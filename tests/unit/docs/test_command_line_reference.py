@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.cli.arguments import COMMANDS, read_arguments
+from balancebeam.cli.arguments import COMMANDS, parse_arguments
 from balancebeam.tap import Options
 from tests.helpers.documentation import Entry, entries, read_page, table_rows
 from tests.unit.docs.test_configuration_reference import defaults
@@ -34,7 +34,7 @@ def command_help(command: str) -> str:
     """What `balancebeam COMMAND --help` prints."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-        read_arguments([command, "--help"], {})
+        parse_arguments([command, "--help"], {})
     return output.getvalue()
 
 

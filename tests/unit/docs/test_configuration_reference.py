@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.config.dump import dump
 from balancebeam.config.reader import Table
-from balancebeam.config.toml_file import complete, read_file
+from balancebeam.config.toml_file import finalize, load_file
 from tests.helpers.documentation import Entry, entries
 
 if sys.version_info >= (3, 11):
@@ -107,7 +107,7 @@ def read(text: str) -> tuple[Any, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "site.toml")
         path.write_text(text, encoding="utf-8")
-        return read_file(str(path))
+        return load_file(str(path))
 
 
 def accepted_keys() -> set[str]:
@@ -143,7 +143,7 @@ def defaults() -> dict[str, Any]:
         else:
             found[documented_name(path)] = value
 
-    walk((), tomllib.loads(dump(complete(settings))))
+    walk((), tomllib.loads(dump(finalize(settings))))
     # In `EVERY_TABLE` for a TCP frontend, or because they are required.
     found["pool.upstreams"] = []
     for key in (*REQUIRED, "frontend.route.host"):

@@ -24,7 +24,7 @@ def exposed() -> dict[str, tuple[str, tuple[str, ...]]]:
         client.send(GET)
         balancer.client().send(b"GET  / HTTP/1.1\r\n\r\n")
         service: Any = balancer.service
-        service.getServiceNamed("health").checked(balancer.servers[0], True, "passed")
+        service.getServiceNamed("health").check_finished(balancer.servers[0], True, "passed")
         service.access_logs.files["access.log"] = _LogFile()
         text = metrics_text(service)
         del service.access_logs.files["access.log"]
@@ -43,7 +43,7 @@ def exposed() -> dict[str, tuple[str, tuple[str, ...]]]:
 class _LogFile:
     """As much of a log file as metrics need."""
 
-    lost = dropped_lines = 3
+    dropped_lines = 3
 
     def close(self) -> None:
         """There is nothing to close."""

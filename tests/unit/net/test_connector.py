@@ -15,18 +15,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.net.poller import BatchPoller
 from balancebeam.net.transport import TcpClientTransport, connect
-from tests.unit.net.test_transport import Recorder, WritingReactor
+from tests.unit.net.test_transport import FakeReadWriteReactor, RecordingProtocol
 
 
-class Waiting:
+class RecordingFactory:
     """Who wants to be connected, and what became of it."""
 
     def __init__(self) -> None:
-        self.protocol: Recorder | None = None
+        self.protocol: RecordingProtocol | None = None
         self.failures: list[Failure] = []
 
-    def buildProtocol(self, address: object) -> Recorder:
-        self.protocol = Recorder()
+    def buildProtocol(self, address: object) -> RecordingProtocol:
+        self.protocol = RecordingProtocol()
         return self.protocol
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
@@ -34,12 +34,12 @@ class Waiting:
         self.failures.append(reason)
 
 
-class ConnectingTests(SynchronousTestCase):
+class ConnectorTests(SynchronousTestCase):
     """How attempts end."""
 
     def setUp(self) -> None:
-        self.reactor = WritingReactor()
-        self.waiting = Waiting()
+        self.reactor = FakeReadWriteReactor()
+        self.waiting = RecordingFactory()
 
     def begin(self, port: int, host: str = "127.0.0.1") -> Any:
         """Begin to connect, and have the reactor look once whether that is settled."""

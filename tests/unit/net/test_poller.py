@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from balancebeam.net.poller import BATCH, BatchPoller, batching_reactor
+from balancebeam.net.poller import MAX_EVENTS, BatchPoller, build_data_reactor
 
 
 class FakeReactor(Clock):
@@ -35,7 +35,7 @@ class FakeReactor(Clock):
 class Selectable:
     """One end of a socket pair, which notes what it is called for."""
 
-    served_first = False
+    poll_first = False
 
     def __init__(self) -> None:
         self.socket, self.peer = socket.socketpair()
@@ -70,7 +70,7 @@ class Selectable:
         self.peer.close()
 
 
-class Polling(SynchronousTestCase):
+class BatchPollerTests(SynchronousTestCase):
     """What reaches selectables, and what is left behind."""
 
     def setUp(self) -> None:
@@ -93,10 +93,10 @@ class Polling(SynchronousTestCase):
         verifyObject(IReadDescriptor, self.poller)
 
     def test_platform_without_epoll(self) -> None:
-        self.assertIsInstance(batching_reactor(self.reactor), BatchPoller)
+        self.assertIsInstance(build_data_reactor(self.reactor), BatchPoller)
         self.patch(select, "epoll", None)
         del select.epoll
-        self.assertIs(batching_reactor(self.reactor), self.reactor)
+        self.assertIs(build_data_reactor(self.reactor), self.reactor)
 
     def test_registered_only_while_needed(self) -> None:
         one, two = self.selectable(), self.selectable()
@@ -192,22 +192,22 @@ class Polling(SynchronousTestCase):
         order: list[Selectable] = []
         many = [self.selectable() for _ in range(6)]
         for number, one in enumerate(many):
-            one.served_first = number % 2 == 1
+            one.poll_first = number % 2 == 1
             one.on_read = lambda mine=one: order.append(mine)
             self.poller.addReader(one)
             one.peer.send(b"x")
         self.poller.doRead()
-        self.assertEqual([one.served_first for one in order], [True] * 3 + [False] * 3)
+        self.assertEqual([one.poll_first for one in order], [True] * 3 + [False] * 3)
 
     def test_a_batch_is_bounded(self) -> None:
-        many = [self.selectable() for _ in range(BATCH + 10)]
+        many = [self.selectable() for _ in range(MAX_EVENTS + 10)]
         for one in many:
             self.poller.addReader(one)
             one.peer.send(b"x")
         self.poller.doRead()
-        self.assertEqual(sum(len(one.calls) for one in many), BATCH)
+        self.assertEqual(sum(len(one.calls) for one in many), MAX_EVENTS)
         self.poller.doRead()
-        self.assertEqual(sum(len(one.calls) for one in many), BATCH + 10)
+        self.assertEqual(sum(len(one.calls) for one in many), MAX_EVENTS + 10)
 
     def tcp_selectable(self) -> Selectable:
         one = self.selectable()
@@ -251,7 +251,7 @@ class Polling(SynchronousTestCase):
 
     def test_a_regular_end_of_who_is_read_again_in_the_same_batch(self) -> None:
         one, other = self.tcp_selectable(), self.selectable()
-        other.served_first = True
+        other.poll_first = True
         other.on_read = lambda: self.poller.addReader(one)
         for each in (one, other):
             self.poller.addReader(each)
@@ -314,7 +314,7 @@ class Polling(SynchronousTestCase):
 
     def test_who_cares_is_told_that_bytes_are_the_last(self) -> None:
         one: Any = self.tcp_selectable()
-        one.read_last = lambda: one.calls.append("last")
+        one.read_before_eof = lambda: one.calls.append("last")
         self.poller.addReader(one)
         one.peer.send(b"x")
         self.poller.doRead()

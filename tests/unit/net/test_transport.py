@@ -22,12 +22,12 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from balancebeam.core.addresses import TcpAddress, UnixAddress
 from balancebeam.net.listening import listen
 from balancebeam.net.poller import BatchPoller
-from balancebeam.net.relay import Link
-from balancebeam.net.transport import TcpClientTransport, TcpServerTransport, peer_name
+from balancebeam.net.relay import Relay
+from balancebeam.net.transport import TcpClientTransport, TcpServerTransport, peer_ip
 from tests.unit.net.test_poller import FakeReactor
 
 
-class WritingReactor(FakeReactor):
+class FakeReadWriteReactor(FakeReactor):
     """Knows who wants to write."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class WritingReactor(FakeReactor):
             self.writers.remove(writer)
 
 
-class Recorder(Protocol):
+class RecordingProtocol(Protocol):
     """Notes what it is told, and is a producer."""
 
     def __init__(self) -> None:
@@ -76,17 +76,17 @@ class Recorder(Protocol):
         """The end of the connection says the same."""
 
 
-class WriteAtOnce(SynchronousTestCase):
+class DirectWriteTests(SynchronousTestCase):
     """One transport over one end of a socket pair."""
 
     def setUp(self) -> None:
-        self.reactor = WritingReactor()
+        self.reactor = FakeReadWriteReactor()
         reactor: Any = self.reactor
         nowhere: Any = None
         ours, self.peer = socket.socketpair()
         self.peer.setblocking(False)
         self.addCleanup(self.peer.close)
-        self.protocol = Recorder()
+        self.protocol = RecordingProtocol()
         self.transport = TcpServerTransport(
             ours, self.protocol, ("127.0.0.1", 1), nowhere, 1, reactor
         )
@@ -103,7 +103,7 @@ class WriteAtOnce(SynchronousTestCase):
     def fill(self) -> int:
         """Write until the kernel takes no more."""
         written = 0
-        while self.transport.direct:
+        while self.transport.nothing_buffered:
             self.transport.write(b"x" * 50000)
             written += 50000
         return written
@@ -131,13 +131,13 @@ class WriteAtOnce(SynchronousTestCase):
         written = self.fill()
         self.transport.write(b"last")
         self.assertEqual(self.reactor.writers, [self.transport])
-        outstanding = self.transport.outstanding()
+        outstanding = self.transport.unacked_bytes()
         data = self.read_all()
         self.assertEqual(len(data), written + 4)
         self.assertTrue(data.endswith(b"xlast"))
-        self.assertTrue(self.transport.direct)
-        self.assertGreater(self.transport.taken, 0)
-        self.assertNotEqual(self.transport.outstanding(), outstanding)
+        self.assertTrue(self.transport.nothing_buffered)
+        self.assertGreater(self.transport.kernel_bytes, 0)
+        self.assertNotEqual(self.transport.unacked_bytes(), outstanding)
         self.transport.write(b"more")
         self.assertEqual(self.peer.recv(10), b"more")
 
@@ -168,27 +168,27 @@ class WriteAtOnce(SynchronousTestCase):
         self.transport.doWrite()
         self.assertEqual(self.peer.recv(10), b"")
         self.transport.write(b"late")
-        self.assertFalse(self.transport.direct)
+        self.assertFalse(self.transport.nothing_buffered)
         self.peer.send(b"still heard")
         self.transport.doRead()
         self.assertEqual(self.protocol.data, b"still heard")
 
     def test_last_bytes_and_the_end(self) -> None:
         self.transport.write(b"first, ")
-        self.transport.write_last(b"last")
+        self.transport.write_more(b"last")
         self.transport.loseWriteConnection()
         self.assertEqual(self.peer.recv(100), b"first, last")
         self.assertEqual(self.peer.recv(100), b"")
 
     def test_last_bytes_that_have_to_wait(self) -> None:
         written = self.fill()
-        self.transport.write_last(b"last")
+        self.transport.write_more(b"last")
         data = self.read_all()
         self.assertEqual((len(data), data[-5:]), (written + 4, b"xlast"))
 
     def test_last_bytes_to_who_is_gone(self) -> None:
         self.peer.close()
-        self.transport.write_last(b"last")
+        self.transport.write_more(b"last")
         self.assertEqual((self.protocol.lost, self.reactor.writers), (0, [self.transport]))
 
     def test_nothing_is_written_after_an_abort(self) -> None:
@@ -214,11 +214,11 @@ class WriteAtOnce(SynchronousTestCase):
         self.assertEqual(type(self.transport.doRead()).__name__, "ConnectionDone")
 
 
-class Joined(SynchronousTestCase):
+class RelayTests(SynchronousTestCase):
     """Two ends that are joined, over TCP, with a poller of their own."""
 
     def setUp(self) -> None:
-        self.reactor = WritingReactor()
+        self.reactor = FakeReadWriteReactor()
         self.poller = BatchPoller(self.reactor)
         self.half_closes: list[Any] = []
         half_close = tcp.Connection._closeWriteConnection
@@ -231,7 +231,7 @@ class Joined(SynchronousTestCase):
         self.client, ours = self.pair()
         self.server, theirs = self.pair()
         nowhere: Any = None
-        self.links = Link(), Link()
+        self.links = Relay(), Relay()
         transports = (
             TcpServerTransport(ours, self.links[0], ("127.0.0.1", 1), nowhere, 1, self.poller),
             TcpClientTransport(theirs, self.poller),
@@ -240,7 +240,7 @@ class Joined(SynchronousTestCase):
         transports[1].startReading()
         for link, transport in zip(self.links, transports):
             link.makeConnection(transport)
-        self.links[0].join(self.links[1])
+        self.links[0].connect_peer(self.links[1])
         self.addCleanup(self.close)
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
@@ -304,27 +304,27 @@ class Joined(SynchronousTestCase):
         self.assertEqual([link() for link in left], [None, None])
 
 
-class OfAnEndpoint(SynchronousTestCase):
+class EndpointTransportTests(SynchronousTestCase):
     """A link over a transport that is Twisted's own, as endpoints make them."""
 
     def test_who_does_not_take_the_last(self) -> None:
-        reactor: Any = WritingReactor()
+        reactor: Any = FakeReadWriteReactor()
         nowhere: Any = None
         ours, peer = socket.socketpair()
         self.addCleanup(peer.close)
-        link = Link()
+        link = Relay()
         transport = tcp.Server(ours, link, ("127.0.0.1", 1), nowhere, 1, reactor)
         self.patch(transport, "setTcpNoDelay", lambda enabled: None)
         link.makeConnection(transport)
         transport.write(b"x" * 10_000_000)
         transport.doWrite()
         link.close()
-        link.abort_if_stuck(0, 60)
+        link.abort_if_stalled(0, 60)
         peer.recv(100_000)
-        link.abort_if_stuck(59, 60)
-        link.abort_if_stuck(118, 60)
+        link.abort_if_stalled(59, 60)
+        link.abort_if_stalled(118, 60)
         self.assertFalse(link.aborted)
-        link.abort_if_stuck(119, 60)
+        link.abort_if_stalled(119, 60)
         self.assertTrue(link.aborted)
         reactor.advance(0)
         self.assertEqual((reactor.readers, reactor.writers), ([], []))
@@ -337,12 +337,12 @@ def _read(peer: socket.socket, most: int = 100) -> bytes:
         return b""
 
 
-class Listening(SynchronousTestCase):
+class ListeningPortTests(SynchronousTestCase):
     """Ports on real addresses."""
 
     def setUp(self) -> None:
-        self.reactor = WritingReactor()
-        self.factory = Factory.forProtocol(Recorder)
+        self.reactor = FakeReadWriteReactor()
+        self.factory = Factory.forProtocol(RecordingProtocol)
         self.factory.noisy = False
 
     def path(self) -> str:
@@ -379,7 +379,7 @@ class Listening(SynchronousTestCase):
         self.stop(listen(UnixAddress(path), self.factory, self.reactor))
 
 
-class Names(SynchronousTestCase):
+class PeerIpTests(SynchronousTestCase):
     """By which text servers hear of a client."""
 
     def test_names(self) -> None:
@@ -390,4 +390,4 @@ class Names(SynchronousTestCase):
             (IPv6Address("TCP", "::ffff:192.0.2.1", 1), "192.0.2.1"),
             (UNIXAddress(b"/x"), "unknown"),
         ):
-            self.assertEqual(peer_name(peer), name)
+            self.assertEqual(peer_ip(peer), name)

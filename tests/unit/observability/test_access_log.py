@@ -21,24 +21,31 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from balancebeam.api import simple_settings
+from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartError
+from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import (
-    Forwarding,
+    ForwardingSettings,
     FrontendSettings,
     LimitSettings,
     ServerSettings,
     Settings,
 )
-from balancebeam.downstream.tcp.session import ClientLink
+from balancebeam.downstream.tcp.session import ClientRelay
 from balancebeam.observability.access_log import AccessLog
-from balancebeam.observability.access_log_formats import line_maker, local_time, utc_time
+from balancebeam.observability.access_log_formats import build_format, local_time, utc_time
 from balancebeam.observability.log_file import LogFile
-from balancebeam.protocols.http1.request_rules import NO_EXTRAS, RequestHead
+from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
-from tests.helpers.processes import Server, answering, program, read_all, read_head, until
-from tests.unit.observability.test_log_file import new_path
+from tests.helpers.processes import (
+    ScriptedServer,
+    read_all,
+    read_head,
+    respond_with,
+    run_balancer,
+    wait_until,
+)
+from tests.unit.observability.test_log_file import temporary_log_path
 
 BROWSER = (
     b"GET /a?b=c HTTP/1.1\r\nHost: example.org\r\nUser-Agent: Mozilla/5.0 (X11)\r\n"
@@ -56,18 +63,18 @@ COMBINED = re.compile(
 
 def settings(servers: int = 1, **frontend: Any) -> Settings:
     listed = [ServerSettings(TcpAddress(f"10.0.0.{number + 1}", 80)) for number in range(servers)]
-    made = simple_settings(tuple(listed), bind=())
+    made = single_pool_settings(tuple(listed), bind=())
     return evolve(made, frontends=(evolve(made.frontends[0], **frontend),))
 
 
-class LoggedBalancer(SynchronousTestCase):
+class AccessLogTestCase(SynchronousTestCase):
     """What the tests of whole balancers share."""
 
     def setUp(self) -> None:
-        self.path = new_path(self)
+        self.path = temporary_log_path(self)
 
     def make(self, style: str = "json", **more: Any) -> MemoryBalancer:
-        balancer = MemoryBalancer.of(
+        balancer = MemoryBalancer.from_settings(
             settings(access_log=str(self.path), access_log_format=style, **more)
         )
         self.addCleanup(balancer.stop)
@@ -82,7 +89,7 @@ class LoggedBalancer(SynchronousTestCase):
         return [json.loads(line) for line in self.lines(balancer)]
 
 
-class Requests(LoggedBalancer):
+class HttpAccessLogTests(AccessLogTestCase):
     """The HTTP door."""
 
     def test_combined(self) -> None:
@@ -133,7 +140,7 @@ class Requests(LoggedBalancer):
                     self.assertIn(f'] "{shown}" {status} {len(body)} "-" "-"', line)
                 else:
                     said = json.loads(line)
-                    self.assertEqual((said["status"], said["octets"]), (status, len(body)))
+                    self.assertEqual((said["status"], said["bytes_sent"]), (status, len(body)))
                     self.assertEqual((said["client"], said["frontend"]), ("192.0.2.1", "web"))
                     self.assertTrue(said["request"] and said["failure"])
 
@@ -145,7 +152,7 @@ class Requests(LoggedBalancer):
         self.assertEqual((said["target"], said["status"]), ("/a", 400))
 
     def test_json(self) -> None:
-        balancer = self.make(forwarding=Forwarding(request_id="make"))
+        balancer = self.make(forwarding=ForwardingSettings(request_id="make"))
         client = balancer.client()
         client.send(BROWSER)
         server = balancer.accept()
@@ -153,7 +160,7 @@ class Requests(LoggedBalancer):
         balancer.clock.advance(0.25)
         server.send(OK)
         (said,) = self.objects(balancer)
-        self.assertIn(f"X-Request-Id: {said.pop('request_id')}\r\n".encode(), sent)
+        self.assertIn(f"X-Request-Id: {said.pop('id')}\r\n".encode(), sent)
         self.assertEqual(
             said,
             {
@@ -166,10 +173,10 @@ class Requests(LoggedBalancer):
                 "target": "/a?b=c",
                 "protocol": "HTTP/1.1",
                 "status": 200,
-                "octets": 5,
-                "seconds": 0.25,
+                "bytes_sent": 5,
+                "duration": 0.25,
                 "server": "10.0.0.1:80",
-                "tried": [],
+                "attempted_servers": [],
                 "referer": "https://example.org/",
                 "user_agent": "Mozilla/5.0 (X11)",
             },
@@ -182,31 +189,33 @@ class Requests(LoggedBalancer):
         balancer.connectors[0].refuse()
         balancer.connectors[1].refuse()
         body = client.received().partition(b"\r\n\r\n")[2]
-        balancer.settle()
+        balancer.finish_closing()
         client = balancer.client()
         client.send(GET)
         refused = client.received().partition(b"\r\n\r\n")[2]
         failed, limited = self.objects(balancer)
-        self.assertEqual((failed["status"], failed["octets"]), (502, len(body)))
-        self.assertEqual(failed["tried"], ["10.0.0.1:80", "10.0.0.2:80"])
+        self.assertEqual((failed["status"], failed["bytes_sent"]), (502, len(body)))
+        self.assertEqual(failed["attempted_servers"], ["10.0.0.1:80", "10.0.0.2:80"])
         self.assertIn("could not be reached", failed["failure"])
         self.assertEqual((failed["protocol"], failed["host"]), ("HTTP/1.0", None))
-        self.assertEqual((limited["status"], limited["octets"]), (429, len(refused)))
-        self.assertEqual((limited["server"], limited["tried"]), (None, []))
+        self.assertEqual((limited["status"], limited["bytes_sent"]), (429, len(refused)))
+        self.assertEqual((limited["server"], limited["attempted_servers"]), (None, []))
 
     def test_abandoned(self) -> None:
         balancer = self.make()
         client = balancer.client()
         client.send(GET)
-        client.vanish()
+        client.reset()
         (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["abandoned"], said["octets"]), (499, True, 0))
+        self.assertEqual(
+            (said["status"], said["client_aborted"], said["bytes_sent"]), (499, True, 0)
+        )
 
     def test_abandoned_combined(self) -> None:
         balancer = self.make("combined")
         client = balancer.client()
         client.send(GET)
-        client.vanish()
+        client.reset()
         self.assertIn('"GET / HTTP/1.1" 499 0 ', self.lines(balancer)[0])
 
     def test_cut(self) -> None:
@@ -216,11 +225,11 @@ class Requests(LoggedBalancer):
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         server.send(b"d")
-        server.vanish()
+        server.reset()
         (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["octets"], said["incomplete"]), (200, 4, True))
+        self.assertEqual((said["status"], said["bytes_sent"], said["truncated"]), (200, 4, True))
         self.assertIn("closed the connection", said["failure"])
-        self.assertNotIn("abandoned", said)
+        self.assertNotIn("client_aborted", said)
 
     def test_refused_while_the_body_comes(self) -> None:
         balancer = self.make(max_body=10)
@@ -244,13 +253,13 @@ class Requests(LoggedBalancer):
         server.send(b"hello")
         balancer.advance(5)
         self.assertEqual(self.lines(balancer), [])
-        client.vanish()
+        client.reset()
         (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["octets"]), (101, 5))
-        self.assertGreater(said["seconds"], 5)
+        self.assertEqual((said["status"], said["bytes_sent"]), (101, 5))
+        self.assertGreater(said["duration"], 5)
 
 
-class Mounted(LoggedBalancer):
+class WebAccessLogTests(AccessLogTestCase):
     """The web door."""
 
     def test_json(self) -> None:
@@ -267,15 +276,15 @@ class Mounted(LoggedBalancer):
         server.send(OK)
         client.send(BROWSER.replace(b"/a?", b"/app/a?"))
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
-        server.vanish()
+        server.reset()
         channel.connectionLost(Failure(ConnectionDone()))
         whole, cut = self.objects(balancer)
         self.assertEqual((whole["target"], whole["status"]), ("/a?b=c", 200))
-        self.assertEqual((whole["octets"], whole["seconds"]), (5, 0.25))
-        self.assertEqual((cut["octets"], cut["incomplete"]), (3, True))
+        self.assertEqual((whole["bytes_sent"], whole["duration"]), (5, 0.25))
+        self.assertEqual((cut["bytes_sent"], cut["truncated"]), (3, True))
 
 
-class Connections(LoggedBalancer):
+class TcpAccessLogTests(AccessLogTestCase):
     """The TCP door."""
 
     def tcp(self, style: str) -> MemoryBalancer:
@@ -285,7 +294,7 @@ class Connections(LoggedBalancer):
         client.send(b"four")
         server.send(b"seven77")
         balancer.clock.advance(0.5)
-        server.vanish()
+        server.reset()
         return balancer
 
     def test_json(self) -> None:
@@ -297,10 +306,10 @@ class Connections(LoggedBalancer):
                 "frontend": "web",
                 "client": "192.0.2.1",
                 "server": "10.0.0.1:80",
-                "why": "the server reset it",
-                "sent": 4,
-                "received": 7,
-                "seconds": 0.5,
+                "close_reason": "the server reset it",
+                "bytes_received": 4,
+                "bytes_sent": 7,
+                "duration": 0.5,
             },
         )
 
@@ -309,7 +318,7 @@ class Connections(LoggedBalancer):
         self.assertEqual(
             line,
             f"[{local_time(1_000_000_000)}] 192.0.2.1 -> 10.0.0.1:80: the server reset it; "
-            "4 octets sent, 7 received, 0.500 s",
+            "4 bytes from client, 7 bytes from server, 0.500 s",
         )
 
     def test_no_server(self) -> None:
@@ -323,22 +332,22 @@ def request(**changes: Any) -> SimpleNamespace:
     """What a door hands over, with whatever in it."""
     method, target, fields = (changes.pop(name, b"") for name in ("method", "target", "fields"))
     wire = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, fields)
-    head = RequestHead(method, target, 1, changes.pop("host", None), wire, 0, True, NO_EXTRAS)
+    head = RequestHead(method, target, 1, changes.pop("host", None), wire, 0, True, NO_RARE_FIELDS)
     server = SimpleNamespace(name="10.0.0.1:80")
     said = {
-        "spine": SimpleNamespace(pool_name="app"),
+        "dispatcher": SimpleNamespace(pool_name="app"),
         "client": "192.0.2.1",
         "status": 200,
-        "octets": 1,
-        "begun": 1.0,
-        "tried": (server,),
+        "body_bytes_sent": 1,
+        "started_at": 1.0,
+        "attempted_servers": (server,),
         "last_server": server,
         "failure": None,
-        "abandoned": False,
-        "incomplete": False,
+        "client_aborted": False,
+        "truncated": False,
         **changes,
     }
-    return SimpleNamespace(head=head, wire=wire, **said)
+    return SimpleNamespace(head=head, upstream_head=wire, **said)
 
 
 HOSTILE = st.one_of(
@@ -347,7 +356,7 @@ HOSTILE = st.one_of(
 )
 
 
-class Hostile(SynchronousTestCase):
+class LogInjectionTests(SynchronousTestCase):
     """Nobody forges a line, or a field, or breaks anything."""
 
     @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE, st.text(max_size=20))
@@ -356,9 +365,9 @@ class Hostile(SynchronousTestCase):
     ) -> None:
         fields = b"\r\nReferer: %b\r\nUser-agent:%b\r\nX-Request-Id: %b" % (referer, agent, method)
         exchange = request(method=method, target=target, fields=fields, host=referer, client=client)
-        line = line_maker("http", "combined", "web", time.time).ended(exchange)
+        line = build_format("http", "combined", "web", time.time).finished(exchange)
         self.assertIsNotNone(COMBINED.fullmatch(line), line)
-        line = line_maker("http", "json", "web", time.time).ended(exchange)
+        line = build_format("http", "json", "web", time.time).finished(exchange)
         self.assertEqual(line.count("\n"), 1)
         self.assertTrue(line.isascii())
         said = json.loads(line)
@@ -368,30 +377,38 @@ class Hostile(SynchronousTestCase):
     @given(st.text(), st.text(), st.text())
     def test_connections(self, client: str, server: str, why: str) -> None:
         exchange = SimpleNamespace(
-            client=client, served_by=server, why=why, sent=1, received=2, begun=3.0
+            client=client,
+            server_name=server,
+            close_reason=why,
+            bytes_from_client=1,
+            bytes_from_server=2,
+            started_at=3.0,
         )
-        line = line_maker("tcp", "combined", "web", time.time).ended(exchange)
+        line = build_format("tcp", "combined", "web", time.time).finished(exchange)
         self.assertTrue(line[:-1].isascii() and line[:-1].isprintable(), line)
         self.assertEqual(
-            json.loads(line_maker("tcp", "json", "db", time.time).ended(exchange))["why"], why
+            json.loads(build_format("tcp", "json", "db", time.time).finished(exchange))[
+                "close_reason"
+            ],
+            why,
         )
 
     def test_escaped_as_nginx_does(self) -> None:
         exchange = request(
             method=b"GET", target=b"/\\", fields=b'User-Agent: a"b\\c\td\xc3\xa9\x7f\r\n'
         )
-        line = line_maker("http", "combined", "web", time.time).ended(exchange)
+        line = build_format("http", "combined", "web", time.time).finished(exchange)
         self.assertIn('"GET /\\x5C HTTP/1.1"', line)
         self.assertTrue(line.endswith('"-" "a\\x22b\\x5Cc\\x09d\\xC3\\xA9\\x7F"\n'), line)
 
     def test_what_is_no_exchange(self) -> None:
-        file = LogFile(str(new_path(self)))
-        AccessLog(file, line_maker("http", "json", "web", time.time)).exchange_ended(object())
+        file = LogFile(str(temporary_log_path(self)))
+        AccessLog(file, build_format("http", "json", "web", time.time)).exchange_finished(object())
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertFalse(os.path.exists(file.path))
 
 
-class Times(SynchronousTestCase):
+class TimestampTests(SynchronousTestCase):
     """How times are written."""
 
     def zone(self, name: str) -> None:
@@ -423,7 +440,7 @@ class Times(SynchronousTestCase):
         self.assertEqual(utc_time(0), "1970-01-01T00:00:00.000Z")
 
 
-class Reloads(LoggedBalancer):
+class AccessLogReloadTests(AccessLogTestCase):
     """The files, when the settings change and when the balancer stops."""
 
     def get(self, balancer: MemoryBalancer) -> None:
@@ -443,7 +460,7 @@ class Reloads(LoggedBalancer):
 
     def test_observer_stays(self) -> None:
         balancer = self.make("combined")
-        site = balancer.service.frontend.site
+        site = balancer.service.default_frontend.factory
         before = site.observer
         self.get(balancer)
         moved = self.path.with_suffix(".1")
@@ -457,17 +474,17 @@ class Reloads(LoggedBalancer):
 
     def test_refused(self) -> None:
         balancer = self.make("combined")
-        observer = balancer.service.frontend.site.observer
+        observer = balancer.service.default_frontend.factory.observer
         below = str(self.path / "below")
-        error = self.assertRaises(StartError, self.apply, balancer, access_log=below)
+        error = self.assertRaises(StartupError, self.apply, balancer, access_log=below)
         self.assertIn(f"--access-log {below}: not a directory", str(error))
         self.assertEqual(balancer.service.settings.frontends[0].access_log, str(self.path))
-        self.assertIs(balancer.service.frontend.site.observer, observer)
+        self.assertIs(balancer.service.default_frontend.factory.observer, observer)
         self.assertEqual(list(balancer.service.access_logs.files), [str(self.path)])
 
     def test_refused_for_another_reason(self) -> None:
         balancer = self.make("combined")
-        other = str(new_path(self))
+        other = str(temporary_log_path(self))
         opened: list[LogFile] = []
         real = LogFile.open
 
@@ -478,10 +495,10 @@ class Reloads(LoggedBalancer):
         self.patch(LogFile, "open", open_file)
 
         def refuse(*addresses: Any) -> None:
-            raise StartError("taken")
+            raise StartupError("taken")
 
-        self.patch(balancer.service.listeners, "open", refuse)
-        self.assertRaises(StartError, self.apply, balancer, access_log=other)
+        self.patch(balancer.service.listeners, "bind", refuse)
+        self.assertRaises(StartupError, self.apply, balancer, access_log=other)
         self.assertEqual([(file.path, file.is_open) for file in opened], [(other, False)])
         self.get(balancer)
         self.assertEqual(len(self.lines(balancer)), 1)
@@ -490,7 +507,7 @@ class Reloads(LoggedBalancer):
         balancer = self.make("combined")
         client = balancer.client()
         client.send(GET)
-        other = new_path(self)
+        other = temporary_log_path(self)
         self.apply(balancer, access_log=str(other), access_log_format="json")
         balancer.accept().send(OK)
         balancer.advance(2)
@@ -504,11 +521,11 @@ class Reloads(LoggedBalancer):
         file = balancer.service.access_logs.files[str(self.path)]
         self.apply(balancer, name="other")
         self.assertFalse(file.is_open)
-        self.assertIsNone(balancer.service.frontend.site.observer)
+        self.assertIsNone(balancer.service.default_frontend.factory.observer)
         balancer.accept().send(OK)
         self.assertEqual(self.path.read_text().count("\n"), 1)
         self.assertFalse(file.is_open)
-        client.vanish()
+        client.reset()
         balancer.advance(2)
 
     def test_one_file_for_several(self) -> None:
@@ -516,7 +533,7 @@ class Reloads(LoggedBalancer):
         frontends = tuple(
             FrontendSettings(name, (), access_log=str(self.path)) for name in ("one", "other")
         )
-        balancer = MemoryBalancer.of(evolve(made, frontends=frontends))
+        balancer = MemoryBalancer.from_settings(evolve(made, frontends=frontends))
         self.addCleanup(balancer.stop)
         logs = balancer.service.access_logs
         self.assertEqual(list(logs.files), [str(self.path)])
@@ -535,7 +552,7 @@ class Reloads(LoggedBalancer):
 
     def test_start_refused(self) -> None:
         error = self.assertRaises(
-            StartError, MemoryBalancer.of, settings(access_log="/nowhere/at/all")
+            StartupError, MemoryBalancer.from_settings, settings(access_log="/nowhere/at/all")
         )
         self.assertIn("--access-log /nowhere/at/all: no such file or directory", str(error))
 
@@ -544,10 +561,12 @@ class Reloads(LoggedBalancer):
         client = balancer.client()
         client.send(GET)
         self.apply(balancer, access_log=str(self.path), access_log_format="json", mode="tcp")
-        link = balancer.service.frontend.site.buildProtocol(IPv4Address("TCP", "192.0.2.7", 1))
-        assert isinstance(link, ClientLink)
+        link = balancer.service.default_frontend.factory.buildProtocol(
+            IPv4Address("TCP", "192.0.2.7", 1)
+        )
+        assert isinstance(link, ClientRelay)
         balancer.accept(0).send(OK)
-        client.vanish()
+        client.reset()
         balancer.advance(2)
         (said,) = [json.loads(line) for line in self.path.read_text().splitlines()]
         self.assertEqual(said["status"], 200)
@@ -555,28 +574,28 @@ class Reloads(LoggedBalancer):
 
 def test_through_the_program(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
-    with Server(answering("one")) as server:
+    with ScriptedServer(respond_with("one")) as server:
         options = ("-u", server.address, "--access-log", str(log), "--access-log-format", "json")
-        with program(tmp_path, *options) as running:
+        with run_balancer(tmp_path, *options) as running:
             with running.connect() as client:
                 client.sendall(BROWSER)
                 read_head(client)
-                until(lambda: log.read_text().endswith("\n"))
+                wait_until(lambda: log.read_text().endswith("\n"))
                 client.sendall(BROWSER)
                 read_head(client)
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert [one["status"] for one in said] == [200, 200]
     assert said[0]["server"] == server.address
-    assert 0 < said[0]["seconds"] < 10
+    assert 0 < said[0]["duration"] < 10
     ended = datetime.fromisoformat(said[0]["time"].replace("Z", "+00:00"))
     assert abs(ended.timestamp() - time.time()) < 60
 
 
 def test_stdout_of_the_program(tmp_path: Path) -> None:
-    with Server(answering("one")) as server:
-        with program(tmp_path, "-u", server.address, "--access-log", "-") as running:
+    with ScriptedServer(respond_with("one")) as server:
+        with run_balancer(tmp_path, "-u", server.address, "--access-log", "-") as running:
             with running.connect() as client:
                 client.sendall(BROWSER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
                 read_all(client)
-            line = until(lambda: re.search('"GET /a.*', running.output.read_text()))
+            line = wait_until(lambda: re.search('"GET /a.*', running.output.read_text()))
     assert line.group().startswith('"GET /a?b=c HTTP/1.1" 200 3 "https://example.org/"')

@@ -20,18 +20,18 @@ from balancebeam.observability import log_file
 from balancebeam.observability.log_file import LogFile
 
 
-def new_path(case: SynchronousTestCase) -> Path:
+def temporary_log_path(case: SynchronousTestCase) -> Path:
     """Where nothing is yet, in a folder that is gone after the test."""
     folder = tempfile.mkdtemp()
     case.addCleanup(shutil.rmtree, folder)
     return Path(folder) / "access.log"
 
 
-class LogFiles(SynchronousTestCase):
+class LogFileTests(SynchronousTestCase):
     """One file."""
 
     def setUp(self) -> None:
-        self.path = new_path(self)
+        self.path = temporary_log_path(self)
         self.file = LogFile(str(self.path))
         self.addCleanup(self.file.close)
         self.said: list[str] = []
@@ -78,8 +78,8 @@ class LogFiles(SynchronousTestCase):
         self.addCleanup(os.umask, before)
         self.file.open()
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640)
-        assert self.file._outlet is not None
-        descriptor = self.file._outlet._descriptor
+        assert self.file._file is not None
+        descriptor = self.file._file._descriptor
         self.assertTrue(fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC)
         self.assertTrue(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
 
@@ -121,7 +121,7 @@ class LogFiles(SynchronousTestCase):
         self.file.flush()
         self.assertEqual(self.path.read_text(), "first\nsecond\n")
         self.assertIn("0 lines were lost", self.said[1])
-        self.assertEqual(self.file.lost, 0)
+        self.assertEqual(self.file.dropped_lines, 0)
 
     def test_full_disk_for_long(self) -> None:
         self.file.open()
@@ -131,8 +131,8 @@ class LogFiles(SynchronousTestCase):
             self.file.write(line)
         self.assertEqual(calls, [0])
         self.assertEqual(len(self.said), 1, self.said)
-        kept = log_file.MOST_KEPT // 1024 - 1
-        self.assertEqual(self.file.lost, 3000 - kept)
+        kept = log_file.MAX_BUFFERED // 1024 - 1
+        self.assertEqual(self.file.dropped_lines, 3000 - kept)
         self.mend()
         self.file.flush()
         self.assertEqual(self.path.read_text(), kept * line)
@@ -154,14 +154,14 @@ class LogFiles(SynchronousTestCase):
         self.mend()
         self.file.flush()
         self.assertEqual(self.path.read_text(), "second\n")
-        self.assertEqual(self.file.lost, 1)
+        self.assertEqual(self.file.dropped_lines, 1)
 
     def test_closed_in_trouble(self) -> None:
         self.file.open()
         self.fail_with(errno.ENOSPC, at_once=3)
         self.file.write("first\nsecond\n")
         self.file.close()
-        self.assertEqual(self.file.lost, 2)
+        self.assertEqual(self.file.dropped_lines, 2)
         self.assertIn("is closed; 2 lines were lost", self.said[1])
         self.assertFalse(self.file.is_open)
         self.mend()
@@ -175,7 +175,7 @@ class LogFiles(SynchronousTestCase):
         gone = LogFile(str(self.path / "below"))
         gone.write("late\n")
         gone.write("late\n")
-        self.assertEqual(gone.lost, 2)
+        self.assertEqual(gone.dropped_lines, 2)
         self.assertEqual(len(self.said), 1)
 
     def test_pipe(self) -> None:
@@ -188,7 +188,7 @@ class LogFiles(SynchronousTestCase):
             self.file.write(line)
             self.file.flush()
         # Nobody reads, nobody waits.
-        self.assertEqual((self.file.lost, self.said), (0, []))
+        self.assertEqual((self.file.dropped_lines, self.said), (0, []))
         data = b""
         while len(data) < 500 * 1024:
             data += os.read(reader, 1 << 20)
@@ -206,7 +206,7 @@ class LogFiles(SynchronousTestCase):
         self.file.open()
         for _ in range(3000):
             self.file.write("x" * 1023 + "\n")
-        self.assertGreater(self.file.lost, 1000)
+        self.assertGreater(self.file.dropped_lines, 1000)
         self.assertEqual(len(self.said), 1)
         self.assertIn("nobody reads it", self.said[0])
 

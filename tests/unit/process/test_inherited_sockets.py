@@ -18,20 +18,25 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.core.addresses import EndpointAddress, ProxiedAddress, TcpAddress, UnixAddress
-from balancebeam.core.errors import StartError
-from balancebeam.process.hot_restart import PidFile, Successor, command
-from balancebeam.process.inherited_sockets import (
-    PREDECESSOR,
-    SOCKETS,
-    address_of,
-    inherited_sockets,
+from balancebeam.core.addresses import (
+    EndpointAddress,
+    ProxyProtocolAddress,
+    TcpAddress,
+    UnixAddress,
 )
-from balancebeam.process.systemd import Manager
-from balancebeam.server.listeners import Entrance, Inherited, ListenersService
+from balancebeam.core.errors import StartupError
+from balancebeam.process.hot_restart import NewProcess, PidFile, original_command
+from balancebeam.process.inherited_sockets import (
+    PARENT_VARIABLE,
+    SOCKETS_VARIABLE,
+    find_inherited_sockets,
+    listening_address,
+)
+from balancebeam.process.systemd import SystemdNotifier
+from balancebeam.server.listeners import InheritedSocket, Listener, ListenersService
 
 
-class Environment(SynchronousTestCase):
+class SocketEnvironmentTests(SynchronousTestCase):
     """What the environment tells of sockets."""
 
     def setUp(self) -> None:
@@ -40,52 +45,54 @@ class Environment(SynchronousTestCase):
         self.address = f"127.0.0.1:{self.listening.getsockname()[1]}"
 
     def test_addresses(self) -> None:
-        self.assertEqual(address_of(self.listening.fileno()), self.address)
+        self.assertEqual(listening_address(self.listening.fileno()), self.address)
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
-            self.assertEqual(address_of(six.fileno()), f"[::1]:{six.getsockname()[1]}")
+            self.assertEqual(listening_address(six.fileno()), f"[::1]:{six.getsockname()[1]}")
         with socket.socket(socket.AF_UNIX) as local, tempfile.TemporaryDirectory() as folder:
             local.bind(f"{folder}/s")
-            self.assertIsNone(address_of(local.fileno()))
+            self.assertIsNone(listening_address(local.fileno()))
             local.listen()
-            self.assertEqual(address_of(local.fileno()), f"unix:{folder}/s")
+            self.assertEqual(listening_address(local.fileno()), f"unix:{folder}/s")
         with open(os.devnull, "rb") as file:
-            self.assertIsNone(address_of(file.fileno()))
+            self.assertIsNone(listening_address(file.fileno()))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-            self.assertIsNone(address_of(datagrams.fileno()))
-        self.assertIsNone(address_of(10**6))
+            self.assertIsNone(listening_address(datagrams.fileno()))
+        self.assertIsNone(listening_address(10**6))
 
     def test_from_a_predecessor(self) -> None:
         number = self.listening.fileno()
         environment = {
-            SOCKETS: json.dumps({self.address: (number, False), "gone": (10**6, False)}),
-            PREDECESSOR: str(os.getppid()),
+            SOCKETS_VARIABLE: json.dumps({self.address: (number, False), "gone": (10**6, False)}),
+            PARENT_VARIABLE: str(os.getppid()),
         }
-        found = inherited_sockets(environment)
-        self.assertEqual(found, {self.address: Inherited(number, False)})
+        found = find_inherited_sockets(environment)
+        self.assertEqual(found, {self.address: InheritedSocket(number, False)})
         # Who the predecessor is has still to be known; the sockets are taken.
-        self.assertEqual(list(environment), [PREDECESSOR])
+        self.assertEqual(list(environment), [PARENT_VARIABLE])
 
     def test_not_from_a_stranger(self) -> None:
         number = self.listening.fileno()
         environment = {
-            SOCKETS: json.dumps({self.address: (number, False)}),
-            PREDECESSOR: str(os.getpid()),
+            SOCKETS_VARIABLE: json.dumps({self.address: (number, False)}),
+            PARENT_VARIABLE: str(os.getpid()),
         }
-        self.assertEqual(inherited_sockets(environment), {})
-        self.assertNotIn(SOCKETS, environment)
+        self.assertEqual(find_inherited_sockets(environment), {})
+        self.assertNotIn(SOCKETS_VARIABLE, environment)
 
     def test_nonsense(self) -> None:
         for text in ("x", "[]", "3"):
-            environment = {SOCKETS: text, PREDECESSOR: str(os.getppid())}
-            self.assertEqual(inherited_sockets(environment), {})
+            environment = {SOCKETS_VARIABLE: text, PARENT_VARIABLE: str(os.getppid())}
+            self.assertEqual(find_inherited_sockets(environment), {})
         for process, count in ((str(os.getpid()), "x"), ("", "1"), ("1", "1")):
-            self.assertEqual(inherited_sockets({"LISTEN_PID": process, "LISTEN_FDS": count}), {})
+            self.assertEqual(
+                find_inherited_sockets({"LISTEN_PID": process, "LISTEN_FDS": count}), {}
+            )
 
 
-class Accepting(SynchronousTestCase):
+class InheritedSocketTests(SynchronousTestCase):
     """Listening with a socket that is there already."""
 
-    def listeners(self, **inherited: Inherited) -> ListenersService:
+    def listeners(self, **inherited: InheritedSocket) -> ListenersService:
         service = ListenersService(reactor, reactor, lambda: inherited)
         self.addCleanup(service.close)
         return service
@@ -104,56 +111,56 @@ class Accepting(SynchronousTestCase):
     def test_a_unix_socket_is_left_to_who_has_it(self) -> None:
         path = self.path()
         self.addCleanup(os.unlink, path)
-        inherited = {f"unix:{path}": Inherited(self.listening(path), True)}
+        inherited = {f"unix:{path}": InheritedSocket(self.listening(path), True)}
         service = self.listeners(**inherited)
-        opened = service.open([UnixAddress(path)])
+        opened = service.bind([UnixAddress(path)])
         self.assertEqual(list(opened), [UnixAddress(path)])
-        service.use({UnixAddress(path): NobodySite()}, opened)
-        service.own()
+        service.activate({UnixAddress(path): NullFactory()}, opened)
+        service.own_socket_files()
         self.successResultOf(service.close())
         self.assertTrue(os.path.exists(path))
 
     def test_a_predecessors_is_owned_in_the_end(self) -> None:
         path = self.path()
-        service = self.listeners(**{f"unix:{path}": Inherited(self.listening(path), False)})
-        service.use({UnixAddress(path): NobodySite()}, service.open([UnixAddress(path)]))
-        sockets, stuck = service.hand_over()
+        service = self.listeners(**{f"unix:{path}": InheritedSocket(self.listening(path), False)})
+        service.activate({UnixAddress(path): NullFactory()}, service.bind([UnixAddress(path)]))
+        sockets, stuck = service.export_sockets()
         self.assertEqual((list(sockets), list(stuck)), ([f"unix:{path}"], []))
-        service.own()
-        self.assertFalse(service.hand_over()[0][f"unix:{path}"].lasting)
+        service.own_socket_files()
+        self.assertFalse(service.export_sockets()[0][f"unix:{path}"].keep_path)
         self.successResultOf(service.close())
         self.assertFalse(os.path.exists(path))
 
     def test_one_that_is_bequeathed_stays(self) -> None:
         path = self.path()
         service = self.listeners()
-        service.use({UnixAddress(path): NobodySite()}, service.open([UnixAddress(path)]))
-        service.bequeath()
+        service.activate({UnixAddress(path): NullFactory()}, service.bind([UnixAddress(path)]))
+        service.disown_socket_files()
         self.successResultOf(service.close())
         self.assertTrue(os.path.exists(path))
         # Nobody is behind it any more, so that the next one takes the place.
-        service.use({UnixAddress(path): NobodySite()}, service.open([UnixAddress(path)]))
+        service.activate({UnixAddress(path): NullFactory()}, service.bind([UnixAddress(path)]))
         self.successResultOf(service.close())
         self.assertFalse(os.path.exists(path))
 
     def test_one_that_somebody_removed(self) -> None:
         path = self.path()
         service = self.listeners()
-        service.use({UnixAddress(path): NobodySite()}, service.open([UnixAddress(path)]))
+        service.activate({UnixAddress(path): NullFactory()}, service.bind([UnixAddress(path)]))
         os.unlink(path)
         self.successResultOf(service.close())
 
     def test_another_greeting_at_the_same_place(self) -> None:
         place = TcpAddress("127.0.0.1", free())
         service = self.listeners()
-        service.use({place: NobodySite()}, service.open([place]))
-        port = service.entrances[place].port
-        proxied = ProxiedAddress(place)
-        self.assertEqual(service.open([proxied]), {})
-        site = NobodySite()
-        service.use({proxied: site}, {})
-        self.assertIs(service.entrances[place].clients, site)
-        self.assertIs(service.entrances[place].port, port)
+        service.activate({place: NullFactory()}, service.bind([place]))
+        port = service.listeners[place].port
+        proxied = ProxyProtocolAddress(place)
+        self.assertEqual(service.bind([proxied]), {})
+        site = NullFactory()
+        service.activate({proxied: site}, {})
+        self.assertIs(service.listeners[place].factory, site)
+        self.assertIs(service.listeners[place].port, port)
 
     def test_it_fails_as_a_whole(self) -> None:
         place = TcpAddress("127.0.0.1", free())
@@ -161,7 +168,7 @@ class Accepting(SynchronousTestCase):
             used = TcpAddress("127.0.0.1", taken.getsockname()[1])
             path = UnixAddress("/nowhere/at/all")
             service = self.listeners()
-            error = self.assertRaises(StartError, service.open, [place, used, path])
+            error = self.assertRaises(StartupError, service.bind, [place, used, path])
         self.assertEqual(len(error.problems), 2)
         # The one that could be had was let go.
         socket.create_server(("127.0.0.1", place.port)).close()
@@ -170,15 +177,15 @@ class Accepting(SynchronousTestCase):
         place = TcpAddress("127.0.0.1", free())
         service = self.listeners()
         for _ in range(3):
-            service.use({place: NobodySite()}, service.open([place]))
-            service.use({}, {})
-        self.assertEqual(service.entrances, {})
+            service.activate({place: NullFactory()}, service.bind([place]))
+            service.activate({}, {})
+        self.assertEqual(service.listeners, {})
 
     def test_what_cannot_be_handed_over(self) -> None:
         fancy = EndpointAddress("ssl:443:privateKey=key.pem")
         service = self.listeners()
-        service.entrances[fancy] = Entrance()
-        sockets, stuck = service.hand_over()
+        service.listeners[fancy] = Listener()
+        sockets, stuck = service.export_sockets()
         self.assertEqual((sockets, list(stuck)), ({}, [str(fancy)]))
 
 
@@ -188,14 +195,14 @@ def free() -> int:
         return port
 
 
-class NobodySite:
+class NullFactory:
     """Lets everybody in, and has nothing to say."""
 
     def buildProtocol(self, addr: Any) -> Protocol:
         return Protocol()
 
 
-class Following(SynchronousTestCase):
+class HotRestartTests(SynchronousTestCase):
     """What goes on around a successor."""
 
     def test_the_pid_file_makes_way_and_comes_back(self) -> None:
@@ -205,31 +212,31 @@ class Following(SynchronousTestCase):
         path.write_text("7")
         options: dict[str, Any] = {"pidfile": str(path)}
         pid_file = PidFile(options)
-        pid_file.make_way()
+        pid_file.move_aside()
         self.assertFalse(path.exists())
         self.assertEqual(options["pidfile"], f"{path}.old")
         # A successor that ended may have left its own.
         path.write_text("8")
-        pid_file.come_back()
+        pid_file.restore()
         self.assertEqual((path.read_text(), options["pidfile"]), ("7", str(path)))
-        pid_file.come_back()
-        PidFile({}).make_way()
-        PidFile({"pidfile": ""}).come_back()
+        pid_file.restore()
+        PidFile({}).move_aside()
+        PidFile({"pidfile": ""}).restore()
 
     def test_its_end_is_told(self) -> None:
         ends: list[str] = []
         gone: Callable[[], object] = lambda: ends.append("gone")  # noqa: E731
-        Successor(gone).processExited(Failure(OSError("it fell")))
+        NewProcess(gone).processExited(Failure(OSError("it fell")))
         self.assertEqual(ends, ["gone"])
 
     def test_how_this_program_was_started(self) -> None:
-        self.assertEqual(command()[0], sys.executable)
+        self.assertEqual(original_command()[0], sys.executable)
         with mock.patch.object(sys, "orig_argv", None, create=True):
             with mock.patch.object(sys, "argv", ["x", "-n", "balancebeam"]):
-                self.assertEqual(command()[-2:], ["-n", "balancebeam"])
-                self.assertIn("twistd", command()[2])
+                self.assertEqual(original_command()[-2:], ["-n", "balancebeam"])
+                self.assertIn("twistd", original_command()[2])
 
     def test_a_manager_that_does_not_listen(self) -> None:
-        Manager({}).ready()
-        Manager({"NOTIFY_SOCKET": "/nowhere"}).ready()
-        Manager({"NOTIFY_SOCKET": "@nobody-here"}).stopping()
+        SystemdNotifier({}).ready()
+        SystemdNotifier({"NOTIFY_SOCKET": "/nowhere"}).ready()
+        SystemdNotifier({"NOTIFY_SOCKET": "@nobody-here"}).stopping()

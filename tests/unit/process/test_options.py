@@ -12,17 +12,22 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.api import Timeouts
-from balancebeam.core.addresses import EndpointAddress, ProxiedAddress, TcpAddress, UnixAddress
-from balancebeam.core.errors import StartError
-from balancebeam.core.settings import ActiveChecks, ServerSettings
+from balancebeam.core.addresses import (
+    EndpointAddress,
+    ProxyProtocolAddress,
+    TcpAddress,
+    UnixAddress,
+)
+from balancebeam.core.errors import StartupError
+from balancebeam.core.settings import HealthCheckSettings, ServerSettings
 from balancebeam.tap import Options, makeService
-from tests.helpers.memory import flat
+from tests.helpers.memory import flatten_settings
 
 
 def parse(*arguments: str) -> SimpleNamespace:
     options = Options()
     options.parseOptions(list(arguments))
-    return SimpleNamespace(settings=flat(options.settings))
+    return SimpleNamespace(settings=flatten_settings(options.settings))
 
 
 def scratch_file(case: SynchronousTestCase) -> str:
@@ -32,7 +37,7 @@ def scratch_file(case: SynchronousTestCase) -> str:
     return os.path.join(folder, "hosts")
 
 
-class Good(SynchronousTestCase):
+class ValidOptionsTests(SynchronousTestCase):
     """What is understood."""
 
     def test_defaults(self) -> None:
@@ -86,11 +91,11 @@ class Good(SynchronousTestCase):
 
     def test_either_option_turns_active_checks_on(self) -> None:
         self.assertIsNone(parse("-u", "a:1").settings.active)
-        cases: dict[tuple[str, ...], ActiveChecks] = {
-            ("--active-health-check-path", "/up?x=1"): ActiveChecks("/up?x=1", 10.0),
-            ("-t", "2.5"): ActiveChecks("/", 2.5),
-            ("--active-health-check-interval", "10"): ActiveChecks("/", 10.0),
-            ("--active-health-check-path=/", "-t1"): ActiveChecks("/", 1.0),
+        cases: dict[tuple[str, ...], HealthCheckSettings] = {
+            ("--active-health-check-path", "/up?x=1"): HealthCheckSettings("/up?x=1", 10.0),
+            ("-t", "2.5"): HealthCheckSettings("/", 2.5),
+            ("--active-health-check-interval", "10"): HealthCheckSettings("/", 10.0),
+            ("--active-health-check-path=/", "-t1"): HealthCheckSettings("/", 1.0),
         }
         for arguments, expected in cases.items():
             self.assertEqual(parse("-u", "a:1", *arguments).settings.active, expected)
@@ -99,7 +104,7 @@ class Good(SynchronousTestCase):
         self.assertEqual(parse("-u", "a:1").settings.limits, ())
         self.assertEqual(parse("-u", "a:1", "--max-requests-per-minute=0").settings.limits, ())
         (limit,) = parse("-u", "a:1", "--max-requests-per-minute", "600").settings.limits
-        self.assertEqual((limit.requests, limit.per, limit.key), (600, 60.0, ("client",)))
+        self.assertEqual((limit.requests, limit.window, limit.key), (600, 60.0, ("client",)))
         self.assertEqual(limit.algorithm, "sliding-window")
 
     def test_the_proxy_protocol(self) -> None:
@@ -110,9 +115,9 @@ class Good(SynchronousTestCase):
         self.assertEqual(
             settings.bind,
             (
-                ProxiedAddress(TcpAddress("0.0.0.0", 80)),
-                ProxiedAddress(UnixAddress("/run/x")),
-                ProxiedAddress(EndpointAddress("tcp:81")),
+                ProxyProtocolAddress(TcpAddress("0.0.0.0", 80)),
+                ProxyProtocolAddress(UnixAddress("/run/x")),
+                ProxyProtocolAddress(EndpointAddress("tcp:81")),
             ),
         )
         self.assertEqual([server.proxy_protocol for server in settings.servers], [1, 2])
@@ -133,11 +138,11 @@ class Good(SynchronousTestCase):
                 self.assertEqual(parse("-u", "a:1", option, text).settings.algorithm, name)
 
 
-class Bad(SynchronousTestCase):
+class InvalidOptionsTests(SynchronousTestCase):
     """What is not, each mistake in one line and all of them at once."""
 
     def mistakes(self, *arguments: str) -> list[str]:
-        error = self.assertRaises(StartError, parse, *arguments)
+        error = self.assertRaises(StartupError, parse, *arguments)
         self.assertNotEqual(error.code, 0)
         lines = str(error).split("\n")
         self.assertTrue(all(line.startswith("balancebeam: ") for line in lines), lines)

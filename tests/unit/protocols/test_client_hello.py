@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader, NoClientHello
+from balancebeam.protocols.client_hello import ClientHello, ClientHelloError, ClientHelloReader
 
 LIMIT = 16 * 1024
 
@@ -98,7 +98,7 @@ def outcome(data: bytes, step: int) -> str:
     """What is read, or refused, for comparison."""
     try:
         return repr(read_slowly(data, step))
-    except NoClientHello as error:
+    except ClientHelloError as error:
         return str(error)
 
 
@@ -107,7 +107,7 @@ PLAIN = hello(extension(10, b"ab"), names(entry(b"www.example.org")), extension(
 GENUINE = genuine("www.example.org")
 
 
-class Reading(SynchronousTestCase):
+class ValidClientHelloTests(SynchronousTestCase):
     """Hellos that are well-formed."""
 
     def test_genuine(self) -> None:
@@ -165,7 +165,7 @@ class Reading(SynchronousTestCase):
         self.assertEqual(read_slowly(longest), NAME)
 
 
-class Names(SynchronousTestCase):
+class ServerNameTests(SynchronousTestCase):
     """Which of them count."""
 
     def name(self, *entries: bytes) -> str | None:
@@ -227,17 +227,17 @@ class Names(SynchronousTestCase):
         self.assertEqual(self.name(entry(b"a.b"), entry(b"\0\xff", kind=255)), "a.b")
 
 
-class Nonsense(SynchronousTestCase):
+class MalformedClientHelloTests(SynchronousTestCase):
     """What is no hello."""
 
     def refused(self, data: bytes) -> int:
         """After how many octets it is."""
-        self.assertRaises(NoClientHello, read, data)
+        self.assertRaises(ClientHelloError, read, data)
         reader = ClientHelloReader()
         for length in range(1, len(data) + 1):
             try:
                 reader.feed(data[length - 1 : length])
-            except NoClientHello:
+            except ClientHelloError:
                 return length
         raise AssertionError("only refused all at once")
 
@@ -337,7 +337,7 @@ class Nonsense(SynchronousTestCase):
         self.refused(record(hello(names(entry(b""), entry(b"\xff")))))
 
 
-class Anything(SynchronousTestCase):
+class ClientHelloPropertyTests(SynchronousTestCase):
     """Whatever is sent, it is a hello or it is not."""
 
     @settings(max_examples=300, deadline=None)
@@ -384,7 +384,7 @@ class Anything(SynchronousTestCase):
         self.assertEqual(outcome(bytes(changed), 1), outcome(bytes(changed), len(data)))
 
 
-class AsOpenSsl(SynchronousTestCase):
+class OpenSslTests(SynchronousTestCase):
     """What a server is told of hellos is what is read from them."""
 
     def test_names_of_servers(self) -> None:

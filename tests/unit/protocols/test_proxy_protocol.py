@@ -15,38 +15,38 @@ from twisted.protocols.haproxy import _v1parser, _v2parser
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import ActiveChecks, ServerSettings
-from balancebeam.downstream.proxy_protocol import ProxiedSite
+from balancebeam.core.settings import HealthCheckSettings, ServerSettings
+from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
 from balancebeam.protocols.proxy_protocol import (
-    ProxiedConnection,
+    ProxyInfo,
     ProxyProtocolError,
-    proxy_header,
-    read_proxy_header,
+    encode_proxy_header,
+    parse_proxy_header,
 )
-from balancebeam.upstream.health.probes import probe_for
+from balancebeam.upstream.health.probes import build_probe
 from balancebeam.upstream.server_set import Server
-from tests.helpers.cases import DoorCase
+from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
-FOUR = ProxiedConnection("203.0.113.7", 4711, "192.0.2.80", 80)
-SIX = ProxiedConnection("2001:db8::7", 4711, "2001:db8::80", 80)
+FOUR = ProxyInfo("203.0.113.7", 4711, "192.0.2.80", 80)
+SIX = ProxyInfo("2001:db8::7", 4711, "2001:db8::80", 80)
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
-class Headers(SynchronousTestCase):
+class ProxyHeaderTests(SynchronousTestCase):
     """Read and written."""
 
     def test_there_and_back(self) -> None:
         for connection in (FOUR, SIX, None):
             for version in (1, 2):
-                header = proxy_header(version, connection)
-                self.assertEqual(read_proxy_header(header), (connection, len(header)))
-                self.assertEqual(read_proxy_header(header + b"GET"), (connection, len(header)))
+                header = encode_proxy_header(version, connection)
+                self.assertEqual(parse_proxy_header(header), (connection, len(header)))
+                self.assertEqual(parse_proxy_header(header + b"GET"), (connection, len(header)))
 
     def test_twisted_reads_the_same(self) -> None:
         for connection in (FOUR, SIX):
-            line = _v1parser.V1Parser.parse(proxy_header(1, connection)[:-2])
-            binary = _v2parser.V2Parser.parse(proxy_header(2, connection))
+            line = _v1parser.V1Parser.parse(encode_proxy_header(1, connection)[:-2])
+            binary = _v2parser.V2Parser.parse(encode_proxy_header(2, connection))
             for info in (line, binary):
                 source: Any = info.source
                 destination: Any = info.destination
@@ -55,26 +55,26 @@ class Headers(SynchronousTestCase):
                 self.assertEqual(ip_address(destination.host), ip_address(connection.destination))
 
     def test_both_families_at_once(self) -> None:
-        mixed = ProxiedConnection("203.0.113.7", 1, "2001:db8::80", 2)
+        mixed = ProxyInfo("203.0.113.7", 1, "2001:db8::80", 2)
         self.assertEqual(
-            proxy_header(1, mixed), b"PROXY TCP6 ::ffff:203.0.113.7 2001:db8::80 1 2\r\n"
+            encode_proxy_header(1, mixed), b"PROXY TCP6 ::ffff:203.0.113.7 2001:db8::80 1 2\r\n"
         )
-        self.assertIsNotNone(read_proxy_header(proxy_header(2, mixed)))
+        self.assertIsNotNone(parse_proxy_header(encode_proxy_header(2, mixed)))
 
     def test_ipv4_in_ipv6_is_ipv4(self) -> None:
         line = b"PROXY TCP6 ::ffff:203.0.113.7 ::ffff:192.0.2.80 4711 80\r\n"
-        self.assertEqual(read_proxy_header(line), (FOUR, len(line)))
+        self.assertEqual(parse_proxy_header(line), (FOUR, len(line)))
         addresses = [ip_address(f"::ffff:{text}").packed for text in ("203.0.113.7", "192.0.2.80")]
         header = (
             SIGNATURE + b"\x21\x21\x00\x24" + b"".join(addresses) + struct.pack("!HH", 4711, 80)
         )
-        self.assertEqual(read_proxy_header(header), (FOUR, len(header)))
+        self.assertEqual(parse_proxy_header(header), (FOUR, len(header)))
 
     def test_in_pieces(self) -> None:
         for version in (1, 2):
-            header = proxy_header(version, FOUR)
+            header = encode_proxy_header(version, FOUR)
             for length in range(len(header)):
-                self.assertIsNone(read_proxy_header(header[:length]))
+                self.assertIsNone(parse_proxy_header(header[:length]))
 
     def test_what_tells_nothing(self) -> None:
         for header in (
@@ -85,12 +85,12 @@ class Headers(SynchronousTestCase):
             SIGNATURE + b"\x21\x00\x00\x03abc",
             SIGNATURE + b"\x21\x31" + struct.pack("!H", 216) + b"/" * 216,
         ):
-            self.assertEqual(read_proxy_header(header), (None, len(header)), msg=repr(header))
+            self.assertEqual(parse_proxy_header(header), (None, len(header)), msg=repr(header))
 
     def test_more_than_addresses(self) -> None:
-        addresses = proxy_header(2, FOUR)[16:] + b"\x03\x00\x04abcd"
+        addresses = encode_proxy_header(2, FOUR)[16:] + b"\x03\x00\x04abcd"
         header = SIGNATURE + b"\x21\x11" + struct.pack("!H", len(addresses)) + addresses
-        self.assertEqual(read_proxy_header(header), (FOUR, len(header)))
+        self.assertEqual(parse_proxy_header(header), (FOUR, len(header)))
 
     def test_nonsense(self) -> None:
         for data in (
@@ -117,23 +117,23 @@ class Headers(SynchronousTestCase):
             SIGNATURE + b"\x21\x21\x00\x0c" + bytes(12),
             SIGNATURE + b"\x21\x11\xff\xff",
         ):
-            self.assertRaises(ProxyProtocolError, read_proxy_header, data)
+            self.assertRaises(ProxyProtocolError, parse_proxy_header, data)
 
     @settings(max_examples=300, deadline=None)
     @given(st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(SIGNATURE.__add__)))
     def test_anything_at_all(self, data: bytes) -> None:
         try:
-            read_proxy_header(data)
+            parse_proxy_header(data)
         except ProxyProtocolError:
             return
 
 
-class Listening(DoorCase):
+class ProxyProtocolDownstreamTests(BalancerTestCase):
     """Connections that begin with a header."""
 
     def arrive(self, balancer: MemoryBalancer) -> Peer:
         """Somebody who connects where a header is expected."""
-        site = ProxiedSite(balancer.service.frontend.site)
+        site = ProxyProtocolFactory(balancer.service.default_frontend.factory)
         peer = Peer(site.buildProtocol(IPv4Address("TCP", "10.0.0.1", 40000)))
         balancer.peers.append(peer)
         self.site = site
@@ -147,18 +147,18 @@ class Listening(DoorCase):
         for version in (1, 2):
             balancer = self.balancer()
             peer = self.arrive(balancer)
-            self.send(peer, proxy_header(version, FOUR) + GET)
+            self.send(peer, encode_proxy_header(version, FOUR) + GET)
             server = balancer.accept()
             self.assertIn(b"X-Forwarded-For: 203.0.113.7\r\n", server.received())
             server.send(OK)
             self.assertIn(b"200 OK", peer.received())
             peer.protocol = peer.transport.protocol
-            self.assertFalse(self.site.greetings)
+            self.assertFalse(self.site.handshakes)
 
     def test_in_pieces(self) -> None:
         balancer = self.balancer()
         peer = self.arrive(balancer)
-        for octet in proxy_header(1, SIX) + GET:
+        for octet in encode_proxy_header(1, SIX) + GET:
             self.send(peer, bytes((octet,)))
         self.assertIn(b"X-Forwarded-For: 2001:db8::7\r\n", balancer.accept().received())
         peer.protocol = peer.transport.protocol
@@ -166,7 +166,7 @@ class Listening(DoorCase):
     def test_a_check_by_the_proxy_itself(self) -> None:
         balancer = self.balancer()
         peer = self.arrive(balancer)
-        self.send(peer, proxy_header(2, None) + GET)
+        self.send(peer, encode_proxy_header(2, None) + GET)
         self.assertIn(b"X-Forwarded-For: 10.0.0.1\r\n", balancer.accept().received())
         peer.protocol = peer.transport.protocol
 
@@ -175,7 +175,7 @@ class Listening(DoorCase):
         peer = self.arrive(balancer)
         self.send(peer, GET)
         self.assertTrue(peer.transport.aborted)
-        self.send(peer, proxy_header(1, FOUR))
+        self.send(peer, encode_proxy_header(1, FOUR))
         self.assertEqual(balancer.connectors, [])
 
     def test_too_slow(self) -> None:
@@ -187,8 +187,8 @@ class Listening(DoorCase):
 
     def test_gone_before_it_said_anything(self) -> None:
         balancer = self.balancer()
-        self.arrive(balancer).vanish()
-        self.assertFalse(self.site.greetings)
+        self.arrive(balancer).reset()
+        self.assertFalse(self.site.handshakes)
 
     def test_the_balancer_stops(self) -> None:
         balancer = self.balancer()
@@ -197,14 +197,14 @@ class Listening(DoorCase):
         self.assertTrue(peer.transport.aborted)
 
 
-class Telling(DoorCase):
+class ProxyProtocolUpstreamTests(BalancerTestCase):
     """Servers that want to know."""
 
     def told(self, version: int, request: bytes = GET, **options: Any) -> bytes:
         """What such a server is sent."""
         balancer = self.balancer(servers=0, **options)
         address = TcpAddress("10.0.0.1", 80)
-        balancer.service.directory.add(ServerSettings(address, proxy_protocol=version))
+        balancer.service.server_set.add(ServerSettings(address, proxy_protocol=version))
         client = balancer.client()
         client.send(request)
         server = balancer.accept()
@@ -219,7 +219,7 @@ class Telling(DoorCase):
         self.assertTrue(
             self.told(1).startswith(b"PROXY TCP4 192.0.2.1 127.0.0.1 40000 1100\r\nGET / HTTP/1.1")
         )
-        header = proxy_header(2, ProxiedConnection("192.0.2.1", 40000, "127.0.0.1", 1100))
+        header = encode_proxy_header(2, ProxyInfo("192.0.2.1", 40000, "127.0.0.1", 1100))
         self.assertTrue(self.told(2).startswith(header + b"GET / HTTP/1.1"))
 
     def test_a_client_behind_a_trusted_proxy(self) -> None:
@@ -231,11 +231,13 @@ class Telling(DoorCase):
         for version in (1, 2):
             reactor = MemoryReactorClock()
             server = Server(ServerSettings(TcpAddress("192.0.2.7", 80), proxy_protocol=version))
-            asking = Deferred.fromCoroutine(probe_for(ActiveChecks(), reactor).ask(server))
+            asking = Deferred.fromCoroutine(
+                build_probe(HealthCheckSettings(), reactor).check(server)
+            )
             transport = StringTransport()
             protocol: Any = reactor.tcpClients[-1][2].buildProtocol(None)
             protocol.makeConnection(transport)
-            greeting = proxy_header(version, None)
+            greeting = encode_proxy_header(version, None)
             self.assertTrue(transport.value().startswith(greeting + b"GET / HTTP/1.1\r\n"))
             asking.cancel()
             self.failureResultOf(asking)

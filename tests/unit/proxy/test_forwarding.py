@@ -9,11 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.core.errors import RequestRefused
+from balancebeam.core.errors import RequestError
 from balancebeam.protocols.http1.grammar import list_items
-from balancebeam.protocols.http1.request_head import RequestHeads
+from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.protocols.http1.request_rules import RequestHead
-from balancebeam.proxy.forwarded_fields import CHUNKED, forwarding, plain_forwarding
+from balancebeam.proxy.forwarded_fields import (
+    CHUNKED,
+    build_default_forwarded_fields,
+    build_forwarded_fields,
+)
 
 GET = b"GET / HTTP/1.1"
 HOST = b"Host: a"
@@ -30,24 +34,24 @@ def head(*lines: bytes) -> bytes:
 
 def read(*lines: bytes) -> RequestHead:
     """Read one head with no memory of others."""
-    return RequestHeads().read(head(*lines))
+    return RequestHeadParser().parse(head(*lines))
 
 
 def passed(*lines: bytes) -> Lines:
     """The field lines of a head that are left when it has been read."""
-    wire = read(*lines).wire
+    wire = read(*lines).forward_bytes
     assert wire.endswith(b"\r\n")
     return wire.split(b"\r\n")[1:-1]
 
 
 def added(*lines: bytes, trusted: bool = False) -> Lines:
     """The field lines that are added to a head."""
-    end = forwarding(read(*lines), PEER, b"http", LOCAL, trusted)
+    end = build_forwarded_fields(read(*lines), PEER, b"http", LOCAL, trusted)
     assert end.endswith(b"\r\n\r\n")
     return end.split(b"\r\n")[:-2]
 
 
-class StrippingTests(SynchronousTestCase):
+class HopByHopFieldTests(SynchronousTestCase):
     """Hop-by-hop fields stop here (RFC 9110, 7.6.1)."""
 
     def test_fields_that_stop_here(self) -> None:
@@ -111,7 +115,7 @@ class ForwardedTests(SynchronousTestCase):
 
     def test_the_plain_end_of_a_head(self) -> None:
         self.assertEqual(
-            plain_forwarding(PEER, b"http", b"a"),
+            build_default_forwarded_fields(PEER, b"http", b"a"),
             head(
                 b"X-Forwarded-For: 192.0.2.9",
                 b"X-Forwarded-Proto: http",
@@ -124,8 +128,8 @@ class ForwardedTests(SynchronousTestCase):
     def test_the_other_way_says_the_same(self) -> None:
         for trusted in (False, True):
             self.assertEqual(
-                forwarding(read(GET, HOST), PEER, b"http", LOCAL, trusted),
-                plain_forwarding(PEER, b"http", b"a"),
+                build_forwarded_fields(read(GET, HOST), PEER, b"http", LOCAL, trusted),
+                build_default_forwarded_fields(PEER, b"http", b"a"),
             )
 
     def test_the_peer_ends_the_list(self) -> None:
@@ -207,7 +211,7 @@ class UpgradeTests(SynchronousTestCase):
         ]
         for lines, offer in cases:
             found = read(GET, HOST, *lines)
-            self.assertEqual(found.extras.upgrade, offer, msg=repr(lines))
+            self.assertEqual(found.rare_fields.upgrade, offer, msg=repr(lines))
             self.assertEqual(
                 added(GET, HOST, *lines)[-2:],
                 [b"Upgrade: " + offer, b"Connection: upgrade"],
@@ -228,7 +232,7 @@ class UpgradeTests(SynchronousTestCase):
             (b"GET / HTTP/1.0", [upgrade, connection]),
         ]
         for line, lines in cases:
-            self.assertEqual(read(line, HOST, *lines).extras.upgrade, b"", msg=repr(lines))
+            self.assertEqual(read(line, HOST, *lines).rare_fields.upgrade, b"", msg=repr(lines))
             names = [text.partition(b":")[0] for text in added(line, HOST, *lines)]
             self.assertNotIn(b"Upgrade", names, msg=repr(lines))
             self.assertNotIn(b"Connection", names, msg=repr(lines))
@@ -274,9 +278,9 @@ class MaxForwardsTests(SynchronousTestCase):
             line = method + b" / HTTP/1.1"
             lines = [b"max-forwards: " + before, HOST]
             found = read(line, *lines)
-            self.assertEqual(found.last_hop, last, msg=f"{method!r} {before!r}")
+            self.assertEqual(found.max_forwards_exhausted, last, msg=f"{method!r} {before!r}")
             self.assertEqual(
-                found.wire, head(line, HOST, b"Max-Forwards: " + after), msg=f"{method!r}"
+                found.forward_bytes, head(line, HOST, b"Max-Forwards: " + after), msg=f"{method!r}"
             )
 
     def test_other_methods_do_not_count(self) -> None:
@@ -285,12 +289,14 @@ class MaxForwardsTests(SynchronousTestCase):
                 line = method + b" / HTTP/1.1"
                 lines = [b"max-forwards: " + value, HOST]
                 found = read(line, *lines)
-                self.assertFalse(found.last_hop)
-                self.assertEqual(found.wire, head(line, *lines))
+                self.assertFalse(found.max_forwards_exhausted)
+                self.assertEqual(found.forward_bytes, head(line, *lines))
 
     def test_without_the_field_there_is_no_limit(self) -> None:
         found = read(b"OPTIONS * HTTP/1.1", HOST)
-        self.assertEqual((found.last_hop, found.extras.max_forwards), (False, ()))
+        self.assertEqual(
+            (found.max_forwards_exhausted, found.rare_fields.max_forwards), (False, ())
+        )
 
 
 class ExpectTests(SynchronousTestCase):
@@ -299,7 +305,7 @@ class ExpectTests(SynchronousTestCase):
     def test_they_go_on(self) -> None:
         for line in (b"Expect: 100-continue", b"expect:100-CONTINUE "):
             self.assertEqual(passed(GET, line, HOST), [line, HOST])
-            self.assertTrue(read(GET, line, HOST).extras.expects_continue)
+            self.assertTrue(read(GET, line, HOST).rare_fields.expects_continue)
 
     def test_those_of_http_1_0_do_not(self) -> None:
         for line in (b"Expect: 100-continue", b"eXPECT: 100-continue"):
@@ -370,7 +376,7 @@ FIELDS = st.lists(
     max_size=7,
 )
 BODIES = {5: b"hello", 0: b"", -1: b"5\r\nhello\r\n0\r\n\r\n"}
-SHARED = RequestHeads()
+SHARED = RequestHeadParser()
 
 
 def ours(name: bytes) -> bool:
@@ -400,11 +406,11 @@ class PropertyTests(SynchronousTestCase):
     ) -> None:
         lines = [HOST, *fields]
         try:
-            found = SHARED.read(head(b"%b %b HTTP/1.%b" % (method, target, minor), *lines))
-        except RequestRefused:
+            found = SHARED.parse(head(b"%b %b HTTP/1.%b" % (method, target, minor), *lines))
+        except RequestError:
             return
         connection = h11.Connection(h11.SERVER)
-        wire = found.wire + forwarding(found, PEER, b"http", LOCAL, trusted)
+        wire = found.forward_bytes + build_forwarded_fields(found, PEER, b"http", LOCAL, trusted)
         connection.receive_data(wire + BODIES[found.length])
         request = connection.next_event()
         assert isinstance(request, h11.Request)
@@ -434,9 +440,9 @@ class PropertyTests(SynchronousTestCase):
     def test_memory_changes_nothing(self, fields: Lines) -> None:
         data = head(GET, HOST, *fields)
         outcomes = []
-        for heads in (SHARED, SHARED, RequestHeads()):
+        for heads in (SHARED, SHARED, RequestHeadParser()):
             try:
-                outcomes.append(repr(heads.read(data)))
-            except RequestRefused as refused:
+                outcomes.append(repr(heads.parse(data)))
+            except RequestError as refused:
                 outcomes.append(str(refused.status))
         self.assertEqual(outcomes, outcomes[-1:] * 3)

@@ -89,7 +89,7 @@ class BudgetTests(SynchronousTestCase):
             if second <= 20:
                 requests += 10
             allowed.append(self.spend_all(budget, requests))
-            budget.tick(float(second), requests)
+            budget.record(float(second), requests)
         # 5 of 10 a second, after the 10 that there are always.
         self.assertEqual(sum(allowed[:20]), 100)
         self.assertEqual(sum(allowed[30:]), 10)
@@ -100,7 +100,7 @@ class BudgetTests(SynchronousTestCase):
         for second in range(100):
             requests += 100 if second % 7 else 400
             spent.append(spent[-1] + self.spend_all(budget, requests))
-            budget.tick(float(second + 1), requests)
+            budget.record(float(second + 1), requests)
         for start in range(90):
             self.assertLessEqual(spent[start + 10] - spent[start], 0.2 * 10 * 400)
         self.assertLessEqual(abs(spent[-1] - 0.2 * requests), 0.2 * 400)

@@ -16,21 +16,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.core.ip import pack_client
+from balancebeam.core.ip import pack_address
 from balancebeam.core.settings import LimitSettings
-from balancebeam.core.uri import is_below, normal_path
-from balancebeam.ratelimit.base import ROUNDING, Limiter
+from balancebeam.core.uri import canonical_path, has_prefix
+from balancebeam.ratelimit.base import EPSILON, RateLimiter
 from balancebeam.ratelimit.concurrency import Concurrent
-from balancebeam.ratelimit.keys import key_maker
-from balancebeam.ratelimit.limit import ALGORITHMS, Limit, LimitSet, Refusal, make_limit
-from balancebeam.ratelimit.sharded_table import SHARDS
+from balancebeam.ratelimit.keys import build_key_function
+from balancebeam.ratelimit.limit import ALGORITHMS, Limit, LimitSet, Rejection, build_limit
+from balancebeam.ratelimit.sharded_table import SHARD_COUNT
 from balancebeam.ratelimit.sliding_log import SlidingLog
 from balancebeam.ratelimit.token_bucket import TokenBucket
 from balancebeam.ratelimit.windows import FixedWindow, SlidingWindow
 
 often = settings(max_examples=80, deadline=None)
 
-# Calls of `tidy` after which every part of a table had its turn.
+# Calls of `expire` after which every part of a table had its turn.
 A_ROUND = 64
 
 
@@ -106,7 +106,7 @@ class Kind:
     """A limiter and its model."""
 
     name: str
-    make: Callable[[int, float, int, int], Limiter]
+    make: Callable[[int, float, int, int], RateLimiter]
     model: Callable[[int, Fraction, int], Model]
 
     def __str__(self) -> str:
@@ -141,7 +141,7 @@ class Rule:
     per: Fraction
     burst: int
 
-    def limiter(self, kind: Kind, most: int = 10_000) -> Limiter:
+    def limiter(self, kind: Kind, most: int = 10_000) -> RateLimiter:
         return kind.make(self.requests, float(self.per), self.burst, most)
 
     def model(self, kind: Kind) -> Model:
@@ -193,15 +193,15 @@ def histories(
     return arrivals
 
 
-def ask_first(limiter: Limiter, key: bytes, now: float) -> bool:
-    """As `Limiter.admit`, the long way."""
-    if limiter.wait(key, now) > 0:
+def ask_first(limiter: RateLimiter, key: bytes, now: float) -> bool:
+    """As `RateLimiter.admit`, the long way."""
+    if limiter.retry_after(key, now) > 0:
         return False
-    limiter.charge(key, now)
+    limiter.acquire(key, now)
     return True
 
 
-def after(rule: Rule, kind: Kind, history: Sequence[Arrival]) -> Limiter:
+def after(rule: Rule, kind: Kind, history: Sequence[Arrival]) -> RateLimiter:
     """A limiter that has seen it all."""
     limiter = rule.limiter(kind)
     for arrival in history:
@@ -219,10 +219,10 @@ def most_at_once(times: Sequence[float], per: float) -> int:
 
 def most_in_a_window(times: Sequence[float], per: float) -> int:
     """The most of `times` in one of the windows into which all time is divided."""
-    return max(Counter(int((then + ROUNDING) / per) for then in times).values(), default=0)
+    return max(Counter(int((then + EPSILON) / per) for then in times).values(), default=0)
 
 
-class ModelTests(SynchronousTestCase):
+class ReferenceModelTests(SynchronousTestCase):
     """Limiters do what their models do, which remember everything."""
 
     @often
@@ -262,7 +262,7 @@ class ModelTests(SynchronousTestCase):
             for _ in range(refused):
                 limiter.admit(KEYS[0], now)
                 ask_first(limiter, KEYS[0], now)
-            self.assertEqual(limiter.wait(KEYS[0], now), other.wait(KEYS[0], now))
+            self.assertEqual(limiter.retry_after(KEYS[0], now), other.retry_after(KEYS[0], now))
 
     @often
     @given(RULES, st.floats(0.0, 1e6))
@@ -275,10 +275,12 @@ class ModelTests(SynchronousTestCase):
             self.assertEqual(verdicts, [True] * whole + [False], msg=str(kind))
 
 
-class BoundTests(SynchronousTestCase):
+class InvariantTests(SynchronousTestCase):
     """What limiters promise holds at any times, even when those run backwards."""
 
-    def allowed(self, limiter: Limiter, times: Sequence[float]) -> tuple[list[float], list[float]]:
+    def allowed(
+        self, limiter: RateLimiter, times: Sequence[float]
+    ) -> tuple[list[float], list[float]]:
         """
         When one key was allowed to, and the same on a clock that stands still
         instead of running backwards.
@@ -308,9 +310,9 @@ class BoundTests(SynchronousTestCase):
         self.assertLessEqual(most_in_a_window(moments, per), requests)
         _, moments = self.allowed(SlidingWindow(requests, per), times)
         self.assertLessEqual(most_in_a_window(moments, per), requests)
-        self.assertLess(most_at_once(moments, per - 2 * ROUNDING), 2 * requests)
+        self.assertLess(most_at_once(moments, per - 2 * EPSILON), 2 * requests)
         _, moments = self.allowed(SlidingLog(requests, per), times)
-        self.assertLessEqual(most_at_once(moments, per - 2 * ROUNDING), requests)
+        self.assertLessEqual(most_at_once(moments, per - 2 * EPSILON), requests)
         allowed, _ = self.allowed(TokenBucket(requests, per, burst), times)
         for first, begin in enumerate(allowed):
             for last, end in enumerate(allowed[first:], start=first):
@@ -339,15 +341,15 @@ class BoundTests(SynchronousTestCase):
         self, rule: Rule, history: list[Arrival]
     ) -> None:
         for kind in KINDS:
-            limiter = rule.limiter(kind, SHARDS)
+            limiter = rule.limiter(kind, SHARD_COUNT)
             for number, arrival in enumerate(history):
-                allowed = limiter.wait(arrival.key, arrival.now) == 0
+                allowed = limiter.retry_after(arrival.key, arrival.now) == 0
                 self.assertEqual(
                     limiter.remaining(arrival.key, arrival.now) > 0, allowed, msg=str(kind)
                 )
                 self.assertEqual(limiter.admit(arrival.key, arrival.now), allowed, msg=str(kind))
                 if number % 5 == 0:
-                    limiter.tidy(arrival.now)
+                    limiter.expire(arrival.now)
 
     def test_around_the_moment_where_two_windows_meet(self) -> None:
         times = [9.9] * 10 + [10.0] * 10
@@ -365,7 +367,7 @@ class BoundTests(SynchronousTestCase):
         for kind in KINDS:
             for now in moments:
                 for before in (0.0, 60.0):
-                    limiter = kind.make(1, before or 0.3, 1, SHARDS)
+                    limiter = kind.make(1, before or 0.3, 1, SHARD_COUNT)
                     limiter.admit(b"key", max(0.0, now - before))
                     let_in = sum(ask_first(limiter, b"key", now) for _ in range(9))
                     self.assertLessEqual(let_in, 1, msg=f"{kind} at {now}")
@@ -396,22 +398,24 @@ class RetryAfterTests(SynchronousTestCase):
         """What the client hears at `asked` is true."""
         key, now = asked.key, asked.now
         limiter = after(rule, kind, history)
-        wait = limiter.wait(key, now)
+        wait = limiter.retry_after(key, now)
         if limiter.admit(key, now):
             self.assertEqual(wait, 0.0, msg=str(kind))
             return
         self.assertGreater(wait, 0.0, msg=str(kind))
-        for seconds in (Refusal(429, "", wait).retry_after, wait + 1e-6, wait + rule.per):
+        for seconds in (Rejection(429, "", wait).retry_after, wait + 1e-6, wait + rule.per):
             limiter = after(rule, kind, history)
             # What others do has nothing to do with it.
             limiter.admit(b"another", now + wait / 2)
-            self.assertEqual(limiter.wait(key, now + float(seconds)), 0.0, msg=f"{kind} {wait}")
+            self.assertEqual(
+                limiter.retry_after(key, now + float(seconds)), 0.0, msg=f"{kind} {wait}"
+            )
             self.assertTrue(limiter.admit(key, now + float(seconds)), msg=f"{kind} {wait}")
         if wait > 0.01:
             for part in (0.5, 1.0):
                 limiter = after(rule, kind, history)
                 soon = now + part * (wait - 0.001)
-                self.assertGreater(limiter.wait(key, soon), 0.0, msg=f"{kind} {wait}")
+                self.assertGreater(limiter.retry_after(key, soon), 0.0, msg=f"{kind} {wait}")
                 self.assertFalse(limiter.admit(key, soon), msg=f"{kind} {wait}")
 
     @often
@@ -452,10 +456,10 @@ class RetryAfterTests(SynchronousTestCase):
     def test_whole_seconds(self) -> None:
         cases = {0.001: 1, 0.5: 1, 1.0: 1, 1.001: 2, 59.2: 60, 60.0: 60}
         for wait, expected in cases.items():
-            self.assertEqual(Refusal(429, "", wait).retry_after, expected)
+            self.assertEqual(Rejection(429, "", wait).retry_after, expected)
 
 
-class TidyTests(SynchronousTestCase):
+class ExpiryTests(SynchronousTestCase):
     """Tidying gives memory back, and nobody notices."""
 
     @often
@@ -468,9 +472,9 @@ class TidyTests(SynchronousTestCase):
             for arrival, times in zip(history, often_tidied):
                 key, now = arrival.key, arrival.now
                 for _ in range(times):
-                    limiter.tidy(now)
+                    limiter.expire(now)
                 self.assertEqual(limiter.remaining(key, now), other.remaining(key, now))
-                self.assertEqual(limiter.wait(key, now), other.wait(key, now))
+                self.assertEqual(limiter.retry_after(key, now), other.retry_after(key, now))
                 self.assertEqual(limiter.admit(key, now), other.admit(key, now), msg=str(kind))
 
     @often
@@ -483,25 +487,25 @@ class TidyTests(SynchronousTestCase):
             for _ in range(2):
                 now += float(rule.per) * (rule.burst + 1)
                 for _ in range(A_ROUND):
-                    limiter.tidy(now)
+                    limiter.expire(now)
             self.assertEqual(len(limiter), 0, msg=str(kind))
 
     @often
     @given(st.integers(1, 100), st.integers(0, 30))
     def test_after_one_was_only_asked_about(self, requests: int, asked: int) -> None:
         for kind in KINDS:
-            limiter = kind.make(requests, 10.0, requests, SHARDS)
+            limiter = kind.make(requests, 10.0, requests, SHARD_COUNT)
             while limiter.admit(b"key", 5.0):
                 pass
             for number in range(asked):
                 limiter.remaining(b"key", 5.0 + number)
-                limiter.wait(b"key", 5.0 + number)
-                limiter.tidy(5.0 + number)
+                limiter.retry_after(b"key", 5.0 + number)
+                limiter.expire(5.0 + number)
             # Others push it out.
             for number in range(600):
                 limiter.admit(b"%d" % number, 106.0)
             for _ in range(A_ROUND):
-                limiter.tidy(107.0)
+                limiter.expire(107.0)
             self.assertEqual(limiter.remaining(b"key", 107.0), requests, msg=str(kind))
 
     def test_a_little_at_a_time(self) -> None:
@@ -511,7 +515,7 @@ class TidyTests(SynchronousTestCase):
                 limiter.admit(b"%d" % number, 0.5)
             lengths = []
             for _ in range(2 * A_ROUND):
-                limiter.tidy(3.0)
+                limiter.expire(3.0)
                 lengths.append(len(limiter))
             self.assertGreater(lengths[0], 9000, msg=str(kind))
             self.assertEqual(lengths[-1], 0, msg=str(kind))
@@ -523,7 +527,7 @@ class FloodTests(SynchronousTestCase):
     LIMITED = tuple(b"limited %d" % number for number in range(20))
     IDLE = tuple(b"idle %d" % number for number in range(200))
 
-    def flood(self, limiter: Limiter, keys: int, now: float, each: int = 1) -> int:
+    def flood(self, limiter: RateLimiter, keys: int, now: float, each: int = 1) -> int:
         """Requests under so many keys within a second; returns the most that were known."""
         longest = 0
         for number in range(keys):
@@ -532,29 +536,29 @@ class FloodTests(SynchronousTestCase):
                 limiter.admit(key, moment)
             if number % 1000 == 0:
                 longest = max(longest, len(limiter))
-                limiter.tidy(moment)
+                limiter.expire(moment)
         return max(longest, len(limiter))
 
-    def exhaust(self, limiter: Limiter, keys: Sequence[bytes], now: float) -> None:
+    def exhaust(self, limiter: RateLimiter, keys: Sequence[bytes], now: float) -> None:
         """Let all of `keys` do as much as they may."""
         for key in keys:
             while limiter.admit(key, now):
                 pass
 
-    def allowed(self, limiter: Limiter, keys: Sequence[bytes], now: float) -> int:
+    def allowed(self, limiter: RateLimiter, keys: Sequence[bytes], now: float) -> int:
         """How many of `keys` may do something."""
-        return sum(limiter.wait(key, now) <= 0 or limiter.admit(key, now) for key in keys)
+        return sum(limiter.retry_after(key, now) <= 0 or limiter.admit(key, now) for key in keys)
 
     def test_who_was_limited_is_still_limited(self) -> None:
         # In the flood they do not become free of themselves.
         for kind in KINDS:
             for most in (5, 7):
-                limiter = kind.make(3, 64.0, 3, SHARDS * most)
+                limiter = kind.make(3, 64.0, 3, SHARD_COUNT * most)
                 for key in self.IDLE:
                     limiter.admit(key, 9.0)
                 self.exhaust(limiter, self.LIMITED, 10.0)
                 longest = self.flood(limiter, 25_000, 10.0)
-                self.assertLessEqual(longest, SHARDS * most, msg=str(kind))
+                self.assertLessEqual(longest, SHARD_COUNT * most, msg=str(kind))
                 self.assertEqual(self.allowed(limiter, self.LIMITED, 11.0), 0, msg=str(kind))
                 forgotten = sum(limiter.remaining(key, 11.0) == 3 for key in self.IDLE)
                 self.assertGreater(forgotten, len(self.IDLE) // 4, msg=str(kind))
@@ -562,7 +566,7 @@ class FloodTests(SynchronousTestCase):
     def test_who_is_limited_by_two_windows_together(self) -> None:
         for requests, each in ((2, 1), (10, 6)):
             for most in (5, 7):
-                limiter = SlidingWindow(requests, 10.0, SHARDS * most)
+                limiter = SlidingWindow(requests, 10.0, SHARD_COUNT * most)
                 self.exhaust(limiter, self.LIMITED, 9.0)
                 self.exhaust(limiter, self.LIMITED, 15.0)
                 self.flood(limiter, 10_000, 15.0, each)
@@ -571,34 +575,34 @@ class FloodTests(SynchronousTestCase):
                     self.assertLessEqual(limiter.remaining(key, 16.0), 1)
 
     def test_a_window_that_ended_is_remembered(self) -> None:
-        limiter = SlidingWindow(3, 10.0, SHARDS * 5)
+        limiter = SlidingWindow(3, 10.0, SHARD_COUNT * 5)
         self.exhaust(limiter, self.LIMITED, 9.0)
         self.flood(limiter, 10_000, 10.0)
         self.assertEqual(self.allowed(limiter, self.LIMITED, 11.0), 0)
         # What both windows hold together is bounded too.
-        self.assertLessEqual(len(limiter), 2 * SHARDS * 5)
+        self.assertLessEqual(len(limiter), 2 * SHARD_COUNT * 5)
 
     def test_full_of_keys_that_are_limited(self) -> None:
         for kind in KINDS:
-            limiter = kind.make(1, 64.0, 1, SHARDS)
+            limiter = kind.make(1, 64.0, 1, SHARD_COUNT)
             self.flood(limiter, 10_000, 5.0)
             keys = [number.to_bytes(4, "big") for number in range(10_000)]
-            known = [key for key in keys if limiter.wait(key, 6.0) > 0]
-            self.assertEqual(len(known), SHARDS, msg=str(kind))
-            self.assertEqual(len(limiter), SHARDS, msg=str(kind))
+            known = [key for key in keys if limiter.retry_after(key, 6.0) > 0]
+            self.assertEqual(len(known), SHARD_COUNT, msg=str(kind))
+            self.assertEqual(len(limiter), SHARD_COUNT, msg=str(kind))
             for number in range(10_000):
                 limiter.admit(b"more %d" % number, 7.0)
-            self.assertEqual(len(limiter), SHARDS, msg=str(kind))
+            self.assertEqual(len(limiter), SHARD_COUNT, msg=str(kind))
             self.assertEqual(self.allowed(limiter, known, 8.0), 0, msg=str(kind))
 
     def test_after_a_flood_there_is_room_again(self) -> None:
         for kind in KINDS:
-            limiter = kind.make(1, 8.0, 1, SHARDS)
+            limiter = kind.make(1, 8.0, 1, SHARD_COUNT)
             self.flood(limiter, 5000, 5.0)
             for _ in range(A_ROUND):
-                limiter.tidy(50.0)
+                limiter.expire(50.0)
             self.exhaust(limiter, (b"new",), 50.0)
-            self.assertGreater(limiter.wait(b"new", 51.0), 0.0, msg=str(kind))
+            self.assertGreater(limiter.retry_after(b"new", 51.0), 0.0, msg=str(kind))
 
 
 class ConcurrentTests(SynchronousTestCase):
@@ -613,7 +617,7 @@ class ConcurrentTests(SynchronousTestCase):
         limiter, going_on = Concurrent(most), Counter[bytes]()
         for what, key in steps:
             self.assertEqual(limiter.remaining(key, 0.0), most - going_on[key])
-            self.assertEqual(limiter.wait(key, 0.0) <= 0, going_on[key] < most)
+            self.assertEqual(limiter.retry_after(key, 0.0) <= 0, going_on[key] < most)
             if what == "end":
                 if going_on[key]:
                     limiter.release(key)
@@ -623,15 +627,15 @@ class ConcurrentTests(SynchronousTestCase):
                 self.assertEqual(ask(limiter, key, 0.0), going_on[key] < most)
                 going_on[key] = min(most, going_on[key] + 1)
             self.assertEqual(len(limiter), sum(count > 0 for count in going_on.values()))
-            limiter.tidy(0.0)
+            limiter.expire(0.0)
         for key in going_on.elements():
             limiter.release(key)
         self.assertEqual(len(limiter), 0)
 
     def test_when_to_come_again_is_a_guess(self) -> None:
         limiter = Concurrent(1)
-        limiter.charge(b"key", 0.0)
-        self.assertEqual(Refusal(429, "", limiter.wait(b"key", 9.0)).retry_after, 1)
+        limiter.acquire(b"key", 0.0)
+        self.assertEqual(Rejection(429, "", limiter.retry_after(b"key", 9.0)).retry_after, 1)
 
 
 # Requests, as limits see them, and what stands in their answers.
@@ -648,7 +652,7 @@ class Request:
 
     @property
     def client_key(self) -> bytes:
-        return pack_client(self.client)
+        return pack_address(self.client)
 
     def field_values(self, name: bytes) -> list[bytes]:
         return [value for field, value in self.fields if field.lower() == name]
@@ -687,7 +691,7 @@ def read_list(text: str) -> list[tuple[str, dict[str, str]]]:
 LIMIT_SETTINGS = st.builds(
     LimitSettings,
     requests=st.sampled_from((1, 2, 4)),
-    per=st.sampled_from((2.0, 8.0, 64.0)),
+    window=st.sampled_from((2.0, 8.0, 64.0)),
     algorithm=st.sampled_from(ALGORITHMS),
     key=st.sampled_from((("client",), ("path:/a", "client"), ("path:/a",), ("host",))),
     dry_run=st.sampled_from((False, False, True)),
@@ -712,7 +716,7 @@ _STEPS = st.lists(
 
 
 @frozen
-class Asked:
+class LimitSnapshot:
     """A limit that is about a request: under which key, and what it says."""
 
     limit: Limit
@@ -732,17 +736,23 @@ class Asked:
 class LimitSetTests(SynchronousTestCase):
     """Several limits are asked as one."""
 
-    def ask_each(self, limits: Sequence[Limit], request: Request, now: float) -> list[Asked]:
+    def ask_each(
+        self, limits: Sequence[Limit], request: Request, now: float
+    ) -> list[LimitSnapshot]:
         """What each limit that is about `request` says to it."""
         asked = []
         for limit in limits:
-            key = limit.key(request)
+            key = limit.key_function(request)
             if key is not None:
                 limiter = limit.limiter
-                asked.append(Asked(limit, key, limiter.wait(key, now), limiter.remaining(key, now)))
+                asked.append(
+                    LimitSnapshot(
+                        limit, key, limiter.retry_after(key, now), limiter.remaining(key, now)
+                    )
+                )
         return asked
 
-    def check_charged(self, asked: Sequence[Asked], admitted: bool, now: float) -> None:
+    def check_charged(self, asked: Sequence[LimitSnapshot], admitted: bool, now: float) -> None:
         """Each limit has counted the request if it should have."""
         for one in asked:
             counted = admitted and not one.refuses
@@ -750,15 +760,15 @@ class LimitSetTests(SynchronousTestCase):
             self.assertEqual(left, one.remaining - counted, msg=one.limit.settings.algorithm)
 
     def check_refusal(
-        self, refusal: Refusal, limits: Sequence[Limit], asked: Sequence[Asked]
+        self, refusal: Rejection, limits: Sequence[Limit], asked: Sequence[LimitSnapshot]
     ) -> None:
         """The strictest of those that refuse is the answer."""
         waits = [one.wait for one in asked if one.refuses and not one.on_trial]
-        self.assertEqual(refusal.wait, max(waits))
+        self.assertEqual(refusal.delay, max(waits))
         strictest = next(
             one.limit.settings
             for one in asked
-            if one.refuses and not one.on_trial and one.wait == refusal.wait
+            if one.refuses and not one.on_trial and one.wait == refusal.delay
         )
         self.assertEqual((refusal.status, refusal.message), (strictest.status, strictest.message))
         seconds = str(refusal.retry_after)
@@ -771,17 +781,17 @@ class LimitSetTests(SynchronousTestCase):
     def test_all_or_none(
         self, several: list[LimitSettings], steps: list[tuple[int, Request, bool]]
     ) -> None:
-        limits = [make_limit(one) for one in several]
+        limits = [build_limit(one) for one in several]
         together = LimitSet(limits)
         now, held = 0.0, []
         for gap, request, release in steps:
             now += gap / 8
             asked = self.ask_each(limits, request, now)
-            refused = [limit.refused for limit in limits]
+            refused = [limit.rejected for limit in limits]
             outcome = together.admit(request, now)
             refuses = any(one.refuses and not one.on_trial for one in asked)
-            self.assertEqual(isinstance(outcome, Refusal), refuses)
-            if isinstance(outcome, Refusal):
+            self.assertEqual(isinstance(outcome, Rejection), refuses)
+            if isinstance(outcome, Rejection):
                 self.check_refusal(outcome, limits, asked)
             else:
                 held.append(outcome)
@@ -789,7 +799,7 @@ class LimitSetTests(SynchronousTestCase):
             self.check_charged(asked, not refuses, now)
             for one in asked:
                 refused[limits.index(one.limit)] += one.refuses
-            self.assertEqual([limit.refused for limit in limits], refused)
+            self.assertEqual([limit.rejected for limit in limits], refused)
             if release and held:
                 self.release(held.pop(0))
         for one_held in held:
@@ -798,11 +808,13 @@ class LimitSetTests(SynchronousTestCase):
             if limit.settings.algorithm == "concurrent":
                 self.assertEqual(len(limit.limiter), 0)
 
-    def release(self, held: tuple[tuple[Limiter, bytes], ...]) -> None:
+    def release(self, held: tuple[tuple[RateLimiter, bytes], ...]) -> None:
         for limiter, key in held:
             limiter.release(key)
 
-    def check_held(self, held: tuple[tuple[Limiter, bytes], ...], asked: Sequence[Asked]) -> None:
+    def check_held(
+        self, held: tuple[tuple[RateLimiter, bytes], ...], asked: Sequence[LimitSnapshot]
+    ) -> None:
         """What has to be given back is what counts at once."""
         expected = [
             (one.limit.limiter, one.key)
@@ -817,50 +829,50 @@ class LimitSetTests(SynchronousTestCase):
             for per, status, name in ((8.0, 429, "a"), (64.0, 503, "b"), (32.0, 500, "c"))
         ]
         for order in permutations(several):
-            together = LimitSet([make_limit(one) for one in order])
+            together = LimitSet([build_limit(one) for one in order])
             self.assertEqual(together.admit(Request(), 1.0), ())
             refusal = together.admit(Request(), 3.0)
-            assert isinstance(refusal, Refusal)
-            self.assertEqual((refusal.wait, refusal.status), (61.0, 503))
+            assert isinstance(refusal, Rejection)
+            self.assertEqual((refusal.delay, refusal.status), (61.0, 503))
             self.assertEqual(refusal.limit, '"b";r=0;t=61')
 
     def test_none_is_charged_for_what_another_refuses(self) -> None:
         several = [
-            make_limit(LimitSettings(requests, 64.0, algorithm))
+            build_limit(LimitSettings(requests, 64.0, algorithm))
             for requests, algorithm in ((4, "concurrent"), (2, "sliding-log"), (8, "token-bucket"))
         ]
         for order in permutations(several):
-            limits = [make_limit(one.settings) for one in order]
+            limits = [build_limit(one.settings) for one in order]
             together = LimitSet(limits)
             outcomes = [together.admit(Request(), 1.0) for _ in range(9)]
             self.assertEqual(
-                [isinstance(one, Refusal) for one in outcomes], [False] * 2 + [True] * 7
+                [isinstance(one, Rejection) for one in outcomes], [False] * 2 + [True] * 7
             )
-            key = pack_client("192.0.2.1")
+            key = pack_address("192.0.2.1")
             left = {one.settings.requests: one.limiter.remaining(key, 1.0) for one in limits}
             self.assertEqual(left, {4: 2, 2: 0, 8: 6})
 
     def test_a_limit_on_trial_refuses_nothing(self) -> None:
-        limit = make_limit(LimitSettings(2, dry_run=True, algorithm="fixed-window"))
+        limit = build_limit(LimitSettings(2, dry_run=True, algorithm="fixed-window"))
         together = LimitSet([limit])
         outcomes = [together.admit(Request(), 1.0) for _ in range(5)]
         self.assertEqual(outcomes, [()] * 5)
-        self.assertEqual(limit.refused, 3)
-        self.assertEqual(limit.limiter.remaining(limit.key(Request()) or b"", 1.0), 0)
+        self.assertEqual(limit.rejected, 3)
+        self.assertEqual(limit.limiter.remaining(limit.key_function(Request()) or b"", 1.0), 0)
 
     def test_the_fields_of_a_refusal(self) -> None:
         limits = [
-            make_limit(LimitSettings(600, name="minute", algorithm="fixed-window")),
-            make_limit(LimitSettings(1, 2.5, "sliding-log", key=("client", "host"))),
-            make_limit(LimitSettings(9, algorithm="concurrent", name="at once")),
-            make_limit(LimitSettings(9, name="secret", dry_run=True)),
+            build_limit(LimitSettings(600, name="minute", algorithm="fixed-window")),
+            build_limit(LimitSettings(1, 2.5, "sliding-log", key=("client", "host"))),
+            build_limit(LimitSettings(9, algorithm="concurrent", name="at once")),
+            build_limit(LimitSettings(9, name="secret", dry_run=True)),
         ]
         together = LimitSet(limits)
-        self.assertNotIsInstance(together.admit(Request(), 1.0), Refusal)
+        self.assertNotIsInstance(together.admit(Request(), 1.0), Rejection)
         refusal = together.admit(Request(), 1.25)
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, Rejection)
         self.assertEqual((refusal.status, refusal.message), (429, "too many requests"))
-        self.assertEqual((refusal.wait, refusal.retry_after), (2.25, 3))
+        self.assertEqual((refusal.delay, refusal.retry_after), (2.25, 3))
         self.assertEqual(refusal.limit, '"client host";r=0;t=3')
         self.assertEqual(
             refusal.policy,
@@ -886,10 +898,10 @@ class LimitSetTests(SynchronousTestCase):
         }
         self.assertEqual(sorted(kinds), list(ALGORITHMS))
         for algorithm, kind in kinds.items():
-            limit = make_limit(LimitSettings(3, algorithm=algorithm))
+            limit = build_limit(LimitSettings(3, algorithm=algorithm))
             self.assertIsInstance(limit.limiter, kind)
             self.assertEqual(limit.limiter.remaining(b"key", 0.0), 3)
-        bucket = make_limit(LimitSettings(3, algorithm="token-bucket", burst=7))
+        bucket = build_limit(LimitSettings(3, algorithm="token-bucket", burst=7))
         self.assertEqual(bucket.limiter.remaining(b"key", 0.0), 7)
 
     def test_what_is_no_limit(self) -> None:
@@ -906,7 +918,7 @@ class LimitSetTests(SynchronousTestCase):
         }
         for words, wrong in cases.items():
             with self.assertRaises(ValueError) as caught:
-                make_limit(wrong)
+                build_limit(wrong)
             self.assertIn(words, str(caught.exception))
 
 
@@ -921,7 +933,7 @@ class ClientKeyTests(SynchronousTestCase):
     """IPv4 clients one by one, IPv6 clients by their network."""
 
     def key(self, client: str, prefix: int = 64) -> bytes | None:
-        return key_maker(["client"], prefix)(Request(client))
+        return build_key_function(["client"], prefix)(Request(client))
 
     def test_cases(self) -> None:
         one = "2001:db8:1:200::1"
@@ -967,7 +979,7 @@ class KeyTests(SynchronousTestCase):
     """What else is counted together."""
 
     def key(self, name: str, request: Request) -> bytes | None:
-        return key_maker([name])(request)
+        return build_key_function([name])(request)
 
     def test_hosts(self) -> None:
         spellings = (b"example.com", b"EXAMPLE.com", b"Example.Com:8080", b"example.com:")
@@ -997,7 +1009,7 @@ class KeyTests(SynchronousTestCase):
     def test_fields_that_do_not_go_on(self) -> None:
         for name in ("Connection", "via", "X-Forwarded-For", "X_Forwarded_For", "Forwarded"):
             with self.assertRaises(ValueError) as caught:
-                key_maker(["header:" + name])
+                build_key_function(["header:" + name])
             self.assertIn("give another field", str(caught.exception))
 
     @often
@@ -1010,7 +1022,7 @@ class KeyTests(SynchronousTestCase):
                 host=b"h" * size, target=b"/" + b"p" * 200, fields=((b"x", b"v" * size),)
             )
             some = [self.key(name, request) for name in names]
-            some.append(key_maker(["client", *names])(request))
+            some.append(build_key_function(["client", *names])(request))
             self.assertTrue(all(key is not None and len(key) <= 24 for key in some))
             keys.append(some)
         for number in (0, 1, 3):
@@ -1024,7 +1036,7 @@ class KeyTests(SynchronousTestCase):
         clients = st.sampled_from(("192.0.2.1", "2001:db8::1", "49.58.97.49", "unknown"))
         names = data.draw(st.permutations(("client", "host", "header:x", "header:y", "path:/")))
         used = names[: data.draw(st.integers(2, 5))]
-        maker = key_maker(used)
+        maker = build_key_function(used)
         seen: dict[bytes | None, list[object]] = {}
         for _ in range(8):
             host, one, other = data.draw(text), data.draw(text), data.draw(text)
@@ -1040,7 +1052,7 @@ class KeyTests(SynchronousTestCase):
             self.assertEqual(seen.setdefault(maker(request), parts), parts)
 
     def test_parts_do_not_run_together(self) -> None:
-        maker = key_maker(["header:x", "header:y"])
+        maker = build_key_function(["header:x", "header:y"])
         pairs = [(b"ab", b"c"), (b"a", b"bc"), (b"", b"abc"), (b"abc", b""), (b"1:a", b"2:b")]
         pairs += [(b"1:a1:", b"b"), (b"a", b"1:b"), (b"a1", b":b"), (b"a,", b"b"), (b"a", b",b")]
         keys = {maker(Request(fields=((b"x", one), (b"y", other)))) for one, other in pairs}
@@ -1062,15 +1074,15 @@ class KeyTests(SynchronousTestCase):
         )
         for name in wrong:
             with self.assertRaises(ValueError) as caught:
-                key_maker(["host", name])
+                build_key_function(["host", name])
             self.assertIn(repr(name), str(caught.exception))
             self.assertIn("client, host, header:NAME or path:/PREFIX", str(caught.exception))
         with self.assertRaises(ValueError) as caught:
-            key_maker([])
+            build_key_function([])
         self.assertIn("such as client", str(caught.exception))
         for prefix in (0, -1, 129):
             with self.assertRaises(ValueError) as caught:
-                key_maker(["client"], prefix)
+                build_key_function(["client"], prefix)
             self.assertIn("give 1 to 128", str(caught.exception))
 
 
@@ -1125,29 +1137,29 @@ class PathTests(SynchronousTestCase):
     )
 
     def test_cases(self) -> None:
-        maker = key_maker(["path:/v1"])
+        maker = build_key_function(["path:/v1"])
         for target in self.BELOW:
-            self.assertTrue(is_below(target, b"/v1"), msg=repr(target))
+            self.assertTrue(has_prefix(target, b"/v1"), msg=repr(target))
             self.assertEqual(maker(Request(target=target)), b"/v1")
         for target in self.NOT_BELOW:
-            self.assertFalse(is_below(target, b"/v1"), msg=repr(target))
+            self.assertFalse(has_prefix(target, b"/v1"), msg=repr(target))
             self.assertIsNone(maker(Request(target=target)))
 
     def test_everything_is_below_the_root(self) -> None:
         for target in (*self.BELOW, *self.NOT_BELOW):
-            self.assertTrue(is_below(target, b"/"), msg=repr(target))
-            self.assertIsNotNone(key_maker(["path:/"])(Request(target=target)))
+            self.assertTrue(has_prefix(target, b"/"), msg=repr(target))
+            self.assertIsNotNone(build_key_function(["path:/"])(Request(target=target)))
 
     def test_a_prefix_may_be_spelled_differently_too(self) -> None:
         for name in ("path:/v1", "path:/v1/", "path://v1", "path:/%761", "path:/v2/../v1"):
-            maker = key_maker([name, "client"])
+            maker = build_key_function([name, "client"])
             self.assertIsNotNone(maker(Request(target=b"/v1/x")), msg=name)
             self.assertIsNone(maker(Request(target=b"/v10")), msg=name)
 
     @often
     @given(st.sampled_from((b"/v1", b"/v1/x", b"/v1/x/y", b"/v10", b"/v2/v1")), st.data())
     def test_any_disguise(self, target: bytes, data: st.DataObject) -> None:
-        expected = is_below(target, b"/v1")
+        expected = has_prefix(target, b"/v1")
         self.assertEqual(expected, target.startswith(b"/v1") and target != b"/v10")
         between = st.sampled_from((b"/", b"/", b"//", b"/./", b"/x/../", b"/%2e/", b"%2F"))
         disguised = b""
@@ -1159,5 +1171,5 @@ class PathTests(SynchronousTestCase):
         disguised += data.draw(st.sampled_from((b"", b"?", b"?/..", b"/.", b"/x/..")))
         # A target begins with a slash.
         disguised = b"/" + disguised[3:] if disguised.startswith(b"%2F") else disguised
-        self.assertEqual(is_below(disguised, b"/v1"), expected, msg=repr(disguised))
-        self.assertEqual(normal_path(disguised), target)
+        self.assertEqual(has_prefix(disguised, b"/v1"), expected, msg=repr(disguised))
+        self.assertEqual(canonical_path(disguised), target)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.config.addresses import read_server_address
+from balancebeam.config.addresses import parse_server_address
 from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
-from balancebeam.core.settings import OperatorState
+from balancebeam.core.settings import AdminState
 from balancebeam.state.codec import ServerState, State, decode_state, encode_state
 
 LABEL = st.from_regex(r"[a-z_]([a-z0-9_-]{0,6}[a-z])?", fullmatch=True)
@@ -26,16 +26,14 @@ ADDRESS: st.SearchStrategy[ServerAddress] = st.one_of(
     st.builds(UnixAddress, st.text(max_size=25).map(lambda text: "/" + text.replace("\0", ""))),
 )
 WEIGHT = st.none() | st.integers(0, 256)
-SERVER = st.builds(
-    ServerState, ADDRESS, WEIGHT, WEIGHT, st.sampled_from(OperatorState), st.booleans()
-)
+SERVER = st.builds(ServerState, ADDRESS, WEIGHT, WEIGHT, st.sampled_from(AdminState), st.booleans())
 POOL = st.lists(SERVER, max_size=4, unique_by=lambda server: server.address).map(tuple)
 STATE = st.builds(State, st.dictionaries(st.text(max_size=8), POOL, max_size=3))
 
 ONE = State(
     {
         "wéb": (
-            ServerState(TcpAddress("10.0.0.1", 80), 3, 1, OperatorState.DRAIN),
+            ServerState(TcpAddress("10.0.0.1", 80), 3, 1, AdminState.DRAIN),
             ServerState(UnixAddress("/run/app"), registered=True),
         ),
         "empty": (),
@@ -52,14 +50,14 @@ TEXT = """\
         "address": "10.0.0.1:80",
         "weight": 3,
         "configured_weight": 1,
-        "operator": "drain",
+        "admin_state": "drain",
         "registered": false
       },
       {
         "address": "unix:/run/app",
         "weight": null,
         "configured_weight": null,
-        "operator": "ready",
+        "admin_state": "ready",
         "registered": true
       }
     ],
@@ -79,7 +77,7 @@ def with_server(**changes: Any) -> bytes:
     return with_pools({"p": [{"address": "a:80", **changes}]})
 
 
-class StateCase(SynchronousTestCase):
+class CodecTestCase(SynchronousTestCase):
     """What both kinds of tests use."""
 
     def refused(self, data: bytes) -> str:
@@ -92,7 +90,7 @@ class StateCase(SynchronousTestCase):
         return message
 
 
-class Reading(StateCase):
+class DecodingTests(CodecTestCase):
     """What is read back."""
 
     def test_what_it_looks_like(self) -> None:
@@ -109,7 +107,7 @@ class Reading(StateCase):
         )
 
     def test_a_host_that_is_called_unix(self) -> None:
-        address = read_server_address("http://unix:80")
+        address = parse_server_address("http://unix:80")
         state = State({"p": (ServerState(address),)})
         self.assertEqual(decode_state(encode_state(state)), state)
 
@@ -121,7 +119,7 @@ class Reading(StateCase):
         self.assertEqual(decode_state(encode_state(state)), state)
 
 
-class Refusing(StateCase):
+class InvalidStateTests(CodecTestCase):
     """What is no state, and what is said of it."""
 
     def test_another_thing(self) -> None:
@@ -194,9 +192,12 @@ class Refusing(StateCase):
             ({"weight": True}, "not True"),
             ({"weight": "3"}, "not '3'"),
             ({"configured_weight": 10**19}, "configured_weight is a whole"),
-            ({"operator": "gone"}, "operator is one of ready, drain, maintenance, not 'gone'"),
-            ({"operator": None}, "operator is one of"),
-            ({"operator": []}, "operator is one of"),
+            (
+                {"admin_state": "gone"},
+                "admin_state is one of ready, drain, maintenance, not 'gone'",
+            ),
+            ({"admin_state": None}, "admin_state is one of"),
+            ({"admin_state": []}, "admin_state is one of"),
             ({"registered": 1}, "registered is true or false, not 1"),
             ({"registered": None}, "registered is true or false"),
             ({"wieght": 3}, "'p', server 1: 'wieght' is not known; there is address, weight,"),
@@ -234,7 +235,7 @@ class Refusing(StateCase):
     def test_random_json(self, value: Any) -> None:
         for content in (value, {"p": value}, {"p": [value]}):
             self.valid_or_refused(with_pools(content))
-        for key in ("address", "weight", "configured_weight", "operator", "registered"):
+        for key in ("address", "weight", "configured_weight", "admin_state", "registered"):
             self.valid_or_refused(with_server(**{key: value}))
 
     @given(STATE, st.randoms(use_true_random=False), st.integers(1, 4))

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.core.addresses import UnixAddress
 from balancebeam.state import store as state_file
 from balancebeam.state.codec import ServerState, State, encode_state
-from balancebeam.state.store import StateFile, read_state, write_state
+from balancebeam.state.store import StateFile, load_state, write_state
 
 LIMIT = 20.0
 
@@ -34,7 +34,7 @@ def numbered(number: int) -> State:
     return State({"p": (ServerState(UnixAddress(f"/{number}")), *others)})
 
 
-class FileCase(SynchronousTestCase):
+class StateStoreTestCase(SynchronousTestCase):
     """A folder, and a file in it that is not there yet."""
 
     def setUp(self) -> None:
@@ -59,7 +59,7 @@ class FileCase(SynchronousTestCase):
     def read(self, path: str | None = None) -> tuple[State | None, list[str]]:
         """What is read, and the warnings."""
         with capturedLogs() as events:
-            state = read_state(self.path if path is None else path)
+            state = load_state(self.path if path is None else path)
         self.assertTrue(all(event["log_level"] == LogLevel.warn for event in events))
         return state, [formatEvent(event) for event in events]
 
@@ -75,7 +75,7 @@ class FileCase(SynchronousTestCase):
         return number
 
 
-class ReadingTests(FileCase):
+class LoadTests(StateStoreTestCase):
     """What is read, and what is set aside."""
 
     def test_nothing_there(self) -> None:
@@ -101,7 +101,7 @@ class ReadingTests(FileCase):
         self.assertEqual(self.read(), (None, []))
 
     def test_none_set_aside_is_lost(self) -> None:
-        for number in range(state_file.MOST_SET_ASIDE):
+        for number in range(state_file.MAX_QUARANTINED_FILES):
             self.put(b"%d" % number)
             self.read()
         self.assertNotIn("state", self.names())
@@ -111,9 +111,9 @@ class ReadingTests(FileCase):
         self.assertIn("cannot be set aside, and will be written over: there are 10", warning)
         self.assertEqual(self.held(), b"last")
         self.assertEqual(self.held("state.bad"), b"0")
-        for number in range(1, state_file.MOST_SET_ASIDE):
+        for number in range(1, state_file.MAX_QUARANTINED_FILES):
             self.assertEqual(self.held(f"state.bad-{number}"), b"%d" % number)
-        self.assertEqual(len(self.names()), state_file.MOST_SET_ASIDE + 1)
+        self.assertEqual(len(self.names()), state_file.MAX_QUARANTINED_FILES + 1)
 
     def test_a_file_that_cannot_be_renamed(self) -> None:
         self.put(b"foreign")
@@ -136,11 +136,13 @@ class ReadingTests(FileCase):
 
     def test_a_file_that_is_too_large(self) -> None:
         self.put(b"")
-        os.truncate(self.path, state_file.LARGEST + 1)
+        os.truncate(self.path, state_file.MAX_FILE_SIZE + 1)
         _, (warning,) = self.read()
         self.assertIn("more than", warning)
         self.assertEqual(self.names(), ["state.bad"])
-        error = self.assertRaises(OSError, write_state, self.path, bytes(state_file.LARGEST + 1))
+        error = self.assertRaises(
+            OSError, write_state, self.path, bytes(state_file.MAX_FILE_SIZE + 1)
+        )
         self.assertEqual(error.errno, errno.EFBIG)
 
     def test_what_cannot_be_read_is_left_alone(self) -> None:
@@ -173,7 +175,7 @@ class ReadingTests(FileCase):
         self.assertEqual(self.names(), ["state"])
 
 
-class WritingTests(FileCase):
+class SaveTests(StateStoreTestCase):
     """What is there after a write, and after one that failed."""
 
     def mode(self) -> int:
@@ -341,7 +343,7 @@ for line in sys.stdin:
 """
 
 
-class KillingTests(FileCase):
+class CrashSafetyTests(StateStoreTestCase):
     """What a process leaves behind that SIGKILL ends while it writes."""
 
     def setUp(self) -> None:
@@ -416,7 +418,7 @@ class KillingTests(FileCase):
         self.assertGreater(outcomes.count(True), 0)
 
 
-class Thread:
+class FakeThread:
     """Stands for the reactor's threads: a call is made when the test says so."""
 
     def __init__(self) -> None:
@@ -440,12 +442,12 @@ class Thread:
         return data
 
 
-class StateFileTests(FileCase):
+class StateFileTests(StateStoreTestCase):
     """One write at a time, and no more of them than needed."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.thread = Thread()
+        self.thread = FakeThread()
         self.file = StateFile(self.path, self.thread)
         self.told: list[Any] = []
 
@@ -467,15 +469,15 @@ class StateFileTests(FileCase):
         return list(events)
 
     def test_one(self) -> None:
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
         self.save(b"one")
-        self.assertTrue(self.file.busy)
+        self.assertTrue(self.file.has_pending_writes)
         self.assertEqual(self.names(), [])
         self.assertEqual(self.told, [])
         self.thread.run()
         self.assertEqual(self.held(), b"one")
         self.assertEqual(self.told, ["one"])
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
         self.assertEqual(self.thread.calls, [])
 
     def test_only_the_newest_waits(self) -> None:
@@ -483,20 +485,20 @@ class StateFileTests(FileCase):
             self.save(data)
         self.assertEqual(self.thread.run(), b"one")
         self.assertEqual(self.told, ["one"])
-        self.assertTrue(self.file.busy)
+        self.assertTrue(self.file.has_pending_writes)
         self.save(b"five")
         self.assertEqual(self.thread.run(), b"four")
         self.assertEqual(self.told, ["one", "two", "three", "four"])
         self.assertEqual(self.thread.run(), b"five")
         self.assertEqual(self.told[-1], "five")
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
 
     def test_failures(self) -> None:
         for data in (b"one", b"two", b"three"):
             self.save(data)
         self.thread.run()
         self.save(b"four")
-        self.file.put(b"five")
+        self.file.schedule(b"five")
         (event,) = self.run_failing()
         self.assertEqual(event["log_level"], LogLevel.error)
         self.assertEqual(
@@ -506,12 +508,12 @@ class StateFileTests(FileCase):
         self.assertEqual(self.held(), b"one")
         self.assertEqual(self.thread.run(), b"five")
         self.assertEqual(self.told[3:], ["four"])
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
 
     def test_a_save_after_a_failure(self) -> None:
         self.save(b"one")
         self.run_failing()
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
         self.save(b"two")
         self.thread.run()
         self.assertEqual(self.told, [("one", PermissionError), "two"])
@@ -519,10 +521,10 @@ class StateFileTests(FileCase):
 
     def test_nobody_waits(self) -> None:
         # Trial fails a test that leaves an unhandled failure.
-        self.file.put(b"one")
+        self.file.schedule(b"one")
         self.assertEqual(len(self.run_failing()), 1)
-        self.file.put(b"two")
-        self.file.put(b"three")
+        self.file.schedule(b"two")
+        self.file.schedule(b"three")
         self.thread.run()
         self.thread.run()
         self.assertEqual(self.held(), b"three")
@@ -534,7 +536,7 @@ class StateFileTests(FileCase):
         self.thread.run()
         self.assertEqual(self.thread.run(), b"four")
         self.assertEqual(self.told, ["two", "three", "four"])
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
 
     def test_who_is_told_may_fail(self) -> None:
         self.file.save(b"one").addCallback(lambda _: 1 / 0)
@@ -554,7 +556,7 @@ class StateFileTests(FileCase):
         flusher.cancel()
         self.thread.run()
         self.assertEqual(self.told, [CancelledError])
-        self.assertFalse(self.file.busy)
+        self.assertFalse(self.file.has_pending_writes)
 
     def test_flush(self) -> None:
         self.flush()
@@ -568,13 +570,13 @@ class StateFileTests(FileCase):
         self.assertEqual(self.told[1:], ["one", "two", "flushed"])
 
     def test_flush_after_a_failure(self) -> None:
-        self.file.put(b"one")
+        self.file.schedule(b"one")
         self.flush()
         self.run_failing()
         self.assertEqual(self.told, ["flushed"])
 
     def test_who_saves_when_all_is_flushed(self) -> None:
-        self.file.put(b"one")
+        self.file.schedule(b"one")
         self.file.flush().addCallback(lambda _: self.save(b"two"))
         self.flush()
         self.thread.run()

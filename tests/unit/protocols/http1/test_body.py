@@ -18,14 +18,14 @@ from balancebeam.protocols.http1.body import (
     MAX_TRAILERS,
     BodyError,
     ChunkedReader,
-    LengthReader,
-    UntilCloseReader,
-    check_trailers,
-    chunk,
-    last_chunk,
+    CloseDelimitedReader,
+    ContentLengthReader,
+    encode_chunk,
+    encode_last_chunk,
+    filter_trailers,
 )
 
-Reader = Union[LengthReader, ChunkedReader]
+Reader = Union[ContentLengthReader, ChunkedReader]
 
 # Everything that a chunked body may have, and then the next request.
 RICH = (
@@ -47,7 +47,7 @@ def feed(reader: Reader, pieces: list[bytes]) -> tuple[bytes, bytes]:
             rest.append(piece)
         else:
             content.append(reader.feed(piece))
-    return b"".join(content), reader.excess + b"".join(rest)
+    return b"".join(content), reader.trailing_data + b"".join(rest)
 
 
 def split(data: bytes, places: list[int]) -> list[bytes]:
@@ -65,28 +65,28 @@ def breaks(data: bytes) -> bool:
     return False
 
 
-class LengthReaderTests(SynchronousTestCase):
+class ContentLengthReaderTests(SynchronousTestCase):
     """A body of known length."""
 
     def test_no_body_is_complete_at_once(self) -> None:
-        reader = LengthReader(0)
+        reader = ContentLengthReader(0)
         self.assertTrue(reader.complete)
-        self.assertEqual((reader.feed(b"next"), reader.excess), (b"", b"next"))
+        self.assertEqual((reader.feed(b"next"), reader.trailing_data), (b"", b"next"))
 
     def test_complete_with_the_last_octet(self) -> None:
-        reader = LengthReader(5)
+        reader = ContentLengthReader(5)
         self.assertEqual(reader.feed(b"hel"), b"hel")
         self.assertEqual((reader.complete, reader.remaining), (False, 2))
         self.assertEqual(reader.feed(b"lo"), b"lo")
-        self.assertEqual((reader.complete, reader.excess), (True, b""))
+        self.assertEqual((reader.complete, reader.trailing_data), (True, b""))
 
     def test_excess_is_kept_apart(self) -> None:
-        reader = LengthReader(5)
+        reader = ContentLengthReader(5)
         self.assertEqual(reader.feed(b"helloGET /"), b"hello")
-        self.assertEqual((reader.complete, reader.excess), (True, b"GET /"))
+        self.assertEqual((reader.complete, reader.trailing_data), (True, b"GET /"))
 
     def test_nothing_changes_nothing(self) -> None:
-        reader = LengthReader(1)
+        reader = ContentLengthReader(1)
         self.assertEqual((reader.feed(b""), reader.complete), (b"", False))
 
     def test_split_anywhere(self) -> None:
@@ -94,27 +94,27 @@ class LengthReaderTests(SynchronousTestCase):
         for first in range(len(data) + 1):
             for second in range(first, len(data) + 1):
                 pieces = [data[:first], data[first:second], data[second:]]
-                reader = LengthReader(11)
+                reader = ContentLengthReader(11)
                 self.assertEqual(
                     feed(reader, pieces), (b"hello world", b"excess"), msg=repr(pieces)
                 )
                 self.assertTrue(reader.complete)
 
     def test_lengths_of_any_size(self) -> None:
-        reader = LengthReader(2**63 - 1)
+        reader = ContentLengthReader(2**63 - 1)
         reader.feed(b"x" * 1000)
         self.assertEqual((reader.complete, reader.remaining), (False, 2**63 - 1001))
 
 
-class UntilCloseReaderTests(SynchronousTestCase):
+class CloseDelimitedReaderTests(SynchronousTestCase):
     """A body that ends with its connection never ends by itself."""
 
     def test_everything_belongs_to_it(self) -> None:
-        reader = UntilCloseReader()
+        reader = CloseDelimitedReader()
         for data in (b"0\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\n"):
             self.assertEqual(reader.feed(data), data)
             self.assertFalse(reader.complete)
-        self.assertEqual((reader.excess, reader.trailers), (b"", b""))
+        self.assertEqual((reader.trailing_data, reader.trailers), (b"", b""))
 
 
 class ChunkedReaderTests(SynchronousTestCase):
@@ -123,13 +123,14 @@ class ChunkedReaderTests(SynchronousTestCase):
     def test_an_empty_body(self) -> None:
         reader = ChunkedReader()
         self.assertEqual(reader.feed(b"0\r\n\r\n"), b"")
-        self.assertEqual((reader.complete, reader.excess, reader.trailers), (True, b"", b""))
+        self.assertEqual((reader.complete, reader.trailing_data, reader.trailers), (True, b"", b""))
 
     def test_all_at_once(self) -> None:
         reader = ChunkedReader()
         self.assertEqual(reader.feed(RICH), RICH_CONTENT)
         self.assertEqual(
-            (reader.complete, reader.excess, reader.trailers), (True, RICH_EXCESS, RICH_TRAILERS)
+            (reader.complete, reader.trailing_data, reader.trailers),
+            (True, RICH_EXCESS, RICH_TRAILERS),
         )
 
     def test_split_anywhere(self) -> None:
@@ -330,21 +331,21 @@ class ChunkedReaderTests(SynchronousTestCase):
 
     def test_trailers_pass_as_they_were_spelled(self) -> None:
         self.assertEqual(
-            check_trailers([b"x-SUM:1 ", b"Server-Timing: a;dur=1"]),
+            filter_trailers([b"x-SUM:1 ", b"Server-Timing: a;dur=1"]),
             b"x-SUM:1 \r\nServer-Timing: a;dur=1\r\n",
         )
 
 
-class FramingTests(SynchronousTestCase):
+class ChunkEncodingTests(SynchronousTestCase):
     """What we write ourselves."""
 
     def test_chunks(self) -> None:
-        self.assertEqual(chunk(b"x" * 26), b"1a\r\n" + b"x" * 26 + b"\r\n")
+        self.assertEqual(encode_chunk(b"x" * 26), b"1a\r\n" + b"x" * 26 + b"\r\n")
 
     def test_the_end(self) -> None:
-        self.assertEqual(last_chunk(b""), b"0\r\n\r\n")
+        self.assertEqual(encode_last_chunk(b""), b"0\r\n\r\n")
         self.assertEqual(LAST_CHUNK, b"0\r\n\r\n")
-        self.assertEqual(last_chunk(b"X: 1\r\n"), b"0\r\nX: 1\r\n\r\n")
+        self.assertEqual(encode_last_chunk(b"X: 1\r\n"), b"0\r\nX: 1\r\n\r\n")
 
 
 TOKENS = st.text("abcXYZ019!#$%&'*+-.^_`|~", min_size=1, max_size=5).map(str.encode)
@@ -417,8 +418,8 @@ class ChunkedPropertyTests(SynchronousTestCase):
         reader, wire = ChunkedReader(), b""
         for piece in split(encode(chunks, trailers), places):
             content = reader.feed(piece) if not reader.complete else b""
-            wire += chunk(content) if content else b""
-        wire += last_chunk(reader.trailers)
+            wire += encode_chunk(content) if content else b""
+        wire += encode_last_chunk(reader.trailers)
         expected = b"".join(piece for piece, _, _, _ in chunks)
         fields = [(b"x-sum", b"1")] if trailers else []
         self.assertEqual(read_by_h11(wire), (expected, fields, b""))

@@ -19,18 +19,18 @@ COOKIE = b"Cookie: secret=1"
 def is_field(line: bytes) -> bool:
     """Whether a line can be read as a request's field."""
     try:
-        f.read_field(line, f.REQUEST_KINDS)
+        f.parse_field(line, f.REQUEST_KINDS)
     except f.FieldError:
         return False
     return True
 
 
-class ReadFieldTests(SynchronousTestCase):
+class FieldLineTests(SynchronousTestCase):
     """One line becomes a name, a value and a kind."""
 
     def test_name_is_lowered_and_value_stripped(self) -> None:
         line = b"X-Thing: \t some value\t "
-        field = f.read_field(line, f.REQUEST_KINDS)
+        field = f.parse_field(line, f.REQUEST_KINDS)
         self.assertEqual(field, f.Field(f.PLAIN, b"x-thing", b"some value", line))
 
     def test_values_that_are_allowed(self) -> None:
@@ -44,7 +44,7 @@ class ReadFieldTests(SynchronousTestCase):
             (b"!#$%&'*+-.^_`|~09aZ: token", b"token"),
         ]
         for line, value in cases:
-            self.assertEqual(f.read_field(line, f.REQUEST_KINDS).value, value, msg=repr(line))
+            self.assertEqual(f.parse_field(line, f.REQUEST_KINDS).value, value, msg=repr(line))
 
     def test_lines_that_are_no_fields(self) -> None:
         cases = [
@@ -101,7 +101,7 @@ class ReadFieldTests(SynchronousTestCase):
             b"User-Agent: x": f.PLAIN,
         }
         for line, kind in cases.items():
-            self.assertEqual(f.read_field(line, f.REQUEST_KINDS).kind, kind, msg=repr(line))
+            self.assertEqual(f.parse_field(line, f.REQUEST_KINDS).kind, kind, msg=repr(line))
 
     def test_kinds_of_response_fields(self) -> None:
         cases = {
@@ -116,7 +116,7 @@ class ReadFieldTests(SynchronousTestCase):
             b"Host: not a request, so anything": f.PLAIN,
         }
         for line, kind in cases.items():
-            self.assertEqual(f.read_field(line, f.RESPONSE_KINDS).kind, kind, msg=repr(line))
+            self.assertEqual(f.parse_field(line, f.RESPONSE_KINDS).kind, kind, msg=repr(line))
 
     def test_host_values_that_are_read(self) -> None:
         for value in (
@@ -168,33 +168,35 @@ class ReadFieldTests(SynchronousTestCase):
             b"Proxy_Authorization: a",
             b"Keep_Alive: 1",
         ):
-            self.assertEqual(f.read_field(line, f.REQUEST_KINDS).kind, f.HOP_BY_HOP, msg=repr(line))
+            self.assertEqual(
+                f.parse_field(line, f.REQUEST_KINDS).kind, f.HOP_BY_HOP, msg=repr(line)
+            )
 
     def test_responses_have_no_twins(self) -> None:
         for line in (b"Set_Cookie: a", b"Content_Length: 1", b"Proxy_Authenticate: Basic"):
-            self.assertEqual(f.read_field(line, f.RESPONSE_KINDS).kind, f.PLAIN, msg=repr(line))
+            self.assertEqual(f.parse_field(line, f.RESPONSE_KINDS).kind, f.PLAIN, msg=repr(line))
 
     def test_an_ordinary_name_may_have_an_underscore(self) -> None:
-        self.assertEqual(f.read_field(b"My_Field: 1", f.REQUEST_KINDS).kind, f.PLAIN)
+        self.assertEqual(f.parse_field(b"My_Field: 1", f.REQUEST_KINDS).kind, f.PLAIN)
 
 
-class WithoutTests(SynchronousTestCase):
+class FieldRemovalTests(SynchronousTestCase):
     """Lines are taken out of a head without touching others."""
 
     HEAD = b"GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\nA: 1\r\nAA: 1\r\n"
 
     def test_each_named_line_is_removed_once(self) -> None:
         self.assertEqual(
-            f.without(self.HEAD, [b"A: 1"]), b"GET / HTTP/1.1\r\nB: 2\r\nA: 1\r\nAA: 1\r\n"
+            f.remove_lines(self.HEAD, [b"A: 1"]), b"GET / HTTP/1.1\r\nB: 2\r\nA: 1\r\nAA: 1\r\n"
         )
 
     def test_neighbours_and_repeats(self) -> None:
         self.assertEqual(
-            f.without(self.HEAD, [b"A: 1", b"B: 2", b"A: 1"]), b"GET / HTTP/1.1\r\nAA: 1\r\n"
+            f.remove_lines(self.HEAD, [b"A: 1", b"B: 2", b"A: 1"]), b"GET / HTTP/1.1\r\nAA: 1\r\n"
         )
 
     def test_only_whole_lines_count(self) -> None:
-        self.assertEqual(f.without(self.HEAD, [b"A: ", b": 1", b"GET / HTTP/1.1"]), self.HEAD)
+        self.assertEqual(f.remove_lines(self.HEAD, [b"A: ", b": 1", b"GET / HTTP/1.1"]), self.HEAD)
 
 
 class ListItemsTests(SynchronousTestCase):
@@ -213,36 +215,36 @@ class ListItemsTests(SynchronousTestCase):
             self.assertEqual(list_items(value), items, msg=repr(value))
 
 
-class FieldMemoryTests(SynchronousTestCase):
+class FieldLineCacheTests(SynchronousTestCase):
     """Lines are checked once, remembered if they may be, and forgotten in time."""
 
-    def memory(self, entries: int = 4096, octets: int = 1 << 19) -> f.FieldMemory:
-        return f.FieldMemory(f.REQUEST_KINDS, entries, octets)
+    def memory(self, entries: int = 4096, octets: int = 1 << 19) -> f.FieldLineCache:
+        return f.FieldLineCache(f.REQUEST_KINDS, entries, octets)
 
     def test_specials_come_in_order_and_plain_ones_do_not(self) -> None:
         memory = self.memory()
         lines = [COOKIE, ACCEPT, HOST, b"Connection: close"]
         for _ in range(3):
-            found = memory.specials(lines)
+            found = memory.special_fields(lines)
             self.assertEqual([field.line for field in found], [COOKIE, HOST, b"Connection: close"])
 
     def test_a_malformed_line_is_refused_every_time(self) -> None:
         memory = self.memory()
         for _ in range(3):
-            self.assertRaises(f.FieldError, memory.specials, [ACCEPT, b"Broken : 1"])
+            self.assertRaises(f.FieldError, memory.special_fields, [ACCEPT, b"Broken : 1"])
 
     def test_a_known_name_does_not_excuse_a_bad_value(self) -> None:
         memory = self.memory()
-        memory.specials([b"Accept: good"])
+        memory.special_fields([b"Accept: good"])
         for line in (b"Accept: \x00", b"Accept: a\rb", b"Accept: a\nb", b"Accept : a"):
-            self.assertRaises(f.FieldError, memory.specials, [line])
-            self.assertFalse(memory.knows([line]), msg=repr(line))
+            self.assertRaises(f.FieldError, memory.special_fields, [line])
+            self.assertFalse(memory.contains_all([line]), msg=repr(line))
 
     def test_plain_lines_and_host_are_remembered(self) -> None:
         memory = self.memory()
-        self.assertFalse(memory.knows([ACCEPT]))
-        memory.specials([ACCEPT, HOST])
-        self.assertTrue(memory.knows([ACCEPT, HOST]))
+        self.assertFalse(memory.contains_all([ACCEPT]))
+        memory.special_fields([ACCEPT, HOST])
+        self.assertTrue(memory.contains_all([ACCEPT, HOST]))
         self.assertEqual(memory.plain, {ACCEPT})
         self.assertEqual(list(memory.special), [HOST])
 
@@ -261,7 +263,7 @@ class FieldMemoryTests(SynchronousTestCase):
         ]
         memory = self.memory()
         for _ in range(3):
-            memory.specials([ACCEPT, *lines])
+            memory.special_fields([ACCEPT, *lines])
         self.assertEqual((memory.plain, memory.special), ({ACCEPT}, {}))
         held = pickle.dumps(memory)
         self.assertIn(ACCEPT, held)
@@ -270,39 +272,41 @@ class FieldMemoryTests(SynchronousTestCase):
         self.assertNotIn(b"secret", held)
 
     def test_secrets_of_responses_are_not_remembered(self) -> None:
-        memory = f.FieldMemory(f.RESPONSE_KINDS)
+        memory = f.FieldLineCache(f.RESPONSE_KINDS)
         for _ in range(3):
-            memory.specials([b"Set-Cookie: secret", b"set-cookie: secret", b"Content-Length: 77"])
+            memory.special_fields(
+                [b"Set-Cookie: secret", b"set-cookie: secret", b"Content-Length: 77"]
+            )
         held = pickle.dumps(memory)
         self.assertNotIn(b"secret", held)
         self.assertNotIn(b"77", held)
 
     def test_long_lines_are_read_and_not_remembered(self) -> None:
         memory = self.memory()
-        longest = b"X: ".ljust(f.LONGEST_LINE, b"a")
+        longest = b"X: ".ljust(f.MAX_LINE_LENGTH, b"a")
         longer = longest + b"a"
-        self.assertEqual(memory.specials([longest, longer]), [])
-        self.assertTrue(memory.knows([longest]))
-        self.assertFalse(memory.knows([longer]))
+        self.assertEqual(memory.special_fields([longest, longer]), [])
+        self.assertTrue(memory.contains_all([longest]))
+        self.assertFalse(memory.contains_all([longer]))
 
     def test_lines_in_use_outlive_a_generation(self) -> None:
         memory = self.memory(entries=4)
         for number in range(100):
-            memory.specials([ACCEPT, HOST, b"X: %d" % number])
+            memory.special_fields([ACCEPT, HOST, b"X: %d" % number])
             held = pickle.dumps(memory)
             self.assertTrue(ACCEPT in held and HOST in held)
 
     def test_lines_out_of_use_are_forgotten(self) -> None:
         memory = self.memory(entries=4)
-        memory.specials([b"X: once"])
+        memory.special_fields([b"X: once"])
         for number in range(8):
-            memory.specials([b"X: %d" % number])
+            memory.special_fields([b"X: %d" % number])
         self.assertNotIn(b"X: once", pickle.dumps(memory))
 
     def test_entries_are_bounded(self) -> None:
         memory = self.memory(entries=16)
         for number in range(500):
-            memory.specials([b"X: line-%d" % number, b"Host: line-%d" % number])
+            memory.special_fields([b"X: line-%d" % number, b"Host: line-%d" % number])
             self.assertLessEqual(len(memory.plain) + len(memory.special), 16)
         # Two generations, each of which holds a Host line twice: as key and as value.
         self.assertLessEqual(pickle.dumps(memory).count(b"line-"), 3 * 2 * 16)
@@ -310,18 +314,18 @@ class FieldMemoryTests(SynchronousTestCase):
     def test_octets_are_bounded(self) -> None:
         memory = self.memory(octets=4000)
         for number in range(200):
-            memory.specials([b"X: %d " % number + b"a" * 900])
+            memory.special_fields([b"X: %d " % number + b"a" * 900])
             self.assertLessEqual(sum(map(len, memory.plain)), 4000)
         self.assertLess(len(pickle.dumps(memory)), 2 * 4000 + 2000)
 
     def test_names_are_bounded(self) -> None:
         memory = self.memory(entries=4)
-        for number in range(3 * f.MOST_NAMES):
-            memory.specials([b"Name-%d: 1" % number])
-        self.assertLessEqual(pickle.dumps(memory).count(b"Name-"), f.MOST_NAMES + 2 * 4)
+        for number in range(3 * f.MAX_NAMES):
+            memory.special_fields([b"Name-%d: 1" % number])
+        self.assertLessEqual(pickle.dumps(memory).count(b"Name-"), f.MAX_NAMES + 2 * 4)
         memory = self.memory(entries=1)
-        memory.specials([b"N" * (f.LONGEST_NAME + 1) + b": 1", b"X: 1", b"X: 2", b"X: 3"])
-        self.assertNotIn(b"N" * f.LONGEST_NAME, pickle.dumps(memory))
+        memory.special_fields([b"N" * (f.MAX_NAME_LENGTH + 1) + b": 1", b"X: 1", b"X: 2", b"X: 3"])
+        self.assertNotIn(b"N" * f.MAX_NAME_LENGTH, pickle.dumps(memory))
 
     @settings(max_examples=100, deadline=None)
     @given(
@@ -336,9 +340,9 @@ class FieldMemoryTests(SynchronousTestCase):
         memory = self.memory(entries=3)
         for line in lines:
             try:
-                field = f.read_field(line, f.REQUEST_KINDS)
+                field = f.parse_field(line, f.REQUEST_KINDS)
             except f.FieldError:
-                self.assertRaises(f.FieldError, memory.specials, [line])
+                self.assertRaises(f.FieldError, memory.special_fields, [line])
             else:
                 expected = [] if field.kind == f.PLAIN else [field]
-                self.assertEqual(memory.specials([line]), expected, msg=repr(line))
+                self.assertEqual(memory.special_fields([line]), expected, msg=repr(line))

@@ -9,19 +9,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.core.errors import ResponseRefused
+from balancebeam.core.errors import ResponseError
 from balancebeam.protocols.http1.local_reply import (
-    error_body,
-    error_fields,
     http_date,
+    jsend_error,
+    local_reply_fields,
     reason_phrase,
 )
 from balancebeam.protocols.http1.response_head import (
     CHUNKED,
-    MAX_FIELDS,
-    UNTIL_CLOSE,
+    CLOSE_DELIMITED,
+    MAX_RESPONSE_FIELDS,
     ResponseHead,
-    ResponseHeads,
+    ResponseHeadParser,
     has_body,
 )
 
@@ -35,14 +35,14 @@ def head(*lines: bytes) -> bytes:
 
 def read(data: bytes) -> ResponseHead:
     """Read one head with no memory of others."""
-    return ResponseHeads().read(data)
+    return ResponseHeadParser().parse(data)
 
 
-def outcome(heads: ResponseHeads, data: bytes) -> ResponseHead | None:
+def outcome(heads: ResponseHeadParser, data: bytes) -> ResponseHead | None:
     """What becomes of a head; `None` if it is refused."""
     try:
-        return heads.read(data)
-    except ResponseRefused:
+        return heads.parse(data)
+    except ResponseError:
         return None
 
 
@@ -60,18 +60,18 @@ class StatusLineTests(SynchronousTestCase):
             b"HTTP/1.0 200": (200, b"HTTP/1.1 200 ", False),
             b"HTTP/1.9 200 OK": (200, b"HTTP/1.1 200 OK", True),
         }
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         for line, (status, wire, persistent) in cases.items():
             for _ in range(3):
-                found = heads.read(head(line, b"Content-Length: 0"))
+                found = heads.parse(head(line, b"Content-Length: 0"))
                 self.assertEqual(
-                    (found.status, found.wire, found.persistent),
+                    (found.status, found.forward_bytes, found.persistent),
                     (status, head(wire, b"Content-Length: 0"), persistent),
                     msg=repr(line),
                 )
 
     def test_what_is_refused(self) -> None:
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         for line in (
             b"",
             b"HTTP/1.1",
@@ -112,7 +112,7 @@ class FramingTests(SynchronousTestCase):
             for line in (b"Content-Length: ", b"content-length:", b"Content-Length: \t"):
                 found = read(OK + head(line + value + b" "))
                 self.assertEqual(found.length, int(value), msg=repr(line + value))
-                self.assertEqual(found.wire, OK + head(line + value + b" "))
+                self.assertEqual(found.forward_bytes, OK + head(line + value + b" "))
 
     def test_lengths_that_are_refused(self) -> None:
         for value in (
@@ -136,18 +136,20 @@ class FramingTests(SynchronousTestCase):
         ):
             for name in (b"Content-Length: ", b"content-length: "):
                 line = name + value
-                self.assertIsNone(outcome(ResponseHeads(), OK + head(line)), msg=repr(line))
+                self.assertIsNone(outcome(ResponseHeadParser(), OK + head(line)), msg=repr(line))
 
     def test_two_lengths_are_refused(self) -> None:
         one, other = b"Content-Length: 5", b"content-length: 5"
         for lines in ((one, one), (one, b"Content-Length: 6"), (one, other), (other, one)):
-            self.assertIsNone(outcome(ResponseHeads(), OK + head(*lines)), msg=repr(lines))
+            self.assertIsNone(outcome(ResponseHeadParser(), OK + head(*lines)), msg=repr(lines))
 
     def test_chunked(self) -> None:
         for line in (b"Transfer-Encoding: chunked", b"transfer-encoding:Chunked "):
             found = read(OK + head(b"A: 1", line, b"B: 2"))
             self.assertEqual(
-                (found.length, found.wire), (CHUNKED, OK + head(b"A: 1", b"B: 2")), msg=repr(line)
+                (found.length, found.forward_bytes),
+                (CHUNKED, OK + head(b"A: 1", b"B: 2")),
+                msg=repr(line),
             )
 
     def test_codings_that_are_refused(self) -> None:
@@ -166,26 +168,26 @@ class FramingTests(SynchronousTestCase):
             b"chunked\x00",
         ):
             line = b"Transfer-Encoding: " + value
-            self.assertIsNone(outcome(ResponseHeads(), OK + head(line)), msg=repr(line))
+            self.assertIsNone(outcome(ResponseHeadParser(), OK + head(line)), msg=repr(line))
 
     def test_codings_on_two_lines_are_refused(self) -> None:
         chunked = b"Transfer-Encoding: chunked"
         for other in (chunked, b"Transfer-Encoding: gzip", b"Transfer-Encoding:"):
             for lines in ((chunked, other), (other, chunked)):
-                self.assertIsNone(outcome(ResponseHeads(), OK + head(*lines)), msg=repr(lines))
+                self.assertIsNone(outcome(ResponseHeadParser(), OK + head(*lines)), msg=repr(lines))
 
     def test_length_beside_a_coding_is_refused(self) -> None:
         lines = [b"Content-Length: 5", b"Transfer-Encoding: chunked"]
         for data in (OK + head(*lines), OK + head(*reversed(lines))):
-            self.assertIsNone(outcome(ResponseHeads(), data), msg=repr(data))
+            self.assertIsNone(outcome(ResponseHeadParser(), data), msg=repr(data))
 
     def test_a_coding_in_http_1_0_is_refused(self) -> None:
         data = head(b"HTTP/1.0 200 OK", b"Transfer-Encoding: chunked")
-        self.assertIsNone(outcome(ResponseHeads(), data))
+        self.assertIsNone(outcome(ResponseHeadParser(), data))
 
     def test_without_either_the_end_of_the_connection_ends_the_body(self) -> None:
-        self.assertEqual(read(OK).length, UNTIL_CLOSE)
-        self.assertEqual(read(OK + head(b"Server: x")).length, UNTIL_CLOSE)
+        self.assertEqual(read(OK).length, CLOSE_DELIMITED)
+        self.assertEqual(read(OK + head(b"Server: x")).length, CLOSE_DELIMITED)
 
     def test_statuses_without_a_body_lose_their_framing_fields(self) -> None:
         for status in (100, 101, 102, 103, 199, 204):
@@ -197,7 +199,7 @@ class FramingTests(SynchronousTestCase):
             ):
                 found = read(head(line, b"A: 1", framing, b"B: 2"))
                 self.assertEqual(
-                    (found.length, found.wire),
+                    (found.length, found.forward_bytes),
                     (0, head(line, b"A: 1", b"B: 2")),
                     msg=f"{status} {framing!r}",
                 )
@@ -205,11 +207,11 @@ class FramingTests(SynchronousTestCase):
     def test_what_cannot_be_trusted_is_refused_there_as_well(self) -> None:
         both = (b"Content-Length: 5", b"Transfer-Encoding: chunked")
         for lines in (both, both[:1] * 2, (b"Content-Length: x",)):
-            self.assertIsNone(outcome(ResponseHeads(), head(b"HTTP/1.1 204 X", *lines)))
+            self.assertIsNone(outcome(ResponseHeadParser(), head(b"HTTP/1.1 204 X", *lines)))
 
     def test_304_keeps_the_length_of_what_it_stands_for(self) -> None:
         data = head(b"HTTP/1.1 304 Not Modified", b"Content-Length: 5")
-        self.assertEqual((read(data).length, read(data).wire), (5, data))
+        self.assertEqual((read(data).length, read(data).forward_bytes), (5, data))
 
     def test_who_has_a_body(self) -> None:
         cases = [
@@ -245,7 +247,7 @@ class FieldTests(SynchronousTestCase):
         ):
             for before in ([], [b"Content-Length: 5"], [b"Connection: close"]):
                 data = OK + head(*before, line, b"Server: x")
-                self.assertIsNone(outcome(ResponseHeads(), data), msg=repr(data))
+                self.assertIsNone(outcome(ResponseHeadParser(), data), msg=repr(data))
 
     def test_ordinary_fields_pass_byte_for_byte(self) -> None:
         lines = [
@@ -259,7 +261,7 @@ class FieldTests(SynchronousTestCase):
             b"Content-Length: 5",
             b"Empty:",
         ]
-        self.assertEqual(read(OK + head(*lines)).wire, OK + head(*lines))
+        self.assertEqual(read(OK + head(*lines)).forward_bytes, OK + head(*lines))
 
     def test_hop_by_hop_fields_stop_here(self) -> None:
         for line in (
@@ -275,30 +277,34 @@ class FieldTests(SynchronousTestCase):
         ):
             found = read(OK + head(b"A: 1", line, b"Content-Length: 5", b"B: 2"))
             self.assertEqual(
-                (found.wire, found.length),
+                (found.forward_bytes, found.length),
                 (OK + head(b"A: 1", b"Content-Length: 5", b"B: 2"), 5),
                 msg=repr(line),
             )
 
     def test_repeated_connection_fields_all_stop_here(self) -> None:
         line = b"Connection: keep-alive"
-        self.assertEqual(read(OK + head(line, line, b"A: 1", line)).wire, OK + head(b"A: 1"))
+        self.assertEqual(
+            read(OK + head(line, line, b"A: 1", line)).forward_bytes, OK + head(b"A: 1")
+        )
 
     def test_fields_that_connection_names_stop_here(self) -> None:
         data = OK + head(b"A: 1", b"X-Hop: 1", b"x-hop: 2", b"Connection: X-Hop, Other", b"B: 2")
-        self.assertEqual(read(data).wire, OK + head(b"A: 1", b"B: 2"))
+        self.assertEqual(read(data).forward_bytes, OK + head(b"A: 1", b"B: 2"))
 
     def test_connection_cannot_name_the_framing(self) -> None:
         data = OK + head(b"Connection: content-length, transfer-encoding", b"Content-Length: 5")
         found = read(data)
-        self.assertEqual((found.length, found.wire), (5, OK + head(b"Content-Length: 5")))
+        self.assertEqual((found.length, found.forward_bytes), (5, OK + head(b"Content-Length: 5")))
 
     def test_too_many_fields(self) -> None:
         line = b"X: 1"
-        self.assertIsNotNone(outcome(ResponseHeads(), OK + head(*[line] * (MAX_FIELDS - 2))))
+        self.assertIsNotNone(
+            outcome(ResponseHeadParser(), OK + head(*[line] * (MAX_RESPONSE_FIELDS - 2)))
+        )
         for extra in ([], [b"Connection: close"]):
-            data = OK + head(*extra, *[line] * (MAX_FIELDS + 1))
-            self.assertIsNone(outcome(ResponseHeads(), data))
+            data = OK + head(*extra, *[line] * (MAX_RESPONSE_FIELDS + 1))
+            self.assertIsNone(outcome(ResponseHeadParser(), data))
 
 
 class PersistenceTests(SynchronousTestCase):
@@ -337,12 +343,12 @@ class DateAndUpgradeTests(SynchronousTestCase):
             ([b"Dated: x"], False),
         ]
         for lines, dated in cases:
-            heads = ResponseHeads()
+            heads = ResponseHeadParser()
             for _ in range(3):
-                found = heads.read(OK + head(*lines))
-                self.assertEqual(found.dated, dated, msg=repr(lines))
+                found = heads.parse(OK + head(*lines))
+                self.assertEqual(found.has_date, dated, msg=repr(lines))
                 kept = [line for line in lines if not line.startswith(b"Connection")]
-                self.assertEqual(found.wire, OK + head(*kept), msg=repr(lines))
+                self.assertEqual(found.forward_bytes, OK + head(*kept), msg=repr(lines))
 
     def test_the_agreed_protocol(self) -> None:
         found = read(
@@ -355,7 +361,8 @@ class DateAndUpgradeTests(SynchronousTestCase):
         )
         self.assertEqual(found.upgrade, b"websocket")
         self.assertEqual(
-            found.wire, head(b"HTTP/1.1 101 Switching Protocols", b"Sec-WebSocket-Accept: x")
+            found.forward_bytes,
+            head(b"HTTP/1.1 101 Switching Protocols", b"Sec-WebSocket-Accept: x"),
         )
 
     def test_several_lines_are_one_list(self) -> None:
@@ -363,7 +370,7 @@ class DateAndUpgradeTests(SynchronousTestCase):
         self.assertEqual(found.upgrade, b"a, b/1")
 
 
-class MemoryTests(SynchronousTestCase):
+class ResponseHeadCacheTests(SynchronousTestCase):
     """A head is read the same however often it comes, and little is kept."""
 
     HEADS = (
@@ -383,30 +390,32 @@ class MemoryTests(SynchronousTestCase):
     )
 
     def test_the_same_every_time(self) -> None:
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         for _ in range(3):
             for data in self.HEADS:
-                self.assertEqual(outcome(heads, data), outcome(ResponseHeads(), data), msg=data)
+                self.assertEqual(
+                    outcome(heads, data), outcome(ResponseHeadParser(), data), msg=data
+                )
 
     def test_secrets_and_framing_are_not_kept(self) -> None:
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         lines = [b"Set-Cookie: secret", b"www-authenticate: secret", b"Content-Length: 77"]
         for _ in range(3):
-            heads.read(OK + head(b"Server: x", *lines))
-            heads.read(OK + head(b"Server: x", *lines, b"Connection: secret"))
+            heads.parse(OK + head(b"Server: x", *lines))
+            heads.parse(OK + head(b"Server: x", *lines, b"Connection: secret"))
         held = pickle.dumps(heads)
         self.assertIn(b"Server: x", held)
         self.assertNotIn(b"secret", held)
         self.assertNotIn(b"77", held)
 
     def test_status_lines_are_bounded(self) -> None:
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         for number in range(1000):
-            heads.read(head(b"HTTP/1.1 200 reason-%d" % number))
-        heads.read(head(b"HTTP/1.1 200 " + b"long" * 1000))
+            heads.parse(head(b"HTTP/1.1 200 reason-%d" % number))
+        heads.parse(head(b"HTTP/1.1 200 " + b"long" * 1000))
         held = pickle.dumps(heads)
         # As a key and on the wire, which may be one object.
-        self.assertLessEqual(held.count(b"reason-"), 2 * ResponseHeads.REMEMBERED_STATUS_LINES)
+        self.assertLessEqual(held.count(b"reason-"), 2 * ResponseHeadParser.MAX_CACHED_STATUS_LINES)
         self.assertNotIn(b"longlong", held)
 
 
@@ -443,7 +452,7 @@ LINES = st.one_of(
         st.text("ab :,\t\u00e4", max_size=6).map(lambda text: text.encode("latin-1")),
     ).map(lambda pair: pair[0] + b":" + pair[1]),
 )
-SHARED = ResponseHeads()
+SHARED = ResponseHeadParser()
 
 
 class PropertyTests(SynchronousTestCase):
@@ -455,7 +464,7 @@ class PropertyTests(SynchronousTestCase):
         self, line: bytes, lines: list[bytes]
     ) -> None:
         found = outcome(SHARED, head(line, *lines))
-        fresh = outcome(ResponseHeads(), head(line, *lines))
+        fresh = outcome(ResponseHeadParser(), head(line, *lines))
         if found is None or fresh is None:
             self.assertEqual(found, fresh)
             return
@@ -467,7 +476,7 @@ class PropertyTests(SynchronousTestCase):
         connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
         connection.send(h11.EndOfMessage())
         end = b"Transfer-Encoding: chunked\r\n\r\n" if found.length == CHUNKED else b"\r\n"
-        connection.receive_data(found.wire + end)
+        connection.receive_data(found.forward_bytes + end)
         event = connection.next_event()
         assert isinstance(event, (h11.Response, h11.InformationalResponse))
         self.assertEqual((event.status_code, event.http_version), (found.status, b"1.1"))
@@ -477,10 +486,10 @@ class PropertyTests(SynchronousTestCase):
         )
         if not has_body(b"GET", found.status):
             return
-        body = {CHUNKED: b"5\r\nhello\r\n0\r\n\r\n", UNTIL_CLOSE: b"hello"}
+        body = {CHUNKED: b"5\r\nhello\r\n0\r\n\r\n", CLOSE_DELIMITED: b"hello"}
         content = b"hello" if found.length < 0 else b"x" * found.length
         connection.receive_data(body.get(found.length, content))
-        if found.length == UNTIL_CLOSE:
+        if found.length == CLOSE_DELIMITED:
             connection.receive_data(b"")
         received = b""
         while isinstance(event := connection.next_event(), h11.Data):
@@ -503,7 +512,7 @@ class PropertyTests(SynchronousTestCase):
         outcome(SHARED, data)
 
 
-class AnswerTests(SynchronousTestCase):
+class LocalReplyTests(SynchronousTestCase):
     """Answers of the proxy's own."""
 
     def test_dates(self) -> None:
@@ -515,10 +524,10 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(reason_phrase(status), phrase)
 
     def test_the_form_of_an_error(self) -> None:
-        body = error_body('a "quoted" \u00e4')
+        body = jsend_error('a "quoted" \u00e4')
         self.assertEqual(body, b'{"status": "error", "data": "a \\"quoted\\" \\u00e4"}')
         self.assertEqual(
-            error_fields(body, ((b"Retry-After", b"1"),)),
+            local_reply_fields(body, ((b"Retry-After", b"1"),)),
             [
                 (b"Content-Type", b"application/json"),
                 (b"Content-Length", b"%d" % len(body)),
@@ -527,58 +536,62 @@ class AnswerTests(SynchronousTestCase):
         )
 
 
-class RememberedHeads(SynchronousTestCase):
+class FieldBlockCacheTests(SynchronousTestCase):
     """Heads whose plain rest was seen before."""
 
     COMMON = b"HTTP/1.1 200 OK\r\nServer: x\r\nDate: y\r\nContent-Length: 5\r\n"
 
     def test_the_length_is_read_each_time(self) -> None:
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         for _ in range(4):
             for length in (5, 0, 7, 123456):
                 data = self.COMMON.replace(b"5", b"%d" % length)
-                found = heads.read(data)
-                self.assertEqual((found.length, found.wire), (length, data))
+                found = heads.parse(data)
+                self.assertEqual((found.length, found.forward_bytes), (length, data))
                 self.assertTrue(found.persistent)
-                self.assertTrue(found.dated)
+                self.assertTrue(found.has_date)
 
     def test_bad_lengths_are_refused_each_time(self) -> None:
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         for _ in range(4):
-            heads.read(self.COMMON)
+            heads.parse(self.COMMON)
             for value in (b"+5", b"", b"5 5", b"5,5", b"9" * 19, b"\xb2"):
-                with self.assertRaises(ResponseRefused):
-                    heads.read(self.COMMON.replace(b"5", value))
-            with self.assertRaises(ResponseRefused):
-                heads.read(self.COMMON + b"Content-Length: 5\r\n")
-            with self.assertRaises(ResponseRefused):
-                heads.read(self.COMMON + b"Transfer-Encoding: chunked\r\n")
+                with self.assertRaises(ResponseError):
+                    heads.parse(self.COMMON.replace(b"5", value))
+            with self.assertRaises(ResponseError):
+                heads.parse(self.COMMON + b"Content-Length: 5\r\n")
+            with self.assertRaises(ResponseError):
+                heads.parse(self.COMMON + b"Transfer-Encoding: chunked\r\n")
 
     def test_connection_is_read_each_time(self) -> None:
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         for _ in range(4):
-            heads.read(self.COMMON)
-            found = heads.read(self.COMMON + b"Connection: keep-alive\r\n")
-            self.assertEqual((found.wire, found.persistent), (self.COMMON, True))
-            found = heads.read(self.COMMON + b"Connection: close\r\n")
-            self.assertEqual((found.wire, found.persistent), (self.COMMON, False))
-            found = heads.read(self.COMMON.replace(b"HTTP/1.1", b"HTTP/1.0"))
-            self.assertEqual((found.wire, found.persistent), (self.COMMON, False))
+            heads.parse(self.COMMON)
+            found = heads.parse(self.COMMON + b"Connection: keep-alive\r\n")
+            self.assertEqual((found.forward_bytes, found.persistent), (self.COMMON, True))
+            found = heads.parse(self.COMMON + b"Connection: close\r\n")
+            self.assertEqual((found.forward_bytes, found.persistent), (self.COMMON, False))
+            found = heads.parse(self.COMMON.replace(b"HTTP/1.1", b"HTTP/1.0"))
+            self.assertEqual((found.forward_bytes, found.persistent), (self.COMMON, False))
 
     def test_nothing_secret_or_framing_is_remembered(self) -> None:
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         for _ in range(4):
-            heads.read(self.COMMON + b"Set-Cookie: secret\r\nConnection: keep-alive\r\n")
-            heads.read(self.COMMON + b"Connection: keep-alive\r\n")
-        text = repr(heads._rests) + repr(heads._lines.plain) + repr(heads._lines.special)
-        self.assertTrue(heads._rests)
+            heads.parse(self.COMMON + b"Set-Cookie: secret\r\nConnection: keep-alive\r\n")
+            heads.parse(self.COMMON + b"Connection: keep-alive\r\n")
+        text = (
+            repr(heads._head_cache)
+            + repr(heads._line_cache.plain)
+            + repr(heads._line_cache.special)
+        )
+        self.assertTrue(heads._head_cache)
         for word in ("secret", "Content-Length", "keep-alive"):
             self.assertNotIn(word, text)
 
     def test_it_is_bounded(self) -> None:
-        heads = ResponseHeads()
+        heads = ResponseHeadParser()
         for number in range(5000):
             data = self.COMMON.replace(b"y", b"%d" % number)
-            heads.read(data)
-            heads.read(data)
-        self.assertLessEqual(len(heads._rests), heads.REMEMBERED_HEADS)
+            heads.parse(data)
+            heads.parse(data)
+        self.assertLessEqual(len(heads._head_cache), heads.MAX_CACHED_HEADS)

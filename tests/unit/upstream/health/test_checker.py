@@ -17,20 +17,25 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseNeverReceived
 from zope.interface import implementer
 
-from balancebeam.api import simple_settings
+from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
 from balancebeam.core.failures import FailureKind, UpstreamFailure
-from balancebeam.core.settings import ActiveChecks, OperatorState, PassiveChecks, ServerSettings
+from balancebeam.core.settings import (
+    AdminState,
+    HealthCheckSettings,
+    OutlierDetectionSettings,
+    ServerSettings,
+)
 from balancebeam.net.ticker import Ticker
 from balancebeam.server.balancer import BalancerService
 from balancebeam.upstream.health.checker import CheckerService
-from balancebeam.upstream.health.probes import ConnectProbe, HttpProbe, Unwell, probe_for
+from balancebeam.upstream.health.probes import ConnectProbe, HttpProbe, Unhealthy, build_probe
 from balancebeam.upstream.health.service import HealthService
-from balancebeam.upstream.health.thresholds import ActiveHealth
-from balancebeam.upstream.server_set import Directory, Server
+from balancebeam.upstream.health.thresholds import CheckThresholds
+from balancebeam.upstream.server_set import Server, ServerSet
 
 
-class Script:
+class ScriptedProbe:
     """A probe that does what it is told to, and remembers when it was asked."""
 
     def __init__(self, clock: Clock) -> None:
@@ -39,7 +44,7 @@ class Script:
         self.answers: dict[str, Callable[[], Deferred[str] | str]] = {}
         self.cancelled = 0
 
-    async def ask(self, server: Server) -> str:
+    async def check(self, server: Server) -> str:
         self.asked.append((self.clock.seconds(), server.name))
         answer = self.answers.get(server.name, lambda: "fine")()
         return answer if isinstance(answer, str) else await answer
@@ -62,25 +67,28 @@ class _Observer:
         self._hear(event)
 
 
-class Rounds(SynchronousTestCase):
+class CheckerServiceTests(SynchronousTestCase):
     """When servers are asked, and what becomes of the answers."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.probe = Script(self.clock)
-        self.directory = Directory()
+        self.probe = ScriptedProbe(self.clock)
+        self.server_set = ServerSet()
         self.ticker = Ticker(self.clock)
         self.said: list[str] = []
 
     def checker(self, servers: int = 2, **checks: Any) -> CheckerService:
         """A running checker for servers a:1, b:1, ..."""
         for number in range(servers):
-            self.directory.add(ServerSettings(TcpAddress(chr(ord("a") + number), 1)))
-        wanted = ActiveChecks(**checks)
+            self.server_set.add(ServerSettings(TcpAddress(chr(ord("a") + number), 1)))
+        wanted = HealthCheckSettings(**checks)
         self.health = HealthService(
-            self.directory, self.ticker, PassiveChecks(), ActiveHealth(wanted.fall, wanted.rise)
+            self.server_set,
+            self.ticker,
+            OutlierDetectionSettings(),
+            CheckThresholds(wanted.fall, wanted.rise),
         )
-        checker = CheckerService(self.probe, wanted, self.directory, self.health, self.clock)
+        checker = CheckerService(self.probe, wanted, self.server_set, self.health, self.clock)
         observer = _Observer(self.observe)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
@@ -96,20 +104,20 @@ class Rounds(SynchronousTestCase):
 
     def observe(self, event: LogEvent) -> None:
         server = event.get("server")
-        if isinstance(server, str) and "why" in event:
+        if isinstance(server, str) and "reason" in event:
             word = "up" if "is up" in event["log_format"] else "down"
-            self.said.append(f"{server} {word}: {event['why']}")
+            self.said.append(f"{server} {word}: {event['reason']}")
 
     def advance(self, seconds: float) -> None:
         for _ in range(round(seconds * 20)):
             self.clock.advance(0.05)
 
     def server(self, name: str) -> Server:
-        return next(s for s in self.directory.servers if s.name == name)
+        return next(s for s in self.server_set.servers if s.name == name)
 
     def sicken(self, name: str) -> None:
         def answer() -> str:
-            raise Unwell("it said no")
+            raise Unhealthy("it said no")
 
         self.probe.answers[name] = answer
 
@@ -142,8 +150,8 @@ class Rounds(SynchronousTestCase):
         self.assertTrue(self.server("a:1").available)
         self.advance(1)
         self.assertFalse(self.server("a:1").available)
-        self.assertEqual(self.server("a:1").state, "down")
-        self.assertEqual(self.server("a:1").why, "it said no")
+        self.assertEqual(self.server("a:1").status, "down")
+        self.assertEqual(self.server("a:1").status_reason, "it said no")
         self.assertTrue(self.server("b:1").available)
         self.advance(3)
         del self.probe.answers["a:1"]
@@ -159,7 +167,7 @@ class Rounds(SynchronousTestCase):
         self.probe.answers["a:1"] = self.probe.hang
         self.advance(5.5)
         self.assertEqual(self.probe.cancelled, 1)
-        self.assertEqual(self.server("a:1").why, "the check took longer than 1 s")
+        self.assertEqual(self.server("a:1").status_reason, "the check took longer than 1 s")
         self.advance(4)
         self.assertEqual([n for _, n in self.probe.asked], ["a:1", "b:1", "a:1", "b:1"])
 
@@ -170,7 +178,7 @@ class Rounds(SynchronousTestCase):
         self.checker(interval=4.0, timeout=1.0, fall=1)
         self.probe.answers["a:1"] = lambda: Deferred(wrap)
         self.advance(5.5)
-        self.assertEqual(self.server("a:1").why, "the check took longer than 1 s")
+        self.assertEqual(self.server("a:1").status_reason, "the check took longer than 1 s")
 
     def test_a_probe_that_takes_longer_than_the_interval(self) -> None:
         self.checker(servers=1, interval=1.0, timeout=2.5, fall=1)
@@ -187,16 +195,16 @@ class Rounds(SynchronousTestCase):
         self.probe.answers["a:1"] = broken
         self.advance(3.5)
         self.assertEqual(len(self.probe.asked), 6)
-        self.assertEqual(self.server("a:1").why, "oh")
+        self.assertEqual(self.server("a:1").status_reason, "oh")
 
     def test_servers_that_come_go_and_are_maintained(self) -> None:
         self.checker(interval=1.0)
-        self.directory.remove(self.server("a:1"))
-        self.directory.add(ServerSettings(TcpAddress("c", 1)))
-        self.health.set_operator_state(self.server("b:1"), OperatorState.MAINTENANCE)
+        self.server_set.remove(self.server("a:1"))
+        self.server_set.add(ServerSettings(TcpAddress("c", 1)))
+        self.health.set_admin_state(self.server("b:1"), AdminState.MAINTENANCE)
         self.advance(1.5)
         self.assertEqual([name for _, name in self.probe.asked], ["c:1"])
-        self.health.set_operator_state(self.server("b:1"), OperatorState.DRAIN)
+        self.health.set_admin_state(self.server("b:1"), AdminState.DRAIN)
         self.advance(1)
         self.assertEqual([name for _, name in self.probe.asked], ["c:1", "b:1", "c:1"])
 
@@ -205,7 +213,7 @@ class Rounds(SynchronousTestCase):
         self.probe.answers["a:1"] = self.probe.hang
         self.advance(1.1)
         server = self.server("a:1")
-        self.directory.remove(server)
+        self.server_set.remove(server)
         self.advance(2)
         self.assertTrue(server.healthy)
         self.assertEqual(self.said, [])
@@ -226,7 +234,7 @@ class Rounds(SynchronousTestCase):
         self.checker(interval=1.0, rise=3)
         server = self.server("a:1")
         failure = UpstreamFailure(FailureKind.UNREACHABLE, "a test", True)
-        self.health.failed(server, object(), failure)
+        self.health.request_failed(server, object(), failure)
         self.assertFalse(server.available)
         self.advance(2.5)
         self.assertFalse(server.available)
@@ -239,7 +247,7 @@ class Rounds(SynchronousTestCase):
         self.advance(5)
         server = self.server("a:1")
         failure = UpstreamFailure(FailureKind.UNREACHABLE, "a test", True)
-        self.health.failed(server, object(), failure)
+        self.health.request_failed(server, object(), failure)
         self.advance(0.6)
         self.assertFalse(server.available)
         self.advance(1.5)
@@ -258,25 +266,25 @@ class Rounds(SynchronousTestCase):
         self.sicken("a:1")
         self.sicken("b:1")
         self.advance(3)
-        self.assertEqual(self.directory.tiers, ((), (), (), ()))
+        self.assertEqual(self.server_set.tiers, ((), (), (), ()))
 
     def test_the_time_limit(self) -> None:
-        self.assertEqual(ActiveChecks().patience, 2.0)
-        self.assertEqual(ActiveChecks(interval=1.0).patience, 0.5)
-        self.assertEqual(ActiveChecks(interval=1.0, timeout=3.0).patience, 3.0)
+        self.assertEqual(HealthCheckSettings().effective_timeout, 2.0)
+        self.assertEqual(HealthCheckSettings(interval=1.0).effective_timeout, 0.5)
+        self.assertEqual(HealthCheckSettings(interval=1.0, timeout=3.0).effective_timeout, 3.0)
 
 
 SOMEWHERE = TcpAddress("192.0.2.7", 8080)
 
 
-class Probes(SynchronousTestCase):
+class ProbeTests(SynchronousTestCase):
     """What a probe sends, and what it takes for an answer."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
 
     def ask(self, probe: Any, address: ServerAddress | None = None) -> Deferred[str]:
-        return Deferred.fromCoroutine(probe.ask(Server(ServerSettings(address or SOMEWHERE))))
+        return Deferred.fromCoroutine(probe.check(Server(ServerSettings(address or SOMEWHERE))))
 
     def connect(self) -> tuple[Any, StringTransport]:
         host, port, factory = self.reactor.tcpClients[-1][:3]
@@ -315,7 +323,7 @@ class Probes(SynchronousTestCase):
             if well:
                 self.successResultOf(asked)
             else:
-                self.assertIn(str(status), str(self.failureResultOf(asked, Unwell).value))
+                self.assertIn(str(status), str(self.failureResultOf(asked, Unhealthy).value))
 
     def test_a_body_without_end_is_not_read(self) -> None:
         asked = self.ask(self.http())
@@ -366,18 +374,20 @@ class Probes(SynchronousTestCase):
         self.assertEqual(self.reactor.unixClients[-1][0], "/run/app")
 
     def test_which_probe(self) -> None:
-        self.assertIsInstance(probe_for(ActiveChecks(), self.reactor), HttpProbe)
-        self.assertIsInstance(probe_for(ActiveChecks(path=None), self.reactor), ConnectProbe)
+        self.assertIsInstance(build_probe(HealthCheckSettings(), self.reactor), HttpProbe)
+        self.assertIsInstance(
+            build_probe(HealthCheckSettings(path=None), self.reactor), ConnectProbe
+        )
 
 
-class InTheTree(SynchronousTestCase):
+class CheckerServiceTreeTests(SynchronousTestCase):
     """The checker is a service like the others, if it is wanted."""
 
     def names(self, **options: Any) -> set[str | None]:
-        settings = simple_settings((ServerSettings(TcpAddress("a", 1)),), bind=(), **options)
+        settings = single_pool_settings((ServerSettings(TcpAddress("a", 1)),), bind=(), **options)
         balancer = BalancerService(settings, MemoryReactorClock(), random.Random(1))
-        return {child.name for child in balancer.first_pool}
+        return {child.name for child in balancer.default_pool}
 
     def test_only_if_it_is_wanted(self) -> None:
         self.assertNotIn("checker", self.names())
-        self.assertIn("checker", self.names(active=ActiveChecks()))
+        self.assertIn("checker", self.names(active=HealthCheckSettings()))
