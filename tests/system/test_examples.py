@@ -18,7 +18,15 @@ from typing import Any
 import pytest
 
 from tests.helpers.documentation import DOCS
-from tests.helpers.processes import LIMIT, TWISTD, Server, answering, free_port, program, until
+from tests.helpers.processes import (
+    TIMEOUT,
+    TWISTD,
+    ScriptedServer,
+    free_port,
+    respond_with,
+    run_balancer,
+    wait_until,
+)
 
 EXAMPLES = DOCS / "examples"
 BALANCEBEAM = str(Path(sys.executable).with_name("balancebeam"))
@@ -47,7 +55,7 @@ def site_changes(folder: Path) -> dict[str, str]:
 
 def get(port: int, path: str = "/", **headers: str) -> tuple[int, str]:
     """Status and body of the response to a GET request."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     with contextlib.closing(connection):
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
@@ -72,7 +80,7 @@ def running(folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                status = process.wait(LIMIT)
+                status = process.wait(TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 status = process.wait()
@@ -104,7 +112,7 @@ def test_configuration_files_are_valid(name: str, tmp_path: Path) -> None:
 def test_site(tmp_path: Path) -> None:
     """The site routes by host and path, and writes a log with the documented keys."""
     admin = free_port()
-    with Server(answering("pages")) as pages, Server(answering("api")) as api:
+    with ScriptedServer(respond_with("pages")) as pages, ScriptedServer(respond_with("api")) as api:
         changes = {
             **site_changes(tmp_path),
             '"10.0.0.1:8080"': f'"{pages.address}"',
@@ -116,7 +124,7 @@ def test_site(tmp_path: Path) -> None:
             '{address = "10.0.1.2:9090", max_in_flight = 100},': "",
         }
         path = adapted("site.toml", tmp_path, changes)
-        with program(tmp_path, "-c", str(path)) as balancer:
+        with run_balancer(tmp_path, "-c", str(path)) as balancer:
             assert get(balancer.port) == (200, "pages")
             assert get(balancer.port, "/v1/x", Host="api.example.org") == (200, "api")
             assert get(balancer.port, "/v2", Host="api.example.org") == (200, "pages")
@@ -136,7 +144,7 @@ def test_site(tmp_path: Path) -> None:
 def test_tac(tmp_path: Path) -> None:
     """The application file balances over its servers, and has an admin listener."""
     port, admin = free_port(), free_port()
-    with Server(answering("one")) as one, Server(answering("two")) as two:
+    with ScriptedServer(respond_with("one")) as one, ScriptedServer(respond_with("two")) as two:
         changes = {
             'TcpAddress("10.0.0.1", 8080)': f'TcpAddress("127.0.0.1", {one.port})',
             'TcpAddress("10.0.0.2", 8080)': f'TcpAddress("127.0.0.1", {two.port})',
@@ -145,7 +153,7 @@ def test_tac(tmp_path: Path) -> None:
         }
         path = adapted("balancebeam.tac", tmp_path, changes)
         with running(tmp_path, TWISTD, "--pidfile=", "-noy", str(path)):
-            until(lambda: responds(port))
+            wait_until(lambda: responds(port))
             assert {get(port)[1] for _ in range(8)} == {"one", "two"}
             assert get(admin, "/healthz")[0] == 200
 
@@ -153,11 +161,11 @@ def test_tac(tmp_path: Path) -> None:
 def test_application(tmp_path: Path) -> None:
     """The application serves its own resource, and balances what is below /app."""
     port = free_port()
-    with Server(answering("one")) as one, Server(answering("two")) as two:
+    with ScriptedServer(respond_with("one")) as one, ScriptedServer(respond_with("two")) as two:
         changes = {"8081": str(one.port), "8082": str(two.port), "tcp:8000": f"tcp:{port}"}
         path = adapted("application.py", tmp_path, changes)
         with running(tmp_path, sys.executable, str(path)):
-            until(lambda: responds(port))
+            wait_until(lambda: responds(port))
             assert get(port) == (200, "Hello from the application.\n")
             assert {get(port, "/app/x")[1] for _ in range(8)} == {"one", "two"}
 
