@@ -33,7 +33,7 @@ BALANCEBEAM = str(Path(sys.executable).with_name("balancebeam"))
 
 
 def adapted(name: str, folder: Path, changes: Mapping[str, str]) -> Path:
-    """A copy of an example in which addresses and folders are those of this test."""
+    """A copy of an example in which addresses and folders are replaced."""
     text = (EXAMPLES / name).read_text()
     for old, new in changes.items():
         assert old in text, f"{name} has no {old}"

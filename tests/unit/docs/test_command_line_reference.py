@@ -23,7 +23,7 @@ OTHER_DEFAULTS = {"--active-health-check-path": '``"/"``', "--max-requests-per-m
 
 
 def split_page() -> tuple[list[Entry], list[Entry]]:
-    """The options of the program, and those of the operator commands."""
+    """The options of the program, and the common options of the operator commands."""
     own = read_page("command-line.rst").partition(".. program:: balancebeam COMMAND")[0]
     found = entries("command-line.rst", "option")
     count = own.count(".. option::")

@@ -86,7 +86,7 @@ def documented_name(path: tuple[Any, ...]) -> str:
 
 
 class _Recorder(dict[str, Any]):
-    """A table of a file that notes the names of the keys it is asked for."""
+    """A table of a file that records the names of the keys that are looked up in it."""
 
     def __init__(self, path: tuple[Any, ...], content: dict[str, Any], keys: set[str]) -> None:
         super().__init__(content)
@@ -111,7 +111,7 @@ def read(text: str) -> tuple[Any, list[str]]:
 
 
 def accepted_keys() -> set[str]:
-    """All keys that the reader asks for when it reads `EVERY_TABLE`."""
+    """All keys that the reader looks up when it reads `EVERY_TABLE`."""
     keys: set[str] = set()
     original = Table.__init__
 
@@ -121,7 +121,7 @@ def accepted_keys() -> set[str]:
     with patch.object(Table, "__init__", record):
         _, problems = read(EVERY_TABLE)
     assert problems == [], problems
-    # What remains are the keys with a value: keys of tables are only prefixes of those.
+    # Only keys with a value count: the key of a table is a prefix of the keys in it.
     return {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)} - {
         *LIMITS
     } | {"pool.upstreams"}
