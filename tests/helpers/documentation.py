@@ -50,7 +50,8 @@ def entries(page: str, kind: str) -> list[Entry]:
         match = _DIRECTIVE.match(line)
         if match is None or match["kind"] != kind:
             continue
-        fields, text = {}, []
+        fields: dict[str, str] = {}
+        text: list[str] = []
         for following in lines[number + 1 :]:
             if following and not following.startswith("   "):
                 break
