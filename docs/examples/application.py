@@ -51,8 +51,8 @@ def main() -> None:
     site = make_site()
     site.startService()
     # The reactor waits for what this returns.
-    reactor.addSystemEventTrigger("before", "shutdown", site.stopService)  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.addSystemEventTrigger("before", "shutdown", site.stopService)
+    reactor.run()
 
 
 if __name__ == "__main__":

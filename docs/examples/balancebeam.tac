@@ -4,13 +4,12 @@ A balancer in a Twisted application file.
     twistd -ny balancebeam.tac
 """
 
+from attrs import evolve
 from twisted.application import service
 
 from balancebeam.api import make_balancer, single_pool_settings
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import AdminSettings, ServerSettings
-
-from attrs import evolve
 
 settings = single_pool_settings(
     servers=(

@@ -8,6 +8,7 @@ before them have `threshold` requests in flight.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from balancebeam.balancing.base import AlgorithmBase
 from balancebeam.balancing.interfaces import BackendT, Selection
@@ -44,5 +45,5 @@ class FillFirst(AlgorithmBase[BackendT]):
 
 def use_fill_first(balancer: BalancerService, pool: str = "app", threshold: int = 10) -> None:
     """Select the servers of a pool by `FillFirst` from now on."""
-    selector = balancer.getServiceNamed(f"pool:{pool}").getServiceNamed("selector")
-    selector.set_algorithm(lambda: FillFirst(threshold))
+    service: Any = balancer.getServiceNamed(f"pool:{pool}")
+    service.getServiceNamed("selector").set_algorithm(lambda: FillFirst(threshold))

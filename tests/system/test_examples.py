@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.documentation import DOCS
+from tests.helpers.memory import GET, MemoryBalancer
 from tests.helpers.processes import (
     TIMEOUT,
     TWISTD,
@@ -213,16 +215,10 @@ def test_units_are_verified(tmp_path: Path) -> None:
 
 def test_custom_algorithm() -> None:
     """The algorithm fills its servers in order, and a balancer can use it."""
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import custom_algorithm  # type: ignore[import-not-found]
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    from tests.helpers.memory import GET, MemoryBalancer
-
+    example = runpy.run_path(str(EXAMPLES / "custom_algorithm.py"))
     balancer = MemoryBalancer(servers=3)
     try:
-        custom_algorithm.use_fill_first(balancer.service, threshold=2)
+        example["use_fill_first"](balancer.service, threshold=2)
         for _ in range(5):
             balancer.client().send(GET)
         loads = [server.in_flight for server in balancer.servers]
