@@ -34,9 +34,9 @@ class RequestCase:
 class ResponseCase:
     """
     `sent` is what a server answers to `request`. `status` is what the client
-    gets, `TRUNCATED` if its connection ends within the body (or, if the head has not
-    gone on by then, 502). `reused` tells whether
-    the server's connection may serve another request.
+    gets, `TRUNCATED` if its connection ends within the body (or 502, if the head has not
+    been forwarded by then). With `reused` the connection to the server may serve another
+    request.
     """
 
     name: str
@@ -65,7 +65,7 @@ def chunked(body: bytes) -> bytes:
 def printable(data: bytes) -> str:
     """Bytes as a person can read them."""
     text = repr(data)[2:-1].replace('"', '\\"')
-    return text if len(text) <= 60 else f"{text[:40]}… ({len(data)} octets)"
+    return text if len(text) <= 60 else f"{text[:40]}… ({len(data)} bytes)"
 
 
 def framing() -> Iterator[RequestCase]:
@@ -159,15 +159,15 @@ def framing() -> Iterator[RequestCase]:
 
 
 def fields() -> Iterator[RequestCase]:
-    for octet in (*range(0x20), 0x7F):
-        if octet != 0x09:
-            character = bytes([octet])
+    for number in (*range(0x20), 0x7F):
+        if number != 0x09:
+            character = bytes([number])
             yield RequestCase(
                 f"{printable(character)} in a value", "9110 5.5", get(b"X: a" + character + b"b")
             )
-    for octet in (*range(0x21), *b'"(),/:;<=>?@[\\]{}', 0x7F, 0x80, 0xE9, 0xFF):
-        if octet != 0x3A:
-            character = bytes([octet])
+    for number in (*range(0x21), *b'"(),/:;<=>?@[\\]{}', 0x7F, 0x80, 0xE9, 0xFF):
+        if number != 0x3A:
+            character = bytes([number])
             yield RequestCase(
                 f"{printable(character)} in a name", "9110 5.1", get(b"X" + character + b"Y: 1")
             )
@@ -181,10 +181,10 @@ def fields() -> Iterator[RequestCase]:
         b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
     )
     yield RequestCase("128 fields too many", "6585 5", get(*[b"X: 1"] * 256), 431)
-    yield RequestCase("a field line of 40,000 octets", "6585 5", get(b"X: " + b"a" * 40000), 431)
+    yield RequestCase("a field line of 40,000 bytes", "6585 5", get(b"X: " + b"a" * 40000), 431)
     yield RequestCase("a head without an end", "6585 5", get(b"X: " + b"a" * 40000)[:-4], 431)
     yield RequestCase(
-        "values of any other octet",
+        "values of any other byte",
         "9110 5.5",
         get(b"X: \t \x80\xff~"),
         200,
@@ -228,8 +228,8 @@ def request_lines() -> Iterator[RequestCase]:
         *((b"CONNECT http://a/ HTTP/1.1", 501), (b"CONNECT * HTTP/1.1", 501)),
     ):
         yield RequestCase(f"request line {printable(text)}", "9112 3", line(text), status)
-    for octet in (*range(0x21), 0x22, 0x23, 0x3C, 0x3E, 0x5C, 0x7F, 0x80, 0xE9, 0xFF):
-        character = bytes([octet])
+    for number in (*range(0x21), 0x22, 0x23, 0x3C, 0x3E, 0x5C, 0x7F, 0x80, 0xE9, 0xFF):
+        character = bytes([number])
         text = b"GET /a" + character + b"b HTTP/1.1"
         yield RequestCase(f"{printable(character)} in a target", "9112 3.2, 3986 2", line(text))
     for target in (
@@ -241,12 +241,12 @@ def request_lines() -> Iterator[RequestCase]:
         text = b"GET " + target + b" HTTP/1.1"
         yield RequestCase(f"GET {printable(target)}, Host: a", "9112 3.2", line(text))
     yield RequestCase(
-        "a request line of 9,000 octets",
+        "a request line of 9,000 bytes",
         "9110 15.5.15",
         line(b"GET /" + b"a" * 9000 + b" HTTP/1.1"),
         414,
     )
-    yield RequestCase("a method of 9,000 octets", "9112 3", line(b"A" * 9000 + b" / HTTP/1.1"), 414)
+    yield RequestCase("a method of 9,000 bytes", "9112 3", line(b"A" * 9000 + b" / HTTP/1.1"), 414)
     yield RequestCase("a request line without an end", "9112 3", b"GET /" + b"a" * 9000, 414)
     for text, passed in (
         (b"GET http://a/x?y HTTP/1.1", b"GET /x?y HTTP/1.1\r\n"),
@@ -672,11 +672,11 @@ def response_heads() -> Iterator[ResponseCase]:
         "9112 2.2",
         response(b"Content-Length: 0").replace(b"\r\n", b"\n"),
     )
-    yield ResponseCase("a head of 100,000 octets", "9112 5.4", response(b"X: " + b"a" * 100000))
+    yield ResponseCase("a head of 100,000 bytes", "9112 5.4", response(b"X: " + b"a" * 100000))
     yield ResponseCase("300 fields", "9112 5.4", response(*[b"X: 1"] * 300))
     yield ResponseCase("200 informational responses", "9110 15.2", response(status=b"102 P") * 200)
     yield ResponseCase(
-        "a 101 that nobody asked for",
+        "a 101 without a request to upgrade",
         "9110 7.8",
         response(b"Upgrade: x", b"Connection: upgrade", status=b"101 S"),
     )
