@@ -8,7 +8,8 @@ from typing import Callable
 from twisted.application import service
 
 from balancebeam.balancing.interfaces import Algorithm, Selection
-from balancebeam.upstream.server_set import Priority, Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import Priority, ServerSet
 
 # The tiers after the first, in order, and what is said of their servers before
 # the algorithm's own reason.

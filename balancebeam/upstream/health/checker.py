@@ -13,7 +13,8 @@ from twisted.python.failure import Failure
 from balancebeam.core.settings import AdminState, HealthCheckSettings
 from balancebeam.upstream.health.probes import Probe
 from balancebeam.upstream.health.service import HealthService
-from balancebeam.upstream.server_set import Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import ServerSet
 
 # The part of an interval over which the checks of a round are spread.
 SPREAD_FRACTION = 0.1

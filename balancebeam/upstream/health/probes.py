@@ -26,7 +26,7 @@ from balancebeam import __version__
 from balancebeam.core.addresses import ServerAddress, UnixAddress
 from balancebeam.core.settings import HealthCheckSettings
 from balancebeam.protocols.proxy_protocol import encode_proxy_header
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 
 # What a server says before it is cut off: all of a head, and some of the body.
 _MAX_BYTES = 64 * 1024

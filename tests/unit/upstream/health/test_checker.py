@@ -32,7 +32,8 @@ from balancebeam.upstream.health.checker import CheckerService
 from balancebeam.upstream.health.probes import ConnectProbe, HttpProbe, Unhealthy, build_probe
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.health.thresholds import CheckThresholds
-from balancebeam.upstream.server_set import Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import ServerSet
 
 
 class ScriptedProbe:
@@ -240,7 +241,7 @@ class CheckerServiceTests(SynchronousTestCase):
         self.assertFalse(server.available)
         self.advance(1)
         self.assertTrue(server.available)
-        self.assertEqual(server.cooldown, 0.0)
+        self.assertEqual(server.ejection.cooldown, 0.0)
 
     def test_successes_before_the_failure_do_not_count(self) -> None:
         self.checker(interval=1.0, rise=2)
