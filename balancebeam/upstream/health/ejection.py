@@ -16,8 +16,8 @@ ejected        trial request failed after the cooldown     ejected, for twice as
 half-open      request sent (the trial request)            ejected, until its outcome
 =============  ==========================================  =============
 
-A trial request without an outcome expires after `max_trial_time`. The ideas are those of
-Envoy's outlier detection and of circuit breakers; see `ejection_state` for the data.
+A trial request without an outcome expires after `max_trial_time`. The design follows
+Envoy's outlier detection and circuit breakers; see `ejection_state` for the data.
 """
 
 from __future__ import annotations

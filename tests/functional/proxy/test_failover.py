@@ -66,7 +66,7 @@ class ConnectFailureTests(BalancerTestCase):
         self.assertEqual(len(balancer.connectors), 2)
         balancer.advance(6.5)
         self.assert_error(client.received(), 504)
-        self.assertIn("it had 5 s", balancer.servers[0].status_reason)
+        self.assertIn("connect timeout of 5 s", balancer.servers[0].status_reason)
 
     def test_connection_resets_while_connecting(self) -> None:
         balancer = self.balancer(servers=2)
