@@ -23,7 +23,8 @@ from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import ServerSettings
 from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.server_set import Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import ServerSet
 from bench import processes
 from bench.__main__ import measure
 from bench.loads import WORKLOADS

@@ -23,7 +23,8 @@ from balancebeam.core.settings import (
     Settings,
 )
 from balancebeam.upstream.health.service import HealthService
-from balancebeam.upstream.server_set import Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import ServerSet
 
 # What is asked of a server that registers, where the pool says nothing else.
 DEFAULT_HEALTH_PATH = "/health"

@@ -17,7 +17,7 @@ from balancebeam.config.cross_checks import is_local
 from balancebeam.config.secret_source import load_secret
 from balancebeam.core.addresses import ListenAddress, TcpAddress
 from balancebeam.core.settings import AdminSettings, HealthCheckSettings
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 
 
 class AdminService(service.Service):

@@ -1,4 +1,4 @@
-"""What algorithms have in common, for those who write one."""
+"""Base class of the algorithms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from balancebeam.balancing.interfaces import BackendT, Selection
 
 
 class AlgorithmBase(ABC, Generic[BackendT]):
-    """An algorithm that need not know what becomes of requests."""
+    """An algorithm that ignores the events of requests; subclasses override what they need."""
 
     tracks_load = False
 

@@ -1,19 +1,23 @@
-"""TODO."""
+"""Interfaces of load balancing: the servers that algorithms see, and the algorithms."""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 
-class Backend(Protocol):
+class Backend(typing.Protocol):
     """
-    A server, as far as algorithms have to know it.
+    A server, as algorithms see it.
 
-    `name` is the same over restarts. `weight` is what the operator gave it;
-    `effective_weight` what it counts for right now, which is less while a server that
-    came back warms up. Neither is 0 for servers that algorithms meet.
-    `available` turns false as soon as something speaks against the server.
+    Attributes:
+        name: Identifies the server; the same after a restart.
+        weight: The configured weight, an integer above 0.
+        effective_weight: The weight to use now, above 0; less than `weight` in slow start.
+            The share of a server is its effective weight divided by the sum of all.
+        in_flight: Requests sent to the server and not finished.
+        available: False as soon as the server is ejected, down, drained or removed.
     """
 
     name: str
@@ -26,34 +30,62 @@ class Backend(Protocol):
 BackendT = TypeVar("BackendT", bound=Backend)
 
 
-# A server to try, and why it is its turn.
+# A server to try, and why it was selected at this position, as text for logs.
 Selection = tuple[BackendT, str]
 
 
-class Algorithm(Protocol[BackendT]):
+class Algorithm(typing.Protocol[BackendT]):
     """
-    Puts servers in the order in which they are to be tried for one request.
+    Orders servers for one request.
 
-    With `tracks_load` it wants to hear of every request that a server is
-    given or rid of. Times are in seconds, on a clock that may be set.
+    Times are in seconds on the reactor's clock, which may be set back.
+
+    Attributes:
+        tracks_load: The algorithm needs the three events of every request.
     """
 
     tracks_load: bool
 
     def update(self, servers: Sequence[BackendT]) -> None:
-        """Choose among `servers` from now on. Called whenever one comes, goes or changes."""
+        """
+        Use `servers` from now on.
+
+        Called whenever a server is added, removed or changed. A weight may still become 0
+        between this call and a use of the server.
+        """
 
     def candidates(self, key: str) -> Iterator[Selection[BackendT]]:
-        """Each server once, best first, lazily: usually only the first is asked for."""
+        """
+        Iterate over all servers, best first, each once.
+
+        Args:
+            key: What hashing and sticky algorithms go by: the client's address.
+
+        Returns:
+            A lazy iterator, because usually only the first server is used. It must not
+            fail if `update` is called meanwhile.
+        """
 
     def request_started(self, server: BackendT, now: float) -> None:
-        """`server` has one request more in flight."""
+        """A request was sent to `server`, and `in_flight` was incremented."""
 
     def response_started(self, server: BackendT, seconds: float, now: float) -> None:
-        """An answer has begun, `seconds` after it was asked for; more of it is to come."""
+        """
+        A response of which more will follow has started.
+
+        Args:
+            server: The server.
+            seconds: Time since the request was sent.
+            now: The time.
+        """
 
     def request_finished(self, server: BackendT, seconds: float | None, now: float) -> None:
         """
-        `server` has one request less; its answer, of which `response_started` did not
-        tell, began after `seconds`.
+        A request has ended, and `in_flight` was decremented.
+
+        Args:
+            server: The server.
+            seconds: Time from the request to the start of its response; `None` if there was
+                no response, or if `response_started` has reported it.
+            now: The time.
         """

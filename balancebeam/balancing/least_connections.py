@@ -1,4 +1,4 @@
-"""The server with the fewest requests in flight."""
+"""Least connections: the server with the fewest requests in flight."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from balancebeam.balancing.least_loaded import LeastLoaded
 
 class LeastConnections(LeastLoaded[BackendT]):
     """
-    The fewest requests in flight for its share; among equals, in turn.
+    The server with the fewest requests in flight per weight; equals take turns.
 
-    As in HAProxy, the request that is to come counts, but not for servers
-    without any: otherwise a little traffic would all go to the heaviest.
+    As in HAProxy, the request to be sent counts too, but not for idle servers: otherwise
+    light traffic would all go to the server with the largest weight.
     """
 
-    best_reason = "the fewest requests in flight"
-    next_reason = "the next fewest requests in flight"
+    best_reason = "fewest requests in flight"
+    next_reason = "next fewest requests in flight"
 
     def cost(self, server: BackendT) -> float:
         return (server.in_flight + 1) / server.effective_weight if server.in_flight else 0.0

@@ -1,4 +1,4 @@
-"""The server with the least of something first, without a scan."""
+"""Base class of algorithms that select the server with the least cost, without a scan."""
 
 from __future__ import annotations
 
@@ -11,43 +11,48 @@ from typing import Generic
 from balancebeam.balancing.base import AlgorithmBase
 from balancebeam.balancing.interfaces import BackendT, Selection
 
-# Load, pass, a number that no two entries share, server.
+# Cost, virtual finish time, tie breaker (unique, so that servers are never compared), server.
 _Entry = tuple[float, float, int, BackendT]
 
 
 class LeastLoaded(AlgorithmBase[BackendT], Generic[BackendT]):
     """
-    The server with the least `cost` first; among equals, in turn.
+    The server with the least `cost` first; servers of equal cost take turns.
 
-    A heap holds an entry for each server, and entries that have become out of
-    date, which are dropped when they come up. Equals take turns by stride
-    scheduling (C. Waldspurger, 1995): each request moves a server on by one
-    over its share, and the one that is furthest behind is next.
+    A heap holds the current entry of each server, and outdated entries, which are dropped
+    when they reach the top. Each event of a request pushes one entry in O(log n).
+
+    Turns are stride scheduling (C. Waldspurger, 1995): each request advances the virtual
+    time of its server by 1 / weight, and the server that is furthest behind is next.
+
+    Attributes:
+        best_reason: Why the first server was selected, for logs.
+        next_reason: Why the others follow.
     """
 
     tracks_load = True
-    best_reason = "least load"
-    next_reason = "next least load"
+    best_reason = "least cost"
+    next_reason = "next least cost"
 
     def __init__(self) -> None:
         self._heap: list[_Entry[BackendT]] = []
         self._entries: dict[BackendT, _Entry[BackendT]] = {}
         self._tie_breakers = count()
-        # Where the one that was taken last stood.
+        # The virtual time of the server that was used last.
         self._virtual_time = 0.0
 
     @abstractmethod
     def cost(self, server: BackendT) -> float:
-        """How much `server` has to do, for its share."""
+        """The cost of `server`: how loaded it is, relative to its effective weight."""
 
     def update(self, servers: Sequence[BackendT]) -> None:
-        known, start = self._entries, self._virtual_time
+        old_entries, start = self._entries, self._virtual_time
         self._virtual_time = 0.0
         self._entries = {}
         for server in servers:
             if not server.effective_weight:
                 continue
-            entry = known.get(server)
+            entry = old_entries.get(server)
             behind = max(0.0, entry[1] - start) if entry is not None else 0.0
             self._entries[server] = (self.cost(server), behind, next(self._tie_breakers), server)
         self._rebuild_heap()
@@ -68,7 +73,7 @@ class LeastLoaded(AlgorithmBase[BackendT], Generic[BackendT]):
         old = self._entries.get(server)
         if old is None or not server.effective_weight:
             return
-        # Who was busy with something else has no arrears to be made up for.
+        # A server that was busy or absent must not catch up on the turns that it missed.
         self._virtual_time = max(self._virtual_time, old[1])
         entry = (
             self.cost(server),
@@ -89,20 +94,23 @@ class LeastLoaded(AlgorithmBase[BackendT], Generic[BackendT]):
         self._requeue(server)
 
     def _requeue(self, server: BackendT) -> None:
+        """Replace the entry of `server`, whose cost has changed."""
         old = self._entries.get(server)
-        # One that has just been given a weight of 0 is about to leave.
+        # A weight of 0 means that the server is about to be removed.
         if old is not None and server.effective_weight:
             entry = (self.cost(server), old[1], next(self._tie_breakers), server)
             self._entries[server] = entry
             self._push(entry)
 
     def _push(self, entry: _Entry[BackendT]) -> None:
+        # Rebuilding in O(n) at twice the size keeps pushes at O(log n) on average; the
+        # constant avoids frequent rebuilds in small pools.
         if len(self._heap) > 2 * len(self._entries) + 64:
             self._rebuild_heap()
         else:
             heappush(self._heap, entry)
 
     def _rebuild_heap(self) -> None:
-        """Drop all entries that are out of date."""
+        """Drop all outdated entries."""
         self._heap = list(self._entries.values())
         heapify(self._heap)

@@ -1,4 +1,4 @@
-"""The algorithms by name."""
+"""The algorithms by name, and the abbreviations of the names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALGORITHMS: Mapping[str, Callable[[Random], Algorithm[Any]]] = {
     "least-response-time": lambda random: LeastResponseTime(),
 }
 
-# What S4 called them; case does not matter either.
+# Abbreviations, matched in any case as the names are.
 _ABBREVIATIONS: Mapping[str, str] = {
     "rr": "round-robin",
     "wrr": "weighted-round-robin",
@@ -40,9 +40,18 @@ _ABBREVIATIONS: Mapping[str, str] = {
 
 
 def algorithm_name(text: str) -> str:
-    """The long name of an algorithm. Raises `ValueError` for one there is not."""
+    """
+    Return the full name of an algorithm.
+
+    Args:
+        text: A name or an abbreviation, in any case.
+
+    Raises:
+        ValueError: There is no such algorithm.
+    """
     name = text.lower()
     name = _ABBREVIATIONS.get(name, name)
     if name not in ALGORITHMS:
-        raise ValueError(f"{text!r} is no algorithm; give one of {', '.join(sorted(ALGORITHMS))}")
+        expected = ", ".join(sorted(ALGORITHMS))
+        raise ValueError(f"invalid algorithm {text!r}: expected one of {expected}")
     return name

@@ -1,4 +1,4 @@
-"""The server that is likely to answer first."""
+"""Least response time: the server that is likely to respond first."""
 
 from __future__ import annotations
 
@@ -8,38 +8,40 @@ from math import exp, inf, log
 from balancebeam.balancing.interfaces import BackendT
 from balancebeam.balancing.least_loaded import LeastLoaded
 
-# Seconds over which what was measured loses its weight, as in Finagle.
+# Time constant in seconds with which old measurements decay; the default of Finagle.
 DECAY_TIME = 10.0
 
-# A clock may be too coarse to see a quick answer (seconds).
+# The smallest response time in seconds: a coarse clock may measure 0, which has no logarithm.
 _MIN_SECONDS = 1e-6
 
 
 class LeastResponseTime(LeastLoaded[BackendT]):
     """
-    Peak-EWMA latency times requests in flight, for its share; Finagle's
-    `PeakEwma`: the average of the time until an answer begins, in which a
-    slow answer counts at once and fades, as all does without new answers.
+    Peak-EWMA of the response time, times requests in flight per weight.
 
-    All averages fade at the same rate, so their order does not change by
-    itself: the logarithm of what an average would have been at time 0 is
-    compared, and nothing has to be recomputed as time goes by.
+    This is Finagle's `PeakEwma`: an exponentially weighted moving average of the time until
+    a response starts. A response slower than the average replaces it at once, and then
+    decays, as the average does without responses.
 
-    A new server gets one request, and until that is answered counts as the
-    slowest of all. One that has had requests for a while and answers none is
-    as slow as that, whatever it was before.
+    All averages decay at the same rate, so that time does not change their order. The
+    costs compared are logarithms of the averages extrapolated to time 0, which need no
+    update as time passes.
+
+    A new server gets one request, and counts as the slowest server until it has responded.
+    For a server with requests in flight, the time without any response counts as a response
+    time.
     """
 
-    best_reason = "the quickest answers for what is in flight"
-    next_reason = "the next quickest answers for what is in flight"
+    best_reason = "least response time and requests in flight"
+    next_reason = "next least response time and requests in flight"
 
     def __init__(self) -> None:
         super().__init__()
-        # Seconds, and when that was so.
+        # The average in seconds, and the time at which it had this value.
         self._averages: dict[BackendT, tuple[float, float]] = {}
-        # When those that have requests last answered one, or got the first.
+        # When a server with requests in flight last responded, or got the first of them.
         self._last_response_at: dict[BackendT, float] = {}
-        # The slowest answer, as if it had come at time 0; a logarithm.
+        # Logarithm of the slowest response time, extrapolated to time 0.
         self._slowest: float | None = None
 
     def update(self, servers: Sequence[BackendT]) -> None:
@@ -61,9 +63,9 @@ class LeastResponseTime(LeastLoaded[BackendT]):
         if server.in_flight == 1:
             self._last_response_at[server] = now
         else:
-            known = self._averages.get(server)
+            average = self._averages.get(server)
             silent = now - self._last_response_at.get(server, now)
-            if known is not None and silent > known[0]:
+            if average is not None and silent > average[0]:
                 self._observe(server, silent, now)
         super().request_started(server, now)
 
@@ -79,18 +81,19 @@ class LeastResponseTime(LeastLoaded[BackendT]):
         super().request_finished(server, seconds, now)
 
     def _observe(self, server: BackendT, seconds: float, now: float) -> None:
+        """Add a response time to the average of `server`."""
         if server not in self._entries:
             return
         seconds = max(seconds, _MIN_SECONDS)
-        known = self._averages.get(server)
-        if known is not None:
-            left = exp(min(known[1] - now, 0.0) / DECAY_TIME)
-            # A peak counts whole.
-            seconds = max(seconds, known[0] * left + seconds * (1 - left))
+        average = self._averages.get(server)
+        if average is not None:
+            decay = exp(min(average[1] - now, 0.0) / DECAY_TIME)
+            # A peak replaces the average.
+            seconds = max(seconds, average[0] * decay + seconds * (1 - decay))
         self._averages[server] = (seconds, now)
-        load = log(seconds) + now / DECAY_TIME
+        cost = log(seconds) + now / DECAY_TIME
         if self._slowest is None:
-            # Now those that have not answered yet can be compared with it.
-            self._slowest = load
+            # Recompute the costs of servers without a response, which were provisional.
+            self._slowest = cost
             super().update(tuple(self._entries))
-        self._slowest = max(self._slowest, load)
+        self._slowest = max(self._slowest, cost)

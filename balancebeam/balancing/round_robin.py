@@ -1,4 +1,4 @@
-"""In turn."""
+"""Weighted round robin."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from math import gcd
 from balancebeam.balancing.base import AlgorithmBase
 from balancebeam.balancing.interfaces import BackendT, Selection
 
-# A cycle is written out if that takes at most so many steps, and all orders
-# that begin in it if they have at most so many places.
+# A cycle is computed in advance if that takes at most MAX_CYCLE steps (servers times turns):
+# about 1 ms at a change of the servers. All rotations of a cycle are stored if they have at
+# most MAX_TABLE elements together, which takes up to 270 KiB.
 MAX_CYCLE = 16_384
 MAX_TABLE = 4_096
 
-REASON_TURN = "its turn"
-REASON_NEXT = "next in turn"
+REASON_TURN = "next turn"
+REASON_NEXT = "following turn"
 
 
 class RoundRobin(AlgorithmBase[BackendT]):
     """
-    In the order given; with unequal shares, interleaved smoothly.
+    Servers take turns in the given order, smoothly interleaved by weight.
 
-    The weighted form is nginx's smooth weighted round robin, written out for a
-    whole cycle, so that a turn costs one look into a table. Where the cycle
-    would be long (many servers of many weights, or one that warms up), it is
-    earliest deadline first, as in Envoy: a server of share w is due every 1/w,
-    which a heap knows without a scan. Both give each server exactly its share
-    over a cycle.
+    The weighted form is nginx's smooth weighted round robin, computed for a whole cycle in
+    advance, so that a turn is one table lookup. If the cycle would be long (many servers
+    with many weights, or a server in slow start), it is earliest deadline first, as in
+    Envoy: a server of weight w is due every 1/w, and a heap finds the next one without a
+    scan. Both give each server exactly its share over a cycle.
     """
 
     def __init__(self) -> None:
@@ -57,6 +57,7 @@ class RoundRobin(AlgorithmBase[BackendT]):
         return self._earliest_deadline_first()
 
     def _rotation(self, start: int) -> Iterator[Selection[BackendT]]:
+        """The servers in the order in which they follow `start` in the cycle."""
         cycle = self._cycle
         yield cycle[start], REASON_TURN
         seen = {cycle[start]}
@@ -67,12 +68,15 @@ class RoundRobin(AlgorithmBase[BackendT]):
                 yield server, REASON_NEXT
 
     def _schedule(self, servers: Sequence[BackendT]) -> None:
-        """Who is known keeps its place in time; others come in the middle of their first turn."""
+        """Build the heap: known servers keep their deadline, new ones get half a period."""
         now = self._deadlines[0][0] if self._deadlines else 0.0
-        known = {server: deadline - now for deadline, _, server in self._deadlines}
+        remaining = {server: deadline - now for deadline, _, server in self._deadlines}
         self._deadlines = [
             (
-                min(known.get(server, 0.5 / server.effective_weight), 1 / server.effective_weight),
+                min(
+                    remaining.get(server, 0.5 / server.effective_weight),
+                    1 / server.effective_weight,
+                ),
                 number,
                 server,
             )
@@ -81,14 +85,14 @@ class RoundRobin(AlgorithmBase[BackendT]):
         heapify(self._deadlines)
 
     def _earliest_deadline_first(self) -> Iterator[Selection[BackendT]]:
-        due = self._deadlines
-        if not due:
+        deadlines = self._deadlines
+        if not deadlines:
             return
-        deadline, number, first = due[0]
-        # A weight of 0 may have been given since the servers were met.
-        heapreplace(due, (deadline + 1 / (first.effective_weight or 1.0), number, first))
+        deadline, number, first = deadlines[0]
+        # The weight may have become 0 since the last update.
+        heapreplace(deadlines, (deadline + 1 / (first.effective_weight or 1.0), number, first))
         yield first, REASON_TURN
-        for _, _, server in sorted(due):
+        for _, _, server in sorted(deadlines):
             if server is not first:
                 yield server, REASON_NEXT
 
@@ -99,8 +103,10 @@ def _has_equal_weights(servers: Sequence[BackendT]) -> bool:
 
 def _smooth_cycle(servers: Sequence[BackendT]) -> list[BackendT]:
     """
-    One cycle of nginx's algorithm: each turn every server gains its weight,
-    the richest is taken and pays the sum of all. Empty if it would be long.
+    One cycle of nginx's smooth weighted round robin; empty if it would be too long.
+
+    In each turn every server gains its weight as credit; the server with the most credit
+    is selected, and pays the sum of all weights.
     """
     if any(server.effective_weight != int(server.effective_weight) for server in servers):
         return []

@@ -1,4 +1,4 @@
-"""Every client at the server it had before."""
+"""Sticky round robin: each client keeps its server."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from balancebeam.balancing.base import AlgorithmBase
 from balancebeam.balancing.interfaces import BackendT, Selection
 from balancebeam.balancing.round_robin import RoundRobin
 
-# Clients that are remembered in each of two generations.
+# Clients stored in each of two generations: 11 MiB for both, when full.
 MAX_CLIENTS = 65_536
 
-REASON_STICKY = "the client's own"
+REASON_STICKY = "server of this client"
 
 
 class StickyRoundRobin(AlgorithmBase[BackendT]):
     """
-    A client gets a server by round robin, and keeps it until it goes down.
+    Assigns a server to each client by round robin; the client keeps it until it goes down.
 
-    Clients are remembered in two generations: when the young one is full, the
-    old one is forgotten and the young one becomes old. So at least the last
-    `MAX_CLIENTS` that came are known.
+    Assignments are stored in two generations. When the new one is full, it becomes the old
+    one, and the previous old one is dropped. So at least the `MAX_CLIENTS` most recent
+    clients keep their servers, and memory is bounded.
     """
 
     def __init__(self) -> None:
@@ -34,24 +34,25 @@ class StickyRoundRobin(AlgorithmBase[BackendT]):
         self._servers = frozenset(servers)
 
     def candidates(self, key: str) -> Iterator[Selection[BackendT]]:
-        kept = self._new_generation.get(key)
-        if kept is None:
-            kept = self._old_generation.get(key)
-            if kept is not None:
-                self._assign(key, kept)
-        first = kept if kept in self._servers else None
+        assigned = self._new_generation.get(key)
+        if assigned is None:
+            assigned = self._old_generation.get(key)
+            if assigned is not None:
+                self._assign(key, assigned)
+        first = assigned if assigned in self._servers else None
         if first is not None:
             yield first, REASON_STICKY
         for server, reason in self._round_robin.candidates(key):
             if server is not first:
-                # It moves if it has none or that went down, but not when it
-                # is merely full.
-                if kept is None or kept not in self._servers or not kept.available:
+                # The client moves if it has no server or if that is down, but not if the
+                # server is only saturated.
+                if assigned is None or assigned not in self._servers or not assigned.available:
                     self._assign(key, server)
-                    kept = server
+                    assigned = server
                 yield server, reason
 
-    def _assign(self, client: str, server: BackendT) -> None:
-        if len(self._new_generation) >= MAX_CLIENTS and client not in self._new_generation:
+    def _assign(self, key: str, server: BackendT) -> None:
+        """Store the server of a client."""
+        if len(self._new_generation) >= MAX_CLIENTS and key not in self._new_generation:
             self._old_generation, self._new_generation = self._new_generation, {}
-        self._new_generation[client] = server
+        self._new_generation[key] = server

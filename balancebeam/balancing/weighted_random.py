@@ -1,4 +1,4 @@
-"""At random."""
+"""Weighted random selection."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from balancebeam.balancing.interfaces import BackendT, Selection
 from balancebeam.balancing.weighted_sampler import WeightedSampler
 from balancebeam.core.interfaces import Random
 
-REASON_RANDOM = "drawn at random"
+REASON_RANDOM = "random"
 
 
 class WeightedRandom(AlgorithmBase[BackendT]):
-    """At random, in proportion to the shares."""
+    """Selects servers at random, in proportion to their effective weights."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -23,10 +23,10 @@ class WeightedRandom(AlgorithmBase[BackendT]):
         self._sampler = WeightedSampler(servers, self._random)
 
     def candidates(self, key: str) -> Iterator[Selection[BackendT]]:
-        urn = self._sampler
-        if not len(urn):
+        sampler = self._sampler
+        if not len(sampler):
             return
-        first = urn[urn.sample()]
+        first = sampler[sampler.sample()]
         yield first, REASON_RANDOM
-        for server in urn.remaining((first,)):
+        for server in sampler.remaining((first,)):
             yield server, REASON_RANDOM

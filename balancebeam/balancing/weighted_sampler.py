@@ -1,4 +1,4 @@
-"""Drawing servers at random, in proportion to their shares."""
+"""Weighted random sampling of servers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Generic
 from balancebeam.balancing.interfaces import BackendT
 from balancebeam.core.interfaces import Random
 
-# Next to nothing, of which there is a logarithm.
+# The resolution of `random()`; replaces 0, which has no logarithm.
 _EPSILON = 2.0**-53
 
 
 class WeightedSampler(Generic[BackendT]):
-    """Holds `servers`; a sample takes O(log n) and one random number."""
+    """Samples `servers` by effective weight, in O(log n) with one random number per sample."""
 
     def __init__(self, servers: Sequence[BackendT], random: Random) -> None:
         self._servers = servers
@@ -27,21 +27,21 @@ class WeightedSampler(Generic[BackendT]):
         return len(self._servers)
 
     def sample(self) -> int:
-        """The number of a server."""
+        """Return the index of a random server."""
         sums = self._cumulative_weights
         return min(bisect(sums, self._random.random() * sums[-1]), len(sums) - 1)
 
     def sample_other(self, first: int) -> int:
-        """The number of a server other than `first`, of at least two."""
+        """Return the index of a random server other than `first`, of at least two."""
         sums = self._cumulative_weights
-        share = self._servers[first].effective_weight
-        point = self._random.random() * (sums[-1] - share)
-        if point >= sums[first] - share:
-            # The others, as if the first had been cut out.
-            point += share
+        weight = self._servers[first].effective_weight
+        point = self._random.random() * (sums[-1] - weight)
+        if point >= sums[first] - weight:
+            # Skip the interval of the first server.
+            point += weight
         index = min(bisect(sums, point), len(sums) - 1)
         if index == first:
-            # Only rounding leads here.
+            # Possible by rounding only.
             index = index - 1 if index else 1
         return index
 
@@ -50,13 +50,15 @@ class WeightedSampler(Generic[BackendT]):
 
     def remaining(self, excluded: Sequence[BackendT]) -> Iterator[BackendT]:
         """
-        All but those `excluded`, at random in proportion to their shares: in the
-        order of exponential times at these rates.
+        Iterate over all servers except `excluded`, sampled without replacement by weight.
+
+        Sorting by exponentially distributed times at these rates gives that order
+        (P. Efraimidis and P. Spirakis, "Weighted random sampling with a reservoir", 2006).
         """
 
-        def when(server: BackendT) -> float:
-            # A weight of 0 may have been given since the servers were met.
-            share = server.effective_weight or _EPSILON
-            return -log(max(1 - self._random.random(), _EPSILON)) / share
+        def time(server: BackendT) -> float:
+            # The weight may have become 0 since the last update.
+            rate = server.effective_weight or _EPSILON
+            return -log(max(1 - self._random.random(), _EPSILON)) / rate
 
-        return iter(sorted((s for s in self._servers if s not in excluded), key=when))
+        return iter(sorted((s for s in self._servers if s not in excluded), key=time))

@@ -10,7 +10,7 @@ from balancebeam import __version__
 from balancebeam.observability.interfaces import BalancerStats, LimiterStats, PoolStats
 from balancebeam.observability.process_metrics import add_process_metrics
 from balancebeam.observability.prometheus import MetricsRegistry
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 
 
 def metrics_text(balancer: BalancerStats) -> str:

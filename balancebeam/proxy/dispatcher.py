@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import chain
 from random import SystemRandom
+from typing import Any
 from typing import Protocol as Interface
 
 from twisted.web.proxy import ReverseProxyResource
@@ -31,7 +32,8 @@ from balancebeam.ratelimit.limit import Rejection
 from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.server_set import Priority, Server
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import Priority
 
 # Those who wait for one server but not another may be followed by some who do
 # not mind; after so many of them nobody looks further.
@@ -70,7 +72,7 @@ class BalancerResource(ReverseProxyResource):
         selector: SelectorService,
         health: HealthService,
         admission: Admission,
-        connections: ConnectionPool,
+        connections: ConnectionPool[Any],
         retries: RetrySettings = RetrySettings(),
         queue: QueueSettings = QueueSettings(),
         trusted_proxies: TrustedProxies = TrustedProxies(()),

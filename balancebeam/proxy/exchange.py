@@ -19,8 +19,8 @@ from balancebeam.core.ip import normalize_ip, pack_address
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.rejected import RejectedRequest
-from balancebeam.upstream.connection_pool import ConnectAttempt
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.connect_attempt import ConnectAttempt
+from balancebeam.upstream.server import Server
 
 if TYPE_CHECKING:
     from balancebeam.proxy.dispatcher import BalancerResource
@@ -63,7 +63,7 @@ class Exchange(ABC):
     client: str
     method: bytes
     connection: Any = None
-    attempt: ConnectAttempt | None = None
+    attempt: ConnectAttempt[Any] | None = None
     server: Server | None = None
     last_server: Server | None = None
     candidates: Iterator[Selection[Server]] = iter(())

@@ -10,7 +10,7 @@ from balancebeam.protocols.http1.fields import field_values
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange
-from balancebeam.upstream.http1_connection import UpstreamConnection
+from balancebeam.upstream.interfaces import RequestSender
 
 if TYPE_CHECKING:
     from balancebeam.proxy.dispatcher import BalancerResource
@@ -27,7 +27,7 @@ class HttpExchange(Exchange):
     the client gets.
     """
 
-    connection: UpstreamConnection | None = None
+    connection: RequestSender | None = None
     body_complete = True
     awaiting_100_continue = False
     upgrade = b""

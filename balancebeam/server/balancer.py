@@ -65,7 +65,7 @@ from balancebeam.server.pool import PoolService, SharedResources
 from balancebeam.server.retired import RetiredServices
 from balancebeam.server.route_tables import RouteTableBuilder
 from balancebeam.state.service import StateService, nothing_to_save, restore, take_snapshot
-from balancebeam.upstream.connection_pool import ConnectFunction
+from balancebeam.upstream.connect_attempt import ConnectFunction
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server_set import ServerSet
 

@@ -13,7 +13,8 @@ from twisted.web.server import Request, Site
 
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import ServerSettings, ServerSource
-from balancebeam.upstream.server_set import Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import ServerSet
 
 
 class _Hello(Resource):

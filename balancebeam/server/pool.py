@@ -20,12 +20,15 @@ from balancebeam.core.settings import (
 )
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.dispatcher import Admission, BalancerResource
-from balancebeam.upstream.connection_pool import ConnectFunction, ConnectionPool
+from balancebeam.upstream.connect_attempt import ConnectFunction
+from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.health.thresholds import CheckThresholds
+from balancebeam.upstream.http1_pool import Http1Pool
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.selector import SelectorService
-from balancebeam.upstream.server_set import Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import ServerSet
 from balancebeam.upstream.tcp_pool import TcpPool
 
 
@@ -61,7 +64,7 @@ class PoolService(service.MultiService):
         self.server_set = ServerSet(settings.servers)
         self.selector = SelectorService(self._build_algorithm, self.server_set)
         self.health = HealthService(self.server_set, ticker, *_health_arguments(settings))
-        kind = TcpPool if mode == "tcp" else ConnectionPool
+        kind: type[ConnectionPool[Any]] = TcpPool if mode == "tcp" else Http1Pool
         self.connections = kind(
             shared.data_reactor,
             shared.resolver,

@@ -13,7 +13,7 @@ from balancebeam.admin.operations import Pool
 from balancebeam.core.settings import AdminState, ServerSettings, ServerSource
 from balancebeam.state.codec import ServerState, State, encode_state
 from balancebeam.state.store import StateFile, load_state
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 
 GetPools = Callable[[], Mapping[str, Pool]]
 

@@ -1,1 +1,1 @@
-"""Upstream servers: the set of servers, their health, and connections to them."""
+"""Upstream servers: the set of servers, selection, health, and connections to servers."""

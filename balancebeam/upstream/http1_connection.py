@@ -1,5 +1,8 @@
 """
-One HTTP/1.1 connection to a server, used by one request after the other.
+One HTTP/1.1 connection to a server, used by one request after another.
+
+The connection parses the response and reports it through `UpstreamRequest`. Its pool
+applies the timeouts, from the attributes `state`, `last_activity` and `paused`.
 """
 
 from __future__ import annotations
@@ -31,38 +34,48 @@ from balancebeam.protocols.http1.response_head import (
     ResponseHeadParser,
     has_body,
 )
+from balancebeam.upstream.connection_state import (
+    AWAITING_RESPONSE,
+    CLOSED,
+    IDLE,
+    READING_BODY,
+    TUNNEL,
+)
 from balancebeam.upstream.interfaces import ConnectionOwner, UpstreamRequest
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 
 Body = Union[ContentLengthReader, ChunkedReader, CloseDelimitedReader]
 
-# RFC 9110, 15.2: a client must be able to parse any number of them, but a
-# server that sends more than these is not answering.
+# RFC 9110, 15.2: "A client MUST be able to parse one or more 1xx responses". There is no
+# upper limit there; more than this many is no longer a response but an attack or a bug.
 MAX_INFORMATIONAL_RESPONSES = 100
-
-OK = 200
-
-
-IDLE, AWAITING_RESPONSE, READING_BODY, TUNNEL, CLOSED = range(5)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class UpstreamConnection(Protocol):
     """
-    Sends a request, reads one response, and is then idle or closed.
+    Sends a request, reads its response, and is then idle or closed; see `UpstreamState`.
 
-    `last_activity` is when bytes last went either way, on the ticker. `reused`
-    tells that it has been idle, so that the server may have closed it.
+    Attributes:
+        exchange: The request in progress; `None` when idle or detached.
+        state: What is expected from the server.
+        last_activity: When bytes were last sent or received, on the ticker.
+        reused: The connection has been idle, so the server may have closed it meanwhile.
+        paused: Reading is paused, because the client's write buffer is full.
+        single_use, keepalive_enabled: See `Connection`.
     """
 
+    # Twisted declares ITransport, which lacks what StreamTransport adds.
     transport: StreamTransport  # type: ignore[assignment]
-    # Whether it began with a client's address, and so is for no other.
     single_use = False
-    # Whether the kernel finds out if the server is gone.
     keepalive_enabled = False
 
     def __init__(
-        self, server: Server, owner: ConnectionOwner, parser: ResponseHeadParser, ticker: Ticker
+        self,
+        server: Server,
+        owner: ConnectionOwner[UpstreamConnection],
+        parser: ResponseHeadParser,
+        ticker: Ticker,
     ) -> None:
         self.server = server
         self.exchange: UpstreamRequest | None = None
@@ -86,10 +99,13 @@ class UpstreamConnection(Protocol):
         set_socket_options(self.transport)
         self.transport.registerProducer(self, True)
 
-    # What an exchange does with it.
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} to {self.server.name} {self.state.name}>"
+
+    # PooledConnection, RequestSender
 
     def send(self, exchange: UpstreamRequest) -> None:
-        """Send the request; the exchange hears what becomes of it."""
+        """Send the request head and the body received so far; report to `exchange`."""
         self.exchange = exchange
         exchange.connection = self
         self.state = AWAITING_RESPONSE
@@ -103,12 +119,12 @@ class UpstreamConnection(Protocol):
             self.transport.write(exchange.upstream_head)
 
     def send_body(self, data: bytes) -> None:
-        """Send more of the request's body, or bytes through the tunnel."""
+        """Send more of the request body, or bytes through the tunnel."""
         self.last_activity = self._ticker.now
         self.transport.write(data)
 
     def half_close(self) -> None:
-        """The client sends no more through the tunnel."""
+        """Send a FIN through the tunnel: the client has closed its sending side."""
         self._write_closed = True
         self.transport.unregisterProducer()
         if self._read_closed:
@@ -118,29 +134,29 @@ class UpstreamConnection(Protocol):
             self.transport.loseWriteConnection()
 
     def pause_reading(self) -> None:
-        """The client takes no more for now."""
+        """Stop reading: the client's write buffer is full."""
         if not self.paused:
             self.paused = True
             self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        """The client takes more."""
+        """Read again: the client's write buffer has drained."""
         if self.paused:
             self.paused = False
             self.last_activity = self._ticker.now
             self.transport.resumeProducing()
 
     def abandon(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Detach the request, whose client has disconnected, and close the connection."""
         self.exchange = None
-        if self.state == TUNNEL and self._write_closed:
-            # What the client said before it left is still on its way.
+        if self.state is TUNNEL and self._write_closed:
+            # Flush what the client sent before its FIN.
             self.transport.loseConnection()
         else:
             self.close()
 
     def write_progressed(self, now: float) -> bool:
-        """Whether the server has taken something since this was asked last."""
+        """Whether the server has acknowledged bytes since the previous call."""
         outstanding = self.transport.unacked_bytes()
         if outstanding == self._unacked_bytes:
             return False
@@ -149,56 +165,58 @@ class UpstreamConnection(Protocol):
         return True
 
     def time_out(self) -> None:
-        """The server was silent for too long."""
+        """Fail the request: the response timeout has expired."""
         self._fail(FailureKind.TIMEOUT)
 
-    def client_stalled(self) -> None:
-        """The client took nothing of its answer for too long."""
+    def fail_client_stalled(self) -> None:
+        """Fail the request: its client has read nothing for its idle timeout."""
         self._fail(FailureKind.CLIENT_STALLED)
 
     def shutdown(self) -> None:
-        """The balancer is stopping."""
+        """Fail the request: the balancer stops."""
         self._fail(FailureKind.STOPPING)
 
     def close_idle(self) -> None:
-        """End an idle connection, which nobody can take from now on."""
+        """Close the connection and remove it from the idle connections of its server."""
         self.server.idle_connections.pop(self, None)
         self.close()
 
     def close(self) -> None:
-        """End the connection at once, whatever it is doing."""
-        if self.state != CLOSED:
+        """Close the connection immediately, in any state."""
+        if self.state is not CLOSED:
             self.state = CLOSED
             self.transport.abortConnection()
 
-    # What the transport does with it.
+    # Protocol, IHalfCloseableProtocol
 
     def dataReceived(self, data: bytes) -> None:
         self.last_activity = self._ticker.now
         state = self.state
-        if state == AWAITING_RESPONSE:
+        if state is AWAITING_RESPONSE:
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
             self._read_head(data)
-        elif state == READING_BODY:
+        elif state is READING_BODY:
             self._read_body(data)
-        elif state == TUNNEL:
+        elif state is TUNNEL:
             if self.exchange is not None:
                 self.exchange.tunnel_data(data)
-        elif state == IDLE:
-            # A response before any request; whose it would be nobody can say.
+        elif state is IDLE:
+            # RFC 9112, 9.2: data without an outstanding request is no valid response.
             self.close_idle()
 
     def readConnectionLost(self) -> None:
         self._server_closed(clean=True)
 
     def writeConnectionLost(self) -> None:
-        """Half of a tunnel has ended; the other half goes on."""
+        """The FIN towards the server is sent; its half of the tunnel stays open."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._server_closed(clean=False)
         self._owner.connection_closed(self)
+
+    # IPushProducer
 
     def pauseProducing(self) -> None:
         self._write_blocked = True
@@ -213,9 +231,9 @@ class UpstreamConnection(Protocol):
             self.exchange.resume_upload()
 
     def stopProducing(self) -> None:
-        """The transport is going away, which `connectionLost` deals with."""
+        """Do nothing: the transport is closed, and `connectionLost` follows."""
 
-    # Reading responses.
+    # Responses
 
     def _read_head(self, data: bytes) -> None:
         exchange = self.exchange
@@ -226,22 +244,22 @@ class UpstreamConnection(Protocol):
             return
         try:
             if end > MAX_RESPONSE_HEAD:
-                raise ResponseError("a head that is too large")
+                raise ResponseError("response head too large")
             head = self._parser.parse(data[: end + 2])
-        except ResponseError as refused:
-            self._fail(FailureKind.MALFORMED, str(refused))
+        except ResponseError as error:
+            self._fail(FailureKind.MALFORMED, str(error))
             return
         if head.status < 200:
-            self._read_informational(head, data[end + 4 :])
+            self._read_informational(exchange, head, data[end + 4 :])
             return
         length = head.length
-        if (head.status != OK or exchange.method == b"HEAD") and not has_body(
+        if (head.status != 200 or exchange.method == b"HEAD") and not has_body(
             exchange.method, head.status
         ):
             length = 0
-        excess = len(data) - end - 4 - length
-        if excess == 0 and length >= 0 and exchange.body_complete:
-            # The whole of it at once, as most responses are.
+        trailing = len(data) - end - 4 - length
+        if trailing == 0 and length >= 0 and exchange.body_complete:
+            # Fast path: head and body arrived together, as most responses do.
             self._persistent = head.persistent
             self._complete_response(exchange)
             exchange.response_received(head, data[end + 4 :])
@@ -250,21 +268,20 @@ class UpstreamConnection(Protocol):
 
     def _read_partial_head(self, data: bytes) -> None:
         if len(data) > MAX_RESPONSE_HEAD:
-            self._fail(FailureKind.MALFORMED, "a head that is too large")
+            self._fail(FailureKind.MALFORMED, "response head too large")
         elif not data.startswith(b"HTTP/1."[: len(data)]) or b"\n" in data.replace(CRLF, b""):
-            self._fail(FailureKind.MALFORMED, "bytes that are no head")
+            self._fail(FailureKind.MALFORMED, "invalid response head")
         else:
             self._buffer = data
 
-    def _read_informational(self, head: ResponseHead, rest: bytes) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+    def _read_informational(
+        self, exchange: UpstreamRequest, head: ResponseHead, rest: bytes
+    ) -> None:
         self._informational_count += 1
         if head.status == 101:
-            offered = list_items(exchange.upgrade)
-            agreed = list_items(head.upgrade)
+            offered, agreed = list_items(exchange.upgrade), list_items(head.upgrade)
             if not agreed or not all(protocol in offered for protocol in agreed):
-                self._fail(FailureKind.MALFORMED, "a 101 that nobody asked for")
+                self._fail(FailureKind.MALFORMED, "101 with a protocol that was not offered")
                 return
             self.state = TUNNEL
             exchange.upgraded(head)
@@ -274,7 +291,7 @@ class UpstreamConnection(Protocol):
             self._fail(FailureKind.MALFORMED, "too many informational responses")
         else:
             exchange.informational_received(head)
-            if rest and self.state == AWAITING_RESPONSE:
+            if rest and self.state is AWAITING_RESPONSE:
                 self._read_head(rest)
 
     def _start_body(
@@ -304,7 +321,8 @@ class UpstreamConnection(Protocol):
             return
         if body.complete:
             if body.trailing_data or not exchange.body_complete:
-                # RFC 9112, 9.3: nothing after the end of a response is one.
+                # RFC 9112, 6.3: extra data is not "a separate response". And after an early
+                # response, the rest of the request body would look like the next request.
                 self._persistent = False
             self._complete_response(exchange)
             exchange.response_finished(content, body.trailers)
@@ -312,13 +330,13 @@ class UpstreamConnection(Protocol):
             exchange.response_data(content)
 
     def _complete_response(self, exchange: UpstreamRequest) -> None:
-        """Part from the exchange, whose response has been read to its end."""
+        """Detach the exchange, whose response is complete, and release or close."""
         self.exchange = None
         exchange.connection = None
         self._body = None
         self._informational_count = 0
         if self._persistent and self.transport.nothing_buffered:
-            # `nothing_buffered`: nothing of a request is left to be sent.
+            # `nothing_buffered`: the request has been sent completely.
             self.state = IDLE
             if self.paused:
                 self.resume_reading()
@@ -326,10 +344,10 @@ class UpstreamConnection(Protocol):
         else:
             self.close()
 
-    # Ends.
+    # End of the connection
 
     def _fail(self, kind: FailureKind, detail: str = "") -> None:
-        """Close, and tell the exchange that its response will not come (or end)."""
+        """Close, and report the failure: before the response started, or within it."""
         exchange, state = self.exchange, self.state
         self.exchange = None
         self.close()
@@ -338,20 +356,20 @@ class UpstreamConnection(Protocol):
         exchange.connection = None
         text = f"{self.server.name} {kind.value}"
         failure = UpstreamFailure(kind, f"{text}: {detail}" if detail else text)
-        if state == AWAITING_RESPONSE:
+        if state is AWAITING_RESPONSE:
             exchange.upstream_failed(failure)
         else:
             exchange.response_aborted(failure)
 
     def _server_closed(self, clean: bool) -> None:
-        """The server sends no more; `clean` if it said so in order."""
+        """The server closed its sending side; `clean` with a FIN, not with a reset."""
         state = self.state
-        if state == TUNNEL:
+        if state is TUNNEL:
             self._tunnel_ended(clean)
-        elif state == AWAITING_RESPONSE:
+        elif state is AWAITING_RESPONSE:
             stale = self.reused and not self._buffer and not self._informational_count
             self._fail(FailureKind.STALE if stale else FailureKind.CLOSED)
-        elif state == READING_BODY:
+        elif state is READING_BODY:
             exchange = self.exchange
             if clean and isinstance(self._body, CloseDelimitedReader) and exchange is not None:
                 self._persistent = False
@@ -359,7 +377,7 @@ class UpstreamConnection(Protocol):
                 exchange.response_finished(b"", b"")
             else:
                 self._fail(FailureKind.CLOSED)
-        elif state == IDLE:
+        elif state is IDLE:
             self.close_idle()
 
     def _tunnel_ended(self, clean: bool) -> None:
@@ -375,7 +393,7 @@ class UpstreamConnection(Protocol):
             exchange.tunnel_ended(clean)
 
     def _detach_tunnel(self) -> None:
-        """Both ways are over for the exchange; what was written may still go out."""
+        """Detach the exchange of a tunnel that is closed; written bytes are still sent."""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.connection = None

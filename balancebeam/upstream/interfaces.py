@@ -1,72 +1,156 @@
-"""What a connection to a server knows of those who use it."""
+"""
+Interfaces between an upstream connection, the request it carries, and its pool.
+
+They break the circular knowledge of the three: the connection implements
+`RequestSender` and `PooledConnection` and names neither its pool nor a kind of
+request; `proxy.http_exchange.HttpExchange` implements `UpstreamRequest`; the pools
+implement `ConnectionOwner`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from typing import Protocol as Interface
+import typing
+from typing import Any, TypeVar
 
 from balancebeam.core.failures import UpstreamFailure
+from balancebeam.net.interfaces import StreamTransport
 from balancebeam.protocols.http1.response_head import ResponseHead
 
-if TYPE_CHECKING:
-    from balancebeam.upstream.http1_connection import UpstreamConnection
+
+class Connection(typing.Protocol):
+    """
+    An established connection to a server, of any protocol.
+
+    Attributes:
+        transport: The socket.
+        single_use: The connection began with the PROXY header of one client, so that no
+            other client may use it.
+        keepalive_enabled: `SO_KEEPALIVE` is set.
+    """
+
+    transport: StreamTransport
+    single_use: bool
+    keepalive_enabled: bool
+
+    def send(self, exchange: Any) -> None:
+        """
+        Send a request, or attach a TCP session.
+
+        `Any`: each kind of pool receives exchanges of its own kind only.
+        """
 
 
-class UpstreamRequest(Interface):
-    """A request on its way, as a connection to a server sees it."""
+ConnectionT = TypeVar("ConnectionT", bound=Connection)
+_ConnectionT_contra = TypeVar("_ConnectionT_contra", contravariant=True)
+
+
+class PooledConnection(typing.Protocol):
+    """An idle connection to a server, ready for the next request."""
+
+    def send(self, exchange: Any) -> None:
+        """Send a request; see `Connection.send`."""
+
+    def close_idle(self) -> None:
+        """Close the connection and remove it from the idle connections of its server."""
+
+
+class RequestSender(typing.Protocol):
+    """The connection that carries a request, as the request uses it."""
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the request body, or bytes through the tunnel."""
+
+    def half_close(self) -> None:
+        """Send a FIN through the tunnel: the client has closed its sending side."""
+
+    def pause_reading(self) -> None:
+        """Stop reading the response: the client's write buffer is full."""
+
+    def resume_reading(self) -> None:
+        """Read the response again: the client's write buffer has drained."""
+
+    def abandon(self) -> None:
+        """Detach the request, whose client has disconnected, and close the connection."""
+
+
+class UpstreamRequest(typing.Protocol):
+    """
+    A request with its response, as an upstream connection uses it.
+
+    Attributes:
+        method: The method, in upper case as received.
+        upstream_head: The request head in the form that is sent to the server.
+        pending_body: Body bytes, in wire form, received before the connection existed.
+        body_complete: The client has sent the whole body.
+        upgrade: The value of the Upgrade field that was sent; empty without one.
+        connection: The connection that carries the request; `None` before and after.
+    """
 
     method: bytes
     upstream_head: bytes
     pending_body: list[bytes] | tuple[()]
     body_complete: bool
     upgrade: bytes
-    connection: UpstreamConnection | None
+    connection: RequestSender | None
+
+    @property
+    def awaiting_request_body(self) -> bool:
+        """Whether the server cannot respond yet because the client has still to send."""
+
+    def client_stalled(self, now: float) -> bool:
+        """Whether the client has read nothing of the response for its idle timeout."""
 
     def informational_received(self, head: ResponseHead) -> None:
-        """A 1xx other than 101 has come."""
+        """A 1xx response other than 101 was received."""
 
     def response_received(self, head: ResponseHead, body: bytes) -> None:
-        """The whole response is here, and the connection is free again."""
+        """A complete response was received at once; the connection is released."""
 
     def response_started(self, head: ResponseHead, length: int) -> None:
-        """A response begins; `length` is the body's, or `CHUNKED` or `CLOSE_DELIMITED`."""
+        """
+        A response head was received, and body bytes follow.
+
+        Args:
+            head: The parsed head.
+            length: Bytes of the body, or `CHUNKED`, or `CLOSE_DELIMITED`.
+        """
 
     def response_data(self, data: bytes) -> None:
-        """Content of the response's body."""
+        """Part of the response body was received; transfer codings are removed."""
 
     def flush(self) -> None:
-        """Nothing more is here right now; do not hold anything back."""
+        """All bytes received so far were delivered; write out what is buffered."""
 
     def response_finished(self, content: bytes, trailers: bytes) -> None:
-        """With `content` the response is complete, and the connection free again."""
+        """The response ended with `content` and `trailers`; the connection is released."""
 
     def response_aborted(self, failure: UpstreamFailure) -> None:
-        """The response will never be complete."""
+        """The response had started and was truncated."""
 
     def upstream_failed(self, failure: UpstreamFailure) -> None:
-        """There was no response."""
+        """The attempt ended without a response."""
 
     def upgraded(self, head: ResponseHead) -> None:
-        """The server agreed to switch protocols."""
+        """The server switched protocols (101); the connection is a tunnel."""
 
     def tunnel_data(self, data: bytes) -> None:
-        """Bytes through the tunnel."""
+        """Bytes were received through the tunnel."""
 
     def tunnel_ended(self, clean: bool) -> None:
-        """The server sends no more through the tunnel."""
+        """The server closed its side of the tunnel; `clean` with a FIN, not with a reset."""
 
     def pause_upload(self) -> None:
-        """The server takes no more for now."""
+        """Stop reading the request body: the server's write buffer is full."""
 
     def resume_upload(self) -> None:
-        """The server takes more."""
+        """Read the request body again: the server's write buffer has drained."""
 
 
-class ConnectionOwner(Interface):
-    """Who keeps connections: the pool."""
+class ConnectionOwner(typing.Protocol[_ConnectionT_contra]):
+    """The pool that owns a connection."""
 
-    def release(self, connection: UpstreamConnection) -> None:
-        """The connection is idle."""
+    def release(self, connection: _ConnectionT_contra) -> None:
+        """The connection has finished a response and can be reused."""
 
-    def connection_closed(self, connection: UpstreamConnection) -> None:
-        """The connection is no more."""
+    def connection_closed(self, connection: _ConnectionT_contra) -> None:
+        """The connection is closed."""

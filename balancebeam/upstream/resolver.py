@@ -1,4 +1,4 @@
-"""Host names of servers, turned into addresses."""
+"""DNS resolver with a short cache for the host names of servers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from zope.interface import implementer
 from balancebeam.core.addresses import ServerAddress, TcpAddress
 from balancebeam.net.ticker import Ticker
 
-# For how long an answer is used (seconds). Connections are reused, so names
-# are asked for seldom; addresses of a service may change under its name.
+# Seconds for which the addresses of a name are cached. Connections are reused, so lookups
+# are rare; and a service may move to other addresses at any time.
 CACHE_TTL = 5.0
 
 
 @implementer(IResolutionReceiver)
 class _ResolutionReceiver:
-    """Collects the addresses of one name."""
+    """Collects the addresses of one name, and fires `done` with them."""
 
     def __init__(self, done: Deferred[list[str]], name: str) -> None:
         self._done = done
@@ -31,7 +31,7 @@ class _ResolutionReceiver:
         self._hosts: list[str] = []
 
     def resolutionBegan(self, resolution: IHostResolution) -> None:
-        """The question is on its way."""
+        """The lookup has started."""
 
     def addressResolved(self, address: IAddress) -> None:
         if isinstance(address, (IPv4Address, IPv6Address)):
@@ -41,37 +41,47 @@ class _ResolutionReceiver:
         if self._hosts:
             self._done.callback(self._hosts)
         else:
-            self._done.errback(DNSLookupError(f"no address is known for {self._name}"))
+            self._done.errback(DNSLookupError(f"no address found for {self._name}"))
 
 
 class Resolver:
-    """Finds addresses through the reactor's resolver, and keeps them a while."""
+    """Resolves names with the resolver of the reactor, and caches the addresses."""
 
     def __init__(self, reactor: Any, ticker: Ticker) -> None:
+        """
+        Args:
+            reactor: An `IReactorPluggableNameResolver`.
+            ticker: Clock of the cache.
+        """
         self._reactor = reactor
         self._ticker = ticker
+        # By name: when the lookup ended, and the addresses.
         self._cache: dict[str, tuple[float, list[str]]] = {}
+        # By name: the callers of the lookup in progress.
         self._pending: dict[str, list[Deferred[list[str]]]] = {}
 
     def resolve(
         self, address: ServerAddress
     ) -> list[ServerAddress] | Deferred[list[ServerAddress]]:
         """
-        Where `address` is: at once if no question has to be asked, otherwise
-        a Deferred that fails with `DNSLookupError`.
+        Resolve the host of `address`.
+
+        Returns:
+            The addresses to connect to: a list if they are known without a lookup, or
+            else a Deferred, which fails with `DNSLookupError`.
         """
         if not isinstance(address, TcpAddress) or _is_literal(address.host):
             return [address]
         port = address.port
-        known = self._cache.get(address.host)
-        if known is not None and self._ticker.now - known[0] < CACHE_TTL:
-            return [TcpAddress(host, port) for host in known[1]]
+        cached = self._cache.get(address.host)
+        if cached is not None and self._ticker.now - cached[0] < CACHE_TTL:
+            return [TcpAddress(host, port) for host in cached[1]]
         return self._lookup(address.host).addCallback(
             lambda hosts: [TcpAddress(host, port) for host in hosts]
         )
 
     def _lookup(self, name: str) -> Deferred[list[str]]:
-        """The addresses of `name`; all who ask meanwhile share the question."""
+        """Look `name` up; concurrent callers share one lookup."""
         waiter: Deferred[list[str]] = Deferred()
         waiters = self._pending.get(name)
         if waiters is not None:
@@ -98,4 +108,5 @@ class Resolver:
 
 @lru_cache(maxsize=4096)
 def _is_literal(host: str) -> bool:
+    """Whether `host` is an IP address; cached, as servers are few and connects many."""
     return isIPAddress(host) or isIPv6Address(host)

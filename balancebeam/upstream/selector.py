@@ -1,4 +1,4 @@
-"""The service that says which servers to try for a request, and in what order."""
+"""The selector service: which servers to try for a request, and in what order."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from typing import Callable
 from twisted.application import service
 
 from balancebeam.balancing.interfaces import Algorithm, Selection
-from balancebeam.upstream.server_set import Priority, Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import Priority, ServerSet
 
-# The tiers after the first, in order, and what is said of their servers before
-# the algorithm's own reason.
+# The tiers after the first, in the order in which they are tried, with the text that
+# precedes the algorithm's reason in logs.
 _REASON_PREFIXES = {
-    Priority.BACKUP: "a backup: ",
-    Priority.EJECTED_PRIMARY: "in cooldown, but there is no better one: ",
-    Priority.EJECTED_BACKUP: "a backup in cooldown, but there is no better one: ",
+    Priority.BACKUP: "backup: ",
+    Priority.EJECTED_PRIMARY: "ejected, but no better server: ",
+    Priority.EJECTED_BACKUP: "ejected backup, but no better server: ",
 }
 
 
 class SelectorService(service.Service):
     """
-    Joins an algorithm with what is known of the servers.
+    Applies a load balancing algorithm to the current servers of a pool.
 
-    Each tier of the server_set has an algorithm of its own. It meets the
-    servers of its tier when it is asked for the first time after a change,
-    so that a thousand changes at once cost no more than one.
+    Each tier has an algorithm instance of its own. An instance receives the servers of its
+    tier when it is first used after a change, so that a thousand changes at once cost no
+    more than one.
+
+    Attributes:
+        server_set: The servers.
+        tracks_load: The algorithm needs the events of every request.
     """
 
     name = "selector"
@@ -38,11 +43,11 @@ class SelectorService(service.Service):
         server_set.subscribe(self._servers_changed)
 
     def set_algorithm(self, make_algorithm: Callable[[], Algorithm[Server]]) -> None:
-        """Choose by this algorithm from now on, of which there is one for each tier."""
+        """Replace the algorithm; `make_algorithm` is called once for each tier."""
         self._algorithms = [make_algorithm() for _ in Priority]
         self._outdated_tiers = [True] * len(Priority)
         self._primary = self._algorithms[Priority.PRIMARY]
-        # Those that have met servers, and may want to hear of requests.
+        # The algorithms that have received servers, and may need the events of requests.
         self._active = [self._primary]
         self._dirty = True
         self._primary_only = False
@@ -51,7 +56,12 @@ class SelectorService(service.Service):
         self._servers_changed()
 
     def candidates(self, key: str) -> Iterator[Selection[Server]]:
-        """The servers to try for a request of `client`, best first, each once, and why."""
+        """
+        Iterate lazily over the servers to try, best first, each once, with the reason.
+
+        Args:
+            key: What hashing and sticky algorithms go by: the client's address.
+        """
         if self._dirty:
             self._refresh()
         if self._primary_only:
@@ -65,22 +75,23 @@ class SelectorService(service.Service):
 
     def remaining(self, candidates: Iterator[Selection[Server]]) -> Iterator[Selection[Server]]:
         """
-        What is left of `candidates` after one of them failed, as the servers
-        are by now: those that are ejected meanwhile come last, but for those
-        that were not there at all. One that moved may come twice.
+        The remaining `candidates` for a retry, checked against the current state.
+
+        Available servers come first, then servers ejected meanwhile, then servers added since
+        the first attempt. A server that changed its tier may appear twice.
         """
-        late, known = [], set()
+        ejected, seen = [], set()
         for server, reason in candidates:
-            known.add(server)
+            seen.add(server)
             if server.available:
                 yield server, reason
             elif server.eligible:
-                late.append((server, reason))
-        yield from late
+                ejected.append((server, reason))
+        yield from ejected
         for tier in self.server_set.tiers:
             for server in tier:
-                if server not in known:
-                    yield server, "it came while others failed"
+                if server not in seen:
+                    yield server, "added during the request"
 
     def request_started(self, server: Server, now: float) -> None:
         """See `Algorithm.request_started`."""
@@ -98,6 +109,7 @@ class SelectorService(service.Service):
             algorithm.request_finished(server, seconds, now)
 
     def _servers_changed(self) -> None:
+        """Mark all tiers as outdated, and track the load of new servers if necessary."""
         self._dirty = True
         self._outdated_tiers = [True] * len(Priority)
         if self.tracks_load and self.server_set.generation != self._generation:
@@ -108,7 +120,7 @@ class SelectorService(service.Service):
     def _refresh(self) -> None:
         self._dirty = False
         for tier in Priority:
-            # Those that have met servers must not hear of them any more.
+            # An algorithm that has received servers must release removed ones.
             if self._algorithms[tier] in self._active:
                 self._update_tier(tier)
         self._primary_only = not any(self.server_set.tiers[1:])
@@ -125,6 +137,6 @@ class SelectorService(service.Service):
         if not self.server_set.tiers[tier]:
             return
         self._update_tier(tier)
-        note = _REASON_PREFIXES[tier]
+        prefix = _REASON_PREFIXES[tier]
         for server, reason in self._algorithms[tier].candidates(key):
-            yield server, note + reason
+            yield server, prefix + reason

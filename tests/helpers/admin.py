@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from balancebeam.admin.service import AdminService, build_authorizer
 from balancebeam.core.settings import AdminSettings, HealthCheckSettings, Settings
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 from tests.helpers.memory import MemoryBalancer
 
 JSON_HEADER = b"Content-Type: application/json\r\n"

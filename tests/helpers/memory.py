@@ -23,7 +23,7 @@ from balancebeam.core.settings import FrontendSettings, PoolSettings, ServerSett
 from balancebeam.downstream.http1.channel import Http1Channel
 from balancebeam.downstream.tcp.session import ClientRelay
 from balancebeam.server.balancer import BalancerService
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 
 # What a producer is paused at, as in Twisted's transports.
 BUFFER_SIZE = 64 * 1024

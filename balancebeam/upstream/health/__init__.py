@@ -1,1 +1,1 @@
-"""Health of servers: active checks, passive checks, ejection."""
+"""Health of servers: active health checks, outlier ejection, error rates and slow start."""

@@ -1,4 +1,4 @@
-"""The service that asks servers, round after round, whether they are well."""
+"""The checker service: runs active health checks at a fixed interval."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from twisted.python.failure import Failure
 from balancebeam.core.settings import AdminState, HealthCheckSettings
 from balancebeam.upstream.health.probes import Probe
 from balancebeam.upstream.health.service import HealthService
-from balancebeam.upstream.server_set import Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import ServerSet
 
-# The part of an interval over which the checks of a round are spread.
+# Share of the interval over which the checks of a round are spread, so that they do not
+# start all at once; like HAProxy's `spread-checks`.
 SPREAD_FRACTION = 0.1
 
 
 class CheckerService(service.Service):
     """
-    Checks every server of `server_set` once per interval, and tells `health`.
+    Checks every server of a set once per interval, and reports to the health service.
 
-    The first round begins one interval after the start. A server whose last
-    check has not ended is left out of a round, and so is one in maintenance.
+    The first round starts one interval after the service. A round skips servers in
+    maintenance, and servers whose previous check is still running.
     """
 
     name = "checker"
@@ -38,6 +40,14 @@ class CheckerService(service.Service):
         health: HealthService,
         clock: Any,
     ) -> None:
+        """
+        Args:
+            probe: Checks one server.
+            settings: Interval and timeout.
+            server_set: The servers to check.
+            health: Receives the results.
+            clock: An `IReactorTime`.
+        """
         self._probe = probe
         self._settings = settings
         self._server_set = server_set
@@ -45,17 +55,18 @@ class CheckerService(service.Service):
         self._clock = clock
         self._loop = LoopingCall(self._start_round)
         self._loop.clock = clock
+        # Delayed calls of the checks of this round.
         self._scheduled: list[Any] = []
         self._running: dict[Server, Deferred[None]] = {}
 
     def startService(self) -> None:
         super().startService()
         self._loop.start(self._settings.interval, now=False).addErrback(
-            lambda failure: self._log.failure("the checks have stopped", failure)
+            lambda failure: self._log.failure("health checks stopped by an error", failure)
         )
 
     def stopService(self) -> Any:
-        # First, so that nothing that is cancelled counts.
+        # First, so that the results of cancelled checks are ignored.
         stopped = super().stopService()
         if self._loop.running:
             self._loop.stop()
@@ -63,13 +74,13 @@ class CheckerService(service.Service):
             if call.active():
                 call.cancel()
         self._scheduled = []
-        asked, self._running = self._running, {}
-        for checking in asked.values():
-            checking.cancel()
+        running, self._running = self._running, {}
+        for check in running.values():
+            check.cancel()
         return stopped
 
     def _start_round(self) -> None:
-        """Begin the checks of one round, evenly over the first part of the interval."""
+        """Schedule the checks of one round, evenly over the first part of the interval."""
         servers = self._server_set.servers
         gap = self._settings.interval * SPREAD_FRACTION / max(1, len(servers))
         self._scheduled = [call for call in self._scheduled if call.active()]
@@ -79,15 +90,19 @@ class CheckerService(service.Service):
     def _check(self, server: Server) -> None:
         if server in self._running or not self._should_check(server):
             return
-        checking: Deferred[str] = Deferred.fromCoroutine(self._probe.check(server))
-        checking.addTimeout(self._settings.effective_timeout, self._clock)
-        heard = checking.addCallbacks(
-            lambda seen: self._check_finished(server, True, seen),
+        check: Deferred[str] = Deferred.fromCoroutine(self._probe.check(server))
+        check.addTimeout(self._settings.effective_timeout, self._clock)
+        finished = check.addCallbacks(
+            lambda reason: self._check_finished(server, True, reason),
             lambda failure: self._check_finished(server, False, self._failure_reason(failure)),
         )
-        heard.addErrback(lambda failure: self._log.failure("after a check", failure))
-        if not heard.called:
-            self._running[server] = heard
+        finished.addErrback(
+            lambda failure: self._log.failure(
+                "result of a health check of {server} not processed", failure, server=server.name
+            )
+        )
+        if not finished.called:
+            self._running[server] = finished
 
     def _check_finished(self, server: Server, passed: bool, reason: str) -> None:
         self._running.pop(server, None)
@@ -95,14 +110,15 @@ class CheckerService(service.Service):
             self._health.check_finished(server, passed, reason)
 
     def _should_check(self, server: Server) -> bool:
-        """Whether anybody wants to know how `server` is."""
-        maintained = server.admin_state is AdminState.MAINTENANCE
-        return not maintained and server in self._server_set.servers
+        """Whether `server` is in the set and not in maintenance."""
+        in_maintenance = server.admin_state is AdminState.MAINTENANCE
+        return not in_maintenance and server in self._server_set.servers
 
     def _failure_reason(self, failure: Failure) -> str:
-        # What goes wrong while a response is awaited comes wrapped.
+        # twisted.web wraps errors that occur while a response is pending: `reasons` of
+        # ResponseNeverReceived and ResponseFailed.
         reasons = getattr(failure.value, "reasons", None)
         inner: Failure = reasons[0] if reasons else failure
         if inner.check(TimeoutError, CancelledError):
-            return f"the check took longer than {self._settings.effective_timeout:g} s"
+            return f"health check timed out after {self._settings.effective_timeout:g} s"
         return inner.getErrorMessage() or type(inner.value).__name__

@@ -1,23 +1,17 @@
-"""TODO."""
+"""What the check thresholds read and change of a server."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import typing
 
 
-class EjectionState(Protocol):
-    """A server, as far as the passive health policy has to know it."""
-
-    consecutive_failures: int
-    cooldown: float
-    ejected_until: float
-
-
-class CheckState(Protocol):
+class CheckState(typing.Protocol):
     """
-    A server, as far as the active health policy has to know it.
+    The active-check state of a server.
 
-    `check_streak` counts checks with the same result, below 0 if they failed.
+    Attributes:
+        healthy: The verdict of the checks so far.
+        check_streak: Consecutive checks with the same result; negative if they failed.
     """
 
     healthy: bool

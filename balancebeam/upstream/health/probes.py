@@ -1,9 +1,14 @@
-"""Asking a server whether it is well."""
+"""
+Probes: one active health check of one server, over TCP or HTTP.
+
+They use Twisted's endpoints and treq, because checks are rare. A server that misbehaves
+is bounded: in time by the caller, which cancels, and in bytes by `_BoundedProtocol`.
+"""
 
 from __future__ import annotations
 
+import typing
 from typing import Any
-from typing import Protocol as Interface
 
 from treq.client import HTTPClient
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -26,32 +31,42 @@ from balancebeam import __version__
 from balancebeam.core.addresses import ServerAddress, UnixAddress
 from balancebeam.core.settings import HealthCheckSettings
 from balancebeam.protocols.proxy_protocol import encode_proxy_header
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 
-# What a server says before it is cut off: all of a head, and some of the body.
+# Bytes read of a response before the connection is aborted: enough for any head, as nginx
+# (8 KiB) and Apache (64 KiB) limit them, and for the start of the body.
 _MAX_BYTES = 64 * 1024
 
 
 class Unhealthy(Exception):
-    """A server that is reached, but does not say that it is well."""
+    """The server responded, but not with a status that counts as healthy."""
 
 
-class Probe(Interface):
-    """One way of asking."""
+class Probe(typing.Protocol):
+    """Checks one server."""
 
     async def check(self, server: Server) -> str:
-        """What was seen of a server that is well; raises whatever tells that it is not."""
+        """
+        Check `server`.
+
+        Returns:
+            What was seen of a healthy server, as text for logs.
+
+        Raises:
+            Unhealthy: Its response has the wrong status.
+            Exception: Whatever prevented a response.
+        """
 
 
 def build_probe(settings: HealthCheckSettings, reactor: Any) -> Probe:
-    """The probe that `checks` want."""
+    """Build the probe for `settings`: over HTTP if they have a path, else over TCP."""
     if settings.path is None:
         return ConnectProbe(reactor, settings.effective_timeout)
     return HttpProbe(reactor, settings.path, settings.status, settings.effective_timeout)
 
 
 class ConnectProbe:
-    """A server is well that accepts a connection."""
+    """A server is healthy if it accepts a connection."""
 
     def __init__(self, reactor: Any, timeout: float) -> None:
         self._reactor = reactor
@@ -61,13 +76,20 @@ class ConnectProbe:
         endpoint = _BoundedEndpoint(self._reactor, server, self._timeout)
         connection: Any = await endpoint.connect(Factory.forProtocol(Protocol))
         connection.transport.loseConnection()
-        return "it accepts connections"
+        return "connection accepted"
 
 
 class HttpProbe:
-    """A server is well that answers GET `path` with a status in `statuses`."""
+    """A server is healthy if it responds to a GET request with an expected status."""
 
     def __init__(self, reactor: Any, path: str, statuses: tuple[int, int], timeout: float) -> None:
+        """
+        Args:
+            reactor: The reactor.
+            path: Target of the request.
+            statuses: First and last status of a healthy server.
+            timeout: Connect timeout in seconds.
+        """
         self._reactor = reactor
         self._path = path
         self._statuses = statuses
@@ -77,7 +99,8 @@ class HttpProbe:
         endpoint = _BoundedEndpoint(self._reactor, server, self._timeout)
         agent = Agent.usingEndpointFactory(self._reactor, _FixedEndpointFactory(endpoint))
         host = "localhost" if isinstance(server.address, UnixAddress) else server.name
-        # Not all that can be connected to can stand in a URL.
+        # The URL names another host, because not every address is valid in a URL:
+        # Unix sockets, IPv6 addresses with a zone.
         response: Any = await HTTPClient(agent).get(
             f"http://localhost{self._path}",
             headers=Headers({"Host": [host], "User-Agent": [f"balancebeam/{__version__}"]}),
@@ -85,7 +108,7 @@ class HttpProbe:
             unbuffered=True,
             reactor=self._reactor,
         )
-        # However long the body is: the head has said it all.
+        # The status decides; close without reading the body.
         reader: Any = Protocol()
         response.deliverBody(reader)
         reader.transport.loseConnection()
@@ -98,7 +121,7 @@ class HttpProbe:
 
 @implementer(IAgentEndpointFactory)
 class _FixedEndpointFactory:
-    """Has an agent connect to one place, whatever the URI."""
+    """Makes an agent connect to one endpoint, whatever the URI."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
@@ -110,8 +133,9 @@ class _FixedEndpointFactory:
 @implementer(IStreamClientEndpoint)
 class _BoundedEndpoint:
     """
-    Connects to a server for a conversation that cannot become long, and greets
-    it as it wants to be greeted.
+    Connects to a server, with a limit to the bytes that it may send.
+
+    The connection starts with a PROXY header if the server expects one.
     """
 
     def __init__(self, reactor: Any, server: Server, timeout: float) -> None:
@@ -121,7 +145,7 @@ class _BoundedEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         inner: Any = protocolFactory
-        # Nobody wants to hear of each check twice.
+        # No log lines from the factory: the result of the check is logged if it matters.
         inner.noisy = False
         factory = _BoundedFactory(protocolFactory)
         factory.preamble = self._preamble
@@ -130,7 +154,7 @@ class _BoundedEndpoint:
 
 
 class _BoundedProtocol(ProtocolWrapper):
-    """Ends a connection from which too much comes, such as one 1xx after the other."""
+    """Aborts a connection that sends too many bytes, such as endless 1xx responses."""
 
     _bytes_received = 0
 
@@ -148,6 +172,8 @@ class _BoundedProtocol(ProtocolWrapper):
 
 
 class _BoundedFactory(WrappingFactory):
+    """Builds `_BoundedProtocol`s, which first send `preamble`."""
+
     protocol = _BoundedProtocol
     noisy = False
     preamble = b""

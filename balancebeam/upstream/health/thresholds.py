@@ -1,56 +1,71 @@
-"""When a server is taken out, and when it is taken back."""
+"""Thresholds: how many failures eject a server, and how many checks change its health."""
 
 from __future__ import annotations
 
 from attrs import frozen
 
-from balancebeam.upstream.health.interfaces import CheckState, EjectionState
+from balancebeam.upstream.health.ejection_state import EjectionState
+from balancebeam.upstream.health.interfaces import CheckState
 
-# A server that keeps failing is ejected for up to so many times the cooldown.
+# A server that keeps failing is ejected for up to this many times the configured cooldown:
+# 80 s with the default of 10 s, so that a repaired server is found within minutes. (Envoy
+# allows 10 times its base ejection time.)
 MAX_COOLDOWN_FACTOR = 8
 
 
 @frozen
 class FailureThreshold:
     """
-    Avoids a server for `cooldown` seconds after `failures` failures in a row;
-    the time doubles, up to `MAX_COOLDOWN_FACTOR` times, while it keeps failing.
-    With a `cooldown` of 0 no server is ever ejected.
+    Ejects a server after consecutive failures.
+
+    Attributes:
+        cooldown: Length of the first ejection in seconds; 0 disables ejection. The length
+            doubles with each further one, up to `MAX_COOLDOWN_FACTOR` times this.
+        failures: Consecutive failures that eject a server.
     """
 
     cooldown: float
     failures: int = 1
 
-    def record_failure(self, server: EjectionState, now: float) -> bool:
-        """Take note of a failure; true if the server is ejected from now on."""
-        server.consecutive_failures += 1
-        if server.consecutive_failures < self.failures or not self.cooldown:
+    def record_failure(self, ejection: EjectionState, now: float) -> bool:
+        """Count a failure at `now`; return whether it ejects the server."""
+        ejection.consecutive_failures += 1
+        if ejection.consecutive_failures < self.failures or not self.cooldown:
             return False
-        self.start_cooldown(server, now)
+        self.start_cooldown(ejection, now)
         return True
 
-    def start_cooldown(self, server: EjectionState, now: float) -> None:
-        """Begin a cooldown, twice as long as the one before."""
+    def start_cooldown(self, ejection: EjectionState, now: float) -> None:
+        """Start a cooldown at `now`, twice as long as the previous one."""
         longest = self.cooldown * MAX_COOLDOWN_FACTOR
-        server.cooldown = min(server.cooldown * 2, longest) if server.cooldown else self.cooldown
-        server.ejected_until = now + server.cooldown
+        if ejection.cooldown:
+            ejection.cooldown = min(ejection.cooldown * 2, longest)
+        else:
+            ejection.cooldown = self.cooldown
+        ejection.ejected_until = now + ejection.cooldown
 
-    def record_success(self, server: EjectionState) -> None:
-        """Take note of a success: the server is as good as new."""
-        server.consecutive_failures = 0
-        server.cooldown = 0.0
-        server.ejected_until = 0.0
+    def record_success(self, ejection: EjectionState) -> None:
+        """Reset the count of failures and the length of the next cooldown."""
+        ejection.consecutive_failures = 0
+        ejection.cooldown = 0.0
+        ejection.ejected_until = 0.0
 
 
 @frozen
 class CheckThresholds:
-    """`fall` failed checks in a row take a server out, `rise` passed ones bring it back."""
+    """
+    Turns results of active checks into health, as HAProxy's `rise` and `fall`.
+
+    Attributes:
+        fall: Consecutive failed checks after which a server is down.
+        rise: Consecutive passed checks after which it is up again.
+    """
 
     fall: int = 2
     rise: int = 2
 
     def record_check(self, server: CheckState, passed: bool) -> bool:
-        """Take note of a check; true if `server.healthy` has changed by it."""
+        """Count the result of a check; return whether it changed `server.healthy`."""
         streak = server.check_streak
         server.check_streak = max(streak, 0) + 1 if passed else min(streak, 0) - 1
         if server.healthy and server.check_streak <= -self.fall:

@@ -21,7 +21,7 @@ from balancebeam.core.settings import (
     ServerSettings,
     Settings,
 )
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 from tests.helpers.admin import Response, parse_responses
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 from tests.helpers.processes import TIMEOUT, read_head, respond_with, run_balancer

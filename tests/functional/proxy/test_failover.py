@@ -66,7 +66,7 @@ class ConnectFailureTests(BalancerTestCase):
         self.assertEqual(len(balancer.connectors), 2)
         balancer.advance(6.5)
         self.assert_error(client.received(), 504)
-        self.assertIn("it had 5 s", balancer.servers[0].status_reason)
+        self.assertIn("connect timeout of 5 s", balancer.servers[0].status_reason)
 
     def test_connection_resets_while_connecting(self) -> None:
         balancer = self.balancer(servers=2)
@@ -100,7 +100,7 @@ class CooldownTests(BalancerTestCase):
             else:
                 server.send(OK)
         self.assertEqual(str(balancer.connectors[-1].address), "10.0.0.1:80")
-        self.assertEqual(balancer.servers[0].consecutive_failures, 0)
+        self.assertEqual(balancer.servers[0].ejection.consecutive_failures, 0)
         balancer.advance(62)
         self.assertFalse(balancer.servers[0].tracked)
 
@@ -112,8 +112,8 @@ class CooldownTests(BalancerTestCase):
         for _ in range(6):
             client.send(GET)
             balancer.connectors[-1].refuse()
-            lengths.append(server.cooldown)
-            balancer.advance(server.cooldown + 1)
+            lengths.append(server.ejection.cooldown)
+            balancer.advance(server.ejection.cooldown + 1)
         self.assertEqual(lengths, [10, 20, 40, 80, 80, 80])
 
     def test_all_out_is_tried_all_the_same(self) -> None:
@@ -132,7 +132,7 @@ class CooldownTests(BalancerTestCase):
             balancer.client().send(GET)
         for connector in list(balancer.connectors):
             connector.refuse()
-        self.assertEqual(balancer.servers[0].cooldown, 10)
+        self.assertEqual(balancer.servers[0].ejection.cooldown, 10)
 
 
 class BackupServerTests(BalancerTestCase):
@@ -226,7 +226,7 @@ class ResponseFailureTests(BalancerTestCase):
         self.assertTrue(again.received().startswith(b"GET / "))
         again.send(OK)
         self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
-        self.assertEqual(balancer.servers[0].consecutive_failures, 0)
+        self.assertEqual(balancer.servers[0].ejection.consecutive_failures, 0)
 
     def test_stale_idle_connection_and_a_post(self) -> None:
         balancer = self.balancer(servers=1)

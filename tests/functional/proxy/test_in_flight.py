@@ -517,7 +517,7 @@ class InFlightPropertyTests(BalancerTestCase):
             if most is not None:
                 self.assertLessEqual(server.in_flight, most)
             self.assertTrue(server.in_flight >= 0)
-            self.assertLessEqual(len(server.trial_requests), server.in_flight)
+            self.assertLessEqual(len(server.ejection.trial_requests), server.in_flight)
         for exchange in dispatcher.queue:
             self.assertIn(exchange, exchanges)
             self.assertIsNone(exchange.server)

@@ -321,7 +321,7 @@ class PoolReloadTests(ReloadTestCase):
             )
         )
         self.assertTrue(first.ejected)
-        self.assertEqual(first.consecutive_failures, 1)
+        self.assertEqual(first.ejection.consecutive_failures, 1)
 
     def test_without_checks_nobody_is_down_for_them(self) -> None:
         self.begin(with_pool(active=HealthCheckSettings(fall=1)))

@@ -29,7 +29,7 @@ from balancebeam.server.balancer import BalancerService
 from balancebeam.state.codec import ServerState, State, encode_state
 from balancebeam.state.service import StateService, restore, take_snapshot
 from balancebeam.state.store import load_state, write_state
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 from tests.helpers.memory import MemoryBalancer
 from tests.helpers.processes import TIMEOUT, free_port, read_all, respond_with, run_balancer
 from tests.helpers.processes import ScriptedServer as RealServer

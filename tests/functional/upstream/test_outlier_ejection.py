@@ -7,7 +7,7 @@ from typing import Any
 from balancebeam.api import Timeouts
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import AdminState, OutlierDetectionSettings, ServerSettings
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
@@ -108,8 +108,8 @@ class FailureDetectionTests(BalancerTestCase):
             else:
                 balancer.accept().send(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
             if outcome == "+":
-                self.assertEqual(balancer.servers[0].consecutive_failures, 0)
-        self.assertEqual(balancer.servers[0].consecutive_failures, 3)
+                self.assertEqual(balancer.servers[0].ejection.consecutive_failures, 0)
+        self.assertEqual(balancer.servers[0].ejection.consecutive_failures, 3)
         self.assert_ejected(balancer)
 
     def test_a_cut_answer_after_its_head_is_a_failure_all_the_same(self) -> None:
@@ -120,7 +120,7 @@ class FailureDetectionTests(BalancerTestCase):
             server = balancer.accept()
             server.send(BEGUN)
             server.reset()
-            self.assertEqual(balancer.servers[0].consecutive_failures, expected)
+            self.assertEqual(balancer.servers[0].ejection.consecutive_failures, expected)
         self.assert_ejected(balancer)
 
     def test_cut_answers_double_the_cooldown_too(self) -> None:
@@ -132,7 +132,7 @@ class FailureDetectionTests(BalancerTestCase):
             server = balancer.accept()
             server.send(BEGUN)
             server.reset()
-            lengths.append(balancer.servers[0].cooldown)
+            lengths.append(balancer.servers[0].ejection.cooldown)
             balancer.advance(lengths[-1] + 2)
         self.assertEqual(lengths, [10, 20, 40, 80])
 
@@ -157,7 +157,7 @@ class HalfOpenTests(BalancerTestCase):
     def test_one_request_at_a_time(self) -> None:
         balancer, second = self.two()
         balancer.advance(11)
-        self.assertTrue(balancer.servers[0].half_open)
+        self.assertTrue(balancer.servers[0].ejection.half_open)
         clients = [balancer.client() for _ in range(6)]
         for client in clients:
             client.send(GET)
@@ -171,9 +171,9 @@ class HalfOpenTests(BalancerTestCase):
         first.send(BEGUN)
         self.assertEqual(balancer.servers[0].status, "up")
         # It is forgiven when it has also come to an end.
-        self.assertEqual(balancer.servers[0].cooldown, 10)
+        self.assertEqual(balancer.servers[0].ejection.cooldown, 10)
         first.send(b"world")
-        self.assertEqual(balancer.servers[0].cooldown, 0)
+        self.assertEqual(balancer.servers[0].ejection.cooldown, 0)
         for _ in range(6):
             balancer.client().send(GET)
         self.assertEqual([server.in_flight for server in balancer.servers], [3, 8])
@@ -189,7 +189,7 @@ class HalfOpenTests(BalancerTestCase):
                 client.send(GET)
             number = asked + self.addresses(balancer, asked).index("10.0.0.1:80")
             balancer.connectors[number].refuse()
-            self.assertEqual(balancer.servers[0].cooldown, expected)
+            self.assertEqual(balancer.servers[0].ejection.cooldown, expected)
             for client in clients:
                 client.reset()
             balancer.advance(expected + 1)
@@ -203,10 +203,10 @@ class HalfOpenTests(BalancerTestCase):
             for client in clients:
                 client.send(GET)
             self.assertTrue(server.ejected)
-            self.assertFalse(server.half_open)
+            self.assertFalse(server.ejection.half_open)
             for client in clients:
                 client.reset()
-            self.assertTrue(server.half_open)
+            self.assertTrue(server.ejection.half_open)
             self.assertFalse(server.ejected)
 
     def test_what_was_asked_before_shows_nothing(self) -> None:
@@ -236,7 +236,7 @@ class HalfOpenTests(BalancerTestCase):
             for client in clients:
                 client.send(b"x")
             balancer.advance(20)
-        self.assertTrue(balancer.servers[0].half_open)
+        self.assertTrue(balancer.servers[0].ejection.half_open)
 
     def test_a_stale_connection_does_not_spoil_the_test(self) -> None:
         balancer = self.balancer(servers=1)
@@ -251,10 +251,10 @@ class HalfOpenTests(BalancerTestCase):
         # The test is sent on a connection that the server has closed.
         second.send(GET)
         kept.half_close()
-        self.assertEqual(len(balancer.servers[0].trial_requests), 1)
+        self.assertEqual(len(balancer.servers[0].ejection.trial_requests), 1)
         balancer.accept().send(OK)
         self.assertEqual(balancer.servers[0].status, "up")
-        self.assertEqual(balancer.servers[0].cooldown, 0)
+        self.assertEqual(balancer.servers[0].ejection.cooldown, 0)
 
     def test_an_old_stream_shows_nothing_when_it_ends(self) -> None:
         balancer = self.balancer(servers=1)
@@ -265,10 +265,10 @@ class HalfOpenTests(BalancerTestCase):
         new.send(GET)
         balancer.connectors[-1].refuse()
         balancer.advance(11)
-        self.assertTrue(balancer.servers[0].half_open)
+        self.assertTrue(balancer.servers[0].ejection.half_open)
         old.reset()
-        self.assertTrue(balancer.servers[0].half_open)
-        self.assertEqual(balancer.servers[0].cooldown, 10)
+        self.assertTrue(balancer.servers[0].ejection.half_open)
+        self.assertEqual(balancer.servers[0].ejection.cooldown, 10)
 
     def test_what_was_asked_before_does_not_take_it_out_again(self) -> None:
         balancer = self.balancer(servers=1, timeouts=Timeouts(upstream=30))
@@ -346,7 +346,7 @@ class ErrorRateTests(BalancerTestCase):
         for _ in range(4):
             self.ask(balancer, "2")
         self.assertEqual(self.ejected(balancer), "2")
-        self.assertIn("100% of its answers were errors", balancer.servers[1].status_reason)
+        self.assertIn("100% of its responses were errors", balancer.servers[1].status_reason)
 
     def test_no_more_than_a_share_of_all(self) -> None:
         balancer = self.balancer(servers=4, passive=OutlierDetectionSettings(error_ratio=0.5))
@@ -384,7 +384,7 @@ class ErrorRateTests(BalancerTestCase):
         for _ in range(4):
             self.ask(balancer, "1")
         self.assertEqual(self.ejected(balancer), "1")
-        self.assertEqual(balancer.servers[0].cooldown, 10)
+        self.assertEqual(balancer.servers[0].ejection.cooldown, 10)
         balancer.advance(11)
         for _ in range(4):
             self.ask(balancer, "")
@@ -473,7 +473,7 @@ class AdminStateTests(BalancerTestCase):
         self.set(server, balancer, AdminState.MAINTENANCE)
         self.set(server, balancer, AdminState.READY)
         self.assertFalse(server.ejected)
-        self.assertEqual(server.cooldown, 0)
+        self.assertEqual(server.ejection.cooldown, 0)
 
     def test_weights_at_run_time(self) -> None:
         balancer = self.balancer(servers=2)

@@ -24,7 +24,7 @@ from balancebeam.protocols.proxy_protocol import (
     parse_proxy_header,
 )
 from balancebeam.upstream.health.probes import build_probe
-from balancebeam.upstream.server_set import Server
+from balancebeam.upstream.server import Server
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 

@@ -1,4 +1,4 @@
-"""Asking servers whether they are well."""
+"""The checker service: rounds of checks, and what their results change."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +16,7 @@ from twisted.web.client import ResponseNeverReceived
 from zope.interface import implementer
 
 from balancebeam.api import single_pool_settings
-from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
+from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import (
     AdminState,
@@ -29,27 +27,29 @@ from balancebeam.core.settings import (
 from balancebeam.net.ticker import Ticker
 from balancebeam.server.balancer import BalancerService
 from balancebeam.upstream.health.checker import CheckerService
-from balancebeam.upstream.health.probes import ConnectProbe, HttpProbe, Unhealthy, build_probe
+from balancebeam.upstream.health.probes import Unhealthy
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.health.thresholds import CheckThresholds
-from balancebeam.upstream.server_set import Server, ServerSet
+from balancebeam.upstream.server import Server
+from balancebeam.upstream.server_set import ServerSet
 
 
 class ScriptedProbe:
-    """A probe that does what it is told to, and remembers when it was asked."""
+    """A probe with scripted results that records its checks; by default a check passes."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.asked: list[tuple[float, str]] = []
-        self.answers: dict[str, Callable[[], Deferred[str] | str]] = {}
+        self.checks: list[tuple[float, str]] = []
+        self.results: dict[str, Callable[[], Deferred[str] | str]] = {}
         self.cancelled = 0
 
     async def check(self, server: Server) -> str:
-        self.asked.append((self.clock.seconds(), server.name))
-        answer = self.answers.get(server.name, lambda: "fine")()
-        return answer if isinstance(answer, str) else await answer
+        self.checks.append((self.clock.seconds(), server.name))
+        result = self.results.get(server.name, lambda: "fine")()
+        return result if isinstance(result, str) else await result
 
     def hang(self) -> Deferred[str]:
+        """A result that never comes."""
         return Deferred(lambda deferred: self._cancel())
 
     def _cancel(self) -> None:
@@ -58,179 +58,199 @@ class ScriptedProbe:
 
 @implementer(ILogObserver)
 class _Observer:
-    """Hears what is logged."""
+    """Passes log events to a function."""
 
-    def __init__(self, hear: Callable[[LogEvent], None]) -> None:
-        self._hear = hear
+    def __init__(self, receive: Callable[[LogEvent], None]) -> None:
+        self._receive = receive
 
     def __call__(self, event: LogEvent) -> None:
-        self._hear(event)
+        self._receive(event)
 
 
 class CheckerServiceTests(SynchronousTestCase):
-    """When servers are asked, and what becomes of the answers."""
+    """Servers are checked once per interval, and the results change their health."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.probe = ScriptedProbe(self.clock)
         self.server_set = ServerSet()
         self.ticker = Ticker(self.clock)
-        self.said: list[str] = []
+        self.changes: list[str] = []
 
     def checker(self, servers: int = 2, **checks: Any) -> CheckerService:
-        """A running checker for servers a:1, b:1, ..."""
+        """A running checker for servers a:1, b:1, ..., with these settings."""
         for number in range(servers):
             self.server_set.add(ServerSettings(TcpAddress(chr(ord("a") + number), 1)))
-        wanted = HealthCheckSettings(**checks)
+        settings = HealthCheckSettings(**checks)
         self.health = HealthService(
             self.server_set,
             self.ticker,
             OutlierDetectionSettings(),
-            CheckThresholds(wanted.fall, wanted.rise),
+            CheckThresholds(settings.fall, settings.rise),
         )
-        checker = CheckerService(self.probe, wanted, self.server_set, self.health, self.clock)
+        checker = CheckerService(self.probe, settings, self.server_set, self.health, self.clock)
         observer = _Observer(self.observe)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        for part in (self.ticker, checker):
-            part.startService()
-            self.addCleanup(self.stop, part)
+        for child in (self.ticker, checker):
+            child.startService()
+            self.addCleanup(self.stop, child)
         return checker
 
-    def stop(self, part: Any) -> None:
-        if part.running:
-            part.stopService()
+    def stop(self, child: Any) -> None:
+        """Stop a service, which must leave no delayed calls."""
+        if child.running:
+            child.stopService()
         self.assertFalse([c for c in self.clock.getDelayedCalls() if not self.ticker.running])
 
     def observe(self, event: LogEvent) -> None:
+        """Record a logged change of health."""
         server = event.get("server")
         if isinstance(server, str) and "reason" in event:
             word = "up" if "is up" in event["log_format"] else "down"
-            self.said.append(f"{server} {word}: {event['reason']}")
+            self.changes.append(f"{server} {word}: {event['reason']}")
 
     def advance(self, seconds: float) -> None:
+        """Advance the clock in steps of 50 ms."""
         for _ in range(round(seconds * 20)):
             self.clock.advance(0.05)
 
     def server(self, name: str) -> Server:
+        """The server called `name`."""
         return next(s for s in self.server_set.servers if s.name == name)
 
-    def sicken(self, name: str) -> None:
-        def answer() -> str:
-            raise Unhealthy("it said no")
+    def fail_checks(self, name: str) -> None:
+        """Make all further checks of the server called `name` fail."""
 
-        self.probe.answers[name] = answer
+        def result() -> str:
+            raise Unhealthy("status 503")
 
-    def test_the_first_round_begins_after_one_interval(self) -> None:
+        self.probe.results[name] = result
+
+    def test_first_round_starts_after_one_interval(self) -> None:
+        """Nothing is checked before one interval has passed."""
         self.checker(interval=10.0)
         self.advance(9.8)
-        self.assertEqual(self.probe.asked, [])
+        self.assertEqual(self.probe.checks, [])
         self.advance(1.5)
-        self.assertEqual([name for _, name in self.probe.asked], ["a:1", "b:1"])
+        self.assertEqual([name for _, name in self.probe.checks], ["a:1", "b:1"])
 
-    def test_a_round_is_spread_over_a_tenth_of_the_interval(self) -> None:
+    def test_round_is_spread_over_a_tenth_of_the_interval(self) -> None:
+        """The checks of a round start one after another."""
         self.checker(servers=20, interval=10.0)
         self.advance(12)
-        times = [when for when, _ in self.probe.asked]
+        times = [time for time, _ in self.probe.checks]
         self.assertEqual(len(times), 20)
         self.assertLessEqual(times[-1] - times[0], 1.0)
         for second in (10.0, 10.5):
-            inside = [when for when in times if second - 0.01 <= when < second + 0.49]
+            inside = [time for time in times if second - 0.01 <= time < second + 0.49]
             self.assertEqual(len(inside), 10)
 
-    def test_every_interval(self) -> None:
+    def test_one_check_per_interval(self) -> None:
+        """Each server is checked once per interval."""
         self.checker(servers=1, interval=2.0)
         self.advance(21)
-        self.assertEqual([round(when) for when, _ in self.probe.asked], list(range(2, 22, 2)))
+        self.assertEqual([round(time) for time, _ in self.probe.checks], list(range(2, 22, 2)))
 
-    def test_two_failures_take_it_out_and_two_successes_bring_it_back(self) -> None:
+    def test_thresholds_change_the_health(self) -> None:
+        """Two failed checks take a server out, two passed ones bring it back."""
         self.checker(interval=1.0)
-        self.sicken("a:1")
+        self.fail_checks("a:1")
         self.advance(1.5)
         self.assertTrue(self.server("a:1").available)
         self.advance(1)
         self.assertFalse(self.server("a:1").available)
         self.assertEqual(self.server("a:1").status, "down")
-        self.assertEqual(self.server("a:1").status_reason, "it said no")
+        self.assertEqual(self.server("a:1").status_reason, "status 503")
         self.assertTrue(self.server("b:1").available)
         self.advance(3)
-        del self.probe.answers["a:1"]
+        del self.probe.results["a:1"]
         self.advance(1)
         self.assertFalse(self.server("a:1").available)
         self.advance(1)
         self.assertTrue(self.server("a:1").available)
-        # Each change is said once, however often it is seen.
-        self.assertEqual(self.said, ["a:1 down: it said no", "a:1 up: fine"])
+        # Each change is logged once.
+        self.assertEqual(self.changes, ["a:1 down: status 503", "a:1 up: fine"])
 
-    def test_a_probe_that_hangs(self) -> None:
+    def test_timeout_fails_a_check(self) -> None:
+        """A check without a result is cancelled when its timeout expires, and fails."""
         self.checker(interval=4.0, timeout=1.0, fall=1)
-        self.probe.answers["a:1"] = self.probe.hang
+        self.probe.results["a:1"] = self.probe.hang
         self.advance(5.5)
         self.assertEqual(self.probe.cancelled, 1)
-        self.assertEqual(self.server("a:1").status_reason, "the check took longer than 1 s")
+        self.assertEqual(self.server("a:1").status_reason, "health check timed out after 1 s")
         self.advance(4)
-        self.assertEqual([n for _, n in self.probe.asked], ["a:1", "b:1", "a:1", "b:1"])
+        self.assertEqual([n for _, n in self.probe.checks], ["a:1", "b:1", "a:1", "b:1"])
 
-    def test_a_time_limit_that_comes_wrapped(self) -> None:
+    def test_timeout_wrapped_by_twisted_web(self) -> None:
+        """A timeout within `ResponseNeverReceived` is reported as a timeout."""
+
         def wrap(deferred: Deferred[str]) -> None:
             deferred.errback(ResponseNeverReceived([Failure(CancelledError())]))
 
         self.checker(interval=4.0, timeout=1.0, fall=1)
-        self.probe.answers["a:1"] = lambda: Deferred(wrap)
+        self.probe.results["a:1"] = lambda: Deferred(wrap)
         self.advance(5.5)
-        self.assertEqual(self.server("a:1").status_reason, "the check took longer than 1 s")
+        self.assertEqual(self.server("a:1").status_reason, "health check timed out after 1 s")
 
-    def test_a_probe_that_takes_longer_than_the_interval(self) -> None:
+    def test_checks_of_one_server_do_not_overlap(self) -> None:
+        """A round skips a server whose previous check is still running."""
         self.checker(servers=1, interval=1.0, timeout=2.5, fall=1)
-        self.probe.answers["a:1"] = self.probe.hang
+        self.probe.results["a:1"] = self.probe.hang
         self.advance(7.4)
-        # Never two at once.
-        self.assertEqual([round(when) for when, _ in self.probe.asked], [1, 4, 7])
+        # Never two checks of one server at the same time.
+        self.assertEqual([round(time) for time, _ in self.probe.checks], [1, 4, 7])
 
-    def test_a_probe_that_raises(self) -> None:
+    def test_error_in_a_probe_fails_the_check(self) -> None:
+        """Any exception fails a check, and the rounds continue."""
+
         def broken() -> str:
             raise ZeroDivisionError("oh")
 
         self.checker(interval=1.0)
-        self.probe.answers["a:1"] = broken
+        self.probe.results["a:1"] = broken
         self.advance(3.5)
-        self.assertEqual(len(self.probe.asked), 6)
+        self.assertEqual(len(self.probe.checks), 6)
         self.assertEqual(self.server("a:1").status_reason, "oh")
 
-    def test_servers_that_come_go_and_are_maintained(self) -> None:
+    def test_only_current_servers_outside_maintenance_are_checked(self) -> None:
+        """Removed servers and servers in maintenance are not checked."""
         self.checker(interval=1.0)
         self.server_set.remove(self.server("a:1"))
         self.server_set.add(ServerSettings(TcpAddress("c", 1)))
         self.health.set_admin_state(self.server("b:1"), AdminState.MAINTENANCE)
         self.advance(1.5)
-        self.assertEqual([name for _, name in self.probe.asked], ["c:1"])
+        self.assertEqual([name for _, name in self.probe.checks], ["c:1"])
         self.health.set_admin_state(self.server("b:1"), AdminState.DRAIN)
         self.advance(1)
-        self.assertEqual([name for _, name in self.probe.asked], ["c:1", "b:1", "c:1"])
+        self.assertEqual([name for _, name in self.probe.checks], ["c:1", "b:1", "c:1"])
 
-    def test_a_server_that_goes_while_it_is_asked(self) -> None:
+    def test_result_for_a_removed_server_is_ignored(self) -> None:
+        """A server that is removed during its check does not change."""
         self.checker(servers=1, interval=1.0, fall=1)
-        self.probe.answers["a:1"] = self.probe.hang
+        self.probe.results["a:1"] = self.probe.hang
         self.advance(1.1)
         server = self.server("a:1")
         self.server_set.remove(server)
         self.advance(2)
         self.assertTrue(server.healthy)
-        self.assertEqual(self.said, [])
+        self.assertEqual(self.changes, [])
 
-    def test_stopping_ends_all(self) -> None:
+    def test_stop_cancels_running_and_scheduled_checks(self) -> None:
+        """Stopping the service cancels its checks, and they do not count."""
         checker = self.checker(servers=20, interval=1.0)
-        self.probe.answers["a:1"] = self.probe.hang
+        self.probe.results["a:1"] = self.probe.hang
         self.advance(1.05)
         checker.stopService()
         self.assertEqual(self.probe.cancelled, 1)
-        asked = len(self.probe.asked)
-        self.assertLess(asked, 20)
+        count = len(self.probe.checks)
+        self.assertLess(count, 20)
         self.advance(5)
-        self.assertEqual(len(self.probe.asked), asked)
-        self.assertEqual(self.said, [])
+        self.assertEqual(len(self.probe.checks), count)
+        self.assertEqual(self.changes, [])
 
-    def test_successes_end_a_cooldown_early(self) -> None:
+    def test_passed_checks_end_an_ejection(self) -> None:
+        """`rise` passed checks end an ejection before its cooldown has expired."""
         self.checker(interval=1.0, rise=3)
         server = self.server("a:1")
         failure = UpstreamFailure(FailureKind.UNREACHABLE, "a test", True)
@@ -240,9 +260,10 @@ class CheckerServiceTests(SynchronousTestCase):
         self.assertFalse(server.available)
         self.advance(1)
         self.assertTrue(server.available)
-        self.assertEqual(server.cooldown, 0.0)
+        self.assertEqual(server.ejection.cooldown, 0.0)
 
-    def test_successes_before_the_failure_do_not_count(self) -> None:
+    def test_checks_before_an_ejection_do_not_count(self) -> None:
+        """Only checks that passed since the ejection end it."""
         self.checker(interval=1.0, rise=2)
         self.advance(5)
         server = self.server("a:1")
@@ -253,141 +274,40 @@ class CheckerServiceTests(SynchronousTestCase):
         self.advance(1.5)
         self.assertTrue(server.available)
 
-    def test_stopping_in_the_middle_of_a_check_says_nothing(self) -> None:
+    def test_cancelled_check_does_not_count(self) -> None:
+        """A check that is cancelled by a stop changes nothing."""
         checker = self.checker(servers=1, interval=1.0, fall=1)
-        self.probe.answers["a:1"] = self.probe.hang
+        self.probe.results["a:1"] = self.probe.hang
         self.advance(1.1)
         checker.stopService()
         self.assertTrue(self.server("a:1").healthy)
-        self.assertEqual(self.said, [])
+        self.assertEqual(self.changes, [])
 
-    def test_all_may_be_out(self) -> None:
+    def test_all_servers_can_be_down(self) -> None:
+        """Active checks can leave a pool without any server."""
         self.checker(interval=1.0)
-        self.sicken("a:1")
-        self.sicken("b:1")
+        self.fail_checks("a:1")
+        self.fail_checks("b:1")
         self.advance(3)
         self.assertEqual(self.server_set.tiers, ((), (), (), ()))
 
-    def test_the_time_limit(self) -> None:
+    def test_default_timeout(self) -> None:
+        """The timeout is 2 s, or half the interval if that is less."""
         self.assertEqual(HealthCheckSettings().effective_timeout, 2.0)
         self.assertEqual(HealthCheckSettings(interval=1.0).effective_timeout, 0.5)
         self.assertEqual(HealthCheckSettings(interval=1.0, timeout=3.0).effective_timeout, 3.0)
 
 
-SOMEWHERE = TcpAddress("192.0.2.7", 8080)
-
-
-class ProbeTests(SynchronousTestCase):
-    """What a probe sends, and what it takes for an answer."""
-
-    def setUp(self) -> None:
-        self.reactor = MemoryReactorClock()
-
-    def ask(self, probe: Any, address: ServerAddress | None = None) -> Deferred[str]:
-        return Deferred.fromCoroutine(probe.check(Server(ServerSettings(address or SOMEWHERE))))
-
-    def connect(self) -> tuple[Any, StringTransport]:
-        host, port, factory = self.reactor.tcpClients[-1][:3]
-        self.assertEqual((host, port), ("192.0.2.7", 8080))
-        protocol: Any = factory.buildProtocol(IPv4Address("TCP", host, port))
-        transport = StringTransport()
-        protocol.makeConnection(transport)
-        return protocol, transport
-
-    def http(self, path: str = "/health?x=1", statuses: tuple[int, int] = (200, 299)) -> HttpProbe:
-        return HttpProbe(self.reactor, path, statuses, 2.0)
-
-    def test_the_request(self) -> None:
-        asked = self.ask(self.http())
-        protocol, transport = self.connect()
-        lines = transport.value().split(b"\r\n")
-        self.assertEqual(lines[0], b"GET /health?x=1 HTTP/1.1")
-        self.assertIn(b"Host: 192.0.2.7:8080", lines)
-        self.assertIn(b"Connection: close", lines)
-        protocol.dataReceived(b"HTTP/1.1 204 No Content\r\n\r\n")
-        self.assertEqual(self.successResultOf(asked), "GET /health?x=1 was answered with 204")
-
-    def test_statuses(self) -> None:
-        for status, statuses, well in (
-            (200, (200, 299), True),
-            (299, (200, 299), True),
-            (302, (200, 299), False),
-            (404, (200, 299), False),
-            (503, (200, 299), False),
-            (404, (200, 499), True),
-            (200, (204, 204), False),
-        ):
-            asked = self.ask(self.http("/", statuses))
-            protocol, _ = self.connect()
-            protocol.dataReceived(b"HTTP/1.1 %d x\r\nContent-Length: 0\r\n\r\n" % status)
-            if well:
-                self.successResultOf(asked)
-            else:
-                self.assertIn(str(status), str(self.failureResultOf(asked, Unhealthy).value))
-
-    def test_a_body_without_end_is_not_read(self) -> None:
-        asked = self.ask(self.http())
-        protocol, transport = self.connect()
-        protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n...")
-        self.successResultOf(asked)
-        self.assertTrue(transport.disconnecting)
-
-    def test_addresses_that_cannot_stand_in_a_url(self) -> None:
-        for address in (TcpAddress("::1", 7307), TcpAddress("fe80::1%lo", 80)):
-            self.ask(self.http(), address)
-            self.assertEqual(self.reactor.tcpClients[-1][:2], (address.host, address.port))
-
-    def test_one_informational_response_after_the_other(self) -> None:
-        asked = self.ask(self.http())
-        protocol, transport = self.connect()
-        sent = 0
-        while not transport.disconnected and not transport.disconnecting:
-            protocol.dataReceived(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10)
-            sent += 280
-            self.assertLess(sent, 100_000)
-        asked.cancel()
-        self.failureResultOf(asked)
-
-    def test_refused(self) -> None:
-        for probe in (self.http(), ConnectProbe(self.reactor, 2.0)):
-            asked = self.ask(probe)
-            factory: Any = self.reactor.tcpClients[-1][2]
-            factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
-            self.failureResultOf(asked, ConnectionRefusedError)
-
-    def test_cancelling_stops_connecting(self) -> None:
-        for probe in (self.http(), ConnectProbe(self.reactor, 2.0)):
-            asked = self.ask(probe)
-            asked.cancel()
-            self.failureResultOf(asked)
-            self.assertEqual(self.reactor.connectors[-1].stoppedConnecting, True)
-
-    def test_a_connection_is_enough_for_some(self) -> None:
-        asked = self.ask(ConnectProbe(self.reactor, 2.0))
-        _, transport = self.connect()
-        self.assertEqual(self.successResultOf(asked), "it accepts connections")
-        self.assertTrue(transport.disconnecting)
-        self.assertEqual(transport.value(), b"")
-
-    def test_unix_sockets(self) -> None:
-        self.ask(self.http(), UnixAddress("/run/app"))
-        self.assertEqual(self.reactor.unixClients[-1][0], "/run/app")
-
-    def test_which_probe(self) -> None:
-        self.assertIsInstance(build_probe(HealthCheckSettings(), self.reactor), HttpProbe)
-        self.assertIsInstance(
-            build_probe(HealthCheckSettings(path=None), self.reactor), ConnectProbe
-        )
-
-
 class CheckerServiceTreeTests(SynchronousTestCase):
-    """The checker is a service like the others, if it is wanted."""
+    """The checker is a child of its pool if active checks are configured."""
 
     def names(self, **options: Any) -> set[str | None]:
+        """Names of the children of a pool with these options."""
         settings = single_pool_settings((ServerSettings(TcpAddress("a", 1)),), bind=(), **options)
         balancer = BalancerService(settings, MemoryReactorClock(), random.Random(1))
         return {child.name for child in balancer.default_pool}
 
-    def test_only_if_it_is_wanted(self) -> None:
+    def test_checker_exists_only_with_active_checks(self) -> None:
+        """A pool without active checks has no checker."""
         self.assertNotIn("checker", self.names())
         self.assertIn("checker", self.names(active=HealthCheckSettings()))

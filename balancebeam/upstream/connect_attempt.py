@@ -1,0 +1,209 @@
+"""
+One attempt to connect to a server: name resolution, then one address after the other.
+
+The result goes to the request that waits for the connection. If that request has ended
+meanwhile, the connection goes to the pool as an idle one, and a failure goes to the
+pool's handler of background failures.
+"""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Callable
+from typing import Any, Generic
+
+from twisted.internet import defer, error
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from balancebeam.core.addresses import ServerAddress
+from balancebeam.core.failures import FailureKind, UpstreamFailure
+from balancebeam.core.settings import PoolTimeouts
+from balancebeam.net.ticker import Ticker
+from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
+from balancebeam.upstream.interfaces import ConnectionT
+from balancebeam.upstream.resolver import Resolver
+from balancebeam.upstream.server import Server
+
+# Starts to connect: address, client factory, reactor. Returns a connector, which has
+# Twisted's `state` and `stopConnecting()`.
+ConnectFunction = Callable[[ServerAddress, ClientFactory, Any], Any]
+
+# Receives failures of attempts that no request waits for any more.
+BackgroundFailureHandler = Callable[[Server, None, UpstreamFailure], object]
+
+
+class ConnectRequest(typing.Protocol):
+    """
+    A request, or a TCP session, that waits for a connection to a server.
+
+    Attributes:
+        attempt: The attempt in progress, if there is one.
+    """
+
+    attempt: ConnectAttempt[Any] | None
+
+    @property
+    def proxy_info_for_upstream(self) -> ProxyInfo | None:
+        """Addresses for the PROXY header that the server expects; `None` if unknown."""
+
+    def upstream_failed(self, failure: UpstreamFailure) -> None:
+        """No connection was established."""
+
+
+class AttemptOwner(typing.Protocol[ConnectionT]):
+    """The pool for which an attempt connects."""
+
+    reactor: Any
+    connect_function: ConnectFunction
+    resolver: Resolver
+    timeouts: PoolTimeouts
+    ticker: Ticker
+    open: bool
+    on_background_failure: BackgroundFailureHandler
+
+    def build_connection(self, server: Server, attempt: ConnectAttempt[ConnectionT]) -> Protocol:
+        """Build the protocol, which calls `attempt.connected` once it is connected."""
+
+    def connection_opened(
+        self, attempt: ConnectAttempt[ConnectionT], connection: ConnectionT
+    ) -> None:
+        """The attempt succeeded."""
+
+    def attempt_failed(self, attempt: ConnectAttempt[ConnectionT]) -> None:
+        """The attempt failed at every address."""
+
+    def release(self, connection: ConnectionT) -> None:
+        """The connection is idle, because its request has ended meanwhile."""
+
+
+class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
+    """One attempt to connect to `server` on behalf of `exchange`."""
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self, pool: AttemptOwner[ConnectionT], server: Server, exchange: ConnectRequest
+    ) -> None:
+        self._pool = pool
+        self._server = server
+        self._exchange: ConnectRequest | None = exchange
+        # Addresses that were not tried yet.
+        self._addresses: list[ServerAddress] = []
+        self._connector: Any = None
+        self._resolving: defer.Deferred[list[ServerAddress]] | None = None
+        # When the current address was first tried, on the ticker.
+        self._connect_started_at = pool.ticker.now
+        self._timed_out = False
+
+    def start(self) -> None:
+        """Resolve the name of the server, and connect."""
+        addresses = self._pool.resolver.resolve(self._server.address)
+        if isinstance(addresses, list):
+            self.try_addresses(addresses)
+        else:
+            self._resolving = addresses
+            addresses.addTimeout(self._pool.timeouts.connect, self._pool.reactor)
+            addresses.addCallbacks(self.try_addresses, self._resolution_failed)
+            addresses.addErrback(
+                lambda failure: self._log.failure(
+                    "connect attempt to {server} failed unexpectedly",
+                    failure,
+                    server=self._server.name,
+                )
+            )
+
+    def try_addresses(self, addresses: list[ServerAddress]) -> None:
+        """Connect to the first of `addresses` that accepts the connection."""
+        self._addresses = list(addresses)
+        self._try_next_address()
+
+    def _try_next_address(self) -> None:
+        pool = self._pool
+        if not pool.open:
+            self._fail(FailureKind.STOPPING, "")
+            return
+        self._connect_started_at, self._timed_out = pool.ticker.now, False
+        self._connector = pool.connect_function(self._addresses.pop(0), self, pool.reactor)
+
+    def check_timeout(self, now: float, limit: float) -> None:
+        """Give up an address that has not accepted within `limit` seconds."""
+        if self._connector is not None and now - self._connect_started_at >= limit:
+            self._timed_out = True
+            self._stop_connecting()
+
+    def detach(self) -> None:
+        """Forget the request, which has ended; the connection will go to the pool as idle."""
+        self._exchange = None
+
+    def cancel(self) -> None:
+        """Stop connecting."""
+        if self._resolving is not None:
+            self._resolving.cancel()
+        self._stop_connecting()
+
+    def _stop_connecting(self) -> None:
+        if self._connector is not None and self._connector.state == "connecting":
+            self._connector.stopConnecting()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self._pool.build_connection(self._server, self)
+
+    def connected(self, connection: ConnectionT) -> None:
+        """Send the PROXY header if the server expects one, and then the request."""
+        self._pool.connection_opened(self, connection)
+        exchange, self._exchange, self._connector = self._exchange, None, None
+        if exchange is None:
+            self._pool.release(connection)
+            return
+        exchange.attempt = None
+        version = self._server.proxy_protocol
+        if version is not None:
+            connection.single_use = True
+            connection.transport.write(
+                encode_proxy_header(version, exchange.proxy_info_for_upstream)
+            )
+        connection.send(exchange)
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        if self._addresses:
+            self._try_next_address()
+            return
+        if self._timed_out:
+            limit = self._pool.timeouts.connect
+            self._fail(FailureKind.CONNECT_TIMEOUT, f"connect timeout of {limit:g} s expired")
+        else:
+            timed_out = reason.check(error.TimeoutError, error.TCPTimedOutError) is not None
+            kind = FailureKind.CONNECT_TIMEOUT if timed_out else FailureKind.UNREACHABLE
+            self._fail(kind, _describe_failure(reason))
+
+    def _resolution_failed(self, reason: Failure) -> None:
+        if reason.check(defer.TimeoutError):
+            self._fail(FailureKind.CONNECT_TIMEOUT, "name resolution timed out")
+        else:
+            self._fail(FailureKind.UNREACHABLE, reason.getErrorMessage())
+
+    def _fail(self, kind: FailureKind, detail: str) -> None:
+        self._pool.attempt_failed(self)
+        exchange, self._exchange, self._connector = self._exchange, None, None
+        text = f"{self._server.name} {kind.value}: {detail}"
+        failure = UpstreamFailure(kind, text, nothing_sent=True)
+        if exchange is not None:
+            exchange.attempt = None
+            exchange.upstream_failed(failure)
+        else:
+            self._pool.on_background_failure(self._server, None, failure)
+
+
+def _describe_failure(reason: Failure) -> str:
+    """The operating system's text for a failed connect, or else Twisted's."""
+    number = getattr(reason.value, "osError", None)
+    if isinstance(number, int):
+        return os.strerror(number)
+    # Twisted's ConnectError without an errno contains only the repr of a Failure.
+    lost = reason.check(error.ConnectError) and "Failure instance" in str(reason.value)
+    return "Connection lost" if lost else reason.getErrorMessage()
