@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.protocols.http1.fields import field_values
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange
+from balancebeam.proxy.interfaces import Pipeline
 from balancebeam.upstream.http1_connection import UpstreamConnection
-
-if TYPE_CHECKING:
-    from balancebeam.proxy.dispatcher import BalancerResource
 
 
 class HttpExchange(Exchange):
@@ -37,7 +34,7 @@ class HttpExchange(Exchange):
     _replay_bytes = 0
 
     def __init__(
-        self, dispatcher: BalancerResource, head: RequestHead, upstream_head: bytes, client: str
+        self, dispatcher: Pipeline[Exchange], head: RequestHead, upstream_head: bytes, client: str
     ) -> None:
         self.dispatcher = dispatcher
         self.head = head
