@@ -34,7 +34,7 @@ class Dispatcher:
     Attributes:
         selector: Yields the candidate servers of a request, best first.
         health: Receives successes and failures of servers.
-        admission: The access list and rate limits of requests without their own.
+        admission: The access list and rate limits of requests that no route has admitted.
         connections: The connections to the servers.
         pool_name: The name of the pool, for logs.
         clock: Returns the time of the reactor in seconds.
@@ -88,8 +88,8 @@ class Dispatcher:
 
         Args:
             exchange: The request, whose head has been received.
-            admission: The access list and rate limits of its route; those of the
-                pool by default.
+            admission: The access list and rate limits of its route; by
+                default, of the pool.
         """
         self.total_requests += 1
         if admission is None:
@@ -101,7 +101,7 @@ class Dispatcher:
             # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
             # instead, the intermediary MUST respond as the final recipient".
             status = 200 if exchange.method == b"OPTIONS" else 405
-            exchange.local_reply(status, "TRACE ends here", ((b"Allow", ALLOWED_METHODS),))
+            exchange.local_reply(status, "TRACE is not supported", ((b"Allow", ALLOWED_METHODS),))
         else:
             exchange.candidates = self.selector.candidates(exchange.client)
             if self._queued_at:

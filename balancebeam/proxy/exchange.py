@@ -1,9 +1,8 @@
 """
 The base class of exchanges: one request, or one TCP connection, with its response.
 
-RFC 9110, 3.4: "An HTTP request/response exchange". A downstream protocol creates
-an exchange and adapts it to its client; the dispatcher, the connection pool and
-the upstream connection process it.
+A downstream protocol creates an exchange and adapts it to its client; the
+dispatcher, the connection pool and the upstream connection process it.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class RequestQueue:
                     break
                 if server not in exchange.attempted_servers and exchange in self.queued_at:
                     self.remove(exchange)
-                    self._send(exchange, server, "the first to be free again")
+                    self._send(exchange, server, "first server with free capacity")
         finally:
             self._dequeuing = False
 
