@@ -108,7 +108,9 @@ class WordingTests(SynchronousTestCase):
 
     def test_words_are_found(self) -> None:
         """Names, comments, docstrings and messages are all searched; bytes are not."""
-        source = 'def who_is():  # nobody\n    """The door."""\n    x = b"who"\n    wanted = "told"\n'
+        source = (
+            'def who_is():  # nobody\n    """The door."""\n    x = b"who"\n    wanted = "told"\n'
+        )
         found = [word for _, word in found_in_python(source)]
         self.assertEqual(sorted(found), ["door", "nobody", "told", "wanted", "who"])
 

@@ -1,27 +1,29 @@
-"""TODO."""
+"""Admission: an access list and rate limits that a request must pass before dispatch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Callable
-from typing import Protocol as Interface
+from typing import Callable, Protocol
 
 from balancebeam.admission.access_list import AccessList
 from balancebeam.ratelimit.base import RateLimiter
 from balancebeam.ratelimit.interfaces import LimitedRequest
 from balancebeam.ratelimit.limit import Limit, LimitSet, Rejection, build_rejection
 
+# The limiters and keys of the concurrency limits that have counted a request.
 Permits = tuple[tuple[RateLimiter, bytes], ...]
 
-
-# Limits by what they are about, such as "frontend web".
+# Limits by their scope, such as "frontend web", "pool app".
 LimitsByScope = Mapping[str, tuple[Limit, ...]]
 
 
-class AdmissionRequest(LimitedRequest, Interface):
+class AdmissionRequest(LimitedRequest, Protocol):
     """
-    A request that wants to be admitted. `permits` is what has to be given back by
-    `Admission.release` when it is over.
+    A request that is checked by an `Admission`.
+
+    Attributes:
+        client: The client's IP address as text.
+        permits: What `Admission.release` gives back when the request is finished.
     """
 
     client: str
@@ -30,27 +32,38 @@ class AdmissionRequest(LimitedRequest, Interface):
 
 class Admission:
     """
-    Asks an access list and all of `limits` about a request. One that is `unrestricted`
-    admits everybody, and need not be asked.
+    Checks requests against an access list and then against rate limits.
 
-    `clock` gives seconds, and never runs backwards.
+    Attributes:
+        limits: The rate limits, in order.
+        unrestricted: Whether every request is admitted, so that `admit` need not be
+            called.
     """
 
     def __init__(
         self, limits: Sequence[Limit], access: AccessList, clock: Callable[[], float]
     ) -> None:
+        """
+        Combine an access list and limits.
+
+        Args:
+            limits: The rate limits.
+            access: The access list.
+            clock: Returns the time in seconds; never runs backwards.
+        """
         self.limits = tuple(limits)
         self._access_list = access
         self._clock = clock
         self._limit_set = LimitSet(limits)
         self.unrestricted = not limits and access.allows_all
-        # One limit, and nothing else to ask, is what most have.
+        # The most common configuration has a fast path: one limit that rejects and
+        # has nothing to release, and no access list.
         self._single_limit = limits[0] if len(limits) == 1 and _is_simple(limits[0]) else None
         if not access.allows_all:
             self._single_limit = None
 
     def admit(self, request: AdmissionRequest) -> Rejection | None:
-        """Why `request` may not be made now, if it may not."""
+        """Count the request, and return `None`; or return why it is rejected."""
         limit = self._single_limit
         if limit is None:
             return self._admit(request)
@@ -71,11 +84,12 @@ class Admission:
         return None
 
     def release(self, request: AdmissionRequest) -> None:
-        """`request`, which was admitted, is over."""
-        held, request.permits = request.permits, ()
-        for limiter, key in held:
+        """Give back the permits of an admitted request that is finished."""
+        permits, request.permits = request.permits, ()
+        for limiter, key in permits:
             limiter.release(key)
 
 
 def _is_simple(limit: Limit) -> bool:
+    """Whether the limit rejects requests, and counts them once and for all."""
     return not limit.settings.dry_run and not limit.concurrent

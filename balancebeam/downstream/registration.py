@@ -8,11 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from balancebeam.admission.admission import Admission
 from balancebeam.core.networks import NetworkSet
 from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.protocols.http1.body import ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
-from balancebeam.proxy.dispatcher import Admission, BalancerResource
+from balancebeam.proxy.dispatcher import Dispatcher
 
 # Where S4's servers knock.
 REGISTRATION_PATH = b"/register"
@@ -36,7 +37,7 @@ class RegistrationEndpoint:
     log = Logger()
 
     def __init__(
-        self, dispatcher: BalancerResource, networks: tuple[str, ...], handler: RegistrationHandler
+        self, dispatcher: Dispatcher, networks: tuple[str, ...], handler: RegistrationHandler
     ) -> None:
         self._dispatcher = dispatcher
         self._networks = NetworkSet((*LOOPBACK, *networks))

@@ -1,4 +1,4 @@
-"""Who the client is, when proxies stand before this one."""
+"""The address of the client, where trusted proxies report it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,42 @@ from balancebeam.protocols.http1.request_rules import RequestHead
 
 
 class TrustedProxies:
-    """
-    Knows which peers are proxies whose word about a client is taken: those in
-    `networks`, which are CIDR texts or `unix:`. Raises `ValueError`.
-    """
+    """The peers whose X-Forwarded-* and Forwarded fields are trusted."""
 
     def __init__(self, networks: Sequence[str]) -> None:
+        """
+        Parse the networks of the proxies.
+
+        Args:
+            networks: CIDR texts, or `unix:` for peers on Unix sockets.
+
+        Raises:
+            ValueError: A text is not a network.
+        """
         self._networks = NetworkSet(networks)
 
     def contains(self, peer: str) -> bool:
-        """Whether `peer` is such a proxy."""
+        """Whether `peer` is a trusted proxy."""
         return self._networks.contains(peer)
 
     def client_ip(self, peer: str, head: RequestHead) -> str:
         """
-        Who made a request that `peer`, a trusted proxy, sent: of those in
-        X-Forwarded-For, or without that field in Forwarded, the right-most
-        that is no trusted proxy itself. If only such are there, the left-most
-        of them; if that cannot be found out, `peer`.
+        The client's address in a request from a trusted proxy.
 
-        The two fields are never mixed: a proxy that writes one of them may
-        pass on the other as a client invented it.
+        It is the right-most address in X-Forwarded-For that is not a trusted proxy,
+        or the left-most one if all are trusted. Forwarded (RFC 7239) is used if there
+        is no X-Forwarded-For. The two fields are never combined: a proxy that writes
+        one of them may forward the other as the client has forged it.
+
+        Args:
+            peer: The address of the proxy.
+            head: The head of the request.
+
+        Returns:
+            The client's address; `peer` if the chain has an entry that is not an IP
+            address before the client is found.
         """
-        found = peer
+        client = peer
         if head.rare_fields.forwarded_for:
             chain = iter_x_forwarded_for(head.rare_fields.forwarded_for)
         else:
@@ -41,7 +54,7 @@ class TrustedProxies:
         for address in chain:
             if address is None:
                 return peer
-            found = address
+            client = address
             if not self._networks.contains(address):
                 break
-        return found
+        return client

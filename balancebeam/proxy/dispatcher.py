@@ -1,31 +1,24 @@
 """
-The dispatcher: the one way that every request takes, whatever door it came through.
+The dispatcher: the pipeline of every request, independent of the client's protocol.
 
-`BalancerResource` is a `twisted.web` resource like any other. Mounted in a
-tree, or made the root of a `Http1Factory`, it admits a request, chooses a
-server, sends the request there, tries another one where that is safe, and
-accounts for what happened.
+admit -> select a server -> connect -> retry on another server -> account.
+
+It knows nothing of `twisted.web`; `balancebeam.web.resource.BalancerResource` is
+the dispatcher as a resource.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from itertools import chain
-from random import SystemRandom
 from typing import Any
-from typing import Protocol as Interface
 
-from twisted.web.proxy import ReverseProxyResource
-from twisted.web.server import NOT_DONE_YET, Request
-
+from balancebeam.admission.admission import Admission
 from balancebeam.balancing.interfaces import Selection
 from balancebeam.core.failures import FailureKind, UpstreamFailure
-from balancebeam.core.settings import ForwardingSettings, QueueSettings, RetrySettings
+from balancebeam.core.settings import QueueSettings, RetrySettings
 from balancebeam.protocols.http1.local_reply import ALLOWED_METHODS
-from balancebeam.protocols.http1.request_head import RequestHeadParser
-from balancebeam.proxy.client_address import TrustedProxies
-from balancebeam.proxy.exchange import Exchange, Observer
-from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
+from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.queue import RequestQueue
 from balancebeam.proxy.retries import RetryBudget, RetryPolicy
 from balancebeam.ratelimit.limit import Rejection
@@ -33,39 +26,28 @@ from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.selector import SelectorService
 from balancebeam.upstream.server import Server
-from balancebeam.upstream.server_set import Priority
-
-# Those who wait for one server but not another may be followed by some who do
-# not mind; after so many of them nobody looks further.
-MAX_QUEUE_SCAN = 16
 
 
-class Admission(Interface):
-    """Who admits requests; one that is `unrestricted` admits all, and need not be asked."""
-
-    unrestricted: bool
-
-    def admit(self, request: Exchange) -> Rejection | None:
-        """Why `request` may not be made now, if it may not."""
-
-    def release(self, request: Exchange) -> None:
-        """`request`, which was admitted, is over."""
-
-
-class BalancerResource(ReverseProxyResource):
+class Dispatcher:
     """
-    Balances requests over servers.
+    Dispatches the requests of one pool to its servers.
 
-    `trusted_proxies` are the proxies whose word about a client is taken. `path` is
-    put before the target of what comes in by the web door. `forwarding` says what
-    servers are told of clients. The other
-    arguments are the services that decide, connect and watch.
+    Attributes:
+        selector: Yields the candidate servers of a request, best first.
+        health: Receives successes and failures of servers.
+        admission: The access list and rate limits of requests that no route has admitted.
+        connections: The connections to the servers.
+        pool_name: The name of the pool, for logs.
+        clock: Returns the time of the reactor in seconds.
+        ticker: The coarse clock of timeouts.
+        retry_policy: Whether a failed request may be retried, and how often.
+        retry_budget: Bounds the retries of all requests together.
+        queue: The requests that are queued because all servers are saturated.
+        total_requests: The number of requests received.
+        total_retries: The number of retries on another server.
+        responses_by_status: The number of finished exchanges by the status of
+            their response; 0 stands for no response.
     """
-
-    isLeaf = True
-
-    # For logs.
-    pool_name = ""
 
     def __init__(
         self,
@@ -75,51 +57,40 @@ class BalancerResource(ReverseProxyResource):
         connections: ConnectionPool[Any],
         retries: RetrySettings = RetrySettings(),
         queue: QueueSettings = QueueSettings(),
-        trusted_proxies: TrustedProxies = TrustedProxies(()),
-        path: bytes = b"",
-        forwarding: ForwardingPolicy | None = None,
+        pool_name: str = "",
     ) -> None:
-        super().__init__("", 0, path, connections.reactor)
         self.selector = selector
         self.health = health
         self.admission = admission
         self.connections = connections
+        self.pool_name = pool_name
+        self.clock = connections.reactor.seconds
+        self.ticker = connections.ticker
         self.retry_policy = RetryPolicy(retries.attempts)
         self.retry_budget = RetryBudget(retries.budget)
         self.total_requests = 0
-        # Exchanges that ended, by the status of their answers; 0 without one.
         self.responses_by_status: defaultdict[int, int] = defaultdict(int)
         self.total_retries = 0
-        self.queue = RequestQueue(queue)
-        # Asked for every request, and a dict answers quicker.
+        self.queue = RequestQueue(queue, selector, connections, self._send_to, self._fail)
+        # Tested two times per request: the truth of a dict costs less than a call of
+        # RequestQueue.__len__.
         self._queued_at = self.queue.queued_at
-        self._dequeuing = False
-        # For the web door. Others have their own.
-        self.observer: Observer | None = None
-        self.idle_timeout = 60.0
-        self.trusted_proxies = trusted_proxies
-        self.forwarding = forwarding or ForwardingPolicy(
-            ForwardingSettings(), request_id_generator(SystemRandom())
-        )
-        self.parser = RequestHeadParser()
-        connections.ticker.add(self.sweep)
+        self.ticker.add(self.sweep)
 
-    # The web door.
-
-    def render(self, request: Request) -> int | bytes:
-        """Forward a request that came through an ordinary `twisted.web` tree."""
-        # Imported here because the web door's exchange needs this class.
-        from balancebeam.web.exchange import dispatch_web_request
-
-        dispatch_web_request(self, request)
-        return NOT_DONE_YET
-
-    # The way of a request.
+    def apply(self, retries: RetrySettings, queue: QueueSettings) -> None:
+        """Replace the settings; requests in flight and queued requests stay."""
+        self.retry_policy = RetryPolicy(retries.attempts)
+        self.retry_budget.ratio = retries.budget
+        self.queue.settings = queue
 
     def dispatch(self, exchange: Exchange, admission: Admission | None = None) -> None:
         """
-        Take a request that a door has read, and see it through to its end. It
-        is asked of `admission`, or else of the resource's own.
+        Process a request until it is finished.
+
+        Args:
+            exchange: The request, whose head has been received.
+            admission: The access list and rate limits of its route; by
+                default, of the pool.
         """
         self.total_requests += 1
         if admission is None:
@@ -131,19 +102,16 @@ class BalancerResource(ReverseProxyResource):
             # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
             # instead, the intermediary MUST respond as the final recipient".
             status = 200 if exchange.method == b"OPTIONS" else 405
-            exchange.local_reply(status, "TRACE ends here", ((b"Allow", ALLOWED_METHODS),))
+            exchange.local_reply(status, "TRACE is not supported", ((b"Allow", ALLOWED_METHODS),))
         else:
             exchange.candidates = self.selector.candidates(exchange.client)
             if self._queued_at:
-                # Others came first, but they may be waiting for something else.
-                self._enqueue(exchange)
-                if self.queue.head_is_retry:
-                    self._dispatch_queued()
+                self.queue.enqueue_behind(exchange)
             else:
                 self._try_next(exchange)
 
     def reject(self, exchange: Exchange, rejection: Rejection) -> None:
-        """Answer a request that is not admitted."""
+        """Answer a request that was not admitted."""
         fields = []
         if rejection.limit:
             # RFC 6585, 4: 429 "MAY include a Retry-After header".
@@ -155,17 +123,18 @@ class BalancerResource(ReverseProxyResource):
         exchange.local_reply(rejection.status, rejection.message, tuple(fields))
 
     def _try_next(self, exchange: Exchange) -> None:
-        """Give the request to the first candidate that may have it."""
+        """Send the request to the first candidate with capacity, or enqueue or fail it."""
         saturated: list[Selection[Server]] = []
-        for choice in exchange.candidates:
-            server, reason = choice
+        for selection in exchange.candidates:
+            server, reason = selection
             if server in exchange.attempted_servers:
                 continue
             if server.in_flight >= server.max_in_flight:
-                saturated.append(choice)
+                saturated.append(selection)
             elif saturated and saturated[0][0].available and not server.available:
-                # Better to wait for one that is well than to ask one that is not.
-                saturated.append(choice)
+                # A saturated available server is worth waiting for; an ejected
+                # server is not tried in its place.
+                saturated.append(selection)
                 break
             else:
                 if saturated:
@@ -174,12 +143,12 @@ class BalancerResource(ReverseProxyResource):
                 return
         exchange.candidates = chain(saturated, exchange.candidates)
         if saturated:
-            self._enqueue(exchange)
+            self.queue.enqueue(exchange)
         else:
             self._fail(exchange)
 
     def _send_to(self, exchange: Exchange, server: Server, reason: str) -> None:
-        """Let `server` answer: it holds the request until `_release`."""
+        """Send the request to `server`, which has it in flight until `_release`."""
         exchange.server = server
         exchange.selection_reason = reason
         server.in_flight += 1
@@ -192,10 +161,10 @@ class BalancerResource(ReverseProxyResource):
             self.connections.connect(server, exchange)
 
     def attempt_failed(self, exchange: Exchange, failure: UpstreamFailure) -> None:
-        """An attempt ended without a response; try elsewhere if that is safe."""
+        """Retry or fail a request for which a server sent no response."""
         server = exchange.server
         if server is None:
-            # The client has left, and `request_finished` was told.
+            # The client has disconnected, and `request_finished` was called.
             return
         server.failed_requests += 1
         self.health.request_failed(server, exchange, failure)
@@ -204,7 +173,7 @@ class BalancerResource(ReverseProxyResource):
             self._release(exchange, server)
             self._fail(exchange)
         elif failure.kind is FailureKind.STALE:
-            # The server is well: it closed an idle connection just when the
+            # The server is healthy: it closed an idle connection just when the
             # request was sent. A new connection to it cannot be stale.
             self.connections.connect(server, exchange)
         else:
@@ -212,7 +181,7 @@ class BalancerResource(ReverseProxyResource):
             self._retry(exchange, server)
 
     def _retry(self, exchange: Exchange, server: Server) -> None:
-        """Try the request, which `server` did not answer, elsewhere."""
+        """Try the candidates that remain after `server` failed, if the budget allows it."""
         exchange.attempted_servers = (*exchange.attempted_servers, server)
         exchange.sent_at = None
         within_budget = self.retry_budget.allows(self.total_requests)
@@ -225,16 +194,16 @@ class BalancerResource(ReverseProxyResource):
             self._fail(exchange)
 
     def response_started(self, exchange: Exchange) -> None:
-        """A response has begun, of which more is to come."""
+        """Record that the response's head has arrived and its body is yet to come."""
         server = exchange.server
         if server is not None and server.tracked:
-            now = exchange.response_started_at = self.connections.reactor.seconds()
+            now = exchange.response_started_at = self.clock()
             if exchange.sent_at is not None:
                 self.selector.response_started(server, max(0.0, now - exchange.sent_at), now)
             self.health.response_started(server, exchange, exchange.status)
 
     def response_aborted(self, exchange: Exchange, failure: UpstreamFailure) -> None:
-        """A response that had begun will never be complete."""
+        """Record that a response which had started cannot be completed."""
         exchange.failure = failure
         server = exchange.server
         if server is not None:
@@ -243,7 +212,7 @@ class BalancerResource(ReverseProxyResource):
             self._release(exchange, server)
 
     def request_finished(self, exchange: Exchange) -> None:
-        """The last phase of every request: it was answered, cut, or left."""
+        """Account for a request that was answered, aborted or abandoned; called once."""
         server = exchange.server
         if server is not None:
             self._release(exchange, server)
@@ -256,32 +225,33 @@ class BalancerResource(ReverseProxyResource):
             exchange.observer.exchange_finished(exchange)
 
     def _release(self, exchange: Exchange, server: Server) -> None:
-        """`server` has no more to do with the request."""
+        """Give the capacity of `server` that the request has used to queued requests."""
         exchange.server = None
         exchange.last_server = server
         server.in_flight -= 1
         if server.tracked:
             self._record_end(exchange, server)
         if self._queued_at:
-            self._dequeue_for(server)
+            self.queue.server_released(server)
 
     def _fail(self, exchange: Exchange) -> None:
+        """Answer with the error of the last attempt, or 503 if there was none."""
         failure = exchange.failure
         if failure is None:
             exchange.local_reply(503, "error no available server")
         else:
             exchange.local_reply(failure.status, failure.public_message)
 
-    # Servers that somebody watches.
-
     def _record_start(self, exchange: Exchange, server: Server) -> None:
-        exchange.sent_at = self.connections.reactor.seconds()
+        """Notify the algorithm and the health service that `server` gets the request."""
+        exchange.sent_at = self.clock()
         exchange.response_started_at = None
         self.selector.request_started(server, exchange.sent_at)
         self.health.request_sent(server, exchange)
 
     def _record_end(self, exchange: Exchange, server: Server) -> None:
-        now = self.connections.reactor.seconds()
+        """Notify the algorithm and the health service that `server` is released."""
+        now = self.clock()
         seconds = None
         if exchange.downstream_response_started and exchange.sent_at is not None:
             if exchange.response_started_at is None:
@@ -293,76 +263,11 @@ class BalancerResource(ReverseProxyResource):
         self.health.request_released(server, exchange)
         self.selector.request_finished(server, seconds, now)
 
-    # Requests that wait, because all servers have as many as they may.
-
-    def _enqueue(self, exchange: Exchange) -> None:
-        if self.queue.full:
-            self._fail(exchange)
-        else:
-            self.queue.enqueue(exchange, self.connections.ticker.now)
-
-    def _dequeue_for(self, server: Server) -> None:
-        """`server` may have one more, or a few: give it to who waited longest."""
-        if self._dequeuing or not self.connections.open:
-            return
-        self._dequeuing = True
-        try:
-            for exchange in self.queue:
-                if server.in_flight >= server.max_in_flight or not self._is_usable(server):
-                    break
-                if server not in exchange.attempted_servers and exchange in self.queue:
-                    self.queue.remove(exchange)
-                    self._send_to(exchange, server, "the first to be free again")
-        finally:
-            self._dequeuing = False
-
-    def _is_usable(self, server: Server) -> bool:
-        """Whether `server` may be given a request: it is well, or no other is."""
-        if server.available:
-            return True
-        tiers = self.selector.server_set.tiers
-        return server.eligible and not tiers[Priority.PRIMARY] and not tiers[Priority.BACKUP]
-
-    def _dispatch_queued(self) -> None:
-        """Look for servers for those who wait, in order."""
-        skipped = 0
-        for exchange in self.queue:
-            if exchange not in self.queue:
-                # It ended while one before it was served.
-                continue
-            found = self._free_server(exchange)
-            if found is not None:
-                self.queue.remove(exchange)
-                self._send_to(exchange, *found)
-            elif not exchange.attempted_servers or skipped == MAX_QUEUE_SCAN:
-                # Those behind it will not find one either.
-                break
-            else:
-                skipped += 1
-
-    def _free_server(self, exchange: Exchange) -> Selection[Server] | None:
-        for server, reason in self.selector.candidates(exchange.client):
-            free = (
-                server.in_flight < server.max_in_flight and server not in exchange.attempted_servers
-            )
-            if free and self._is_usable(server):
-                return server, reason
-        return None
-
-    def configure(self, retries: RetrySettings, queue: QueueSettings) -> None:
-        """Go by these from now on."""
-        self.retry_policy = RetryPolicy(retries.attempts)
-        self.retry_budget.ratio = retries.budget
-        self.queue.settings = queue
-
     def sweep(self, now: float) -> None:
-        """Serve those who wait, should servers have come back, and end what waits for too long."""
+        """Update the retry budget; send or expire queued requests."""
         self.retry_budget.record(now, self.total_requests)
-        if self.queue:
-            self._dispatch_queued()
-            for exchange in self.queue.pop_expired(now):
-                if not exchange.finished:
-                    self._fail(exchange)
+        if self._queued_at:
+            self.queue.sweep(now)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self.selector.server_set.servers!r}>"

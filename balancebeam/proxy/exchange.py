@@ -1,16 +1,17 @@
 """
-An exchange: one request, or one connection, on its way, and what became of it.
+The base class of exchanges: one request, or one TCP connection, with its response.
 
-A door makes one and adapts it to its client; the dispatcher, the pool and a
-connection to a server do the rest through it.
+A downstream protocol creates an exchange and adapts it to its client; the
+dispatcher, the connection pool and the upstream connection process it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-from typing import Protocol as Interface
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
 
 from balancebeam.admission.admission import Permits
 from balancebeam.balancing.interfaces import Selection
@@ -18,55 +19,67 @@ from balancebeam.core.failures import UpstreamFailure
 from balancebeam.core.ip import normalize_ip, pack_address
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.rejected import RejectedRequest
+from balancebeam.proxy.interfaces import Observer, Pipeline
 from balancebeam.upstream.connect_attempt import ConnectAttempt
 from balancebeam.upstream.server import Server
 
-if TYPE_CHECKING:
-    from balancebeam.proxy.dispatcher import BalancerResource
-
-# Bytes that are kept: until a server is connected, and of a request's body in
-# order to send them again should it fail.
+# Bytes of the request that are buffered: until a server is connected, and of a body
+# for a retry. It is also the size at which reading from the client is paused.
 BUFFER_SIZE = 64 * 1024
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
-class Observer(Interface):
-    """Who is told of every request that has ended, or could not even be read."""
-
-    def exchange_finished(self, exchange: Exchange) -> None:
-        """`exchange` is over, one way or another."""
-
-    def request_rejected(self, request: RejectedRequest) -> None:
-        """`request` was answered by the door."""
-
-
 class Exchange(ABC):
     """
-    What the dispatcher and the pool have to know of it.
+    The state of an exchange that does not depend on the client's protocol.
 
-    `pending_body` is what waits for a connection. `selection_reason` says why `server` has
-    the exchange; `attempted_servers` are those where it failed, `last_server` is who had it
-    last. If the server is tracked,
-    `sent_at` is when it got it and `response_started_at` when its answer began, on
-    the reactor's clock. `downstream_response_started` means that an answer has begun, `finished`
-    that nothing more will happen, `client_aborted` that this is because the
-    client has gone, and `truncated` that the answer was cut. One on its
-    `max_forwards_exhausted` must not go on, but has to be answered here. `upload_paused`
-    tells that the client must not send for now, because a server does not take
-    it.
+    Defaults are class attributes, so that a new exchange sets only what differs.
+
+    Attributes:
+        dispatcher: The pipeline that processes the exchange.
+        observer: Receives the exchange when it is finished; `None` without logs.
+        client: The client's IP address as text, reported by a proxy if that is
+            trusted; "unknown" for Unix sockets.
+        method: The request's method; empty for a TCP connection.
+        connection: The upstream connection that sends the request.
+        attempt: The connect attempt that the exchange waits for.
+        server: The server that has the exchange in flight.
+        last_server: The last server that had it.
+        candidates: The servers still to try; the dispatcher sets it before the
+            first attempt.
+        attempted_servers: The servers at which it failed.
+        selection_reason: Why `server` was selected, for logs.
+        permits: What `Admission.release` has to give back.
+        sent_at: When `server` got the request, on the reactor's clock; set for
+            tracked servers only.
+        response_started_at: When the response's head arrived, on the reactor's
+            clock; set for tracked servers only.
+        failure: The failure of the last attempt that failed.
+        downstream_response_started: Whether a response was sent to the client, or
+            a part of it.
+        finished: Whether the exchange is complete, and `request_finished` was or is
+            about to be called.
+        client_aborted: Whether the client disconnected before the response was
+            complete.
+        truncated: Whether the response was cut off.
+        upload_paused: Whether reading from the client is paused because the server
+            does not accept more.
+        max_forwards_exhausted: Whether Max-Forwards is 0: the request must not be
+            forwarded, and gets a local reply.
+        status: The status of the response; 0 before there is one.
+        pending_body: Body bytes received before an upstream connection exists.
     """
 
-    dispatcher: BalancerResource
-    observer: Observer | None = None
+    dispatcher: Pipeline[Exchange]
+    observer: Observer[Exchange] | None = None
     client: str
     method: bytes
     connection: Any = None
     attempt: ConnectAttempt[Any] | None = None
     server: Server | None = None
     last_server: Server | None = None
-    candidates: Iterator[Selection[Server]] = iter(())
+    candidates: Iterator[Selection[Server]]
     attempted_servers: tuple[Server, ...] = ()
     selection_reason = ""
     permits: Permits = ()
@@ -83,73 +96,88 @@ class Exchange(ABC):
     pending_body: list[bytes] | tuple[()] = ()
     _pending_bytes = 0
 
-    # For the dispatcher.
+    # Called by the dispatcher.
 
     @abstractmethod
     def rewind(self) -> bool:
-        """Make ready to be sent once more; false if what was sent is no longer here."""
+        """Prepare to send the request again; return false if its body is not buffered."""
 
     @abstractmethod
     def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
-        """Answer with an error of the proxy's own. No other answer has begun."""
+        """Answer with an error of the balancer itself; no response has been started."""
+
+    # Called by the connection pool and upstream connections.
 
     def upstream_failed(self, failure: UpstreamFailure) -> None:
-        """A server did not answer."""
+        """Report to the dispatcher that the server sent no response."""
         self.connection = None
         self.dispatcher.attempt_failed(self, failure)
-
-    # For limits to look at.
-
-    @property
-    def client_key(self) -> bytes:
-        """The client's address in 4 or 16 octets."""
-        return pack_address(self.client)
-
-    @property
-    @abstractmethod
-    def host(self) -> bytes | None:
-        """Whom the client addressed."""
-
-    @property
-    @abstractmethod
-    def target(self) -> bytes:
-        """What it asked for."""
-
-    @abstractmethod
-    def field_values(self, name: bytes) -> list[bytes]:
-        """The values of the fields called `name`, which is in lower case."""
-
-    # For servers that want to be told of the client.
 
     @property
     def proxy_info_for_upstream(self) -> ProxyInfo | None:
         """
-        The client's connection, as a header of the PROXY protocol names it. If
-        a proxy spoke for the client, its port is not known.
+        The client's connection for the PROXY header of an upstream connection.
+
+        The port is 0 if a proxy reported the client's address, because it does not
+        report the port. `None` without an IP address.
         """
-        came = self.proxy_info
-        if came is not None and came.source == self.client:
-            return came
+        received = self.proxy_info
+        if received is not None and received.source == self.client:
+            return received
         transport = self.client_transport()
-        peer, here = transport.getPeer(), transport.getHost()
-        if normalize_ip(self.client) is None or not hasattr(here, "port"):
+        peer, host = transport.getPeer(), transport.getHost()
+        if normalize_ip(self.client) is None or not isinstance(host, (IPv4Address, IPv6Address)):
             return None
         port = peer.port if peer_ip(peer) == self.client else 0
-        return ProxyInfo(self.client, port, peer_ip(here), here.port)
+        return ProxyInfo(self.client, port, peer_ip(host), host.port)
 
     @property
     def proxy_info(self) -> ProxyInfo | None:
-        """The connection of which a proxy told that speaks the PROXY protocol."""
+        """The connection that the client's PROXY header described; `None` without one."""
         return None
 
     @abstractmethod
     def client_transport(self) -> Any:
         """The transport of the client's connection."""
 
-    # For doors to call.
+    @abstractmethod
+    def pause_upload(self) -> None:
+        """Stop reading from the client: the server does not accept more."""
+
+    @abstractmethod
+    def resume_upload(self) -> None:
+        """Read from the client again."""
+
+    # Called by rate limits.
+
+    @property
+    def client_key(self) -> bytes:
+        """The client's address in 4 or 16 bytes."""
+        return pack_address(self.client)
+
+    @property
+    @abstractmethod
+    def host(self) -> bytes | None:
+        """The value of the Host field; `None` without one."""
+
+    @property
+    @abstractmethod
+    def target(self) -> bytes:
+        """The request target."""
+
+    @abstractmethod
+    def field_values(self, name: bytes) -> list[bytes]:
+        """The values of the fields called `name`, which is in lower case."""
+
+    # Called by downstream protocols.
 
     def buffer_body(self, data: bytes, last: bool) -> None:
-        """Keep what the client has sent until there is a server for it."""
+        """
+        Buffer body bytes until an upstream connection exists.
+
+        Beyond `BUFFER_SIZE` bytes reading from the client is paused, unless `data`
+        is the `last` of the body.
+        """
         if not self.pending_body:
             self.pending_body = []
             self._pending_bytes = 0
@@ -159,7 +187,7 @@ class Exchange(ABC):
             self.pause_upload()
 
     def client_disconnected(self) -> None:
-        """The client has left: nobody waits for the answer."""
+        """Abandon the exchange: the client has disconnected."""
         if self.finished:
             return
         self.finished = self.client_aborted = True
@@ -170,13 +198,3 @@ class Exchange(ABC):
         if attempt is not None:
             attempt.detach()
         self.dispatcher.request_finished(self)
-
-    # Backpressure.
-
-    @abstractmethod
-    def pause_upload(self) -> None:
-        """The server takes no more for now."""
-
-    @abstractmethod
-    def resume_upload(self) -> None:
-        """The server takes more."""

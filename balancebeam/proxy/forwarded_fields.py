@@ -1,4 +1,4 @@
-"""What a proxy adds to a request on its way to a server."""
+"""The fields that the balancer adds to a request: X-Forwarded-*, Forwarded, Via, Host, TE."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from balancebeam.core.settings import ForwardingSettings
 from balancebeam.protocols.http1.forwarded import encode_forwarded_element
 from balancebeam.protocols.http1.request_rules import RequestHead
 
-# The length of a request's body in chunked transfer coding.
+# The length of a request with chunked transfer coding.
 CHUNKED = -1
 
 
 def build_default_forwarded_fields(peer: bytes, proto: bytes, host: bytes) -> bytes:
     """
-    The end of a request's head when nothing came that it builds upon.
+    The end of a request's head, for HTTP/1.1 requests without rare fields.
 
-    `peer` is the client's address as text, `proto` is "http" or "https".
-    The same for all requests of one client to one host, so doors keep it.
+    It is the same for all requests of one client to one host, so the `Forwarder` of
+    a connection caches it.
+
+    Args:
+        peer: The client's address as text.
+        proto: "http" or "https".
+        host: The value of the Host field.
     """
     return (
         b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
@@ -35,16 +40,23 @@ def build_forwarded_fields(
     """
     The end of a request's head in all other cases.
 
-    `host` stands for the Host field of a request that has none. `trusted`:
-    the peer is a proxy whose X-Forwarded-Proto and -Host are believed.
-    `received_forwarded` is the value of Forwarded that is to be continued.
+    Args:
+        head: The head of the request.
+        peer: The peer's address as text.
+        proto: "http" or "https", the scheme of the peer's request.
+        host: The value for a missing Host field.
+        trusted: Whether the peer is a trusted proxy, whose X-Forwarded-Proto and
+            X-Forwarded-Host are forwarded.
+        settings: Which fields are sent.
+        received_forwarded: The value of Forwarded to which an element is appended.
     """
     rare_fields = head.rare_fields
-    # Several lines are one list (RFC 9110, 5.3), and the peer ends it.
+    # Several field lines are one list (RFC 9110, 5.3); the peer is appended to it.
     chain = b"%b, %b" % (rare_fields.forwarded_for, peer) if rare_fields.forwarded_for else peer
     lines = []
     if head.host is None:
-        # RFC 9112, 3.2: every HTTP/1.1 request has one.
+        # RFC 9112, 3.2: "A client MUST send a Host header field [...] in all HTTP/1.1
+        # request messages". An HTTP/1.0 client may omit it.
         lines.append(b"Host: " + host)
     else:
         host = head.host

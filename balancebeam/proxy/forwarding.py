@@ -1,11 +1,15 @@
-"""What is added to the requests of one client's connection."""
+"""
+Forwarding: the head of a request as it is sent to a server.
+
+`ForwardingPolicy` belongs to a frontend, `Forwarder` to one connection of a client.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from attrs import frozen
+from twisted.internet.address import IPv4Address, IPv6Address
 
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.interfaces import Random
@@ -21,14 +25,20 @@ from balancebeam.proxy.forwarded_fields import (
 
 @frozen
 class ForwardingPolicy:
-    """How requests go on: what servers are told, and where ids of requests come from."""
+    """
+    Builds the heads of forwarded requests.
+
+    Attributes:
+        settings: Which fields about the client are sent.
+        new_request_id: Returns a new value for X-Request-Id.
+    """
 
     settings: ForwardingSettings
     new_request_id: Callable[[], bytes]
 
     @property
     def is_default(self) -> bool:
-        """Whether most requests can be given the same."""
+        """Whether `build_default_forwarded_fields` builds all added fields."""
         settings = self.settings
         return settings.x_forwarded and not settings.forwarded and settings.request_id == "off"
 
@@ -36,22 +46,28 @@ class ForwardingPolicy:
         self, head: RequestHead, client: bytes, proto: bytes, local: bytes, trusted: bool
     ) -> bytes:
         """
-        The whole head of any request as it goes to a server. `client` is the
-        peer, `local` stands for the host that it did not name.
+        Build the complete head of any request.
+
+        Args:
+            head: The head of the request.
+            client: The peer's address as text.
+            proto: "http" or "https".
+            local: The value for a missing Host field.
+            trusted: Whether the peer is a trusted proxy.
         """
-        settings, wire, received_forwarded = self.settings, head.forward_bytes, b""
+        settings, head_bytes, received_forwarded = self.settings, head.forward_bytes, b""
         if settings.forwarded:
             if trusted:
-                received_forwarded = b", ".join(field_values(wire, b"forwarded"))
-            # From anybody else it may be an invention.
-            wire = remove_fields(wire, b"forwarded")
+                received_forwarded = b", ".join(field_values(head_bytes, b"forwarded"))
+            # An untrusted peer may have forged it.
+            head_bytes = remove_fields(head_bytes, b"forwarded")
         if settings.request_id == "make" or (
             settings.request_id == "keep"
-            and not _is_single_value(field_values(wire, b"x-request-id"))
+            and not _is_single_value(field_values(head_bytes, b"x-request-id"))
         ):
-            wire = remove_fields(wire, b"x-request-id")
-            wire += b"X-Request-Id: %b\r\n" % self.new_request_id()
-        return wire + build_forwarded_fields(
+            head_bytes = remove_fields(head_bytes, b"x-request-id")
+            head_bytes += b"X-Request-Id: %b\r\n" % self.new_request_id()
+        return head_bytes + build_forwarded_fields(
             head, client, proto, local, trusted, settings, received_forwarded
         )
 
@@ -61,21 +77,24 @@ def _is_single_value(values: list[bytes]) -> bool:
 
 
 def request_id_generator(random: Random) -> Callable[[], bytes]:
-    """What makes ids of requests: 26 hexadecimal digits at random."""
+    """A function that generates request ids: 26 random hexadecimal digits, 104 bits."""
 
-    def make() -> bytes:
+    def generate() -> bytes:
         high, low = (int(random.random() * 2**52) for _ in range(2))
         return b"%013x%013x" % (high, low)
 
-    return make
+    return generate
 
 
 class Forwarder:
     """
-    Knows the client, and keeps what most of its requests need.
+    Builds the heads of one client connection, and caches what most of them end with.
 
-    `fast_suffix` is the end of the head of a usual request to `host`; there are such
-    requests if it `has_fast_path`.
+    Attributes:
+        host: The Host value for which `fast_suffix` was built.
+        fast_suffix: The end of the head of a request without rare fields to `host`.
+        has_fast_path: Whether `fast_suffix` may be used.
+        trusted: Whether the client is a trusted proxy.
     """
 
     __slots__ = ("_client", "_forwarding", "fast_suffix", "has_fast_path", "host", "trusted")
@@ -89,18 +108,21 @@ class Forwarder:
         self._forwarding = forwarding
 
     def set_host(self, host: bytes | None) -> None:
-        """Requests go to `host` from here on."""
+        """Build `fast_suffix` for requests to `host`."""
         self.host = host
         self.fast_suffix = build_default_forwarded_fields(self._client, b"http", host or b"")
 
     def build_head(self, head: RequestHead, transport: StreamTransport) -> bytes:
         """
-        The head of any request. The address that the client is connected to
-        stands for the host that it did not name.
+        Build the complete head of any request.
+
+        A missing Host field gets the address that the client is connected to.
         """
         local = b""
         if head.host is None:
-            here: Any = transport.getHost()
-            address = TcpAddress(getattr(here, "host", "localhost"), getattr(here, "port", 80))
+            host = transport.getHost()
+            # A Unix socket has neither host nor port.
+            is_ip = isinstance(host, (IPv4Address, IPv6Address))
+            address = TcpAddress(host.host, host.port) if is_ip else TcpAddress("localhost", 80)
             local = str(address).encode()
         return self._forwarding.build_head(head, self._client, b"http", local, self.trusted)

@@ -1,30 +1,35 @@
-"""An exchange of messages: a request and its response."""
+"""The base class of HTTP exchanges: a request and its response."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.protocols.http1.fields import field_values
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange
+from balancebeam.proxy.interfaces import Pipeline
 from balancebeam.upstream.interfaces import RequestSender
-
-if TYPE_CHECKING:
-    from balancebeam.proxy.dispatcher import BalancerResource
 
 
 class HttpExchange(Exchange):
     """
-    What the doors for HTTP have in common.
+    The part that HTTP/1.1 clients and `twisted.web` have in common.
 
-    `upstream_head` is the head as it goes to a server; what is `pending_body` is body, in
-    wire form. `awaiting_100_continue` tells that the client will send when the
-    server tells it to. `started_at` is when the request was read, in seconds since
-    the epoch, if anybody wants to know; `body_bytes_sent` is the length of the body that
-    the client gets.
+    Body bytes, here and in `pending_body`, are in wire form: chunked if the request
+    is. See `Exchange` for the other attributes.
+
+    Attributes:
+        head: The head of the request.
+        upstream_head: The head as it is sent to a server.
+        upgrade: The value of the Upgrade field; empty without one.
+        body_complete: Whether the whole request body has been received.
+        awaiting_100_continue: Whether the client sends the body only after a 100
+            response, which the server sends.
+        started_at: When the request was received, in seconds since the epoch; 0 if
+            nothing needs it.
+        body_bytes_sent: The length of the response body that the client gets.
     """
 
     connection: RequestSender | None = None
@@ -33,11 +38,12 @@ class HttpExchange(Exchange):
     upgrade = b""
     started_at = 0.0
     body_bytes_sent = 0
+    # The body so far, for a retry; `None` without a body or when it is too large.
     _replay_buffer: list[bytes] | None = None
     _replay_bytes = 0
 
     def __init__(
-        self, dispatcher: BalancerResource, head: RequestHead, upstream_head: bytes, client: str
+        self, dispatcher: Pipeline[Exchange], head: RequestHead, upstream_head: bytes, client: str
     ) -> None:
         self.dispatcher = dispatcher
         self.head = head
@@ -59,16 +65,22 @@ class HttpExchange(Exchange):
     def field_values(self, name: bytes) -> list[bytes]:
         return field_values(self.head.forward_bytes, name)
 
-    # For doors to call.
+    # Called by downstream protocols.
 
     def expect_body(self) -> None:
-        """There is a body, and it will come in by `upload`."""
+        """Declare that the request has a body, which `upload` will deliver."""
         self.awaiting_100_continue = self.head.rare_fields.expects_continue
         self.body_complete = False
         self._replay_buffer = []
 
     def upload(self, data: bytes, last: bool) -> None:
-        """More of the request's body, in wire form; `last` when it is complete."""
+        """
+        Send a part of the request body to the server, or buffer it.
+
+        Args:
+            data: Body bytes in wire form; may be empty.
+            last: Whether the body is complete with `data`.
+        """
         if last:
             self.body_complete = True
         if not data:
@@ -85,7 +97,7 @@ class HttpExchange(Exchange):
         else:
             self.buffer_body(data, last)
 
-    # For the dispatcher to call.
+    # Called by the dispatcher.
 
     def rewind(self) -> bool:
         if self.body_complete and not self.head.length:
@@ -96,16 +108,23 @@ class HttpExchange(Exchange):
         self._pending_bytes = self._replay_bytes
         return True
 
-    # For the pool and a connection to call; a door says how.
+    # Called by the connection pool.
 
     @property
     def awaiting_request_body(self) -> bool:
-        """Whether the server cannot answer because the client has yet to send."""
+        """Whether the server cannot respond because the client has not sent the body."""
         return not (self.body_complete or self.upload_paused or self.awaiting_100_continue)
 
     def client_stalled(self, now: float) -> bool:
-        """Whether the client takes nothing; doors with sweeps of their own know better."""
+        """
+        Whether the client has not read its response for too long.
+
+        False here: a downstream protocol with its own timeouts closes the
+        connection itself.
+        """
         return False
+
+    # UpstreamRequest
 
     @abstractmethod
     def informational_received(self, head: ResponseHead) -> None:

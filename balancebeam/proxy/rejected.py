@@ -1,19 +1,25 @@
-"""Requests that never became an exchange, because they could not be read."""
+"""Rejected requests: requests that could not be parsed and became no exchange."""
 
 from __future__ import annotations
 
 from attrs import frozen
 
-# Octets of a request line that are kept to show it.
+# Bytes of a request line that are logged: enough to recognise the request, and a
+# client that sends garbage cannot fill the log with long lines.
 MAX_LOGGED_LINE = 2048
 
 
 @frozen
 class RejectedRequest:
     """
-    What `client` sent and was refused for `reason`, with an answer of this
-    `status` and a body of so many `body_bytes_sent`. `line` is its first line, or the
-    beginning of that, in whatever form it came.
+    A request that was answered with an error before it was forwarded.
+
+    Attributes:
+        client: The client's IP address as text.
+        line: The first line of the request as received, cut to `MAX_LOGGED_LINE` bytes.
+        status: The status of the response.
+        reason: The error.
+        body_bytes_sent: The length of the response's body in bytes.
     """
 
     client: str
@@ -24,7 +30,7 @@ class RejectedRequest:
 
 
 def first_line(data: bytes) -> bytes:
-    """The first line of `data` that is not empty, as far as it is shown."""
+    """The first line of `data` that is not empty, cut to `MAX_LOGGED_LINE` bytes."""
     return (
         data[: MAX_LOGGED_LINE + 4]
         .lstrip(b"\r\n")

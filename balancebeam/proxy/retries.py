@@ -1,4 +1,4 @@
-"""Whether a request that failed at one server may be tried at another."""
+"""Retries: whether a request that failed at one server may be sent to another."""
 
 from __future__ import annotations
 
@@ -9,26 +9,39 @@ from attrs import frozen
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.protocols.http1.grammar import IDEMPOTENT_METHODS
 
-# Seconds over which retries are compared with requests, and how many retries
-# are allowed however few requests there are.
+# Seconds over which retries are compared with requests. Finagle's retry budget also
+# has a time to live of 10 s.
 WINDOW_SECONDS = 10.0
+
+# Retries that are allowed in a window however few requests there are: otherwise a
+# server that fails at low traffic would not be retried at all.
 MIN_RETRIES = 10
 
 
 @frozen
 class RetryPolicy:
-    """`attempts` bounds the servers that are tried for one request."""
+    """
+    Decides whether a failed attempt may be retried.
+
+    Attributes:
+        attempts: The maximum number of servers that are tried for one request.
+    """
 
     attempts: int = 3
 
     def allows(self, method: bytes, failure: UpstreamFailure, replayable: bool) -> bool:
         """
-        RFC 9110, 9.2.2: "A proxy MUST NOT automatically retry non-idempotent
-        requests." What never left this machine is not a retry.
+        Whether a request may be sent again.
 
-        `replayable`: all of the body that was sent is still here. A server
-        that is slow is not helped by asking another one the same, and when
-        the balancer stops there is no other.
+        RFC 9110, 9.2.2: "A proxy MUST NOT automatically retry non-idempotent
+        requests." A request of which nothing was sent is not retried in that sense.
+        Timeouts are not retried, because the same load on another server does not
+        help a slow one; nor is a request when the balancer stops.
+
+        Args:
+            method: The method of the request.
+            failure: How the attempt failed.
+            replayable: Whether the body that was sent is still buffered.
         """
         if failure.kind is FailureKind.STOPPING:
             return False
@@ -41,30 +54,41 @@ class RetryPolicy:
 
 class RetryBudget:
     """
-    Keeps retries below a share of the requests of the last `WINDOW_SECONDS` seconds,
-    so that servers which fail under load do not get even more of it. As in
-    Finagle's retry budget, some are always allowed.
+    Limits retries to a share of the requests of the last `WINDOW_SECONDS` seconds.
+
+    Servers that fail under load do not get even more of it. The algorithm is that of
+    Finagle's `RetryBudget`: a ratio plus a constant, here `MIN_RETRIES`.
+
+    Attributes:
+        ratio: Retries per request.
     """
 
     def __init__(self, ratio: float) -> None:
         self.ratio = ratio
         self._retries = 0
-        # When, and both counts up to then; the first is the oldest that matters.
+        # Times with the total of requests and of retries until then. The first entry
+        # is the newest one that is at least `WINDOW_SECONDS` old.
         self._history: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
 
     def record(self, now: float, requests: int) -> None:
-        """Remember that there were so many `requests` in all up to `now`."""
-        past = self._history
-        past.append((now, requests, self._retries))
-        while past[1][0] <= now - WINDOW_SECONDS:
-            past.popleft()
+        """
+        Record the totals of this moment; called at every sweep.
+
+        Args:
+            now: The time in seconds.
+            requests: The number of requests received until now.
+        """
+        history = self._history
+        history.append((now, requests, self._retries))
+        while history[1][0] <= now - WINDOW_SECONDS:
+            history.popleft()
 
     def allows(self, requests: int) -> bool:
-        """Whether one more retry is allowed, after so many `requests` in all."""
+        """Whether another retry is allowed after `requests` requests in total."""
         _, requests_then, retries_then = self._history[0]
         allowed = max(MIN_RETRIES, self.ratio * (requests - requests_then))
         return self._retries - retries_then < allowed
 
     def spend(self) -> None:
-        """There is one more retry."""
+        """Count one retry."""
         self._retries += 1

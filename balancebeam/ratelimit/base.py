@@ -1,54 +1,66 @@
-"""What limiters have in common."""
+"""The base class of rate limiters."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-# Keys of which one limiter knows at most, unless it is told otherwise.
+# The default maximum of keys per limiter: a token bucket with so many 4-byte keys (IPv4
+# clients) takes 130 MB on CPython 3.11.
 MAX_KEYS = 1_000_000
 
-# Seconds. Sums of times are rounded; who comes this much early is in time.
+# Seconds. Sums of times are rounded: a request that is early by less than this is
+# admitted.
 EPSILON = 1e-6
 
 
 class RateLimiter(ABC):
     """
-    Counts what is done under a key, and says when more may be done.
+    Counts requests by key, and rejects requests over the limit.
 
-    Keys are short `bytes`; `now` is in seconds, on a clock that does not run
-    backwards. A request that is refused is not counted.
+    Keys are short `bytes`. Times are in seconds on a clock that never runs backwards.
+    A rejected request is not counted. Memory is bounded: a limiter forgets the keys
+    whose loss matters least when it is full.
     """
 
     @abstractmethod
     def admit(self, key: bytes, now: float) -> bool:
-        """Whether one more is allowed now; if so it is counted. `retry_after` and `acquire` in one."""
+        """
+        Count a request if it is allowed, and return whether it is.
+
+        It equals `retry_after` and `acquire`, in one call for speed.
+        """
 
     @abstractmethod
     def retry_after(self, key: bytes, now: float) -> float:
         """
-        Seconds until one more is allowed, if there is none in between; 0.0 if
-        it is allowed now, and only then.
+        Seconds until a request is allowed, if none is counted in between.
+
+        0.0 if it is allowed now, and only then.
         """
 
     @abstractmethod
     def acquire(self, key: bytes, now: float) -> None:
-        """Count one."""
+        """Count a request, allowed or not."""
 
     @abstractmethod
     def remaining(self, key: bytes, now: float) -> int:
-        """How many more are allowed now."""
+        """The number of requests that are allowed now."""
 
     @abstractmethod
     def refund(self, key: bytes) -> None:
-        """Undo what was counted last, which was under `key`."""
+        """Undo the last count, which was one of `key`."""
 
     def release(self, key: bytes) -> None:  # noqa: B027 - most limiters have nothing to do
-        """One that was counted is over. Only a limit on what goes on at once cares."""
+        """Record the end of a counted request, for limits on concurrency."""
 
     @abstractmethod
     def expire(self, now: float) -> None:
-        """Give back memory that is not needed any more; called about once a second, and quick."""
+        """
+        Free the memory of a part of the keys that are no longer needed.
+
+        Called about once a second; it must not block the event loop noticeably.
+        """
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many keys are known."""
+        """The number of keys in memory."""

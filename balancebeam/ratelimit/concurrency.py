@@ -1,15 +1,16 @@
-"""A limit on what goes on at once."""
+"""Concurrency limits: a maximum of requests in flight."""
 
 from __future__ import annotations
 
 from balancebeam.ratelimit.base import RateLimiter
 
-# Nobody knows when one of them will be over (seconds).
+# Seconds. When a request in flight will end is unknown; 1 is the smallest value that
+# Retry-After can have without an immediate retry.
 _RETRY_AFTER_ESTIMATE = 1.0
 
 
 class Concurrent(RateLimiter):
-    """At most `requests` at a time. Only keys that have one are kept."""
+    """At most `requests` in flight per key. Keys without a request take no memory."""
 
     def __init__(self, requests: int) -> None:
         self._requests = requests
@@ -40,7 +41,7 @@ class Concurrent(RateLimiter):
             self._counts[key] = count
 
     def expire(self, now: float) -> None:
-        """What is over is gone at once."""
+        """Do nothing: `release` has freed the memory."""
 
     def __len__(self) -> int:
         return len(self._counts)

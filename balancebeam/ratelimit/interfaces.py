@@ -1,4 +1,4 @@
-"""TODO."""
+"""The request as rate limits see it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from typing import Protocol
 
 
 class LimitedRequest(Protocol):
-    """
-    A request, as far as limits have to know it.
-
-    `client_key` is the client's address in 4 or 16 octets; `host` is as the
-    client wrote it.
-    """
+    """A request from which a key function derives the key of a limit."""
 
     @property
-    def client_key(self) -> bytes: ...
+    def client_key(self) -> bytes:
+        """The client's address in 4 or 16 bytes."""
 
     @property
-    def host(self) -> bytes | None: ...
+    def host(self) -> bytes | None:
+        """The value of the Host field as the client sent it; `None` without one."""
 
     @property
-    def target(self) -> bytes: ...
+    def target(self) -> bytes:
+        """The request target as the client sent it."""
 
     def field_values(self, name: bytes) -> list[bytes]:
         """The values of the fields called `name`, which is in lower case."""

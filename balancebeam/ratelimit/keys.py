@@ -1,4 +1,4 @@
-"""Under which key a request is counted."""
+"""Key functions: the key under which a limit counts a request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Callable, Optional
 from balancebeam.core.uri import canonical_path, has_prefix, normalize_host
 from balancebeam.ratelimit.interfaces import LimitedRequest
 
-# What a request is counted under; `None` if the limit is not about it.
+# The key of a request; `None` if the limit does not apply to it.
 KeyFunction = Callable[[LimitedRequest], Optional[bytes]]
 
-# Longer keys are hashed, so that nobody fills the memory with long ones.
+# Bytes. Longer keys are hashed to 16 bytes, so that clients cannot fill the memory
+# with long keys.
 _MAX_KEY_LENGTH = 24
 
-# Fields that do not go on, or not as they came.
+# Fields that are not forwarded, or not as the client sent them.
 _RESERVED_FIELDS = frozenset(
     (
         *("connection", "content-length", "forwarded", "http2-settings", "keep-alive", "te"),
@@ -29,16 +30,20 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 def build_key_function(names: Sequence[str], ipv6_prefix: int = 64) -> KeyFunction:
     """
-    What makes keys of all that is in `names`: "client", "host",
-    "header:NAME" or "path:/PREFIX"; a path only says which requests count.
-    IPv6 clients are counted by their first `ipv6_prefix` bits.
+    Build the function that derives the key of a limit from a request.
 
-    Raises `ValueError`, saying what would be right.
+    Args:
+        names: The parts of the key: "client", "host", "header:NAME" or
+            "path:/PREFIX". A path restricts the limit to requests below the prefix.
+        ipv6_prefix: The bits of an IPv6 address by which a client is counted.
+
+    Raises:
+        ValueError: A name or the prefix is invalid; the text has the expected form.
     """
     if not names:
-        raise ValueError("a limit needs a key; give one such as client")
-    makers = [_build_part(name, ipv6_prefix) for name in names]
-    return makers[0] if len(makers) == 1 else _build_joined(makers)
+        raise ValueError("invalid limit key: expected at least one part, such as client")
+    parts = [_build_part(name, ipv6_prefix) for name in names]
+    return parts[0] if len(parts) == 1 else _build_joined(parts)
 
 
 def _build_part(name: str, ipv6_prefix: int) -> KeyFunction:
@@ -52,53 +57,59 @@ def _build_part(name: str, ipv6_prefix: int) -> KeyFunction:
     if kind == "path" and rest.startswith("/"):
         prefix = canonical_path(rest.encode())
         return lambda request: prefix[-16:] if has_prefix(request.target, prefix) else None
-    raise ValueError(f"{name!r} is no key; give client, host, header:NAME or path:/PREFIX")
+    raise ValueError(
+        f"invalid limit key {name!r}: expected client, host, header:NAME or path:/PREFIX"
+    )
 
 
 def _build_field_key(name: str) -> KeyFunction:
     if name in _RESERVED_FIELDS or name.startswith(("x-forwarded-", "proxy-")):
-        raise ValueError(f"header:{name} is the proxy's own business; give another field")
+        raise ValueError(
+            f"invalid limit key 'header:{name}': expected a field that is forwarded unchanged"
+        )
     field = name.encode()
 
-    def make(request: LimitedRequest) -> bytes:
+    def field_key(request: LimitedRequest) -> bytes:
         values = request.field_values(field)
-        # Servers take the first of several lines, or the last. Those who send
-        # several are counted together, so that none is a way out.
+        # Some servers use the first of several field lines, others the last. All
+        # requests with several lines share one key, so that a client cannot evade
+        # the limit with an additional line.
         return _hash_if_long(values[0]) if len(values) == 1 else b"\n%d" % min(len(values), 2)
 
-    return make
+    return field_key
 
 
 def _build_client_key(ipv6_prefix: int) -> KeyFunction:
     if not 0 < ipv6_prefix <= 128:
-        raise ValueError(f"{ipv6_prefix} is no length of an IPv6 prefix; give 1 to 128")
-    octets, bits = divmod(ipv6_prefix, 8)
+        raise ValueError(f"invalid IPv6 prefix length {ipv6_prefix}: expected 1 to 128")
+    whole_bytes, bits = divmod(ipv6_prefix, 8)
 
-    def make(request: LimitedRequest) -> bytes:
+    def client_key(request: LimitedRequest) -> bytes:
         key = request.client_key
         if len(key) != 16:
             return key
-        short = key[:octets]
+        prefix = key[:whole_bytes]
         if bits:
-            short += bytes((key[octets] >> (8 - bits) << (8 - bits),))
-        # Never as short as that of an IPv4 client.
-        return short.ljust(5, b"\0")
+            prefix += bytes((key[whole_bytes] >> (8 - bits) << (8 - bits),))
+        # At least 5 bytes, so that it never equals the 4 bytes of an IPv4 client.
+        return prefix.ljust(5, b"\0")
 
-    return make
+    return client_key
 
 
-def _build_joined(makers: Sequence[KeyFunction]) -> KeyFunction:
-    def make(request: LimitedRequest) -> bytes | None:
-        parts = []
-        for maker in makers:
-            part = maker(request)
-            if part is None:
+def _build_joined(parts: Sequence[KeyFunction]) -> KeyFunction:
+    def joined_key(request: LimitedRequest) -> bytes | None:
+        encoded = []
+        for part in parts:
+            key = part(request)
+            if key is None:
                 return None
-            # With its length, so that no two lists of parts look the same.
-            parts.append(b"%d:%b" % (len(part), part))
-        return _hash_if_long(b"".join(parts))
+            # With the length, so that two different lists of parts never join to the
+            # same key.
+            encoded.append(b"%d:%b" % (len(key), key))
+        return _hash_if_long(b"".join(encoded))
 
-    return make
+    return joined_key
 
 
 def _hash_if_long(key: bytes) -> bytes:

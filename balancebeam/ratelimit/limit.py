@@ -1,4 +1,9 @@
-"""Several limits, asked as one."""
+"""
+Limits: a limiter with its settings and its key function, and sets of limits.
+
+The values of RateLimit and RateLimit-Policy follow
+draft-ietf-httpapi-ratelimit-headers-10.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,7 @@ from balancebeam.ratelimit.sliding_log import SlidingLog
 from balancebeam.ratelimit.token_bucket import TokenBucket
 from balancebeam.ratelimit.windows import FixedWindow, SlidingWindow
 
+# The characters of a quoted string without escapes (RFC 9651, 3.3.3).
 _NAME = re.compile(r"[ !#-\[\]-~]+")
 
 ALGORITHMS = ("concurrent", "fixed-window", "sliding-log", "sliding-window", "token-bucket")
@@ -24,7 +30,16 @@ ALGORITHMS = ("concurrent", "fixed-window", "sliding-log", "sliding-window", "to
 
 @define(eq=False)
 class Limit:
-    """One limit: what it is, who counts, under which key, and how often it refused."""
+    """
+    One limit.
+
+    Attributes:
+        settings: The limit as configured.
+        limiter: Counts the requests.
+        key_function: Derives the key of a request.
+        rejected: The number of requests over the limit, rejected or (with
+            `dry_run`) not.
+    """
 
     settings: LimitSettings
     limiter: RateLimiter
@@ -33,12 +48,12 @@ class Limit:
 
     @property
     def concurrent(self) -> bool:
-        """Whether what it counted is to be released."""
+        """Whether counted requests have to be released."""
         return self.settings.algorithm == "concurrent"
 
     @property
     def policy(self) -> str:
-        """As an item of the RateLimit-Policy field."""
+        """The item of this limit in the RateLimit-Policy field."""
         settings = self.settings
         text = f'"{settings.title}";q={settings.requests}'
         if self.concurrent:
@@ -49,10 +64,14 @@ class Limit:
 @frozen
 class Rejection:
     """
-    Why a request is not admitted, and when to come again.
+    Why a request is not admitted, and when to retry it.
 
-    `delay` is in seconds; `limit` and `policy` are the values of the RateLimit
-    and RateLimit-Policy fields (draft-ietf-httpapi-ratelimit-headers-10).
+    Attributes:
+        status: The status of the response.
+        message: The text of the response.
+        delay: Seconds until a request is admitted.
+        limit: The value of the RateLimit field; empty for access lists.
+        policy: The value of the RateLimit-Policy field; empty for access lists.
     """
 
     status: int
@@ -63,12 +82,21 @@ class Rejection:
 
     @property
     def retry_after(self) -> int:
-        """Whole seconds, at least 1, after which one request will be admitted."""
+        """The value of Retry-After: `delay` in whole seconds, at least 1."""
         return max(1, ceil(self.delay))
 
 
 def build_limit(settings: LimitSettings, max_keys: int = MAX_KEYS) -> Limit:
-    """What `settings` say. Raises `ValueError`, saying what would be right."""
+    """
+    Build a limit.
+
+    Args:
+        settings: The limit as configured.
+        max_keys: The maximum number of keys in memory.
+
+    Raises:
+        ValueError: A setting is invalid; the text has the expected form.
+    """
     return Limit(
         settings,
         _build_limiter(settings, max_keys),
@@ -77,31 +105,37 @@ def build_limit(settings: LimitSettings, max_keys: int = MAX_KEYS) -> Limit:
 
 
 def _build_limiter(settings: LimitSettings, max_keys: int) -> RateLimiter:
-    requests, per = settings.requests, settings.window
-    if requests < 1 or per <= 0 or (settings.burst is not None and settings.burst < 1):
-        raise ValueError("a limit allows at least 1 request, and lasts more than 0 seconds")
+    requests, window = settings.requests, settings.window
+    if requests < 1 or window <= 0 or (settings.burst is not None and settings.burst < 1):
+        raise ValueError("invalid limit: expected at least 1 request in more than 0 seconds")
     if not 400 <= settings.status <= 599:
-        raise ValueError(f"{settings.status} is no status of an error; give 400 to 599")
+        raise ValueError(f"invalid limit status {settings.status}: expected 400 to 599")
     if _NAME.fullmatch(settings.title) is None:
-        # It is sent in a quoted string (RFC 9651, 3.3.3).
-        raise ValueError(f"{settings.title!r} is no name for a limit; give letters and digits")
+        # RateLimit fields have the name in a quoted string.
+        raise ValueError(f"invalid limit name {settings.title!r}: expected letters and digits")
     if settings.algorithm == "sliding-window":
-        return SlidingWindow(requests, per, max_keys)
+        return SlidingWindow(requests, window, max_keys)
     if settings.algorithm == "fixed-window":
-        return FixedWindow(requests, per, max_keys)
+        return FixedWindow(requests, window, max_keys)
     if settings.algorithm == "sliding-log":
-        return SlidingLog(requests, per, max_keys)
+        return SlidingLog(requests, window, max_keys)
     if settings.algorithm == "token-bucket":
-        return TokenBucket(requests, per, settings.burst, max_keys)
+        return TokenBucket(requests, window, settings.burst, max_keys)
     if settings.algorithm == "concurrent":
         return Concurrent(requests)
-    raise ValueError(f"{settings.algorithm!r} limits nothing; give one of {', '.join(ALGORITHMS)}")
+    raise ValueError(
+        f"invalid limit algorithm {settings.algorithm!r}: expected one of {', '.join(ALGORITHMS)}"
+    )
 
 
 def build_rejection(limits: Sequence[Limit], waits: Sequence[tuple[Limit, float]]) -> Rejection:
     """
-    The refusal of a request that is under `limits`, of which those in `waits`
-    say no: the one that says so for longest is the answer.
+    Build the rejection of a request.
+
+    Args:
+        limits: The limits that apply to the request, for RateLimit-Policy.
+        waits: The limits that reject it, with the seconds until they admit it. The
+            longest wait decides the response.
     """
     strictest, wait = max(waits, key=lambda pair: pair[1])
     settings = strictest.settings
@@ -117,11 +151,14 @@ def build_rejection(limits: Sequence[Limit], waits: Sequence[tuple[Limit, float]
 
 class LimitSet:
     """
-    Limits that are all asked about a request. It is counted by all of them, or
-    by none: not even by one that comes before the one which refuses.
+    Limits that a request must pass together.
 
-    A limit on trial (`dry_run`) refuses nothing, but counts what it would have
-    refused.
+    A request is counted by all of them or by none: the limits before the one that
+    rejects it are refunded. A limit with `dry_run` rejects nothing, but counts what
+    it would have rejected.
+
+    Attributes:
+        limits: The limits, in order.
     """
 
     def __init__(self, limits: Sequence[Limit]) -> None:
@@ -131,8 +168,15 @@ class LimitSet:
         self, request: LimitedRequest, now: float
     ) -> Rejection | tuple[tuple[RateLimiter, bytes], ...]:
         """
-        Why `request` may not be made at `now`, or what is to be released when
-        it is over.
+        Count a request, if all limits admit it.
+
+        Args:
+            request: The request.
+            now: The time in seconds.
+
+        Returns:
+            The rejection; or the limiters and keys to release when the request is
+            finished, which only concurrency limits have.
         """
         counted: list[tuple[Limit, bytes]] = []
         waits: list[tuple[Limit, float]] = []

@@ -1,4 +1,4 @@
-"""Tables of keys that are bounded, and never take long for one step."""
+"""Tables of keys with bounded memory and bounded time per operation."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ from typing import Callable, Generic, TypeVar
 
 V = TypeVar("V")
 
-# A dict of a million keys takes tens of milliseconds to grow or to be freed,
-# during which nobody is served; one of 256 parts takes a fraction of one.
-# Whose shard a key is, `hash` decides, so nobody can choose keys of one shard.
+# A dict of a million keys takes tens of milliseconds to grow or to be freed, during
+# which the event loop is blocked; one of 256 shards takes a fraction of a millisecond.
+# The shard of a key is chosen by `hash`, which is randomized per process, so clients
+# cannot choose keys of one shard.
 SHARD_COUNT = 256
 SHARD_MASK = SHARD_COUNT - 1
 
-# Shards that are tidied at a time, a few times a minute each.
+# Shards that one sweep visits. With a sweep per second, each shard is swept every 32 s.
 SHARDS_PER_SWEEP = 8
 
-# How many keys are looked at to find one that can be spared.
+# Keys that are compared to evict one, as in Redis's approximated LRU
+# (`maxmemory-samples`, 5 by default).
 _EVICTION_SAMPLES = 8
 
-# The worth of a value that must not be forgotten.
+# The eviction cost of a value that must not be evicted.
 NEVER_EVICT = inf
 
 
 class BoundedMap(Generic[V]):
     """
-    A part of a table: at most `max_keys` keys and their `values`.
+    A shard of a table: a map with approximated eviction.
 
-    When it is full, a new key takes the place of another: of a few chosen
-    without a pattern, the one that is worth least.
+    When it is full, a new key replaces the cheapest of a few keys that are sampled at
+    random.
+
+    Attributes:
+        max_keys: The maximum number of keys.
+        values: The values by key. Values may be replaced here; keys are added by
+            `add` only.
     """
 
     __slots__ = ("_keys", "_random_state", "max_keys", "values")
@@ -41,8 +48,12 @@ class BoundedMap(Generic[V]):
 
     def add(self, key: bytes, value: V, eviction_cost: Callable[[bytes, V], float]) -> None:
         """
-        Add a key that is not there. Nothing changes if it is full of keys
-        that are `NEVER_EVICT`, as far as one can see at a glance.
+        Add a new key, unless the map is full and all sampled keys are `NEVER_EVICT`.
+
+        Args:
+            key: A key that is not in the map.
+            value: Its value.
+            eviction_cost: Returns the cost of forgetting a key with its value.
         """
         if len(self._keys) < self.max_keys or self._evict_one(eviction_cost):
             self.values[key] = value
@@ -50,24 +61,25 @@ class BoundedMap(Generic[V]):
 
     def _evict_one(self, eviction_cost: Callable[[bytes, V], float]) -> bool:
         keys, values = self._keys, self.values
-        least, place = NEVER_EVICT, -1
+        lowest_cost, victim = NEVER_EVICT, -1
         for _ in range(_EVICTION_SAMPLES):
-            # A linear congruential generator; its low bits are of no use.
+            # The linear congruential generator of the C standard's example for
+            # `rand`. Its low bits have short periods and are dropped.
             self._random_state = (self._random_state * 1103515245 + 12345) & 0x7FFFFFFF
-            looked_at = (self._random_state >> 8) % len(keys)
-            key = keys[looked_at]
-            value = eviction_cost(key, values[key])
-            if value < least:
-                least, place = value, looked_at
-        if place < 0:
+            index = (self._random_state >> 8) % len(keys)
+            key = keys[index]
+            cost = eviction_cost(key, values[key])
+            if cost < lowest_cost:
+                lowest_cost, victim = cost, index
+        if victim < 0:
             return False
-        del values[keys[place]]
-        keys[place] = keys[-1]
+        del values[keys[victim]]
+        keys[victim] = keys[-1]
         keys.pop()
         return True
 
     def retain(self, predicate: Callable[[V], bool]) -> None:
-        """Forget all keys but those whose values are those that `predicate` accepts."""
+        """Remove all keys whose value `predicate` does not accept."""
         kept = {key: value for key, value in self.values.items() if predicate(value)}
         if len(kept) < len(self.values):
             self.values = kept
@@ -75,7 +87,12 @@ class BoundedMap(Generic[V]):
 
 
 class ShardedTable(Generic[V]):
-    """A table of at most about `max_keys` keys, in shards."""
+    """
+    A table of about `max_keys` keys at most.
+
+    Attributes:
+        shards: The shards, indexed by `hash(key) & SHARD_MASK`.
+    """
 
     def __init__(self, max_keys: int) -> None:
         self.shards: list[BoundedMap[V]] = [
@@ -84,11 +101,11 @@ class ShardedTable(Generic[V]):
         self._last_swept = 0
 
     def shard(self, key: bytes) -> BoundedMap[V]:
-        """Where `key` is, if it is anywhere."""
+        """The shard of `key`."""
         return self.shards[hash(key) & SHARD_MASK]
 
     def retain(self, predicate: Callable[[V], bool]) -> None:
-        """Forget what is not wanted any more in the next few shards."""
+        """Remove the keys that `predicate` does not accept from the next few shards."""
         for _ in range(SHARDS_PER_SWEEP):
             self._last_swept = (self._last_swept + 1) & SHARD_MASK
             self.shards[self._last_swept].retain(predicate)

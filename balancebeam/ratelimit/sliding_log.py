@@ -1,4 +1,4 @@
-"""A limit by remembering when everything was."""
+"""Sliding log: an exact limit that stores the time of every counted request."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from balancebeam.ratelimit.sharded_table import NEVER_EVICT, ShardedTable
 
 _TIME = Struct("d")
 
-# Times that are over are dropped from a log when there are more than these,
-# and more than half of it.
+# Expired times are removed from a log when they are more than this many, and more
+# than half of the log: removal copies the rest, so it must not happen for each request.
 _COMPACT_THRESHOLD = 32
 
 
 class SlidingLog(RateLimiter):
     """
-    At most `requests` in any `window` seconds (without their first microsecond), exactly.
+    At most `requests` in any `window` seconds, exactly; the first microsecond
+    (`EPSILON`) of the window does not count.
 
-    Beside its key it takes eight octets for each request that is remembered.
-    A log is a `bytearray` of numbers, because that is nothing to the garbage
-    collector: a million lists would stop everything for a fifth of a second.
+    Each counted request takes 8 bytes. A log is a `bytearray` of doubles, because the
+    garbage collector does not traverse it: with a million lists, a full collection
+    blocks the event loop for 0.2 s.
     """
 
     def __init__(self, requests: int, window: float, max_keys: int = MAX_KEYS) -> None:
@@ -42,12 +43,12 @@ class SlidingLog(RateLimiter):
             return self._requests
         with memoryview(log).cast("d") as times:
             count = len(times)
-            over = bisect_right(times, self._cutoff(now))
-        if over > _COMPACT_THRESHOLD and 2 * over > count:
-            # The last one stays: a log is never empty.
-            dropped = min(over, count - 1)
+            expired = bisect_right(times, self._cutoff(now))
+        if expired > _COMPACT_THRESHOLD and 2 * expired > count:
+            # The last time stays: a log is never empty.
+            dropped = min(expired, count - 1)
             del log[: dropped * _TIME.size]
-        return self._requests - count + over
+        return self._requests - count + expired
 
     def retry_after(self, key: bytes, now: float) -> float:
         if self.remaining(key, now) > 0:
@@ -56,15 +57,15 @@ class SlidingLog(RateLimiter):
         return max(EPSILON, self._time_at(log, -self._requests) + self._window - now)
 
     def acquire(self, key: bytes, now: float) -> None:
-        # A log is in order, even should time run backwards.
+        # A log is sorted, even if the clock runs backwards.
         self._newest = max(self._newest, now)
-        moment = _TIME.pack(self._newest)
+        packed_time = _TIME.pack(self._newest)
         shard = self._logs.shard(key)
         log = shard.values.get(key)
         if log is None:
-            shard.add(key, bytearray(moment), self._eviction_cost)
+            shard.add(key, bytearray(packed_time), self._eviction_cost)
         else:
-            log += moment
+            log += packed_time
 
     def refund(self, key: bytes) -> None:
         shard = self._logs.shard(key)
@@ -72,28 +73,28 @@ class SlidingLog(RateLimiter):
         if log is not None:
             del log[-_TIME.size :]
             if not log:
-                # It was all over anyway.
+                # A log is never empty; this time is expired.
                 log += _TIME.pack(-self._window)
 
-    def _time_at(self, log: bytearray, number: int) -> float:
-        """The `number`th time in `log`; -1 is the last."""
-        moment: float = _TIME.unpack_from(log, len(log) + number * _TIME.size)[0]
-        return moment
+    def _time_at(self, log: bytearray, index: int) -> float:
+        """The time at a negative `index` in `log`; -1 is the last."""
+        time: float = _TIME.unpack_from(log, len(log) + index * _TIME.size)[0]
+        return time
 
     def _cutoff(self, now: float) -> float:
-        """Up to when what was is over."""
+        """The time up to which requests are expired."""
         return max(now, self._newest) - self._window + EPSILON
 
     def _eviction_cost(self, key: bytes, log: bytearray) -> float:
-        """The one that was not used for longest goes first, but none that is limited."""
+        """Evict the least recently used key, but no key that is over its limit."""
         limited = len(log) >= self._requests * _TIME.size and self._time_at(
             log, -self._requests
         ) > self._cutoff(self._newest)
         return NEVER_EVICT if limited else self._time_at(log, -1)
 
     def expire(self, now: float) -> None:
-        past = self._cutoff(now)
-        self._logs.retain(lambda log: self._time_at(log, -1) > past)
+        cutoff = self._cutoff(now)
+        self._logs.retain(lambda log: self._time_at(log, -1) > cutoff)
 
     def __len__(self) -> int:
         return len(self._logs)

@@ -1,4 +1,4 @@
-"""A limit on the rate, with room for bursts."""
+"""Token bucket: a limit on the rate that allows bursts."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from balancebeam.ratelimit.sharded_table import NEVER_EVICT, SHARD_MASK, Sharded
 
 class TokenBucket(RateLimiter):
     """
-    A bucket of `burst` tokens, filled with `requests` of them in `window` seconds,
-    evenly; each request takes one.
+    A bucket of `burst` tokens that is refilled with `requests` tokens in `window` seconds.
 
-    Never more than `burst` at once, or more than `burst + requests * t / window` in
-    any t seconds. A bucket is kept as the moment when it will be full again
-    ("theoretical arrival time" in the generic cell rate algorithm, ITU-T
-    I.371), which is one number, and a full one need not be kept at all.
+    Tokens are added evenly, and each request takes one. At most `burst` requests are
+    admitted at once, and at most `burst + requests * t / window` in any t seconds.
+
+    The state of a bucket is the time when it will be full again, the "theoretical
+    arrival time" of the generic cell rate algorithm (ITU-T I.371): one number, and
+    none for a full bucket.
     """
 
     def __init__(
         self, requests: int, window: float, burst: int | None = None, max_keys: int = MAX_KEYS
     ) -> None:
         self._burst = requests if burst is None else burst
-        # Seconds in which one token comes in, and in which all but one do.
+        # Seconds in which one token is added, and in which all but one are.
         self._token_interval = window / requests
         self._burst_tolerance = self._token_interval * (self._burst - 1) + EPSILON
         self._newest = 0.0
         self._full_at: ShardedTable[float] = ShardedTable(max_keys)
 
     def admit(self, key: bytes, now: float) -> bool:
-        # As `retry_after` and `acquire`, in one: this runs for every request.
+        # `retry_after` and `acquire` inlined: this runs for every request.
         shard = self._full_at.shards[hash(key) & SHARD_MASK]
         full_at = shard.values.get(key)
         if full_at is None:
@@ -45,8 +46,8 @@ class TokenBucket(RateLimiter):
 
     def retry_after(self, key: bytes, now: float) -> float:
         full_at = self._full_at.shard(key).values.get(key, now)
-        behind = full_at - now - self._burst_tolerance
-        return 0.0 if behind <= 0 else max(EPSILON, behind)
+        delay = full_at - now - self._burst_tolerance
+        return 0.0 if delay <= 0 else max(EPSILON, delay)
 
     def refund(self, key: bytes) -> None:
         values = self._full_at.shard(key).values
@@ -64,10 +65,11 @@ class TokenBucket(RateLimiter):
             shard.values[key] = max(full_at, now) + self._token_interval
 
     def remaining(self, key: bytes, now: float) -> int:
-        missing = max(0.0, self._full_at.shard(key).values.get(key, now) - now)
-        return max(0, int((self._burst_tolerance - missing) // self._token_interval + 1))
+        refill_time = max(0.0, self._full_at.shard(key).values.get(key, now) - now)
+        return max(0, int((self._burst_tolerance - refill_time) // self._token_interval + 1))
 
     def _eviction_cost(self, key: bytes, full_at: float) -> float:
+        """Evict the fullest bucket, but none that is empty."""
         return full_at if full_at - self._newest <= self._burst_tolerance else NEVER_EVICT
 
     def expire(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Limits by counting in windows of time."""
+"""Fixed and sliding windows: limits that count the requests of a window of time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from balancebeam.ratelimit.sharded_table import (
 
 
 class _WindowCounts:
-    """Counts of one window and of the one before, for a part of the keys."""
+    """
+    The counts of the current and the previous window, for one shard of the keys.
+
+    Attributes:
+        max_keys: The maximum number of keys in a window.
+        index: The number of the current window since time 0.
+        current: The counts of the current window by key.
+        previous: The counts of the previous window by key.
+    """
 
     __slots__ = ("current", "index", "max_keys", "previous")
 
@@ -26,16 +34,27 @@ class _WindowCounts:
         self.previous: dict[bytes, int] = {}
 
     def rotate(self, index: int, keep_previous: bool) -> None:
-        """A new window has begun; with `keep_previous` the last one is still wanted."""
+        """
+        Start a new window.
+
+        Args:
+            index: The number of the window.
+            keep_previous: Whether the counts of the window before it are needed.
+        """
         self.previous = self.current.values if keep_previous and index == self.index + 1 else {}
         self.current = BoundedMap(self.max_keys)
         self.index = index
 
 
-class _Windows(RateLimiter):
+class _WindowLimiter(RateLimiter):
     """
-    What both kinds have in common. Windows are `window` seconds long, and the
-    same for all keys. Time that runs backwards stands still.
+    The common part of both algorithms.
+
+    Windows are `window` seconds long and begin at the same time for all keys. If the
+    clock runs backwards, the current window stays.
+
+    Attributes:
+        keeps_previous: Whether the counts of the previous window are needed.
     """
 
     keeps_previous = False
@@ -43,12 +62,12 @@ class _Windows(RateLimiter):
     def __init__(self, requests: int, window: float, max_keys: int = MAX_KEYS) -> None:
         self._requests = requests
         self._window = window
-        most = max(1, max_keys // SHARD_COUNT)
-        self._counts = [_WindowCounts(most) for _ in range(SHARD_COUNT)]
+        shard_size = max(1, max_keys // SHARD_COUNT)
+        self._counts = [_WindowCounts(shard_size) for _ in range(SHARD_COUNT)]
         self._last_swept = 0
 
     def _counts_at(self, key: bytes, now: float) -> _WindowCounts:
-        """The counts of `key`'s shard, as they are at `now`."""
+        """The counts of the shard of `key`, with the window of `now` as the current one."""
         counts = self._counts[hash(key) & SHARD_MASK]
         window = int((now + EPSILON) / self._window)
         if counts.index < window:
@@ -79,9 +98,10 @@ class _Windows(RateLimiter):
 
     @abstractmethod
     def _seconds_until_free(self, key: bytes, now: float) -> float:
-        """Seconds until `key`, which is limited, may do one more."""
+        """Seconds until `key`, which is over its limit, is allowed one request."""
 
     def _eviction_cost(self, key: bytes, count: int) -> float:
+        """Evict the key with the lowest count, but none that is over its limit."""
         return count if count < self._requests else NEVER_EVICT
 
     def expire(self, now: float) -> None:
@@ -98,12 +118,12 @@ class _Windows(RateLimiter):
         )
 
 
-class FixedWindow(_Windows):
+class FixedWindow(_WindowLimiter):
     """
     At most `requests` in each window of `window` seconds.
 
-    Around the moment where two windows meet, up to twice as many may come
-    within `window` seconds.
+    Within `window` seconds around the boundary of two windows, up to twice as many
+    are admitted.
     """
 
     def admit(self, key: bytes, now: float) -> bool:
@@ -124,62 +144,65 @@ class FixedWindow(_Windows):
         return (self._counts_at(key, now).index + 1) * self._window - now
 
 
-class SlidingWindow(_Windows):
+class SlidingWindow(_WindowLimiter):
     """
-    At most `requests` in about the last `window` seconds: what was counted in the
-    window before counts for the part of it that those seconds still cover, as
-    if it had come evenly.
+    At most about `requests` in the last `window` seconds.
 
-    In a window it never admits more than `requests`; in any `window` seconds fewer
-    than twice as many, and about `requests` of those who come evenly.
+    The count of the previous window is weighted with the share of it that the last
+    `window` seconds still cover, as if its requests had arrived evenly. This is the
+    sliding window counter of Cloudflare's "How we built rate limiting capable of
+    scaling to millions of domains".
+
+    In one window it never admits more than `requests`; in any `window` seconds fewer
+    than twice as many, and about `requests` if they arrive evenly.
     """
 
     keeps_previous = True
 
     def admit(self, key: bytes, now: float) -> bool:
-        # As `remaining` and `acquire`, in one: this runs for every request.
+        # `remaining` and `acquire` inlined: this runs for every request.
         counts = self._counts[hash(key) & SHARD_MASK]
         windows = (now + EPSILON) / self._window
         window = int(windows)
         if counts.index < window:
             counts.rotate(window, self.keeps_previous)
-        here = counts.current
-        count = here.values.get(key, 0)
+        current = counts.current
+        count = current.values.get(key, 0)
         used: float = count + 1
         if counts.previous:
             used += counts.previous.get(key, 0) * min(1.0, counts.index + 1 - windows)
         if used > self._requests:
             return False
-        if count or key in here.values:
-            here.values[key] = count + 1
+        if count or key in current.values:
+            current.values[key] = count + 1
         else:
             self._add(counts, key, now)
         return True
 
     def _add(self, counts: _WindowCounts, key: bytes, now: float) -> None:
-        part = min(1.0, counts.index + 1 - (now + EPSILON) / self._window)
-        past, requests = counts.previous, self._requests
+        weight = min(1.0, counts.index + 1 - (now + EPSILON) / self._window)
+        previous, requests = counts.previous, self._requests
 
-        def eviction_cost(other: bytes, count: int) -> float:
-            used = count + past.get(other, 0) * part
+        def eviction_cost(sampled_key: bytes, count: int) -> float:
+            used = count + previous.get(sampled_key, 0) * weight
             return used if used + 1 <= requests else NEVER_EVICT
 
         counts.current.add(key, 1, eviction_cost)
 
     def remaining(self, key: bytes, now: float) -> int:
         counts = self._counts_at(key, now)
-        part = min(1.0, counts.index + 1 - (now + EPSILON) / self._window)
-        before = counts.previous.get(key, 0) * part
-        return int(max(0.0, self._requests - counts.current.values.get(key, 0) - before))
+        weight = min(1.0, counts.index + 1 - (now + EPSILON) / self._window)
+        previous = counts.previous.get(key, 0) * weight
+        return int(max(0.0, self._requests - counts.current.values.get(key, 0) - previous))
 
     def _seconds_until_free(self, key: bytes, now: float) -> float:
         counts = self._counts_at(key, now)
-        count, before = counts.current.values.get(key, 0), counts.previous.get(key, 0)
-        end = (counts.index + 1) * self._window
-        room = self._requests - 1 - count
-        if room >= 0 and before:
-            # Later in this window what was before counts for little enough.
-            return max(0.0, end - self._window * room / before - now)
-        # In the next one, this window's count will be what was before.
-        part = (self._requests - 1) / count if count else 1.0
-        return end + self._window * max(0.0, 1 - part) - now
+        count, previous = counts.current.values.get(key, 0), counts.previous.get(key, 0)
+        window_end = (counts.index + 1) * self._window
+        allowed = self._requests - 1 - count
+        if allowed >= 0 and previous:
+            # Later in this window the weight of the previous one is small enough.
+            return max(0.0, window_end - self._window * allowed / previous - now)
+        # In the next window this count is the previous one.
+        weight = (self._requests - 1) / count if count else 1.0
+        return window_end + self._window * max(0.0, 1 - weight) - now

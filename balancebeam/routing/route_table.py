@@ -1,63 +1,68 @@
-"""Where the requests of one frontend go."""
+"""Route tables: the first matching route of a request, and its target."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-from typing import Protocol as Interface
+from collections.abc import Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from balancebeam.core.uri import normalize_host, normalize_path
-from balancebeam.proxy.dispatcher import Admission, BalancerResource
-from balancebeam.routing.matchers import HostPathMatcher
+
+TargetT = TypeVar("TargetT")
 
 
-class RequestHandler(Interface):
-    """Who takes requests: a dispatcher, or whoever answers in its place."""
-
-    def dispatch(self, exchange: Any, admission: Admission) -> None:
-        """See a request through to its end; see `BalancerResource.dispatch`."""
-
-
-class Matcher(Interface):
-    """Which requests are meant."""
+class Matcher(Protocol):
+    """The condition of a route."""
 
     def matches(self, host: bytes, path: bytes) -> bool:
-        """Whether one is; see `HostPathMatcher.matches`."""
-
-
-MATCH_ALL = HostPathMatcher()
+        """Whether a request matches, see `HostPathMatcher.matches`."""
 
 
 @frozen(eq=False)
-class Route:
+class Route(Generic[TargetT]):
     """
-    The requests that `matcher` is about are asked of `admission`, and go on by
-    `dispatcher`, unless `handler` answers them instead.
+    One route.
+
+    Attributes:
+        matcher: Selects the requests of the route.
+        target: Where they go; the caller decides what a target is.
     """
 
-    dispatcher: BalancerResource
-    admission: Admission
-    matcher: Matcher = MATCH_ALL
-    handler: RequestHandler = field()
-
-    @handler.default
-    def _default_handler(self) -> RequestHandler:
-        return self.dispatcher
+    matcher: Matcher
+    target: TargetT
 
 
-class RouteTable:
-    """The first of `routes` that is about a request takes it, or else `default`."""
+class RouteTable(Generic[TargetT]):
+    """
+    Routes in order, the first match wins.
 
-    def __init__(self, default: Route, routes: Sequence[Route] = ()) -> None:
+    Attributes:
+        default: The target of requests that no route matches.
+        routes: The routes.
+    """
+
+    def __init__(self, default: TargetT, routes: Sequence[Route[TargetT]] = ()) -> None:
         self.default = default
         self.routes = tuple(routes)
 
-    def find(self, host: bytes | None, target: bytes) -> Route:
-        """The route of a request, of which the Host field and the target are given."""
+    @property
+    def targets(self) -> Iterator[TargetT]:
+        """Every target, the default first."""
+        yield self.default
+        for route in self.routes:
+            yield route.target
+
+    def find(self, host: bytes | None, target: bytes) -> TargetT:
+        """
+        Find the target of a request.
+
+        Args:
+            host: The value of the Host field; `None` without one.
+            target: The request target, as received.
+        """
         name, path = normalize_host(host or b""), normalize_path(target)
         for route in self.routes:
             if route.matcher.matches(name, path):
-                return route
+                return route.target
         return self.default

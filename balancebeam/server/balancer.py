@@ -47,10 +47,9 @@ from balancebeam.observability.access_log import AccessLogs
 from balancebeam.observability.connection_log import ConnectionLog
 from balancebeam.observability.log_file import LogFile
 from balancebeam.observability.observers import combine
-from balancebeam.proxy.client_address import TrustedProxies
-from balancebeam.proxy.dispatcher import BalancerResource
-from balancebeam.proxy.exchange import Observer
+from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
+from balancebeam.proxy.interfaces import Observer
 from balancebeam.server.demo import DemoService
 from balancebeam.server.frontend import FrontendService, FrontendTarget
 from balancebeam.server.listeners import (
@@ -68,6 +67,7 @@ from balancebeam.state.service import StateService, nothing_to_save, restore, ta
 from balancebeam.upstream.connect_attempt import ConnectFunction
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server_set import ServerSet
+from balancebeam.web.resource import BalancerResource
 
 
 @define
@@ -338,8 +338,7 @@ class BalancerService(service.MultiService):
                     restore(take_snapshot({pool.name: other_mode}), {pool.name: known}, self.log)
             else:
                 known.apply(pool)
-            known.dispatcher.admission = admission
-            known.dispatcher.observer = None
+            known.dispatcher.detach(admission)
             self.pools[pool.name] = known
         for gone in before.values():
             self.retired.add(gone)
@@ -368,16 +367,14 @@ class BalancerService(service.MultiService):
 
     def _configure_web_resource(self, frontend: FrontendSettings) -> None:
         """What comes in through a `twisted.web` tree is treated as by `frontend`."""
-        dispatcher = self.pools[frontend.pool].dispatcher
-        dispatcher.trusted_proxies = TrustedProxies(frontend.trusted_proxies)
-        dispatcher.forwarding = ForwardingPolicy(
-            frontend.forwarding, request_id_generator(self._shared.random)
+        self.pools[frontend.pool].dispatcher.configure(
+            frontend,
+            ForwardingPolicy(frontend.forwarding, request_id_generator(self._shared.random)),
+            self.frontends[frontend.name].factory.default.admission,
+            self.access_logs.observer(frontend),
         )
-        dispatcher.idle_timeout = frontend.timeouts.idle
-        dispatcher.admission = self.frontends[frontend.name].factory.default.admission
-        dispatcher.observer = self.access_logs.observer(frontend)
 
-    def _build_observer(self, frontend: FrontendSettings) -> Observer | None:
+    def _build_observer(self, frontend: FrontendSettings) -> Observer[Exchange] | None:
         talkative = ConnectionLog(self.reactor.seconds) if frontend.log_connections else None
         return combine(self.access_logs.observer(frontend), talkative)
 

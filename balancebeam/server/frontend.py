@@ -16,8 +16,10 @@ from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
 from balancebeam.downstream.tcp.session import TcpFactory
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.client_address import TrustedProxies
-from balancebeam.proxy.exchange import Observer
+from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
+from balancebeam.proxy.interfaces import Observer
+from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.server.listeners import ConnectionFactory
 
@@ -26,8 +28,8 @@ from balancebeam.server.listeners import ConnectionFactory
 class FrontendTarget:
     """What a frontend leads to: the routes, and who is told of requests that have ended."""
 
-    route_table: RouteTable
-    observer: Observer | None = None
+    route_table: RouteTable[RouteTarget]
+    observer: Observer[Exchange] | None = None
 
 
 class FrontendService(service.Service):
@@ -87,8 +89,8 @@ class FrontendService(service.Service):
 
     def routes_to(self, pool: Any) -> bool:
         """Whether a client's next request may be one for `pool`, a service."""
-        routes = (self._route_table.default, *self._route_table.routes)
-        return any(route.dispatcher is getattr(pool, "dispatcher", None) for route in routes)
+        dispatcher = getattr(pool, "dispatcher", None)
+        return any(target.dispatcher is dispatcher for target in self._route_table.targets)
 
     @property
     def has_connections(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import evolve, frozen
 from twisted.application import service
 
+from balancebeam.admission.admission import Admission
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import (
@@ -19,7 +20,6 @@ from balancebeam.core.settings import (
     ServerSource,
 )
 from balancebeam.net.ticker import Ticker
-from balancebeam.proxy.dispatcher import Admission, BalancerResource
 from balancebeam.upstream.connect_attempt import ConnectFunction
 from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
@@ -30,6 +30,7 @@ from balancebeam.upstream.selector import SelectorService
 from balancebeam.upstream.server import Server
 from balancebeam.upstream.server_set import ServerSet
 from balancebeam.upstream.tcp_pool import TcpPool
+from balancebeam.web.resource import BalancerResource
 
 
 @frozen
@@ -80,8 +81,8 @@ class PoolService(service.MultiService):
             self.connections,
             self._retry_settings(),
             settings.queue,
+            pool_name=settings.name,
         )
-        self.dispatcher.pool_name = settings.name
         self.checker: service.IService | None = None
         for child in (self.selector, self.health, self.connections):
             child.setServiceParent(self)
@@ -94,7 +95,7 @@ class PoolService(service.MultiService):
         before, self.settings = self.settings, settings
         self._update_servers(before.servers, settings.servers)
         self.connections.timeouts = settings.timeouts
-        self.dispatcher.configure(self._retry_settings(), settings.queue)
+        self.dispatcher.apply(self._retry_settings(), settings.queue)
         if _health_arguments(before) != _health_arguments(settings):
             self.health.configure(*_health_arguments(settings))
         if before.active != settings.active:

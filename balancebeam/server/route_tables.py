@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from balancebeam.admin.operations import AdminOperations
@@ -14,8 +13,9 @@ from balancebeam.admission.admission import Admission, LimitsByScope
 from balancebeam.admission.limiter import LimiterService
 from balancebeam.core.settings import FrontendSettings, Settings
 from balancebeam.downstream.registration import REGISTRATION_PATH, RegistrationEndpoint
+from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.matchers import HostPathMatcher, PathMatcher
-from balancebeam.routing.route_table import Matcher, Route, RouteTable
+from balancebeam.routing.route_table import Route, RouteTable
 from balancebeam.server.pool import PoolService
 
 
@@ -44,28 +44,29 @@ class RouteTableBuilder:
         """What everybody has to pass who comes to this pool."""
         return self._limiter.build_admission(self._limiter.scopes[_pool_scope(pool)])
 
-    def build(self, frontend: FrontendSettings, pools: Mapping[str, PoolService]) -> RouteTable:
+    def build(
+        self, frontend: FrontendSettings, pools: Mapping[str, PoolService]
+    ) -> RouteTable[RouteTarget]:
         """Where the requests go that come in at `frontend`."""
         access = AccessList(frontend.allow, frontend.deny)
         scopes = self._limiter.scopes
 
-        def route(pool: str, matcher: Matcher, own: str | None = None) -> Route:
+        def admission(pool: str, own: str | None = None) -> Admission:
             limits = scopes[_frontend_scope(frontend)]
             limits += (scopes[own] if own else ()) + scopes[_pool_scope(pool)]
-            return Route(
-                pools[pool].dispatcher, self._limiter.build_admission(limits, access), matcher
-            )
+            return self._limiter.build_admission(limits, access)
 
         routes = []
+        default = RouteTarget(pools[frontend.pool].dispatcher, admission(frontend.pool))
         if frontend.registration:
-            desk = self._registration_endpoint(frontend, pools[frontend.pool])
-            routes.append(
-                evolve(route(frontend.pool, PathMatcher(REGISTRATION_PATH)), handler=desk)
-            )
-        for one in frontend.routes:
-            own = _route_scope(frontend, one.host, one.path)
-            routes.append(route(one.pool, HostPathMatcher(one.host, one.path), own))
-        return RouteTable(route(frontend.pool, HostPathMatcher()), routes)
+            endpoint = self._registration_endpoint(frontend, pools[frontend.pool])
+            target = RouteTarget(default.dispatcher, admission(frontend.pool), endpoint)
+            routes.append(Route(PathMatcher(REGISTRATION_PATH), target))
+        for route in frontend.routes:
+            scope = _route_scope(frontend, route.host, route.path)
+            target = RouteTarget(pools[route.pool].dispatcher, admission(route.pool, scope))
+            routes.append(Route(HostPathMatcher(route.host, route.path), target))
+        return RouteTable(default, routes)
 
     def _registration_endpoint(
         self, frontend: FrontendSettings, pool: PoolService

@@ -9,7 +9,7 @@ informational responses and trailers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
@@ -20,13 +20,14 @@ from balancebeam.core.errors import RequestError
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.http1 import local_reply
+from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
-from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
+from balancebeam.proxy.client_address import TrustedProxies
+from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange, Fields
+from balancebeam.proxy.forwarding import ForwardingPolicy
 from balancebeam.proxy.http_exchange import HttpExchange
-
-if TYPE_CHECKING:
-    from balancebeam.proxy.dispatcher import BalancerResource
+from balancebeam.proxy.interfaces import Observer, Pipeline
 
 # What `twisted.web` has dealt with, so that it says nothing about the request
 # that goes on.
@@ -35,7 +36,21 @@ _CONSUMED_FIELDS = frozenset(
 )
 
 
-def dispatch_web_request(dispatcher: BalancerResource, request: Request) -> None:
+class WebPipeline(Pipeline[Exchange], Protocol):
+    """The resource that renders requests, see `BalancerResource` for its attributes."""
+
+    path: bytes
+    trusted_proxies: TrustedProxies
+    forwarding: ForwardingPolicy
+    idle_timeout: float
+    observer: Observer[Exchange] | None
+    parser: RequestHeadParser
+
+    def dispatch(self, exchange: Exchange) -> None:
+        """Process a request until it is finished."""
+
+
+def dispatch_web_request(dispatcher: WebPipeline, request: Request) -> None:
     """Forward `request` over `dispatcher`; it is answered, sooner or later."""
     peer = peer_ip(request.getClientAddress())
     try:
@@ -50,7 +65,7 @@ def dispatch_web_request(dispatcher: BalancerResource, request: Request) -> None
     client = dispatcher.trusted_proxies.client_ip(peer, head) if trusted else peer
     exchange = WebExchange(dispatcher, head, wire, client, request)
     exchange.observer = dispatcher.observer
-    exchange.started_at = dispatcher.connections.ticker.wall_time()
+    exchange.started_at = dispatcher.ticker.wall_time()
     request.notifyFinish().addErrback(exchange.connection_lost)
     if head.length:
         exchange.expect_body()
@@ -58,7 +73,7 @@ def dispatch_web_request(dispatcher: BalancerResource, request: Request) -> None
     dispatcher.dispatch(exchange)
 
 
-def _build_head(dispatcher: BalancerResource, request: Request) -> bytes:
+def _build_head(dispatcher: WebPipeline, request: Request) -> bytes:
     """The head of `request` as bytes again, to be read like that of any other."""
     lines = [b"%b %b HTTP/1.1" % (request.method, _target(dispatcher.path, request))]
     for name, values in request.requestHeaders.getAllRawHeaders():
@@ -94,11 +109,11 @@ def _target(base: bytes, request: Request) -> bytes:
 
 
 def _write_local_reply(
-    dispatcher: BalancerResource, request: Request, status: int, text: str, fields: Fields
+    dispatcher: WebPipeline, request: Request, status: int, text: str, fields: Fields
 ) -> None:
     body = local_reply.jsend_error(text) if status >= 400 else b""
     request.setResponseCode(status, local_reply.reason_phrase(status))
-    request.setHeader(b"date", local_reply.http_date(dispatcher.connections.reactor.seconds()))
+    request.setHeader(b"date", local_reply.http_date(dispatcher.clock()))
     for name, value in local_reply.local_reply_fields(body, fields):
         request.setHeader(name, value)
     if request.method != b"HEAD":
@@ -110,9 +125,11 @@ def _write_local_reply(
 class WebExchange(HttpExchange):
     """One request of the web door; the producer of its response."""
 
+    dispatcher: WebPipeline
+
     def __init__(
         self,
-        dispatcher: BalancerResource,
+        dispatcher: WebPipeline,
         head: RequestHead,
         upstream_head: bytes,
         client: str,
@@ -223,7 +240,7 @@ class WebExchange(HttpExchange):
         return since is not None and now - since >= self.dispatcher.idle_timeout
 
     def pauseProducing(self) -> None:
-        self._paused_since = self.dispatcher.connections.ticker.now
+        self._paused_since = self.dispatcher.ticker.now
         if self.connection is not None:
             self.connection.pause_reading()
 

@@ -39,7 +39,7 @@ from balancebeam.proxy.rejected import RejectedRequest, first_line
 
 if TYPE_CHECKING:
     from balancebeam.downstream.http1.factory import Http1Factory
-    from balancebeam.proxy.dispatcher import BalancerResource
+    from balancebeam.proxy.dispatcher import Dispatcher
 
 (
     READING_HEAD,
@@ -186,9 +186,7 @@ class Http1Channel(Protocol):
                 break
         self._in_read_loop = False
 
-    def _build_slow_path_exchange(
-        self, dispatcher: BalancerResource, head: RequestHead
-    ) -> Http1Exchange:
+    def _build_slow_path_exchange(self, dispatcher: Dispatcher, head: RequestHead) -> Http1Exchange:
         forwarder, site = self._forwarder, self.site
         exchange = Http1Exchange(self, dispatcher, head, forwarder.build_head(head, self.transport))
         exchange.max_forwards_exhausted = head.max_forwards_exhausted

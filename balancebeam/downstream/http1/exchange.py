@@ -10,12 +10,12 @@ from balancebeam.protocols.http1.local_reply import http_date, jsend_error
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.exchange import Fields
+from balancebeam.proxy.exchange import Exchange, Fields
 from balancebeam.proxy.http_exchange import HttpExchange
+from balancebeam.proxy.interfaces import Pipeline
 
 if TYPE_CHECKING:
     from balancebeam.downstream.http1.channel import Http1Channel
-    from balancebeam.proxy.dispatcher import BalancerResource
 
 CONTINUE = 100
 
@@ -40,7 +40,7 @@ class Http1Exchange(HttpExchange):
     def __init__(
         self,
         channel: Http1Channel,
-        dispatcher: BalancerResource,
+        dispatcher: Pipeline[Exchange],
         head: RequestHead,
         upstream_head: bytes,
     ) -> None:
@@ -114,7 +114,7 @@ class Http1Exchange(HttpExchange):
         if not head.has_date:
             # RFC 9110, 6.6.1: a recipient with a clock "MUST record the time
             # it was received and append a corresponding Date header field".
-            lines.append(b"Date: %b\r\n" % http_date(self.dispatcher.connections.reactor.seconds()))
+            lines.append(b"Date: %b\r\n" % http_date(self.dispatcher.clock()))
         lines.append(b"Via: 1.%d balancebeam\r\n" % head.minor)
         if self.chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -223,7 +223,7 @@ class Http1Exchange(HttpExchange):
 
     def tunnel_data(self, data: bytes) -> None:
         self.body_bytes_sent += len(data)
-        self.channel.last_activity = self.dispatcher.connections.ticker.now
+        self.channel.last_activity = self.dispatcher.ticker.now
         self.channel.transport.write(data)
 
     def tunnel_ended(self, clean: bool) -> None:

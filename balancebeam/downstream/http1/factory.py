@@ -20,9 +20,11 @@ from balancebeam.net.ticker import Ticker
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.proxy.client_address import TrustedProxies
-from balancebeam.proxy.exchange import Observer
+from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.forwarding import ForwardingPolicy
+from balancebeam.proxy.interfaces import Observer
 from balancebeam.proxy.rejected import RejectedRequest
+from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
 
 
@@ -51,7 +53,7 @@ class Http1Factory(Site):
 
     def __init__(
         self,
-        table: RouteTable,
+        table: RouteTable[RouteTarget],
         ticker: Ticker,
         timeouts: FrontendTimeouts,
         trusted_proxies: TrustedProxies,
@@ -59,11 +61,11 @@ class Http1Factory(Site):
         max_body: int | None = None,
     ) -> None:
         dispatcher = table.default.dispatcher
-        super().__init__(dispatcher, reactor=dispatcher.reactor)
+        super().__init__(dispatcher, reactor=dispatcher.connections.reactor)
         self.ticker = ticker
         self.timeouts = timeouts
         self.max_body = max_body
-        self._observer: Observer | None = None
+        self._observer: Observer[Exchange] | None = None
         self.draining = False
         # Whether there is more to do for a request than to forward it.
         self.needs_accounting = False
@@ -78,7 +80,7 @@ class Http1Factory(Site):
         self.set_route_table(table)
         ticker.add(self.sweep)
 
-    def set_route_table(self, table: RouteTable) -> None:
+    def set_route_table(self, table: RouteTable[RouteTarget]) -> None:
         """Requests go where `table` says from now on."""
         self.resource = table.default.dispatcher
         self.default = table.default
@@ -86,12 +88,12 @@ class Http1Factory(Site):
         self.table = table if table.routes else None
 
     @property
-    def observer(self) -> Observer | None:
+    def observer(self) -> Observer[Exchange] | None:
         """Who is told of requests that have ended."""
         return self._observer
 
     @observer.setter
-    def observer(self, observer: Observer | None) -> None:
+    def observer(self, observer: Observer[Exchange] | None) -> None:
         self._observer = observer
         self.needs_accounting = self.draining or observer is not None
 

@@ -24,8 +24,10 @@ from balancebeam.net.ticker import Ticker
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.client_hello import ClientHelloError, ClientHelloReader
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.exchange import Exchange, Fields, Observer
-from balancebeam.routing.route_table import Route, RouteTable
+from balancebeam.proxy.exchange import Exchange, Fields
+from balancebeam.proxy.interfaces import Observer
+from balancebeam.proxy.route_target import RouteTarget
+from balancebeam.routing.route_table import RouteTable
 from balancebeam.upstream.tcp_pool import ServerRelay
 
 
@@ -40,17 +42,19 @@ class TcpFactory(ServerFactory):
     # Of what is passed on as it is nothing has to be understood.
     rejected_requests: Mapping[int, int] = MappingProxyType({})
 
-    def __init__(self, table: RouteTable, ticker: Ticker, timeouts: FrontendTimeouts) -> None:
+    def __init__(
+        self, table: RouteTable[RouteTarget], ticker: Ticker, timeouts: FrontendTimeouts
+    ) -> None:
         self.ticker = ticker
         self.timeouts = timeouts
-        self.observer: Observer | None = None
+        self.observer: Observer[Exchange] | None = None
         self.draining = False
         self.channels: set[ClientRelay] = set()
         self.pending_handshakes: list[PendingHandshakes] = []
         self.set_route_table(table)
         ticker.add(self.sweep)
 
-    def set_route_table(self, table: RouteTable) -> None:
+    def set_route_table(self, table: RouteTable[RouteTarget]) -> None:
         """New connections go where `table` says from now on."""
         self.default = table.default
         self.table = table if table.routes else None
@@ -143,7 +147,7 @@ class ClientRelay(Relay):
             else:
                 self.dispatch(table.find(name.encode(), b"/"))
 
-    def dispatch(self, route: Route) -> None:
+    def dispatch(self, route: RouteTarget) -> None:
         """Take `route`, with what has come so far."""
         reader, self.client_hello = self.client_hello, None
         self.exchange.dispatcher = route.dispatcher
@@ -179,7 +183,7 @@ class TcpSession(Exchange):
         self.observer = client_relay.site.observer
         self.client = client_relay.client
         self.client_relay = client_relay
-        self.started_at = self.dispatcher.connections.reactor.seconds()
+        self.started_at = self.dispatcher.clock()
         self.server_name = ""
         self._server_relay: ServerRelay | None = None
         self._last_byte_count = -1

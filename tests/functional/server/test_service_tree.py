@@ -13,20 +13,22 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from balancebeam.admission.access_list import AccessList
+from balancebeam.admission.admission import Admission, AdmissionRequest
 from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import EndpointAddress, TcpAddress, UnixAddress
 from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import ServerSettings
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.proxy.client_address import TrustedProxies
-from balancebeam.proxy.dispatcher import BalancerResource
-from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.ratelimit.limit import Rejection
-from balancebeam.routing.route_table import Route, RouteTable
+from balancebeam.routing.route_table import RouteTable
 from balancebeam.server.balancer import BalancerService, make_balancer
 from balancebeam.server.demo import DemoService
 from balancebeam.upstream.resolver import CACHE_TTL, Resolver
 from balancebeam.upstream.server_set import ServerSet
+from balancebeam.web.resource import BalancerResource
 from tests.helpers.memory import GET, OK, MemoryBalancer, head_and_body
 
 ONE = (ServerSettings(TcpAddress("10.0.0.1", 80)),)
@@ -256,15 +258,17 @@ class ResolverTests(SynchronousTestCase):
         self.assertTrue(client.received().startswith(b"HTTP/1.1 502 "))
 
 
-class RejectingAdmission:
-    """A limiter that has had enough."""
+class RejectingAdmission(Admission):
+    """Rejects every request."""
 
-    unrestricted = False
+    def __init__(self) -> None:
+        super().__init__((), AccessList(), lambda: 0.0)
+        self.unrestricted = False
 
-    def admit(self, request: Exchange) -> Rejection | None:
+    def admit(self, request: AdmissionRequest) -> Rejection | None:
         return Rejection(429, f"{request.client} again", 6.2, "limit", "policy")
 
-    def release(self, request: Exchange) -> None:
+    def release(self, request: AdmissionRequest) -> None:
         raise AssertionError("nothing was admitted")
 
 
@@ -275,7 +279,9 @@ class ExtensionPointTests(SynchronousTestCase):
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
         site = balancer.service.default_frontend.factory
-        site.set_route_table(RouteTable(Route(balancer.service.resource, RejectingAdmission())))
+        site.set_route_table(
+            RouteTable(RouteTarget(balancer.service.resource, RejectingAdmission()))
+        )
         client = balancer.client()
         client.send(GET)
         lines, body = head_and_body(client.received())

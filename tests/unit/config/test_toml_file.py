@@ -400,10 +400,14 @@ class InvalidFileTests(TomlFileTestCase):
             ("[frontend.limit]\nrequests = 1\nkey = 'ip'\n", 3, ["limit.key", "'ip'", "client"]),
             ("[frontend.limit]\nrequests = 1\nkey = []\n", 3, ["limit.key", "such as client"]),
             ("[frontend.limit]\nrequests = 1\nkey = ['header:Via']\n", 3, ["limit.key", "via"]),
-            ("[frontend.limit]\nrequests = 1\nkey = 'cli\u00e9nt'\n", 3, ["limit.key", "no key"]),
+            ("[frontend.limit]\nrequests = 1\nkey = 'cli\u00e9nt'\n", 3, ["limit.key", "invalid"]),
             ("[frontend.limit]\nrequests = 1\nipv6_prefix = 0\n", 3, ["ipv6_prefix", "1 to 128"]),
             ("[frontend.limit]\nrequests = 1\nstatus = 200\n", 3, ["limit.status", "400 to 599"]),
-            ("[frontend.limit]\nrequests = 1\nname = '\"'\n", 1, ["frontend.limit", "no name"]),
+            (
+                "[frontend.limit]\nrequests = 1\nname = '\"'\n",
+                1,
+                ["frontend.limit", "invalid limit name"],
+            ),
             ("[pool.limit]\nrequests = 1\nkey = 'x'\n", 3, ["pool.limit.key", "header:NAME"]),
             # Routes.
             ("[frontend.route]\nhost = 'a'\n", 1, ["frontend.route", "needs a pool"]),

@@ -1,0 +1,53 @@
+"""
+Interfaces between exchanges, the pipeline that processes them, and observers.
+
+The protocols are generic in the type of exchange: `balancebeam.proxy.exchange`
+imports this module, so it cannot be imported here.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Protocol, TypeVar
+
+from balancebeam.core.failures import UpstreamFailure
+from balancebeam.net.ticker import Ticker
+from balancebeam.proxy.rejected import RejectedRequest
+
+ExchangeT_contra = TypeVar("ExchangeT_contra", contravariant=True)
+
+
+class Pipeline(Protocol[ExchangeT_contra]):
+    """
+    The dispatcher as an exchange sees it.
+
+    Attributes:
+        pool_name: The name of the pool, for logs.
+        ticker: The coarse clock of timeouts, see `balancebeam.net.ticker`.
+        clock: Returns the time of the reactor in seconds.
+    """
+
+    pool_name: str
+    ticker: Ticker
+    clock: Callable[[], float]
+
+    def attempt_failed(self, exchange: ExchangeT_contra, failure: UpstreamFailure) -> None:
+        """Retry or fail a request for which a server sent no response."""
+
+    def response_started(self, exchange: ExchangeT_contra) -> None:
+        """Record that the response's head has arrived and its body is yet to come."""
+
+    def response_aborted(self, exchange: ExchangeT_contra, failure: UpstreamFailure) -> None:
+        """Record that a response which had started cannot be completed."""
+
+    def request_finished(self, exchange: ExchangeT_contra) -> None:
+        """Account for a request that was answered, aborted or abandoned; called once."""
+
+
+class Observer(Protocol[ExchangeT_contra]):
+    """Receives every finished exchange and every rejected request, for logs."""
+
+    def exchange_finished(self, exchange: ExchangeT_contra) -> None:
+        """Record `exchange`, which was answered, aborted or abandoned."""
+
+    def request_rejected(self, request: RejectedRequest) -> None:
+        """Record `request`, which could not be parsed and was answered with an error."""

@@ -1,0 +1,38 @@
+"""What a route leads to: a dispatcher with the admission that its requests must pass."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import field, frozen
+
+from balancebeam.admission.admission import Admission
+from balancebeam.proxy.dispatcher import Dispatcher
+from balancebeam.proxy.exchange import Exchange
+
+
+class RequestHandler(Protocol):
+    """Processes requests: a dispatcher, or an endpoint that answers them itself."""
+
+    def dispatch(self, exchange: Exchange, admission: Admission) -> None:
+        """Process a request until it is finished, see `Dispatcher.dispatch`."""
+
+
+@frozen(eq=False)
+class RouteTarget:
+    """
+    The target of a route.
+
+    Attributes:
+        dispatcher: The pipeline of the route's pool.
+        admission: The access list and rate limits of the route.
+        handler: Processes the requests; the dispatcher by default.
+    """
+
+    dispatcher: Dispatcher
+    admission: Admission
+    handler: RequestHandler = field()
+
+    @handler.default
+    def _default_handler(self) -> RequestHandler:
+        return self.dispatcher
