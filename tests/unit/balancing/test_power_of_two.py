@@ -69,10 +69,10 @@ class PowerOfTwoTests(RandomTestCase):
     def test_extreme_random_values(self) -> None:
         """The smallest and largest random numbers select two different servers."""
         for value in EXTREMES:
-            for another in EXTREMES:
+            for second in EXTREMES:
                 for weights in ((1, 2, 3), (1, 1), (7,), (256, 1, 256)):
                     order = names(
-                        updated(PowerOfTwo(FixedRandom(value, another)), servers(*weights))
+                        updated(PowerOfTwo(FixedRandom(value, second)), servers(*weights))
                     )
                     self.assertEqual("".join(sorted(order)), "abc"[: len(weights)])
 
