@@ -28,9 +28,23 @@ from balancebeam.upstream.interfaces import ConnectionT
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server import Server
 
-# Starts to connect: address, client factory, reactor. Returns a connector, which has
-# Twisted's `state` and `stopConnecting()`.
-ConnectFunction = Callable[[ServerAddress, ClientFactory, Any], Any]
+
+class Connector(typing.Protocol):
+    """
+    A connection attempt to one address; Twisted's connectors and ours.
+
+    Attributes:
+        state: "connecting", "connected" or "disconnected".
+    """
+
+    state: str
+
+    def stopConnecting(self) -> object:
+        """Cancel the attempt; the factory gets `clientConnectionFailed`."""
+
+
+# Starts to connect: address, client factory, reactor.
+ConnectFunction = Callable[[ServerAddress, ClientFactory, Any], Connector]
 
 # Receives failures of attempts that no request waits for any more.
 BackgroundFailureHandler = Callable[[Server, None, UpstreamFailure], object]
@@ -94,7 +108,7 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
         self._exchange: ConnectRequest | None = exchange
         # Addresses that were not tried yet.
         self._addresses: list[ServerAddress] = []
-        self._connector: Any = None
+        self._connector: Connector | None = None
         self._resolving: defer.Deferred[list[ServerAddress]] | None = None
         # When the current address was first tried, on the ticker.
         self._connect_started_at = pool.ticker.now

@@ -62,7 +62,8 @@ class UpstreamConnection(Protocol):
         last_activity: When bytes were last sent or received, on the ticker.
         reused: The connection has been idle, so the server may have closed it meanwhile.
         paused: Reading is paused, because the client's write buffer is full.
-        single_use, keepalive_enabled: See `Connection`.
+        single_use: See `Connection`.
+        keepalive_enabled: See `Connection`.
     """
 
     # Twisted declares ITransport, which lacks what StreamTransport adds.
@@ -233,8 +234,6 @@ class UpstreamConnection(Protocol):
     def stopProducing(self) -> None:
         """Do nothing: the transport is closed, and `connectionLost` follows."""
 
-    # Responses
-
     def _read_head(self, data: bytes) -> None:
         exchange = self.exchange
         assert exchange is not None
@@ -343,8 +342,6 @@ class UpstreamConnection(Protocol):
             self._owner.release(self)
         else:
             self.close()
-
-    # End of the connection
 
     def _fail(self, kind: FailureKind, detail: str = "") -> None:
         """Close, and report the failure: before the response started, or within it."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.application import service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -38,7 +39,7 @@ class CheckerService(service.Service):
         settings: HealthCheckSettings,
         server_set: ServerSet,
         health: HealthService,
-        clock: Any,
+        clock: IReactorTime,
     ) -> None:
         """
         Args:
@@ -46,7 +47,7 @@ class CheckerService(service.Service):
             settings: Interval and timeout.
             server_set: The servers to check.
             health: Receives the results.
-            clock: An `IReactorTime`.
+            clock: Schedules the checks and their timeouts.
         """
         self._probe = probe
         self._settings = settings
@@ -56,7 +57,7 @@ class CheckerService(service.Service):
         self._loop = LoopingCall(self._start_round)
         self._loop.clock = clock
         # Delayed calls of the checks of this round.
-        self._scheduled: list[Any] = []
+        self._scheduled: list[IDelayedCall] = []
         self._running: dict[Server, Deferred[None]] = {}
 
     def startService(self) -> None:

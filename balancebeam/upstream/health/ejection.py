@@ -50,7 +50,8 @@ class OutlierDetector:
     """
     Ejects servers by the outcome of their requests, and returns them to the rotation.
 
-    The dispatcher calls the `request_*` and `response_*` methods for tracked servers only.
+    The dispatcher calls `request_sent`, `response_started`, `response_finished` and
+    `request_released` for tracked servers only, and `request_failed` for all.
     """
 
     _log = Logger()
@@ -101,8 +102,6 @@ class OutlierDetector:
                 if server.error_rate_window is None:
                     server.error_rate_window = ErrorRateWindow(self._settings.window)
                     server.track(load_tracked=True)
-
-    # Events of requests. All but `request_failed` are called for tracked servers only.
 
     def request_sent(self, server: Server, request: object) -> None:
         """`request` was given to `server`."""
@@ -190,8 +189,6 @@ class OutlierDetector:
             self._outliers.add(server)
             self._eject_outlier(server, f"{ratio:.0%} of its responses were errors")
 
-    # State changes
-
     def _eject(self, server: Server, reason: str) -> None:
         server.ejected = server.ejection.recently_ejected = True
         server.ejection.half_open = False
@@ -243,8 +240,6 @@ class OutlierDetector:
             server.ejection.half_open = True
         if servers:
             self._server_set.notify(*servers)
-
-    # Time
 
     def sweep(self, now: float) -> None:
         """End cooldowns, and the observation of servers without further failures."""

@@ -80,8 +80,6 @@ class HealthService(service.Service):
         self._generation = -1
         self._servers_changed()
 
-    # Active checks
-
     def check_finished(self, server: Server, passed: bool, reason: str) -> None:
         """Process the result of an active check; `reason` says what it saw."""
         server.last_check = CheckResult(self._ticker.wall_time(), passed, reason)
@@ -106,8 +104,6 @@ class HealthService(service.Service):
                     server, "health checks disabled", self._ticker.wall_time()
                 )
 
-    # Administration
-
     def set_admin_state(self, server: Server, state: AdminState) -> None:
         """Set the admin state; the end of maintenance also resets the failure state."""
         previous = server.admin_state
@@ -122,8 +118,6 @@ class HealthService(service.Service):
         """Set the weight of `server`, from 0 to 256."""
         self._warming.set_weight(server, weight)
         self._server_set.notify(server)
-
-    # Changes
 
     def sweep(self, now: float) -> None:
         """Advance cooldowns and slow start; `now` is on the ticker."""
