@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
@@ -19,7 +18,7 @@ from balancebeam.core.failures import UpstreamFailure
 from balancebeam.core.ip import normalize_ip, pack_address
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.interfaces import Observer, Pipeline
+from balancebeam.proxy.interfaces import AbandonableConnection, ClientTransport, Observer, Pipeline
 from balancebeam.upstream.connect_attempt import ConnectAttempt
 from balancebeam.upstream.server import Server
 
@@ -75,7 +74,7 @@ class Exchange(ABC):
     observer: Observer[Exchange] | None = None
     client: str
     method: bytes
-    connection: Any = None
+    connection: AbandonableConnection | None = None
     attempt: ConnectAttempt[Any] | None = None
     server: Server | None = None
     last_server: Server | None = None
@@ -137,7 +136,7 @@ class Exchange(ABC):
         return None
 
     @abstractmethod
-    def client_transport(self) -> Any:
+    def client_transport(self) -> ClientTransport:
         """The transport of the client's connection."""
 
     @abstractmethod

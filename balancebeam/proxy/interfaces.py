@@ -7,7 +7,7 @@ imports this module, so it cannot be imported here.
 
 from __future__ import annotations
 
-from typing import Callable, Protocol, TypeVar
+from typing import Any, Callable, Protocol, TypeVar
 
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.net.ticker import Ticker
@@ -41,6 +41,23 @@ class Pipeline(Protocol[ExchangeT_contra]):
 
     def request_finished(self, exchange: ExchangeT_contra) -> None:
         """Account for a request that was answered, aborted or abandoned; called once."""
+
+
+class AbandonableConnection(Protocol):
+    """An upstream connection, as far as exchanges of every protocol use it."""
+
+    def abandon(self) -> None:
+        """Give up the request: its client has disconnected."""
+
+
+class ClientTransport(Protocol):
+    """The transport of a client's connection, as far as its addresses are needed."""
+
+    def getPeer(self) -> Any:
+        """The address of the peer, an `IAddress`."""
+
+    def getHost(self) -> Any:
+        """The local address, an `IAddress`."""
 
 
 class Observer(Protocol[ExchangeT_contra]):

@@ -1,11 +1,12 @@
-"""Servers that fail, and what clients notice of it."""
+"""Failover: requests whose server fails before or after they were sent."""
 
 from __future__ import annotations
 
 from twisted.internet import error
 
+from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.settings import ServerSettings
+from balancebeam.core.settings import RetrySettings, ServerSettings
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, Peer, head_and_body
 
@@ -14,9 +15,10 @@ PUT = POST.replace(b"POST", b"PUT")
 
 
 class ConnectFailureTests(BalancerTestCase):
-    """Before a byte of the request has left."""
+    """Failures before a byte of the request was sent."""
 
-    def test_refused_by_one(self) -> None:
+    def test_one_server_refuses(self) -> None:
+        """A request of any method is sent to another server if the connection is refused."""
         for request in (GET, POST):
             balancer = self.balancer(servers=2)
             client = balancer.client()
@@ -28,7 +30,8 @@ class ConnectFailureTests(BalancerTestCase):
             server.send(OK)
             self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
 
-    def test_refused_by_all(self) -> None:
+    def test_all_servers_refuse(self) -> None:
+        """502, and the client's connection stays open, if all servers refuse."""
         balancer = self.balancer(servers=3)
         client = balancer.client()
         client.send(GET)
@@ -38,7 +41,8 @@ class ConnectFailureTests(BalancerTestCase):
         self.assert_error(client.received(), 502)
         self.assertFalse(client.transport.closing)
 
-    def test_at_most_three_are_tried(self) -> None:
+    def test_three_servers_are_tried(self) -> None:
+        """At most three servers are tried by default."""
         balancer = self.balancer(servers=5)
         client = balancer.client()
         client.send(GET)
@@ -47,7 +51,8 @@ class ConnectFailureTests(BalancerTestCase):
         self.assertEqual(len(balancer.connectors), 3)
         self.assert_error(client.received(), 502)
 
-    def test_timed_out(self) -> None:
+    def test_all_servers_time_out(self) -> None:
+        """504 if the operating system's connect timeout expires everywhere."""
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
@@ -55,7 +60,8 @@ class ConnectFailureTests(BalancerTestCase):
         balancer.connectors[1].refuse(error.TimeoutError())
         self.assert_error(client.received(), 504)
 
-    def test_takes_too_long_to_accept(self) -> None:
+    def test_connect_timeout(self) -> None:
+        """The connect timeout moves the request to another server, and then gives 504."""
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
@@ -68,7 +74,8 @@ class ConnectFailureTests(BalancerTestCase):
         self.assert_error(client.received(), 504)
         self.assertIn("connect timeout of 5 s", balancer.servers[0].status_reason)
 
-    def test_connection_resets_while_connecting(self) -> None:
+    def test_reset_after_accept(self) -> None:
+        """A connection that is reset before the response is replaced by another server's."""
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
@@ -79,9 +86,10 @@ class ConnectFailureTests(BalancerTestCase):
 
 
 class CooldownTests(BalancerTestCase):
-    """A server that refuses is ejected for a while."""
+    """A server that refuses connections is ejected for its cooldown."""
 
-    def test_avoided_then_tried_again(self) -> None:
+    def test_ejected_then_tried_again(self) -> None:
+        """An ejected server gets no request before its cooldown has expired, and then one."""
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
@@ -104,7 +112,8 @@ class CooldownTests(BalancerTestCase):
         balancer.advance(62)
         self.assertFalse(balancer.servers[0].tracked)
 
-    def test_it_doubles_while_the_server_keeps_failing(self) -> None:
+    def test_cooldown_doubles(self) -> None:
+        """The cooldown doubles with each ejection, up to 8 times its length."""
         balancer = self.balancer(servers=1)
         client = balancer.client()
         server = balancer.servers[0]
@@ -116,7 +125,8 @@ class CooldownTests(BalancerTestCase):
             balancer.advance(server.ejection.cooldown + 1)
         self.assertEqual(lengths, [10, 20, 40, 80, 80, 80])
 
-    def test_all_out_is_tried_all_the_same(self) -> None:
+    def test_fail_open(self) -> None:
+        """If all servers are ejected, they are used anyway."""
         balancer = self.balancer(servers=1)
         client = balancer.client()
         client.send(GET)
@@ -126,7 +136,8 @@ class CooldownTests(BalancerTestCase):
         balancer.accept().send(OK)
         self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
 
-    def test_several_failures_at_once_are_one_outage(self) -> None:
+    def test_concurrent_failures_are_one_ejection(self) -> None:
+        """Failures of requests in flight at the same time do not extend the cooldown."""
         balancer = self.balancer(servers=1)
         for _ in range(5):
             balancer.client().send(GET)
@@ -136,9 +147,10 @@ class CooldownTests(BalancerTestCase):
 
 
 class BackupServerTests(BalancerTestCase):
-    """Servers that are there for when the others are not."""
+    """Backup servers."""
 
-    def test_only_when_no_other_is_left(self) -> None:
+    def test_backup_is_used_last(self) -> None:
+        """A backup is used only when every primary has failed; weight 0 gets no request."""
         servers = (
             ServerSettings(TcpAddress("10.0.0.1", 80)),
             ServerSettings(TcpAddress("10.0.0.2", 80), backup=True),
@@ -162,9 +174,10 @@ class BackupServerTests(BalancerTestCase):
 
 
 class ResponseFailureTests(BalancerTestCase):
-    """After the request has left."""
+    """Failures after the request was sent."""
 
-    def test_closed_before_an_answer(self) -> None:
+    def test_connection_closed_before_the_response(self) -> None:
+        """A GET is retried if the server closes or resets before the response."""
         for end in (Peer.half_close, Peer.reset):
             balancer = self.balancer(servers=2)
             client = balancer.client()
@@ -174,6 +187,7 @@ class ResponseFailureTests(BalancerTestCase):
             self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
 
     def test_post_is_not_sent_twice(self) -> None:
+        """A POST that may have reached the server is not retried, and gets 502."""
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(POST)
@@ -181,7 +195,8 @@ class ResponseFailureTests(BalancerTestCase):
         self.assert_error(client.received(), 502)
         self.assertEqual(len(balancer.connectors), 1)
 
-    def test_put_is_sent_again_with_its_body(self) -> None:
+    def test_put_is_retried_with_its_body(self) -> None:
+        """A PUT is retried with the buffered body, byte for byte."""
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(PUT[:-1], PUT[-1:])
@@ -193,7 +208,8 @@ class ResponseFailureTests(BalancerTestCase):
         self.assertTrue(sent.endswith(b"\r\n\r\nabc"))
         second.send(OK)
 
-    def test_put_whose_body_is_too_large_to_keep(self) -> None:
+    def test_put_with_a_large_body_is_not_retried(self) -> None:
+        """A PUT whose body exceeds the replay buffer is not retried."""
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
@@ -202,7 +218,8 @@ class ResponseFailureTests(BalancerTestCase):
         server.half_close()
         self.assert_error(client.received(), 502)
 
-    def test_put_that_is_still_coming_in(self) -> None:
+    def test_put_is_retried_while_its_body_arrives(self) -> None:
+        """A PUT is retried while its body is incomplete; the rest follows."""
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(PUT[:-1])
@@ -213,6 +230,7 @@ class ResponseFailureTests(BalancerTestCase):
         server.send(OK)
 
     def test_stale_idle_connection(self) -> None:
+        """A GET on an idle connection that the server just closed is sent to it again."""
         balancer = self.balancer(servers=1)
         client = balancer.client()
         client.send(GET)
@@ -222,13 +240,14 @@ class ResponseFailureTests(BalancerTestCase):
         client.send(GET)
         # The server closed just before the request reached it.
         server.half_close()
-        again = balancer.accept()
-        self.assertTrue(again.received().startswith(b"GET / "))
-        again.send(OK)
+        new_connection = balancer.accept()
+        self.assertTrue(new_connection.received().startswith(b"GET / "))
+        new_connection.send(OK)
         self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
         self.assertEqual(balancer.servers[0].ejection.consecutive_failures, 0)
 
-    def test_stale_idle_connection_and_a_post(self) -> None:
+    def test_post_on_a_stale_idle_connection(self) -> None:
+        """A POST on an idle connection that the server just closed gets 502."""
         balancer = self.balancer(servers=1)
         client = balancer.client()
         client.send(GET)
@@ -239,8 +258,9 @@ class ResponseFailureTests(BalancerTestCase):
         server.half_close()
         self.assert_error(client.received(), 502)
 
-    def test_nonsense_for_an_answer(self) -> None:
-        for nonsense in (
+    def test_malformed_responses(self) -> None:
+        """A malformed response gives 502, and the connection is aborted."""
+        for response in (
             b"hello\r\n\r\n",
             b"SSH-2.0-OpenSSH_9\r\n",
             b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
@@ -253,11 +273,12 @@ class ResponseFailureTests(BalancerTestCase):
             client = balancer.client()
             client.send(GET)
             server = balancer.accept()
-            server.send(nonsense)
+            server.send(response)
             self.assert_error(client.received(), 502)
             self.assertTrue(server.transport.aborted)
 
-    def test_nonsense_in_a_chunked_body_cuts_it(self) -> None:
+    def test_malformed_chunk_truncates_the_response(self) -> None:
+        """A malformed chunk truncates a response that has been started."""
         balancer = self.balancer()
         client = balancer.client()
         client.send(GET)
@@ -266,7 +287,8 @@ class ResponseFailureTests(BalancerTestCase):
         self.assertTrue(client.transport.closing)
         self.assertTrue(client.received().endswith(b"1\r\na\r\n"))
 
-    def test_nonsense_in_a_body_that_has_not_begun_for_the_client(self) -> None:
+    def test_malformed_chunk_before_the_response_is_started(self) -> None:
+        """A malformed chunk gives 502 if nothing was sent to the client."""
         balancer = self.balancer()
         client = balancer.client()
         client.send(GET)
@@ -276,6 +298,7 @@ class ResponseFailureTests(BalancerTestCase):
         self.assertTrue(server.transport.aborted)
 
     def test_small_chunked_response_is_one_write(self) -> None:
+        """A small chunked response is sent to the client in one write."""
         balancer = self.balancer()
         client = balancer.client()
         client.send(GET)
@@ -285,7 +308,8 @@ class ResponseFailureTests(BalancerTestCase):
         server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
         self.assertEqual(len(writes), 1)
 
-    def test_bytes_after_the_end(self) -> None:
+    def test_bytes_after_the_response(self) -> None:
+        """Bytes after a response are never taken for another, and abort the connection."""
         balancer = self.balancer()
         client = balancer.client()
         client.send(GET)
@@ -293,12 +317,13 @@ class ResponseFailureTests(BalancerTestCase):
         server.send(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
         self.assertTrue(client.received().endswith(b"hello"))
         self.assertTrue(server.transport.aborted)
-        other = balancer.client()
-        other.send(GET)
-        self.assertEqual(other.received(), b"")
+        next_client = balancer.client()
+        next_client.send(GET)
+        self.assertEqual(next_client.received(), b"")
         balancer.accept().send(OK)
 
     def test_bytes_on_an_idle_connection(self) -> None:
+        """Bytes on an idle connection abort it; the next request uses a new one."""
         balancer = self.balancer()
         client = balancer.client()
         client.send(GET)
@@ -311,3 +336,51 @@ class ResponseFailureTests(BalancerTestCase):
         client.send(GET)
         self.assertEqual(client.received(), b"")
         balancer.accept().send(OK)
+
+
+class RetryLimitTests(BalancerTestCase):
+    """How often a request is retried."""
+
+    def test_number_of_attempts(self) -> None:
+        """As many servers are tried as `attempts` allows."""
+        for attempts in (1, 2, 5):
+            balancer = self.balancer(servers=6, retries=RetrySettings(attempts))
+            client = balancer.client()
+            client.send(GET)
+            while balancer.connectors[-1].state == "connecting":
+                balancer.connectors[-1].refuse()
+            self.assertEqual(len({str(c.address) for c in balancer.connectors}), attempts)
+            self.assertEqual(len(balancer.connectors), attempts)
+            self.assert_error(client.received(), 502)
+
+    def test_each_server_is_tried_once(self) -> None:
+        """With every algorithm, no server is tried twice for a request."""
+        for name in ALGORITHMS:
+            balancer = self.balancer(servers=3, algorithm=name, retries=RetrySettings(9))
+            for _ in range(3):
+                before = len(balancer.connectors)
+                client = balancer.client()
+                client.send(GET)
+                while balancer.connectors[-1].state == "connecting":
+                    balancer.connectors[-1].refuse()
+                tried = [str(c.address) for c in balancer.connectors[before:]]
+                self.assertEqual(len(tried), 3, name)
+                self.assertEqual(len(set(tried)), 3, name)
+
+    def test_retry_budget(self) -> None:
+        """The retry budget of all requests limits the retries."""
+        balancer = self.balancer(servers=2)
+        statuses = []
+        clients = [balancer.client() for _ in range(30)]
+        for client in clients:
+            client.send(GET)
+        for connector in list(balancer.connectors):
+            if str(connector.address) == "10.0.0.1:80":
+                connector.refuse()
+        for connector in list(balancer.connectors):
+            if connector.state == "connecting":
+                balancer.accept(balancer.connectors.index(connector)).send(OK)
+        statuses = [client.received()[9:12] for client in clients]
+        # Of the 15 refused requests, the ten that the budget always allows were retried.
+        self.assertEqual(statuses.count(b"502"), 5)
+        self.assertEqual(statuses.count(b"200"), 25)

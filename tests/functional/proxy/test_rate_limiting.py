@@ -1,4 +1,4 @@
-"""Limits as clients meet them."""
+"""Rate limits: responses, keys, concurrency, and the bodies of rejected requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONE = LimitSettings(1, 10.0, name="one")
 
 
 def field(answer: bytes, name: str) -> str:
-    """The value of a field of a response, or nothing."""
+    """The value of a field of a response; empty without it."""
     match = re.search(rb"(?im)^%b:[ ]*(.*?)\r?$" % name.encode(), answer.partition(b"\r\n\r\n")[0])
     return match.group(1).decode() if match else ""
 
@@ -23,10 +23,11 @@ class RateLimitTestCase(BalancerTestCase):
     """A balancer with limits."""
 
     def limited(self, *limits: LimitSettings, **options: Any) -> MemoryBalancer:
+        """A balancer whose frontend has `limits`."""
         return self.balancer(limits=limits, **options)
 
-    def ask(self, balancer: MemoryBalancer, client: Peer, request: bytes = GET) -> bytes:
-        """The answer to one request, which the server answers if it gets it."""
+    def request(self, balancer: MemoryBalancer, client: Peer, request: bytes = GET) -> bytes:
+        """Send a request, answer it if it is forwarded, and return the response."""
         client.send(request)
         for connector in balancer.connectors:
             if connector.state == "connecting":
@@ -37,52 +38,58 @@ class RateLimitTestCase(BalancerTestCase):
         return client.received()
 
     def statuses(self, balancer: MemoryBalancer, client: Peer, *requests: bytes) -> list[int]:
-        return [int(self.ask(balancer, client, request)[9:12]) for request in requests]
+        """The statuses of the responses to several requests."""
+        return [int(self.request(balancer, client, request)[9:12]) for request in requests]
 
 
 class RejectionResponseTests(RateLimitTestCase):
-    """What a client is told."""
+    """The response to a rejected request."""
 
-    def test_the_refusal(self) -> None:
+    def test_rejection(self) -> None:
+        """A request over the limit gets 429, Retry-After and the RateLimit fields."""
         balancer = self.limited(LimitSettings(2, 60.0, "fixed-window", name="few"))
         client = balancer.client()
         self.assertEqual(self.statuses(balancer, client, GET, GET), [200, 200])
-        answer = self.ask(balancer, client)
-        self.assert_error(answer, 429)
-        self.assertEqual(field(answer, "Retry-After"), "60")
-        self.assertEqual(field(answer, "RateLimit"), '"few";r=0;t=60')
-        self.assertEqual(field(answer, "RateLimit-Policy"), '"few";q=2;w=60')
-        # The connection goes on.
+        response = self.request(balancer, client)
+        self.assert_error(response, 429)
+        self.assertEqual(field(response, "Retry-After"), "60")
+        self.assertEqual(field(response, "RateLimit"), '"few";r=0;t=60')
+        self.assertEqual(field(response, "RateLimit-Policy"), '"few";q=2;w=60')
+        # The connection stays open.
         self.assertFalse(client.transport.closing)
         self.assertEqual(balancer.servers[0].in_flight, 0)
 
-    def test_who_waits_as_long_as_it_was_told_is_let_in(self) -> None:
+    def test_retry_after_is_sufficient(self) -> None:
+        """A client that waits for Retry-After seconds is admitted."""
         for algorithm in ("fixed-window", "sliding-window", "sliding-log", "token-bucket"):
             balancer = self.limited(LimitSettings(3, 7.0, algorithm))
             client = balancer.client()
             for _ in range(5):
-                while (answer := self.ask(balancer, client))[9:12] == b"200":
+                while (response := self.request(balancer, client))[9:12] == b"200":
                     balancer.clock.advance(0.3)
-                balancer.clock.advance(int(field(answer, "Retry-After")))
+                balancer.clock.advance(int(field(response, "Retry-After")))
                 self.assertEqual(self.statuses(balancer, client, GET), [200], algorithm)
 
-    def test_status_and_message(self) -> None:
+    def test_configured_status_and_message(self) -> None:
+        """The status and the message of a rejection are configurable."""
         limit = LimitSettings(1, 5.0, status=503, message="the office is closed")
         balancer = self.limited(limit)
         client = balancer.client()
-        self.ask(balancer, client)
-        answer = self.ask(balancer, client)
-        self.assert_error(answer, 503)
-        self.assertIn(b"the office is closed", head_and_body(answer)[1])
-        self.assertEqual(field(answer, "RateLimit-Policy"), '"client";q=1;w=5')
+        self.request(balancer, client)
+        response = self.request(balancer, client)
+        self.assert_error(response, 503)
+        self.assertIn(b"the office is closed", head_and_body(response)[1])
+        self.assertEqual(field(response, "RateLimit-Policy"), '"client";q=1;w=5')
 
-    def test_a_status_of_ones_own(self) -> None:
+    def test_unregistered_status(self) -> None:
+        """A status without a registered reason phrase is possible."""
         balancer = self.limited(LimitSettings(1, 5.0, status=420))
         client = balancer.client()
-        self.ask(balancer, client)
-        self.assert_error(self.ask(balancer, client), 420)
+        self.request(balancer, client)
+        self.assert_error(self.request(balancer, client), 420)
 
-    def test_the_strictest_of_several(self) -> None:
+    def test_longest_wait_decides(self) -> None:
+        """The limit with the longest wait decides, and no other limit counts the request."""
         balancer = self.limited(
             LimitSettings(3, 10.0, "sliding-log", name="short"),
             LimitSettings(5, 100.0, "sliding-log", name="long"),
@@ -91,25 +98,28 @@ class RejectionResponseTests(RateLimitTestCase):
         self.assertEqual(self.statuses(balancer, client, *[GET] * 4), [200, 200, 200, 429])
         balancer.clock.advance(10)
         self.assertEqual(self.statuses(balancer, client, *[GET] * 3), [200, 200, 429])
-        answer = self.ask(balancer, client)
-        self.assertEqual(field(answer, "RateLimit"), '"long";r=0;t=90')
-        self.assertEqual(field(answer, "RateLimit-Policy"), '"short";q=3;w=10, "long";q=5;w=100')
-        # What the long one refused did not count for the short one.
+        response = self.request(balancer, client)
+        self.assertEqual(field(response, "RateLimit"), '"long";r=0;t=90')
+        self.assertEqual(field(response, "RateLimit-Policy"), '"short";q=3;w=10, "long";q=5;w=100')
+        # Requests that the long limit rejected were not counted by the short one.
         balancer.clock.advance(90)
         self.assertEqual(self.statuses(balancer, client, *[GET] * 4), [200, 200, 200, 429])
 
-    def test_one_on_trial_only_counts(self) -> None:
+    def test_dry_run(self) -> None:
+        """A dry-run limit admits every request, and counts the rejections."""
         balancer = self.limited(LimitSettings(1, 5.0, dry_run=True))
         client = balancer.client()
         self.assertEqual(self.statuses(balancer, client, *[GET] * 3), [200] * 3)
         self.assertEqual(balancer.service.limiter.scopes["frontend web"][0].rejected, 2)
 
-    def test_without_limits_all_is_let_in(self) -> None:
+    def test_without_limits(self) -> None:
+        """Without limits every request is admitted."""
         balancer = self.limited()
         client = balancer.client()
         self.assertEqual(self.statuses(balancer, client, *[GET] * 50), [200] * 50)
 
-    def test_limits_that_make_no_sense(self) -> None:
+    def test_invalid_limits(self) -> None:
+        """An invalid limit prevents the start."""
         for limit in (
             LimitSettings(0),
             LimitSettings(1, 0.0),
@@ -128,12 +138,14 @@ class RejectionResponseTests(RateLimitTestCase):
 
 
 class LimitKeyTests(RateLimitTestCase):
-    """What is counted together."""
+    """The requests that are counted together."""
 
     def get(self, target: str = "/", *lines: str) -> bytes:
+        """A GET request with additional field lines."""
         return "\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *lines, "", ""]).encode()
 
     def test_clients(self) -> None:
+        """Clients are counted by IPv4 address, or by IPv6 network of 64 bits."""
         balancer = self.limited(ONE)
         for address, status in (
             ("192.0.2.1", 200),
@@ -146,12 +158,14 @@ class LimitKeyTests(RateLimitTestCase):
             client = balancer.client(address)
             self.assertEqual(self.statuses(balancer, client, GET), [status], address)
 
-    def test_families_do_not_share(self) -> None:
+    def test_address_families_are_separate(self) -> None:
+        """An IPv4 client and an IPv6 network with the same bytes are counted separately."""
         balancer = self.limited(LimitSettings(1, 10.0, ipv6_prefix=32))
         for address in ("32.1.13.184", "2001:db8::1"):
             self.assertEqual(self.statuses(balancer, balancer.client(address), GET), [200])
 
     def test_hosts(self) -> None:
+        """All spellings of a host are counted together."""
         balancer = self.limited(LimitSettings(1, 10.0, key=("host",)))
         client = balancer.client()
         for host, status in (
@@ -165,6 +179,7 @@ class LimitKeyTests(RateLimitTestCase):
             self.assertEqual(self.statuses(balancer, client, request), [status], host)
 
     def test_clients_behind_a_trusted_proxy(self) -> None:
+        """Clients behind a trusted proxy are counted by the address that it reports."""
         balancer = self.limited(ONE, trusted_proxies=("192.0.2.1",))
         proxy = balancer.client("192.0.2.1")
         for chain, status in (
@@ -179,16 +194,18 @@ class LimitKeyTests(RateLimitTestCase):
             request = self.get("/", f"X-Forwarded-For: {chain}")
             self.assertEqual(self.statuses(balancer, proxy, request), [status], chain)
 
-    def test_nobody_else_is_believed(self) -> None:
+    def test_untrusted_fields_do_not_change_the_client(self) -> None:
+        """A client cannot evade the limit with forwarding fields."""
         balancer = self.limited(ONE, trusted_proxies=("10.0.0.0/8",))
         client = balancer.client()
-        self.ask(balancer, client)
+        self.request(balancer, client)
         for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "X_Forwarded_For", "Via"):
             for value in ("203.0.113.9", "for=203.0.113.9"):
                 request = self.get("/", f"{name}: {value}")
                 self.assertEqual(self.statuses(balancer, client, request), [429], name)
 
     def test_fields(self) -> None:
+        """Requests are counted by a field's value; requests with several lines share one key."""
         balancer = self.limited(LimitSettings(1, 10.0, key=("header:X-Api-Key",)))
         client = balancer.client()
         for lines, status in (
@@ -197,16 +214,17 @@ class LimitKeyTests(RateLimitTestCase):
             (("X-Api-Key: two",), 200),
             ((), 200),
             ((), 429),
-            # Who sends several is counted with all others who do.
+            # All requests with several field lines share one key.
             (("X-Api-Key: one", "X-Api-Key: three"), 200),
             (("X-Api-Key: four", "X-Api-Key: one"), 429),
             (("X_Api_Key: five", "X-Api-Key: one"), 429),
             (("X_Api_Key: one",), 429),
         ):
-            found = self.statuses(balancer, client, self.get("/", *lines))
-            self.assertEqual(found, [status], lines)
+            statuses = self.statuses(balancer, client, self.get("/", *lines))
+            self.assertEqual(statuses, [status], lines)
 
     def test_paths(self) -> None:
+        """All spellings of a path below the prefix are counted, and no others."""
         balancer = self.limited(LimitSettings(1, 10.0, key=("client", "path:/v1")))
         client = balancer.client()
         for target, status in (
@@ -230,38 +248,40 @@ class LimitKeyTests(RateLimitTestCase):
             ("/x;%5c..%5cv1", 429),
             ("/", 200),
         ):
-            found = self.statuses(balancer, client, self.get(target))
-            self.assertEqual(found, [status], target)
+            statuses = self.statuses(balancer, client, self.get(target))
+            self.assertEqual(statuses, [status], target)
 
 
 class ConcurrencyLimitTests(RateLimitTestCase):
-    """Limits on what goes on at the same time."""
+    """Limits on requests in flight."""
 
-    def test_until_the_answer_has_been_given(self) -> None:
+    def test_until_the_response_is_complete(self) -> None:
+        """A request counts until its response is complete."""
         balancer = self.limited(LimitSettings(2, algorithm="concurrent", name="two"))
         clients = [balancer.client() for _ in range(3)]
         for client in clients:
             client.send(GET)
-        answer = clients[2].received()
-        self.assert_error(answer, 429)
-        self.assertEqual(field(answer, "RateLimit-Policy"), '"two";q=2;qu="concurrent-requests"')
+        response = clients[2].received()
+        self.assert_error(response, 429)
+        self.assertEqual(field(response, "RateLimit-Policy"), '"two";q=2;qu="concurrent-requests"')
         balancer.accept(0).send(OK)
         clients[2].send(GET)
         self.assertEqual(len(balancer.connectors), 2)
         self.assertEqual(balancer.servers[0].in_flight, 2)
 
-    def test_whatever_the_end(self) -> None:
+    def test_every_end_releases(self) -> None:
+        """However a request ends, it is released."""
         balancer = self.limited(LimitSettings(1, algorithm="concurrent"))
-        for end in ("left", "refused", "cut", "answered", "own answer"):
+        for end in ("disconnect", "refused", "truncated", "complete", "local reply"):
             client = balancer.client()
             client.send(GET)
             connector = balancer.connectors[-1]
-            if end == "left":
+            if end == "disconnect":
                 client.reset()
             elif end == "refused":
                 connector.refuse()
                 self.assert_error(client.received(), 502)
-            elif end == "own answer":
+            elif end == "local reply":
                 client.reset()
                 client = balancer.client()
                 client.send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n")
@@ -272,26 +292,27 @@ class ConcurrencyLimitTests(RateLimitTestCase):
                     if connector.state == "connecting"
                     else next(p for p in balancer.peers if p.protocol is client)
                 )
-                server.send(OK if end == "answered" else OK[:-1])
+                server.send(OK if end == "complete" else OK[:-1])
                 server.reset()
             limit = balancer.service.limiter.scopes["frontend web"][0]
             self.assertEqual(len(limit.limiter), 0, end)
 
 
 class RejectedBodyTests(RateLimitTestCase):
-    """The body of a refused request is read, so that the next one is found."""
+    """The body of a rejected request is discarded, so that the next request is found."""
 
     POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 
-    def refused(self) -> tuple[MemoryBalancer, Peer]:
-        """A client that may make no more requests."""
+    def exhausted(self) -> tuple[MemoryBalancer, Peer]:
+        """A client that is over its limit."""
         balancer = self.limited(LimitSettings(1, 10.0, "fixed-window"))
         client = balancer.client()
-        self.ask(balancer, client)
+        self.request(balancer, client)
         return balancer, client
 
-    def test_with_a_length(self) -> None:
-        balancer, client = self.refused()
+    def test_body_with_a_length(self) -> None:
+        """A body with Content-Length is discarded, and never parsed as a request."""
+        balancer, client = self.exhausted()
         client.send(self.POST + b"Content-Length: 30\r\n\r\nGET / HTTP/1.1\r\n")
         self.assert_error(client.received(), 429)
         client.send(b"Host: evil\r\n\r\n")
@@ -300,8 +321,9 @@ class RejectedBodyTests(RateLimitTestCase):
         balancer.clock.advance(11)
         self.assertEqual(self.statuses(balancer, client, GET), [200])
 
-    def test_in_chunks(self) -> None:
-        balancer, client = self.refused()
+    def test_chunked_body(self) -> None:
+        """A chunked body is discarded; the request behind it is found."""
+        balancer, client = self.exhausted()
         client.send(self.POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab")
         self.assert_error(client.received(), 429)
         client.send(b"cde\r\n", b"0\r\n", b"\r\n" + GET)
@@ -309,14 +331,16 @@ class RejectedBodyTests(RateLimitTestCase):
         balancer.clock.advance(11)
         self.assertEqual(self.statuses(balancer, client, GET), [200])
 
-    def test_one_that_is_too_long_to_be_read_for_nothing(self) -> None:
-        _, client = self.refused()
+    def test_long_body(self) -> None:
+        """The connection is closed instead of discarding a long body."""
+        _, client = self.exhausted()
         client.send(self.POST + b"Content-Length: 1000000\r\n\r\n")
         self.assertIn(b"Connection: close", self.assert_error(client.received(), 429))
         self.assertTrue(client.transport.write_closed)
 
-    def test_one_that_becomes_too_long(self) -> None:
-        _, client = self.refused()
+    def test_chunked_body_that_becomes_too_long(self) -> None:
+        """The connection is closed when a chunked body becomes too long to discard."""
+        _, client = self.exhausted()
         client.send(self.POST + b"Transfer-Encoding: chunked\r\n\r\n")
         self.assert_error(client.received(), 429)
         for _ in range(10):
@@ -324,26 +348,30 @@ class RejectedBodyTests(RateLimitTestCase):
                 client.send(b"2710\r\n" + b"x" * 10000 + b"\r\n")
         self.assertTrue(client.transport.write_closed)
 
-    def test_one_that_is_broken(self) -> None:
-        _, client = self.refused()
+    def test_malformed_body(self) -> None:
+        """The connection is closed if the body is malformed."""
+        _, client = self.exhausted()
         client.send(self.POST + b"Transfer-Encoding: chunked\r\n\r\n", b"nonsense\r\n")
         self.assert_error(client.received(), 429)
         self.assertTrue(client.transport.write_closed)
 
-    def test_one_that_never_comes(self) -> None:
-        balancer, client = self.refused()
+    def test_missing_body(self) -> None:
+        """The connection is closed if the body does not arrive before the idle timeout."""
+        balancer, client = self.exhausted()
         client.send(self.POST + b"Content-Length: 10\r\n\r\n")
         self.assert_error(client.received(), 429)
         balancer.advance(62)
         self.assertTrue(client.transport.closing)
 
-    def test_one_that_waits_to_be_asked_for(self) -> None:
-        _, client = self.refused()
+    def test_expect_continue(self) -> None:
+        """The connection is closed if the client expects a 100: the body may follow or not."""
+        _, client = self.exhausted()
         client.send(self.POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
         self.assertIn(b"Connection: close", self.assert_error(client.received(), 429))
 
-    def test_a_client_that_leaves_in_the_middle(self) -> None:
+    def test_client_disconnects_within_the_body(self) -> None:
+        """A client may disconnect within a discarded body."""
         for end in (Peer.half_close, Peer.reset):
-            _, client = self.refused()
+            _, client = self.exhausted()
             client.send(self.POST + b"Content-Length: 10\r\n\r\n123")
             end(client)

@@ -1,4 +1,4 @@
-"""What goes to a server: what a proxy strips from a request, and what it adds."""
+"""Forwarded requests: the fields that are removed, and the fields that are added."""
 
 from __future__ import annotations
 
@@ -32,29 +32,30 @@ def head(*lines: bytes) -> bytes:
     return b"".join(line + b"\r\n" for line in lines)
 
 
-def read(*lines: bytes) -> RequestHead:
-    """Read one head with no memory of others."""
+def parse(*lines: bytes) -> RequestHead:
+    """Parse one head with a new parser."""
     return RequestHeadParser().parse(head(*lines))
 
 
-def passed(*lines: bytes) -> Lines:
-    """The field lines of a head that are left when it has been read."""
-    wire = read(*lines).forward_bytes
-    assert wire.endswith(b"\r\n")
-    return wire.split(b"\r\n")[1:-1]
+def forwarded_lines(*lines: bytes) -> Lines:
+    """The field lines of a head that are forwarded."""
+    data = parse(*lines).forward_bytes
+    assert data.endswith(b"\r\n")
+    return data.split(b"\r\n")[1:-1]
 
 
-def added(*lines: bytes, trusted: bool = False) -> Lines:
+def added_lines(*lines: bytes, trusted: bool = False) -> Lines:
     """The field lines that are added to a head."""
-    end = build_forwarded_fields(read(*lines), PEER, b"http", LOCAL, trusted)
+    end = build_forwarded_fields(parse(*lines), PEER, b"http", LOCAL, trusted)
     assert end.endswith(b"\r\n\r\n")
     return end.split(b"\r\n")[:-2]
 
 
 class HopByHopFieldTests(SynchronousTestCase):
-    """Hop-by-hop fields stop here (RFC 9110, 7.6.1)."""
+    """Hop-by-hop fields are removed (RFC 9110, 7.6.1)."""
 
-    def test_fields_that_stop_here(self) -> None:
+    def test_hop_by_hop_fields_are_removed(self) -> None:
+        """Hop-by-hop fields, and forwarding fields in any spelling, are removed."""
         for line in (
             b"Connection: close",
             b"Connection: keep-alive",
@@ -75,10 +76,11 @@ class HopByHopFieldTests(SynchronousTestCase):
             b"X-Forwarded_Host: b",
             b"Proxy_Authorization: Basic x",
         ):
-            found = passed(GET, b"A: 1", line, HOST, line, b"B: 2")
-            self.assertEqual(found, [b"A: 1", HOST, b"B: 2"], msg=repr(line))
+            parsed = forwarded_lines(GET, b"A: 1", line, HOST, line, b"B: 2")
+            self.assertEqual(parsed, [b"A: 1", HOST, b"B: 2"], msg=repr(line))
 
-    def test_fields_that_connection_names_stop_here(self) -> None:
+    def test_fields_named_by_connection_are_removed(self) -> None:
+        """Fields that Connection names are removed, and no others."""
         cases: list[tuple[Lines, Lines]] = [
             ([b"Connection: X-Hop", b"X-Hop: 1"], []),
             ([b"X-Hop: 1", b"connection: x-hop"], []),
@@ -90,17 +92,21 @@ class HopByHopFieldTests(SynchronousTestCase):
             ([b"Connection: close", b"close: 1"], [b"close: 1"]),
         ]
         for lines, left in cases:
-            self.assertEqual(passed(GET, HOST, *lines), [HOST, *left], msg=repr(lines))
+            self.assertEqual(forwarded_lines(GET, HOST, *lines), [HOST, *left], msg=repr(lines))
 
-    def test_connection_cannot_name_what_everyone_needs(self) -> None:
+    def test_connection_cannot_remove_framing_fields(self) -> None:
+        """Host, Content-Length and Transfer-Encoding stay, even if Connection names them."""
         lines = [HOST, b"Content-Length: 5"]
         for name in (b"host", b"Content-Length", b"transfer-encoding", b"Host, Content-Length"):
-            self.assertEqual(passed(GET, *lines, b"Connection: " + name), lines, msg=repr(name))
+            self.assertEqual(
+                forwarded_lines(GET, *lines, b"Connection: " + name), lines, msg=repr(name)
+            )
 
-    def test_connection_cannot_suppress_what_the_proxy_adds(self) -> None:
+    def test_connection_cannot_remove_added_fields(self) -> None:
+        """Fields that the proxy adds are added, even if Connection names them."""
         lines = [b"Connection: X-Forwarded-For, Via, X-Forwarded-Host", b"X-Forwarded-For: a"]
         self.assertEqual(
-            added(GET, HOST, *lines),
+            added_lines(GET, HOST, *lines),
             [
                 b"X-Forwarded-For: a, " + PEER,
                 b"X-Forwarded-Proto: http",
@@ -111,9 +117,10 @@ class HopByHopFieldTests(SynchronousTestCase):
 
 
 class ForwardedTests(SynchronousTestCase):
-    """Whom the server is told about."""
+    """Fields about the client and the proxy."""
 
-    def test_the_plain_end_of_a_head(self) -> None:
+    def test_default_fields(self) -> None:
+        """The fields that are added to a plain request."""
         self.assertEqual(
             build_default_forwarded_fields(PEER, b"http", b"a"),
             head(
@@ -125,14 +132,16 @@ class ForwardedTests(SynchronousTestCase):
             ),
         )
 
-    def test_the_other_way_says_the_same(self) -> None:
+    def test_slow_path_agrees(self) -> None:
+        """The slow path adds the same fields to a plain request."""
         for trusted in (False, True):
             self.assertEqual(
-                build_forwarded_fields(read(GET, HOST), PEER, b"http", LOCAL, trusted),
+                build_forwarded_fields(parse(GET, HOST), PEER, b"http", LOCAL, trusted),
                 build_default_forwarded_fields(PEER, b"http", b"a"),
             )
 
-    def test_the_peer_ends_the_list(self) -> None:
+    def test_peer_is_appended(self) -> None:
+        """The peer is appended to X-Forwarded-For."""
         cases: list[tuple[Lines, bytes]] = [
             ([], PEER),
             ([b"X-Forwarded-For: 192.0.2.1"], b"192.0.2.1, " + PEER),
@@ -144,37 +153,42 @@ class ForwardedTests(SynchronousTestCase):
         for lines, chain in cases:
             for trusted in (False, True):
                 self.assertEqual(
-                    added(GET, HOST, *lines, trusted=trusted)[0],
+                    added_lines(GET, HOST, *lines, trusted=trusted)[0],
                     b"X-Forwarded-For: " + chain,
                     msg=repr(lines),
                 )
 
-    def test_only_a_trusted_peer_speaks_for_others(self) -> None:
+    def test_only_trusted_peers_set_proto_and_host(self) -> None:
+        """X-Forwarded-Proto and -Host are kept only if the peer is trusted."""
         lines = [b"X-Forwarded-Proto: https", b"X-Forwarded-Host: b"]
         self.assertEqual(
-            added(GET, HOST, *lines)[1:3], [b"X-Forwarded-Proto: http", b"X-Forwarded-Host: a"]
+            added_lines(GET, HOST, *lines)[1:3],
+            [b"X-Forwarded-Proto: http", b"X-Forwarded-Host: a"],
         )
         self.assertEqual(
-            added(GET, HOST, *lines, trusted=True)[1:3],
+            added_lines(GET, HOST, *lines, trusted=True)[1:3],
             [b"X-Forwarded-Proto: https", b"X-Forwarded-Host: b"],
         )
 
-    def test_a_trusted_peer_that_says_nothing(self) -> None:
+    def test_trusted_peer_without_fields(self) -> None:
+        """A trusted peer without X-Forwarded-Proto and -Host gets the request's own."""
         for lines in ([], [b"X-Forwarded-Proto:", b"X-Forwarded-Host:"]):
             self.assertEqual(
-                added(GET, HOST, *lines, trusted=True)[1:3],
+                added_lines(GET, HOST, *lines, trusted=True)[1:3],
                 [b"X-Forwarded-Proto: http", b"X-Forwarded-Host: a"],
             )
 
-    def test_the_clients_host_is_kept(self) -> None:
+    def test_host_is_kept(self) -> None:
+        """The client's Host field is forwarded unchanged."""
         for host in (b"a", b"A.Example:8080", b"", b"[::1]:80"):
             line = b"Host: " + host
-            self.assertEqual(passed(GET, line), [line])
-            self.assertEqual(added(GET, line)[2], b"X-Forwarded-Host: " + host)
+            self.assertEqual(forwarded_lines(GET, line), [line])
+            self.assertEqual(added_lines(GET, line)[2], b"X-Forwarded-Host: " + host)
 
-    def test_a_client_of_http_1_0_that_names_no_host(self) -> None:
+    def test_http_1_0_without_host(self) -> None:
+        """A missing Host field is added."""
         self.assertEqual(
-            added(b"GET / HTTP/1.0"),
+            added_lines(b"GET / HTTP/1.0"),
             [
                 b"Host: " + LOCAL,
                 b"X-Forwarded-For: " + PEER,
@@ -184,24 +198,28 @@ class ForwardedTests(SynchronousTestCase):
             ],
         )
 
-    def test_via_tells_the_version_that_was_received(self) -> None:
+    def test_via_has_the_received_version(self) -> None:
+        """Via has the version of the received request (RFC 9110, 7.6.3)."""
         for version, via in ((b"1.0", b"1.0"), (b"1.1", b"1.1")):
-            lines = added(b"GET / HTTP/" + version, HOST)
+            lines = added_lines(b"GET / HTTP/" + version, HOST)
             self.assertEqual(lines[-1], b"Via: " + via + b" balancebeam")
 
-    def test_via_of_others_stays(self) -> None:
-        self.assertEqual(passed(GET, HOST, b"Via: 1.0 other"), [HOST, b"Via: 1.0 other"])
+    def test_received_via_is_kept(self) -> None:
+        """A received Via is forwarded."""
+        self.assertEqual(forwarded_lines(GET, HOST, b"Via: 1.0 other"), [HOST, b"Via: 1.0 other"])
 
-    def test_a_chunked_body_is_announced(self) -> None:
-        lines = added(b"POST / HTTP/1.1", HOST, b"Transfer-Encoding: Chunked")
+    def test_chunked_body(self) -> None:
+        """Transfer-Encoding is added for a chunked body."""
+        lines = added_lines(b"POST / HTTP/1.1", HOST, b"Transfer-Encoding: Chunked")
         self.assertEqual(lines[-1], b"Transfer-Encoding: chunked")
         self.assertEqual(CHUNKED, -1)
 
 
 class UpgradeTests(SynchronousTestCase):
-    """A switch of protocols is offered to the server as the client meant it."""
+    """The Upgrade field (RFC 9110, 7.8)."""
 
     def test_offers(self) -> None:
+        """An upgrade that the client offers is offered to the server, but never h2c."""
         cases: list[tuple[Lines, bytes]] = [
             ([b"Upgrade: websocket", b"Connection: Upgrade"], b"websocket"),
             ([b"Connection: keep-alive, upgrade", b"upgrade: a/1, b"], b"a/1, b"),
@@ -210,15 +228,16 @@ class UpgradeTests(SynchronousTestCase):
             ([b"Upgrade: a", b"Connection: upgrade", b"Content-Length: 0"], b"a"),
         ]
         for lines, offer in cases:
-            found = read(GET, HOST, *lines)
-            self.assertEqual(found.rare_fields.upgrade, offer, msg=repr(lines))
+            parsed = parse(GET, HOST, *lines)
+            self.assertEqual(parsed.rare_fields.upgrade, offer, msg=repr(lines))
             self.assertEqual(
-                added(GET, HOST, *lines)[-2:],
+                added_lines(GET, HOST, *lines)[-2:],
                 [b"Upgrade: " + offer, b"Connection: upgrade"],
                 msg=repr(lines),
             )
 
-    def test_what_is_no_offer(self) -> None:
+    def test_requests_without_an_upgrade(self) -> None:
+        """Without both fields, with a body or in HTTP/1.0 no upgrade is offered."""
         upgrade, connection = b"Upgrade: websocket", b"Connection: Upgrade"
         cases: list[tuple[bytes, Lines]] = [
             (GET, [upgrade]),
@@ -232,39 +251,43 @@ class UpgradeTests(SynchronousTestCase):
             (b"GET / HTTP/1.0", [upgrade, connection]),
         ]
         for line, lines in cases:
-            self.assertEqual(read(line, HOST, *lines).rare_fields.upgrade, b"", msg=repr(lines))
-            names = [text.partition(b":")[0] for text in added(line, HOST, *lines)]
+            self.assertEqual(parse(line, HOST, *lines).rare_fields.upgrade, b"", msg=repr(lines))
+            names = [text.partition(b":")[0] for text in added_lines(line, HOST, *lines)]
             self.assertNotIn(b"Upgrade", names, msg=repr(lines))
             self.assertNotIn(b"Connection", names, msg=repr(lines))
-            for text in passed(line, HOST, *lines):
+            for text in forwarded_lines(line, HOST, *lines):
                 self.assertIn(text, [HOST, b"Content-Length: 5"], msg=repr(lines))
 
 
 class TrailersTests(SynchronousTestCase):
-    """The one transfer coding that may be asked for."""
+    """The TE field (RFC 9110, 10.1.4)."""
 
-    def test_a_wish_for_trailers_goes_on(self) -> None:
+    def test_te_trailers_is_forwarded(self) -> None:
+        """TE: trailers is forwarded, with its Connection option."""
         for value in (b"trailers", b"Trailers", b"gzip;q=0.5, trailers"):
             self.assertEqual(
-                added(GET, HOST, b"TE: " + value, b"Connection: TE")[-2:],
+                added_lines(GET, HOST, b"TE: " + value, b"Connection: TE")[-2:],
                 [b"TE: trailers", b"Connection: TE"],
                 msg=repr(value),
             )
 
-    def test_other_wishes_do_not(self) -> None:
+    def test_other_codings_are_removed(self) -> None:
+        """Transfer codings in TE are removed."""
         for value in (b"", b"gzip", b"xtrailers", b"deflate;q=1"):
-            names = [line.partition(b":")[0] for line in added(GET, HOST, b"TE: " + value)]
+            names = [line.partition(b":")[0] for line in added_lines(GET, HOST, b"TE: " + value)]
             self.assertNotIn(b"TE", names, msg=repr(value))
 
-    def test_beside_an_upgrade(self) -> None:
-        lines = added(GET, HOST, b"TE: trailers", b"Upgrade: a", b"Connection: TE, upgrade")
+    def test_te_and_upgrade(self) -> None:
+        """TE and Upgrade share one Connection field."""
+        lines = added_lines(GET, HOST, b"TE: trailers", b"Upgrade: a", b"Connection: TE, upgrade")
         self.assertEqual(lines[-3:], [b"Upgrade: a", b"TE: trailers", b"Connection: upgrade, TE"])
 
 
 class MaxForwardsTests(SynchronousTestCase):
-    """How far a request may still go (RFC 9110, 7.6.2)."""
+    """The Max-Forwards field (RFC 9110, 7.6.2)."""
 
-    def test_counting(self) -> None:
+    def test_max_forwards_is_decremented(self) -> None:
+        """Max-Forwards of OPTIONS and TRACE is decremented; 0 ends at the proxy."""
         cases = [
             (b"OPTIONS", b"0", b"0", True),
             (b"OPTIONS", b"1", b"0", False),
@@ -277,46 +300,50 @@ class MaxForwardsTests(SynchronousTestCase):
         for method, before, after, last in cases:
             line = method + b" / HTTP/1.1"
             lines = [b"max-forwards: " + before, HOST]
-            found = read(line, *lines)
-            self.assertEqual(found.max_forwards_exhausted, last, msg=f"{method!r} {before!r}")
+            parsed = parse(line, *lines)
+            self.assertEqual(parsed.max_forwards_exhausted, last, msg=f"{method!r} {before!r}")
             self.assertEqual(
-                found.forward_bytes, head(line, HOST, b"Max-Forwards: " + after), msg=f"{method!r}"
+                parsed.forward_bytes, head(line, HOST, b"Max-Forwards: " + after), msg=f"{method!r}"
             )
 
-    def test_other_methods_do_not_count(self) -> None:
+    def test_other_methods(self) -> None:
+        """Max-Forwards of other methods is forwarded unchanged."""
         for method in (b"GET", b"POST", b"options"):
             for value in (b"0", b"007", b"junk"):
                 line = method + b" / HTTP/1.1"
                 lines = [b"max-forwards: " + value, HOST]
-                found = read(line, *lines)
-                self.assertFalse(found.max_forwards_exhausted)
-                self.assertEqual(found.forward_bytes, head(line, *lines))
+                parsed = parse(line, *lines)
+                self.assertFalse(parsed.max_forwards_exhausted)
+                self.assertEqual(parsed.forward_bytes, head(line, *lines))
 
-    def test_without_the_field_there_is_no_limit(self) -> None:
-        found = read(b"OPTIONS * HTTP/1.1", HOST)
+    def test_without_max_forwards(self) -> None:
+        """Without Max-Forwards a request is forwarded."""
+        parsed = parse(b"OPTIONS * HTTP/1.1", HOST)
         self.assertEqual(
-            (found.max_forwards_exhausted, found.rare_fields.max_forwards), (False, ())
+            (parsed.max_forwards_exhausted, parsed.rare_fields.max_forwards), (False, ())
         )
 
 
 class ExpectTests(SynchronousTestCase):
-    """Expectations are the server's to meet."""
+    """The Expect field (RFC 9110, 10.1.1)."""
 
-    def test_they_go_on(self) -> None:
+    def test_expect_is_forwarded(self) -> None:
+        """Expect: 100-continue is forwarded to the server."""
         for line in (b"Expect: 100-continue", b"expect:100-CONTINUE "):
-            self.assertEqual(passed(GET, line, HOST), [line, HOST])
-            self.assertTrue(read(GET, line, HOST).rare_fields.expects_continue)
+            self.assertEqual(forwarded_lines(GET, line, HOST), [line, HOST])
+            self.assertTrue(parse(GET, line, HOST).rare_fields.expects_continue)
 
-    def test_those_of_http_1_0_do_not(self) -> None:
+    def test_expect_of_http_1_0_is_removed(self) -> None:
+        """Expect of an HTTP/1.0 client is removed (RFC 9110, 10.1.1)."""
         for line in (b"Expect: 100-continue", b"eXPECT: 100-continue"):
             self.assertEqual(
-                passed(b"POST / HTTP/1.0", b"A: 1", line, HOST, b"Content-Length: 5"),
+                forwarded_lines(b"POST / HTTP/1.0", b"A: 1", line, HOST, b"Content-Length: 5"),
                 [b"A: 1", HOST, b"Content-Length: 5"],
             )
 
 
-# What a proxy may change; all other fields have to arrive as they were sent.
-OWN = frozenset(
+# Fields that a proxy may change; all others have to arrive as they were sent.
+PROXY_FIELDS = frozenset(
     b"""connection keep-alive proxy-connection proxy-authenticate proxy-authorization te upgrade
     transfer-encoding http2-settings x-forwarded-for x-forwarded-proto x-forwarded-host
     max-forwards""".split()
@@ -328,7 +355,7 @@ METHODS = st.one_of(
 )
 TARGETS = st.one_of(
     st.sampled_from([b"/", b"*", b"/a?b", b"http://a", b"http://a/b?c", b"HTTP://A:80?q"]),
-    st.text([chr(octet) for octet in range(0x21, 0x7F)], max_size=10).map(
+    st.text([chr(code) for code in range(0x21, 0x7F)], max_size=10).map(
         lambda text: b"/" + text.encode()
     ),
 )
@@ -376,16 +403,16 @@ FIELDS = st.lists(
     max_size=7,
 )
 BODIES = {5: b"hello", 0: b"", -1: b"5\r\nhello\r\n0\r\n\r\n"}
-SHARED = RequestHeadParser()
+CACHING_PARSER = RequestHeadParser()
 
 
-def ours(name: bytes) -> bool:
+def is_proxy_field(name: bytes) -> bool:
     """Whether a field is one that a proxy may change, drop or add."""
-    return name.replace(b"_", b"-") in OWN
+    return name.replace(b"_", b"-") in PROXY_FIELDS
 
 
-def sent(lines: Lines, minor: int) -> list[tuple[bytes, bytes]]:
-    """The fields that have to arrive."""
+def end_to_end_fields(lines: Lines, minor: int) -> list[tuple[bytes, bytes]]:
+    """The fields of a request that have to arrive at the server."""
     fields = [
         (name.lower(), value.strip(b" \t")) for name, _, value in (x.partition(b":") for x in lines)
     ]
@@ -393,56 +420,60 @@ def sent(lines: Lines, minor: int) -> list[tuple[bytes, bytes]]:
     options -= {b"host", b"content-length", b"keep-alive", b"close"}
     if minor == 0 and (b"expect", b"100-continue") in fields:
         options.add(b"expect")
-    return [field for field in fields if not ours(field[0]) and field[0] not in options]
+    return [field for field in fields if not is_proxy_field(field[0]) and field[0] not in options]
 
 
 class PropertyTests(SynchronousTestCase):
-    """Whatever is accepted is one request to the server, and the same one."""
+    """Any accepted request is exactly one, and the same, request to the server."""
 
     @settings(max_examples=600, deadline=None)
     @given(METHODS, TARGETS, st.sampled_from([b"0", b"1", b"1", b"2"]), FIELDS, st.booleans())
-    def test_h11_reads_exactly_the_request_that_was_meant(
+    def test_h11_parses_the_same_request(
         self, method: bytes, target: bytes, minor: bytes, fields: Lines, trusted: bool
     ) -> None:
+        """h11 parses the forwarded bytes as exactly one request with the same fields and body."""
         lines = [HOST, *fields]
         try:
-            found = SHARED.parse(head(b"%b %b HTTP/1.%b" % (method, target, minor), *lines))
+            parsed = CACHING_PARSER.parse(
+                head(b"%b %b HTTP/1.%b" % (method, target, minor), *lines)
+            )
         except RequestError:
             return
         connection = h11.Connection(h11.SERVER)
-        wire = found.forward_bytes + build_forwarded_fields(found, PEER, b"http", LOCAL, trusted)
-        connection.receive_data(wire + BODIES[found.length])
+        data = parsed.forward_bytes + build_forwarded_fields(parsed, PEER, b"http", LOCAL, trusted)
+        connection.receive_data(data + BODIES[parsed.length])
         request = connection.next_event()
         assert isinstance(request, h11.Request)
         self.assertEqual(
             (request.method, request.target, request.http_version),
-            (method, found.target, b"1.1"),
+            (method, parsed.target, b"1.1"),
         )
         if target.startswith(b"/"):
             self.assertEqual(request.target, target)
-        arrived = [(name, value) for name, value in request.headers if not ours(name)]
-        self.assertEqual(arrived.pop(), (b"via", b"1.%d balancebeam" % found.minor))
-        self.assertEqual(arrived, sent(lines, found.minor))
+        arrived = [(name, value) for name, value in request.headers if not is_proxy_field(name)]
+        self.assertEqual(arrived.pop(), (b"via", b"1.%d balancebeam" % parsed.minor))
+        self.assertEqual(arrived, end_to_end_fields(lines, parsed.minor))
         counts = Counter(name for name, _ in request.headers)
         for name in (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"host"):
             self.assertEqual(counts[name], 1, msg=repr(name))
         self.assertTrue(dict(request.headers)[b"x-forwarded-for"].endswith(PEER))
-        # The body, and nothing behind it.
+        # The body, and nothing after it.
         content = b""
         while isinstance(event := connection.next_event(), h11.Data):
             content += event.data
         self.assertIsInstance(event, h11.EndOfMessage)
-        self.assertEqual(content, b"hello" if found.length else b"")
+        self.assertEqual(content, b"hello" if parsed.length else b"")
         self.assertEqual(connection.trailing_data, (b"", False))
 
     @settings(max_examples=100, deadline=None)
     @given(FIELDS)
-    def test_memory_changes_nothing(self, fields: Lines) -> None:
+    def test_cached_field_lines_change_nothing(self, fields: Lines) -> None:
+        """A parser with cached field lines parses as one without."""
         data = head(GET, HOST, *fields)
         outcomes = []
-        for heads in (SHARED, SHARED, RequestHeadParser()):
+        for parser in (CACHING_PARSER, CACHING_PARSER, RequestHeadParser()):
             try:
-                outcomes.append(repr(heads.parse(data)))
-            except RequestError as refused:
-                outcomes.append(str(refused.status))
+                outcomes.append(repr(parser.parse(data)))
+            except RequestError as error:
+                outcomes.append(str(error.status))
         self.assertEqual(outcomes, outcomes[-1:] * 3)

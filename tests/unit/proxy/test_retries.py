@@ -1,4 +1,4 @@
-"""Whether a failed request may be tried at another server."""
+"""The retry policy and the retry budget."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ UNSAFE = (b"POST", b"PATCH", b"CONNECT", b"LOCK", b"get", b"Put", b"")
 def allows(
     method: bytes, kind: FailureKind, nothing_sent: bool = False, replayable: bool = True
 ) -> bool:
-    """What the policy says about one failure."""
+    """Whether the policy allows a retry after one failure."""
     failure = UpstreamFailure(kind, "detail", nothing_sent)
     return RetryPolicy().allows(method, failure, replayable)
 
 
 class RetryTests(SynchronousTestCase):
-    """RFC 9110, 9.2.2: what may have been done is done again only if that is harmless."""
+    """RFC 9110, 9.2.2: only idempotent requests are retried automatically."""
 
-    def test_the_idempotent_methods(self) -> None:
+    def test_idempotent_methods(self) -> None:
+        """The idempotent methods are as in RFC 9110."""
         self.assertEqual(
             IDEMPOTENT_METHODS, {b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"}
         )
 
-    def test_what_never_left_may_always_be_tried_again(self) -> None:
+    def test_unsent_requests_are_always_retried(self) -> None:
+        """A request of which nothing was sent is retried, unless the balancer stops."""
         for method in (*IDEMPOTENT_METHODS, *UNSAFE):
             for kind in FailureKind:
                 self.assertEqual(
@@ -36,53 +38,62 @@ class RetryTests(SynchronousTestCase):
                     msg=f"{method!r} {kind}",
                 )
 
-    def test_idempotent_requests_are_tried_again(self) -> None:
+    def test_idempotent_requests_are_retried(self) -> None:
+        """An idempotent request is retried if the connection failed."""
         for method in sorted(IDEMPOTENT_METHODS):
             for kind in (FailureKind.CLOSED, FailureKind.STALE, FailureKind.MALFORMED):
                 self.assertTrue(allows(method, kind), msg=f"{method!r} {kind}")
 
-    def test_other_requests_are_not(self) -> None:
+    def test_other_requests_are_not_retried(self) -> None:
+        """A request that is not idempotent is not retried."""
         for method in UNSAFE:
             for kind in FailureKind:
                 self.assertFalse(allows(method, kind), msg=f"{method!r} {kind}")
 
-    def test_a_slow_server_is_not_helped_by_asking_another(self) -> None:
+    def test_timeouts_are_not_retried(self) -> None:
+        """A request whose response timed out is not retried."""
         for method in sorted(IDEMPOTENT_METHODS):
             self.assertFalse(allows(method, FailureKind.TIMEOUT), msg=repr(method))
 
-    def test_a_body_that_is_gone_cannot_be_sent_again(self) -> None:
+    def test_body_must_be_buffered(self) -> None:
+        """A request whose body is not buffered is not retried."""
         for kind in FailureKind:
             self.assertFalse(allows(b"PUT", kind, replayable=False), msg=str(kind))
 
-    def test_three_servers_are_tried_by_default(self) -> None:
+    def test_default_attempts(self) -> None:
+        """Three servers are tried by default."""
         self.assertEqual(RetryPolicy().attempts, 3)
 
-    def test_the_status_of_the_last_attempt(self) -> None:
+    def test_status_of_a_failure(self) -> None:
+        """The status of a failure is 504 for timeouts and 502 otherwise."""
         for kind in FailureKind:
             late = kind in (FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT)
             self.assertEqual(UpstreamFailure(kind, "").status, 504 if late else 502, msg=str(kind))
 
 
 class BudgetTests(SynchronousTestCase):
-    """Retries are a share of the requests of the last ten seconds, but ten are always allowed."""
+    """A share of the requests of the last ten seconds, and at least ten retries."""
 
     def spend_all(self, budget: RetryBudget, requests: int) -> int:
-        """How many retries are allowed now."""
+        """Spend retries until none is allowed; return how many were."""
         spent = 0
         while budget.allows(requests):
             budget.spend()
             spent += 1
         return spent
 
-    def test_ten_are_always_allowed(self) -> None:
-        for share in (0.0, 0.2):
-            self.assertEqual(self.spend_all(RetryBudget(share), 1), 10)
+    def test_minimum(self) -> None:
+        """Ten retries are allowed however few requests there are."""
+        for ratio in (0.0, 0.2):
+            self.assertEqual(self.spend_all(RetryBudget(ratio), 1), 10)
 
-    def test_a_share_of_many_requests(self) -> None:
+    def test_ratio(self) -> None:
+        """The retries are a share of the requests, if that is more than the minimum."""
         self.assertEqual(self.spend_all(RetryBudget(0.2), 1000), 200)
         self.assertEqual(self.spend_all(RetryBudget(0.0), 1000), 10)
 
-    def test_what_is_long_past_counts_no_more(self) -> None:
+    def test_window(self) -> None:
+        """Requests and retries count for ten seconds."""
         budget = RetryBudget(0.5)
         requests, allowed = 0, []
         for second in range(1, 40):
@@ -90,11 +101,12 @@ class BudgetTests(SynchronousTestCase):
                 requests += 10
             allowed.append(self.spend_all(budget, requests))
             budget.record(float(second), requests)
-        # 5 of 10 a second, after the 10 that there are always.
+        # Half of 10 requests per second, and afterwards the minimum of 10.
         self.assertEqual(sum(allowed[:20]), 100)
         self.assertEqual(sum(allowed[30:]), 10)
 
-    def test_never_more_than_the_share_in_ten_seconds(self) -> None:
+    def test_any_window(self) -> None:
+        """In any ten seconds, the retries do not exceed their share of the requests."""
         budget = RetryBudget(0.2)
         requests, spent = 0, [0]
         for second in range(100):
