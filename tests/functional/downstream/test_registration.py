@@ -203,7 +203,7 @@ class RegistrationAccessTests(RegistrationTestCase):
         for host in (STRANGER, "10.2.0.1", "2001:db8::1", "unknown", "192.0.2.1", "unix:"):
             reply = self.refused(host, self.request())
             self.assertEqual(
-                (reply.status, reply.error), (403, "servers do not register from there")
+                (reply.status, reply.error), (403, "registration from this address is not allowed")
             )
 
     def test_strangers_learn_nothing(self) -> None:
@@ -392,7 +392,7 @@ class RegistrationConnectionTests(RegistrationTestCase):
         self.balancer.service.admin_operations.register = fail  # type: ignore[method-assign, assignment]
         client = self.send(HERE, self.request())
         (reply,) = self.replies(client)
-        self.assertEqual((reply.status, reply.error), (500, "something went wrong"))
+        self.assertEqual((reply.status, reply.error), (500, "internal error"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 

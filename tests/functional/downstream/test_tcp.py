@@ -369,7 +369,7 @@ class TcpLogTests(TcpTestCase):
             {
                 "client": "192.0.2.1",
                 "server": "10.0.0.1:80",
-                "close_reason": "the client closed",
+                "close_reason": "client closed",
                 "bytes_received": 5,
                 "bytes_sent": 3,
                 "duration": 2.0,
