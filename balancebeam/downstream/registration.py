@@ -19,6 +19,7 @@ from balancebeam.protocols.http1.body import ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.protocols.http1.local_reply import jsend_error
 from balancebeam.proxy.dispatcher import Admission, BalancerResource
+from balancebeam.proxy.exchange import Exchange
 
 # The path of the reference registration API.
 REGISTRATION_PATH = b"/register"
@@ -56,8 +57,10 @@ class RegistrationEndpoint:
         self._networks = NetworkSet((*LOOPBACK, *networks))
         self._handler = handler
 
-    def dispatch(self, exchange: Http1Exchange, admission: Admission) -> None:
+    def dispatch(self, exchange: Exchange, admission: Admission) -> None:
         """Check a request and read its body; see `RequestHandler.dispatch`."""
+        # Only HTTP frontends have an endpoint.
+        assert isinstance(exchange, Http1Exchange)
         rejection = None if admission.unrestricted else admission.admit(exchange)
         if rejection is not None:
             self._dispatcher.reject(exchange, rejection)

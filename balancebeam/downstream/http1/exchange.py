@@ -69,7 +69,7 @@ class ClientStream(Protocol):
         Args:
             status: The status code.
             body: The body, JSON.
-            fields: Fields beyond those about content and connection.
+            fields: Header fields in addition to the standard ones.
             bodyless: Whether the request is a HEAD request, so that `body` is not sent.
             persistent: Whether the connection persists.
         """
@@ -277,7 +277,7 @@ class Http1Exchange(HttpExchange):
         Args:
             status: The status code.
             body: The body, JSON.
-            fields: Fields beyond those about content and connection.
+            fields: Header fields in addition to the standard ones.
         """
         self.downstream_response_started = True
         self.status = status
