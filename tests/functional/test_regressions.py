@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from balancebeam.api import Timeouts
-from tests.functional.downstream.test_upgrade import UPGRADE_REQUEST, UPGRADE_RESPONSE
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import BUFFER_SIZE, GET, OK, Peer, head_and_body
+from tests.helpers.upgrade import UPGRADE_REQUEST, UPGRADE_RESPONSE
 
 
 class RegressionTests(BalancerTestCase):
