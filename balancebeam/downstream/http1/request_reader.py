@@ -65,6 +65,9 @@ class RequestChannel(ClientStream, typing.Protocol):
     def process_buffered(self) -> None:
         """Parse `buffer` as request heads, or close after the client's EOF."""
 
+    def close(self) -> None:
+        """Close when everything has been written."""
+
     def start_lingering_close(self) -> None:
         """Send EOF, and read and ignore what the client still sends."""
 
