@@ -1,9 +1,8 @@
 """
-A listener whose clients come through proxies that speak the PROXY protocol.
+Accepts client connections through proxies that send PROXY protocol headers.
 
-Every connection begins with a header that says who is really there. When it
-has been read, the client's channel takes the transport over, and costs no
-more than any other.
+A connection begins with a header that names the client. After it, the transport is handed over
+to the client's channel, so that later bytes cost nothing extra.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from balancebeam.downstream.http1.factory import Http1Factory
-from balancebeam.downstream.http1.timeouts import DRAIN_IDLE_TIMEOUT
-from balancebeam.downstream.tcp.session import TcpFactory
+from balancebeam.downstream.context import DRAIN_IDLE_TIMEOUT
+from balancebeam.downstream.factory import DownstreamFactory
 from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.proxy_protocol import (
     ProxyInfo,
@@ -27,12 +25,18 @@ from balancebeam.protocols.proxy_protocol import (
 
 
 class ProxyProtocolFactory(ServerFactory):
-    """Lets in the clients of `wrapped_factory` whose connections begin with a PROXY header."""
+    """
+    Reads a PROXY header from each connection, and then passes it to `wrapped_factory`.
+
+    Attributes:
+        wrapped_factory: Builds the channels of the clients.
+        handshakes: Connections whose header is incomplete.
+    """
 
     noisy = False
     log = Logger()
 
-    def __init__(self, wrapped_factory: Http1Factory | TcpFactory) -> None:
+    def __init__(self, wrapped_factory: DownstreamFactory) -> None:
         self.wrapped_factory = wrapped_factory
         self.handshakes: set[ProxyProtocolHandshake] = set()
         wrapped_factory.ticker.add(self.sweep)
@@ -42,32 +46,33 @@ class ProxyProtocolFactory(ServerFactory):
         return ProxyProtocolHandshake(self, peer_ip(addr))
 
     def sweep(self, now: float) -> None:
-        """Close connections whose header takes too long."""
-        limit = self.wrapped_factory.timeouts.header
+        """Abort connections whose header is late, and idle ones while draining."""
+        factory = self.wrapped_factory
         for handshake in list(self.handshakes):
-            waited = now - handshake.started_at
-            if waited >= limit:
-                handshake.close("its header is too slow")
-            elif (
-                self.wrapped_factory.draining
-                and handshake.no_input
-                and waited >= DRAIN_IDLE_TIMEOUT
-            ):
+            elapsed = now - handshake.started_at
+            if elapsed >= factory.timeouts.header:
+                handshake.close("header timeout expired")
+            elif factory.draining and handshake.no_input and elapsed >= DRAIN_IDLE_TIMEOUT:
                 handshake.close("")
 
     @property
     def has_connections(self) -> bool:
-        """Whether any connection has not said yet who is there."""
+        """Whether the header of any connection is incomplete."""
         return bool(self.handshakes)
 
     def close_all(self) -> None:
-        """Close all connections that have not said yet who is there."""
+        """Abort all connections whose header is incomplete."""
         for handshake in list(self.handshakes):
             handshake.close("")
 
 
 class ProxyProtocolHandshake(Protocol):
-    """Reads one PROXY header, and hands the connection on."""
+    """
+    Reads one PROXY header, then replaces itself by the client's channel.
+
+    Attributes:
+        started_at: When the connection was accepted, on the ticker.
+    """
 
     def __init__(self, factory: ProxyProtocolFactory, peer: str) -> None:
         self.factory: ProxyProtocolFactory = factory
@@ -77,7 +82,7 @@ class ProxyProtocolHandshake(Protocol):
 
     @property
     def no_input(self) -> bool:
-        """Whether nothing has come."""
+        """Whether nothing has been received."""
         return not self._buffer
 
     def connectionMade(self) -> None:
@@ -85,6 +90,7 @@ class ProxyProtocolHandshake(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self not in self.factory.handshakes:
+            # Already aborted.
             return
         self._buffer += data
         try:
@@ -93,15 +99,21 @@ class ProxyProtocolHandshake(Protocol):
             self.close(str(error))
             return
         if header is not None:
-            connection, length = header
-            self._switch_protocol(connection, self._buffer[length:])
+            proxy_info, length = header
+            self._switch_protocol(proxy_info, self._buffer[length:])
 
-    def _switch_protocol(self, connection: ProxyInfo | None, rest: bytes) -> None:
+    def _switch_protocol(self, proxy_info: ProxyInfo | None, rest: bytes) -> None:
+        """
+        Hand the transport over to the client's channel.
+
+        Args:
+            proxy_info: The addresses in the header; `None` if it has none (a health check by
+                the proxy itself), so that the peer is the client.
+            rest: What was received after the header.
+        """
         self.factory.handshakes.discard(self)
-        channel = self.factory.wrapped_factory.build_channel(
-            connection.source if connection else self._peer
-        )
-        channel.proxy_info = connection
+        client = proxy_info.source if proxy_info else self._peer
+        channel = self.factory.wrapped_factory.build_channel(client, proxy_info)
         transport: Any = self.transport
         transport.protocol = channel
         channel.makeConnection(transport)
@@ -109,11 +121,13 @@ class ProxyProtocolHandshake(Protocol):
             channel.dataReceived(rest)
 
     def close(self, reason: str) -> None:
-        """Nobody is let in without a header. `reason` is for the log."""
+        """Abort the connection; `reason` is logged unless it is empty."""
         self.factory.handshakes.discard(self)
         if reason:
             self.factory.log.info(
-                "{peer} sent no PROXY header: {reason}", peer=self._peer, reason=reason
+                "connection from {peer} aborted: no valid PROXY protocol header: {reason}",
+                peer=self._peer,
+                reason=reason,
             )
         transport: Any = self.transport
         transport.abortConnection()

@@ -1,8 +1,13 @@
-"""S4's `POST /register` on the port where traffic comes in."""
+"""
+The reference registration API, `POST /register`, on a frontend's listeners.
+
+Servers announce themselves here. The endpoint takes the place of the dispatcher in a route: it
+checks the origin of the request, collects its body and passes that to a handler.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -13,25 +18,35 @@ from balancebeam.core.networks import NetworkSet
 from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.protocols.http1.body import ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
+from balancebeam.protocols.http1.local_reply import jsend_error
 from balancebeam.proxy.dispatcher import Dispatcher
+from balancebeam.proxy.exchange import Exchange
 
-# Where S4's servers knock.
+# The path of the reference registration API.
 REGISTRATION_PATH = b"/register"
 
-# Networks whose servers may always register.
+# Networks from which registration is always accepted.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
-# Octets of a body.
+# Largest body in bytes. A registration has about a hundred; the limit only bounds memory.
 MAX_BODY = 64 * 1024
 
-# What makes an answer of the body of a request: its status, and its body.
+# Registers the server that a request body describes; the result is the response's status and
+# body.
 RegistrationHandler = Callable[[bytes], "Deferred[tuple[int, bytes]]"]
 
 
 class RegistrationEndpoint:
     """
-    Answers those who want to register, instead of a server: those in `networks`
-    and on this machine. Others are refused before anything is done for them.
+    Responds to registration requests, in the place of a dispatcher.
+
+    A request that is not accepted is rejected before its body is read, so that it causes neither
+    a health check nor a change.
+
+    Args:
+        dispatcher: Rejects the requests that the frontend's limits or access list reject.
+        networks: Networks (CIDR) besides loopback from which registration is accepted.
+        handler: Registers a server.
     """
 
     log = Logger()
@@ -43,52 +58,63 @@ class RegistrationEndpoint:
         self._networks = NetworkSet((*LOOPBACK, *networks))
         self._handler = handler
 
-    def dispatch(self, exchange: Any, admission: Admission) -> None:
-        """Take a request, in the place of the dispatcher."""
+    def dispatch(self, exchange: Exchange, admission: Admission) -> None:
+        """Check a request and read its body; see `RequestHandler.dispatch`."""
+        # Only HTTP frontends have an endpoint.
+        assert isinstance(exchange, Http1Exchange)
         rejection = None if admission.unrestricted else admission.admit(exchange)
         if rejection is not None:
             self._dispatcher.reject(exchange, rejection)
         elif not self._networks.contains(exchange.client) or _via_untrusted_proxy(exchange):
-            exchange.local_reply(403, "servers do not register from there")
+            exchange.local_reply(403, "registration from this address is not allowed")
         elif exchange.method != b"POST":
-            exchange.local_reply(405, "servers register by POST", ((b"Allow", b"POST"),))
+            exchange.local_reply(405, "registration requires POST", ((b"Allow", b"POST"),))
         elif _from_browser(exchange):
-            exchange.local_reply(403, "servers register, but no web pages")
+            exchange.local_reply(403, "registration from web pages is not allowed")
         elif not _is_json(exchange):
-            exchange.local_reply(415, "the body has to be application/json")
+            exchange.local_reply(415, "registration requires Content-Type: application/json")
         else:
             self._read_body(exchange)
 
     def _read_body(self, exchange: Http1Exchange) -> None:
         pending_body, exchange.pending_body = exchange.pending_body, ()
-        body = _BodyCollector(exchange, self._body_complete)
-        exchange.connection = body  # type: ignore[assignment]
+        collector = _BodyCollector(exchange, self._body_complete)
+        # The collector has the methods that an exchange calls on its upstream connection.
+        exchange.connection = collector  # type: ignore[assignment]
         if exchange.awaiting_100_continue:
             exchange.send_100_continue()
         for data in pending_body:
-            body.send_body(data)
+            collector.send_body(data)
         if not pending_body and exchange.body_complete:
             self._body_complete(exchange, b"")
 
     def _body_complete(self, exchange: Http1Exchange, body: bytes) -> None:
-        """All of the body is here."""
-        answering = self._handler(body)
+        """Pass `body` to the handler and respond with its result."""
 
-        def give(answer: tuple[int, bytes]) -> None:
+        def respond(response: tuple[int, bytes]) -> None:
             if not exchange.finished:
                 exchange.connection = None
-                exchange.send_json(answer[0], answer[1])
+                exchange.send_json(*response)
 
-        def failed(failure: Failure) -> tuple[int, bytes]:
-            self.log.failure("while a server registered", failure)
-            return 500, b'{"status": "error", "data": "something went wrong"}'
+        def handler_failed(failure: Failure) -> tuple[int, bytes]:
+            self.log.failure("registration failed with an internal error", failure)
+            return 500, jsend_error("internal error")
 
-        answering.addErrback(failed).addCallback(give)
-        answering.addErrback(lambda failure: self.log.failure("while answering", failure))
+        def respond_failed(failure: Failure) -> None:
+            self.log.failure("response to a registration failed with an internal error", failure)
+
+        registered = self._handler(body)
+        registered.addErrback(handler_failed).addCallback(respond).addErrback(respond_failed)
 
 
 class _BodyCollector:
-    """Stands where a connection to a server would, and keeps what that would get."""
+    """
+    Collects a request body, in the place of an upstream connection.
+
+    Args:
+        exchange: The request.
+        on_complete: Called with the exchange and its decoded body.
+    """
 
     def __init__(
         self, exchange: Http1Exchange, on_complete: Callable[[Http1Exchange, bytes], None]
@@ -99,41 +125,43 @@ class _BodyCollector:
         self._chunked_reader = ChunkedReader() if exchange.head.length < 0 else None
 
     def send_body(self, data: bytes) -> None:
-        """More of it, as it is on the wire."""
+        """Append `data`, which is in wire form."""
         exchange = self._exchange
         if exchange.finished:
             return
         self._content += data if self._chunked_reader is None else self._chunked_reader.feed(data)
         if len(self._content) > MAX_BODY:
             exchange.connection = None
-            exchange.local_reply(413, "the request body is too large")
+            exchange.local_reply(413, "request body too large")
         elif exchange.body_complete:
             self._on_complete(exchange, self._content)
 
     def abandon(self) -> None:
-        """The client has gone; nobody waits for the answer."""
+        """Do nothing: the client has disconnected, and a complete registration still counts."""
 
     def pause_reading(self) -> None:
-        """The answer is short."""
+        """Do nothing: the response is short."""
 
     def resume_reading(self) -> None:
-        """The answer is short."""
+        """Do nothing: the response is short."""
 
 
 def _is_json(exchange: Http1Exchange) -> bool:
-    kinds = exchange.field_values(b"content-type")
-    plain = [kind.partition(b";")[0].strip().lower() for kind in kinds]
-    return plain == [b"application/json"]
+    values = exchange.field_values(b"content-type")
+    media_types = [value.partition(b";")[0].strip().lower() for value in values]
+    return media_types == [b"application/json"]
 
 
 def _via_untrusted_proxy(exchange: Http1Exchange) -> bool:
     """
-    Whether a proxy has sent this for somebody of whom nothing is known, as it is
-    not trusted or did not tell. It may stand on this machine, and have the world
-    for its clients.
+    Whether an untrusted proxy relayed the request.
+
+    Such a proxy may run on this host, so a loopback peer does not prove a local origin. Detected
+    by forwarding headers that name another address than the peer's.
     """
-    peer, rare_fields = exchange.channel.client, exchange.head.rare_fields
+    peer, rare_fields = exchange.stream.client, exchange.head.rare_fields
     if exchange.client != peer:
+        # A trusted proxy has named the client.
         return False
     if rare_fields.forwarded_for:
         chain = iter_x_forwarded_for(rare_fields.forwarded_for)
@@ -144,8 +172,10 @@ def _via_untrusted_proxy(exchange: Http1Exchange) -> bool:
 
 def _from_browser(exchange: Http1Exchange) -> bool:
     """
-    Whether a web page has sent this. Traffic comes for any host, so that even a
-    page of that host may be anybody's (DNS rebinding); and no server is a page.
+    Whether a browser sent the request on behalf of a web page.
+
+    Frontends accept any Host, so that even a page of the same origin may belong to an attacker
+    (DNS rebinding). A server that registers is never a web page.
     """
     sites = exchange.field_values(b"sec-fetch-site")
     return bool(exchange.field_values(b"origin")) or any(site != b"none" for site in sites)

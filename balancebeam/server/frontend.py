@@ -13,7 +13,7 @@ from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import FrontendSettings
 from balancebeam.downstream.http1.factory import Http1Factory
 from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
-from balancebeam.downstream.tcp.session import TcpFactory
+from balancebeam.downstream.tcp.factory import TcpFactory
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Exchange

@@ -60,7 +60,7 @@ class ServerRelay(Relay):
 
     def readConnectionLost(self) -> None:
         if self.exchange is not None:
-            self.exchange.half_closed("the server closed")
+            self.exchange.half_closed("server closed")
         super().readConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -1,10 +1,9 @@
 """
-The web door: requests that come through an ordinary `twisted.web` tree.
+HTTP exchanges of requests that arrive through a `twisted.web` resource tree.
 
-`twisted.web` has read the whole request before it shows it, sends
-100-continue by itself, and frames the response. Its requests take the same
-way as all others. What it has no means for does not pass this door: upgrades,
-informational responses and trailers.
+`twisted.web` reads the whole request before it renders it, sends 100 (Continue) itself, and
+frames the response. The exchange adapts this to the dispatcher. Upgrades, informational
+responses and trailers have no equivalent in `twisted.web` and are dropped.
 """
 
 from __future__ import annotations
@@ -29,15 +28,14 @@ from balancebeam.proxy.forwarding import ForwardingPolicy
 from balancebeam.proxy.http_exchange import HttpExchange
 from balancebeam.proxy.interfaces import Observer, Pipeline
 
-# What `twisted.web` has dealt with, so that it says nothing about the request
-# that goes on.
+# Fields that `twisted.web` has processed. They do not apply to the forwarded request.
 _CONSUMED_FIELDS = frozenset(
     (b"transfer-encoding", b"content-length", b"expect", b"upgrade", b"trailer")
 )
 
 
 class WebPipeline(Pipeline[Exchange], Protocol):
-    """The resource that renders requests, see `BalancerResource` for its attributes."""
+    """The resource that renders requests; see `BalancerResource` for its attributes."""
 
     path: bytes
     trusted_proxies: TrustedProxies
@@ -51,19 +49,28 @@ class WebPipeline(Pipeline[Exchange], Protocol):
 
 
 def dispatch_web_request(dispatcher: WebPipeline, request: Request) -> None:
-    """Forward `request` over `dispatcher`; it is answered, sooner or later."""
+    """
+    Parse `request` and dispatch it.
+
+    Args:
+        dispatcher: The resource that renders the request.
+        request: The request; it is finished later, when the exchange is.
+    """
     peer = peer_ip(request.getClientAddress())
     try:
         head = dispatcher.parser.parse(_build_head(dispatcher, request))
-    except RequestError as refused:
-        _write_local_reply(dispatcher, request, refused.status, refused.reason, ())
+    except RequestError as error:
+        _write_local_reply(dispatcher, request, error.status, error.reason, ())
         return
     proto = b"https" if request.isSecure() else b"http"
-    # `_build_head` has seen to it that there is a Host, so none is needed here.
+    # The local address replaces a missing Host, and `_build_head` has added one.
+    local = b""
     trusted = dispatcher.trusted_proxies.contains(peer)
-    wire = dispatcher.forwarding.build_head(head, peer.encode("ascii"), proto, b"", trusted)
+    upstream_head = dispatcher.forwarding.build_head(
+        head, peer.encode("ascii"), proto, local, trusted
+    )
     client = dispatcher.trusted_proxies.client_ip(peer, head) if trusted else peer
-    exchange = WebExchange(dispatcher, head, wire, client, request)
+    exchange = WebExchange(dispatcher, head, upstream_head, client, request)
     exchange.observer = dispatcher.observer
     exchange.started_at = dispatcher.ticker.wall_time()
     request.notifyFinish().addErrback(exchange.connection_lost)
@@ -74,15 +81,14 @@ def dispatch_web_request(dispatcher: WebPipeline, request: Request) -> None:
 
 
 def _build_head(dispatcher: WebPipeline, request: Request) -> bytes:
-    """The head of `request` as bytes again, to be read like that of any other."""
+    """The head of `request` in wire form, so that the common parser checks it."""
     lines = [b"%b %b HTTP/1.1" % (request.method, _target(dispatcher.path, request))]
     for name, values in request.requestHeaders.getAllRawHeaders():
         if name.lower() not in _CONSUMED_FIELDS:
             lines += [b"%b: %b" % (name, value) for value in values]
     content = request.content
     if content is not None:
-        content.seek(0, 2)
-        length = content.tell()
+        length = content.seek(0, 2)
         content.seek(0)
         if length or request.requestHeaders.hasHeader(b"content-length"):
             lines.append(b"Content-Length: %d" % length)
@@ -93,24 +99,29 @@ def _build_head(dispatcher: WebPipeline, request: Request) -> bytes:
 
 def _target(base: bytes, request: Request) -> bytes:
     """
-    The request's target below the place where the resource is mounted, byte
-    for byte, behind `base`.
+    The target to forward: `base`, then the request's path below the mounted resource.
+
+    Percent-encoding and query are kept byte for byte.
+
+    Raises:
+        RequestError: The target is in absolute form.
     """
     uri: bytes = request.uri
     if uri == b"*":
         return uri
     if not uri.startswith(b"/"):
-        # `base` is to stand before whatever is asked for, and `twisted.web`
-        # finds resources by the whole of such a target.
-        raise RequestError(400, "a target in absolute form")
-    path, mark, query = uri.partition(b"?")
-    rest = path.split(b"/")[len(request.prepath or ()) + 1 :]
-    return base + b"/" + b"/".join(rest) + mark + query
+        # `twisted.web` looks up resources by the whole of such a target, scheme and host
+        # included, so the path below the mounted resource is not known.
+        raise RequestError(400, "request target in absolute form")
+    path, separator, query = uri.partition(b"?")
+    segments = path.split(b"/")[len(request.prepath or ()) + 1 :]
+    return base + b"/" + b"/".join(segments) + separator + query
 
 
 def _write_local_reply(
     dispatcher: WebPipeline, request: Request, status: int, text: str, fields: Fields
 ) -> None:
+    """Write a complete response made by the proxy, and finish `request`."""
     body = local_reply.jsend_error(text) if status >= 400 else b""
     request.setResponseCode(status, local_reply.reason_phrase(status))
     request.setHeader(b"date", local_reply.http_date(dispatcher.clock()))
@@ -123,7 +134,16 @@ def _write_local_reply(
 
 @implementer(IPushProducer)
 class WebExchange(HttpExchange):
-    """One request of the web door; the producer of its response."""
+    """
+    The exchange of one `twisted.web` request, and the producer of its response.
+
+    Args:
+        dispatcher: The resource that renders the request.
+        head: The parsed request head.
+        upstream_head: The head to send to a server, in wire form.
+        client: IP address of the client.
+        request: The `twisted.web` request.
+    """
 
     dispatcher: WebPipeline
 
@@ -137,24 +157,24 @@ class WebExchange(HttpExchange):
     ) -> None:
         super().__init__(dispatcher, head, upstream_head, client)
         self._request = request
-        # When the client began to take nothing, on the ticker.
+        self._body_bytes_read = 0
+        # When the client stopped reading, on the ticker; `None` while it reads.
         self._paused_since: float | None = None
 
     def connection_lost(self, reason: Failure) -> None:
-        """The client's connection is gone."""
+        """End the exchange: the client's connection was lost."""
         self.client_disconnected()
 
     def pump(self) -> None:
-        """Send on what `twisted.web` has stored of the body, as the server takes it."""
+        """Upload the stored body until the server stops reading or it is complete."""
         content: Any = self._request.content
         while not self.upload_paused and not self.body_complete and not self.finished:
             data = content.read(BUFFER_SIZE)
-            self.upload(data, last=content.tell() >= self.head.length)
+            self._body_bytes_read += len(data)
+            self.upload(data, last=self._body_bytes_read >= self.head.length)
 
     def client_transport(self) -> Any:
         return self._request.channel
-
-    # The response.
 
     def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
         if self.method != b"HEAD" and status >= 400:
@@ -163,7 +183,7 @@ class WebExchange(HttpExchange):
         _write_local_reply(self.dispatcher, self._request, status, text, fields)
 
     def informational_received(self, head: ResponseHead) -> None:
-        """There is no way to say this to a client of `twisted.web`."""
+        """Drop the response: `twisted.web` cannot send it."""
 
     def response_received(self, head: ResponseHead, body: bytes) -> None:
         self._start_response(head)
@@ -182,7 +202,7 @@ class WebExchange(HttpExchange):
         self._request.write(data)
 
     def flush(self) -> None:
-        """Nothing is held back here."""
+        """Do nothing: no bytes are buffered here."""
 
     def response_finished(self, content: bytes, trailers: bytes) -> None:
         self.body_bytes_sent += len(content)
@@ -197,15 +217,16 @@ class WebExchange(HttpExchange):
         self._mark_finished(self.status)
         request = self._request
         channel: Any = request.channel
-        # An orderly end would make a body without a length look whole.
-        transport: Any = getattr(channel, "transport", None)
         request.unregisterProducer()
-        if hasattr(channel, "abortConnection"):
-            channel.abortConnection()
-        elif hasattr(transport, "abortConnection"):
-            transport.abortConnection()
-        else:
-            request.loseConnection()
+        # Reset the connection: a regular close would make a body without Content-Length look
+        # complete. Twisted has no common interface for it: HTTP/2 streams have the method,
+        # HTTP/1.1 channels only on their transport, and some transports not at all.
+        target: Any
+        for target in (channel, getattr(channel, "transport", None)):
+            if hasattr(target, "abortConnection"):
+                target.abortConnection()
+                return
+        request.loseConnection()
 
     def _start_response(self, head: ResponseHead) -> None:
         self.downstream_response_started = True
@@ -214,7 +235,7 @@ class WebExchange(HttpExchange):
         lines: list[bytes] = head.forward_bytes.split(b"\r\n")
         reason = lines[0].split(b" ", 2)[2]
         request.setResponseCode(head.status, reason)
-        # The server's fields are the response's, not those of `twisted.web`.
+        # The response has the server's fields only, without the defaults of `twisted.web`.
         request.defaultContentType = None
         request.responseHeaders.removeHeader(b"server")
         if head.has_date:
@@ -233,8 +254,6 @@ class WebExchange(HttpExchange):
         self.finished = True
         self.dispatcher.request_finished(self)
 
-    # Backpressure.
-
     def client_stalled(self, now: float) -> bool:
         since = self._paused_since
         return since is not None and now - since >= self.dispatcher.idle_timeout
@@ -250,7 +269,7 @@ class WebExchange(HttpExchange):
             self.connection.resume_reading()
 
     def stopProducing(self) -> None:
-        """The client has left, which `connection_lost` deals with."""
+        """Do nothing: `connection_lost` follows and ends the exchange."""
 
     def pause_upload(self) -> None:
         self.upload_paused = True
@@ -260,13 +279,13 @@ class WebExchange(HttpExchange):
             self.upload_paused = False
             self.pump()
 
-    # Tunnels do not come this way: the Upgrade field stays behind.
+    # Upgrades: unreachable, because the Upgrade field is not forwarded (`_CONSUMED_FIELDS`)
 
     def upgraded(self, head: ResponseHead) -> None:
-        raise AssertionError("no upgrade was asked for")
+        raise AssertionError("upgrade without an Upgrade field in the request")
 
     def tunnel_data(self, data: bytes) -> None:
-        raise AssertionError("no upgrade was asked for")
+        raise AssertionError("upgrade without an Upgrade field in the request")
 
     def tunnel_ended(self, clean: bool) -> None:
-        raise AssertionError("no upgrade was asked for")
+        raise AssertionError("upgrade without an Upgrade field in the request")

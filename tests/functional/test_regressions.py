@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from balancebeam.api import Timeouts
-from tests.functional.downstream.test_upgrade import UPGRADE_REQUEST, UPGRADE_RESPONSE
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import BUFFER_SIZE, GET, OK, Peer, head_and_body
+from tests.helpers.upgrade import UPGRADE_REQUEST, UPGRADE_RESPONSE
 
 
 class RegressionTests(BalancerTestCase):
@@ -197,7 +197,7 @@ class RegressionTests(BalancerTestCase):
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
         for number in range(100):
             client.send(b"X-%d: 1" % number, b"\r", b"\n")
-            self.assertGreater(client.protocol._scan_offset, 20 + 7 * number)
+            self.assertGreater(client.protocol._reader._scan_offset, 20 + 7 * number)
         client.send(b"\r\n", GET)
         balancer.accept().send(OK)
         balancer.peers[-1].send(OK)

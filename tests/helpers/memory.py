@@ -21,7 +21,7 @@ from balancebeam.api import Timeouts, single_pool_settings
 from balancebeam.core.addresses import ServerAddress, TcpAddress
 from balancebeam.core.settings import FrontendSettings, PoolSettings, ServerSettings, Settings
 from balancebeam.downstream.http1.channel import Http1Channel
-from balancebeam.downstream.tcp.session import ClientRelay
+from balancebeam.downstream.tcp.client import ClientRelay
 from balancebeam.server.balancer import BalancerService
 from balancebeam.upstream.server import Server
 

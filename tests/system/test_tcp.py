@@ -187,7 +187,7 @@ def test_the_file_of_s3(tmp_path: Path) -> None:
             wait_until(
                 lambda: "5 bytes from client, 5 bytes from server" in running.output.read_text()
             )
-            assert f"-> {one.address}: the client closed" in running.output.read_text()
+            assert f"-> {one.address}: client closed" in running.output.read_text()
 
 
 def test_resets_go_through_as_resets(tmp_path: Path) -> None:

@@ -1,92 +1,176 @@
-"""One request of the http door, and its response on the way back."""
+"""
+An HTTP exchange of a client stream: writes the response, framed for the client.
+
+`ClientStream` is the interface to the connection. `Http1Channel` implements it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 from balancebeam.core.failures import UpstreamFailure
+from balancebeam.downstream.context import FrontendContext
+from balancebeam.net.interfaces import StreamTransport
 from balancebeam.protocols.http1.body import encode_chunk, encode_last_chunk
 from balancebeam.protocols.http1.local_reply import http_date, jsend_error
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.exchange import Exchange, Fields
+from balancebeam.proxy.dispatcher import Dispatcher
+from balancebeam.proxy.exchange import Fields
 from balancebeam.proxy.http_exchange import HttpExchange
-from balancebeam.proxy.interfaces import Pipeline
-
-if TYPE_CHECKING:
-    from balancebeam.downstream.http1.channel import Http1Channel
 
 CONTINUE = 100
 
-# The end of nearly every response head.
+# The end of nearly every response head: no field but Via is added.
 _FAST_PATH_HEAD_END = b"Via: 1.1 balancebeam\r\n\r\n"
+
+
+class ClientStream(Protocol):
+    """
+    The connection to the client, as an exchange uses it.
+
+    Attributes:
+        last_activity: When bytes last passed in either direction, on the ticker.
+    """
+
+    last_activity: float
+
+    @property
+    def context(self) -> FrontendContext:
+        """The shared state of the frontend."""
+
+    @property
+    def client(self) -> str:
+        """IP address of the peer."""
+
+    @property
+    def client_key(self) -> bytes:
+        """`client` in 4 or 16 bytes, the key of rate limits."""
+
+    @property
+    def proxy_info(self) -> ProxyInfo | None:
+        """Addresses from a PROXY protocol header, if there was one."""
+
+    @property
+    def transport(self) -> StreamTransport:
+        """Responses are written to it directly."""
+
+    @property
+    def write_blocked(self) -> bool:
+        """Whether the client reads too slowly, so that writing is paused."""
+
+    def write_local_reply(
+        self, status: int, body: bytes, fields: Fields, bodyless: bool, persistent: bool
+    ) -> None:
+        """
+        Write a complete response made by the proxy.
+
+        Args:
+            status: The status code.
+            body: The body, JSON.
+            fields: Header fields in addition to the standard ones.
+            bodyless: Whether the request is a HEAD request, so that `body` is not sent.
+            persistent: Whether the connection persists.
+        """
+
+    def can_discard_body(self) -> bool:
+        """Whether the rest of the request body is short enough to read and drop it."""
+
+    def response_finished(self, persistent: bool) -> None:
+        """The response is written: read the next request, or close unless `persistent`."""
+
+    def response_truncated(self, framed: bool) -> None:
+        """
+        The response will never be complete.
+
+        Args:
+            framed: Whether the client can detect this from the framing, so that closing is
+                enough. Otherwise the connection is reset.
+        """
+
+    def start_tunnel(self) -> None:
+        """Relay bytes in both directions from now on."""
+
+    def half_close_client(self) -> None:
+        """Send EOF through the tunnel: the server has sent EOF."""
+
+    def pause_reading(self) -> None:
+        """Stop reading from the client."""
+
+    def resume_reading(self) -> None:
+        """Read from the client again."""
+
+    def abort(self) -> None:
+        """Close immediately with a reset, which no client takes for a regular end."""
 
 
 class Http1Exchange(HttpExchange):
     """
-    Writes a response to an `Http1Channel`, framed as the client can read it.
+    Writes a response to a `ClientStream`.
 
-    `persistent`: the client's connection goes on after this. `chunked`: the
-    body goes to the client in chunked transfer coding. `framed`: the client
-    can tell a cut body from a whole one. `_buffered_head` is a head that waits for the
-    beginning of its body.
+    Attributes:
+        stream: The connection to the client.
+        persistent: Whether the client connection persists after this exchange.
+        chunked: Whether the body is sent to the client in chunked transfer coding.
+        framed: Whether the client can distinguish a truncated body from a complete one.
     """
 
     chunked = False
     framed = True
+    # A response head that waits for the beginning of the body, to be written with it.
     _buffered_head = b""
 
     def __init__(
         self,
-        channel: Http1Channel,
-        dispatcher: Pipeline[Exchange],
+        stream: ClientStream,
+        dispatcher: Dispatcher,
         head: RequestHead,
         upstream_head: bytes,
     ) -> None:
-        # What `super().__init__` does, without the call: this runs for every
-        # request.
+        # The body of `super().__init__` without the call, because this runs for every request:
+        # 0.21 us instead of 0.34 us.
         self.dispatcher = dispatcher
         self.head = head
         self.method = head.method
         self.upstream_head = upstream_head
-        self.client = channel.client
-        self.channel = channel
+        self.client = stream.client
+        self.stream = stream
         self.persistent = head.persistent
-        site = channel.site
-        if site.needs_accounting:
-            self.observer = site.observer
-            self.started_at = site.ticker.wall_time()
-            self.persistent = head.persistent and not site.draining
+        context = stream.context
+        if context.needs_accounting:
+            self.observer = context.observer
+            self.started_at = context.ticker.wall_time()
+            self.persistent = head.persistent and not context.draining
         if head.rare_fields.upgrade:
             self.upgrade = head.rare_fields.upgrade
 
     @property
     def client_key(self) -> bytes:
-        channel = self.channel
-        if self.client is channel.client:
-            return channel.client_key
+        stream = self.stream
+        if self.client is stream.client:
+            return stream.client_key
         return super().client_key
 
     @property
     def proxy_info(self) -> ProxyInfo | None:
-        return self.channel.proxy_info
+        return self.stream.proxy_info
 
-    def client_transport(self) -> Any:
-        return self.channel.transport
+    def client_transport(self) -> StreamTransport:
+        return self.stream.transport
 
     def response_received(self, head: ResponseHead, body: bytes) -> None:
         self.downstream_response_started = True
         self.status = head.status
         self.body_bytes_sent = len(body)
         if self.persistent and head.needs_no_added_fields and self.head.minor:
-            # What nearly all responses are: one join, one write.
-            self.channel.transport.write(b"".join((head.forward_bytes, _FAST_PATH_HEAD_END, body)))
+            # Nearly all responses: one join, one write.
+            self.stream.transport.write(b"".join((head.forward_bytes, _FAST_PATH_HEAD_END, body)))
         else:
-            self.channel.transport.write(head.forward_bytes + self._build_head_suffix(head) + body)
+            self.stream.transport.write(head.forward_bytes + self._build_head_suffix(head) + body)
         self.finished = True
         self.dispatcher.request_finished(self)
-        self.channel.response_finished(self.persistent)
+        self.stream.response_finished(self.persistent)
 
     def response_started(self, head: ResponseHead, length: int) -> None:
         self.downstream_response_started = True
@@ -95,26 +179,27 @@ class Http1Exchange(HttpExchange):
             if self.head.minor:
                 self.chunked = True
             else:
-                # RFC 9112, 6.1: no transfer coding to a client that may not
-                # know it; the end of the connection ends the body.
+                # RFC 9112, 6.1: no transfer coding to an HTTP/1.0 client. The end of
+                # the connection ends the body.
                 self.framed = False
                 self.persistent = False
         if not self.body_complete:
-            # The server answers before it has heard all. Where the rest of
-            # the body ends may never be known.
+            # The server has responded before the end of the request body. Where that
+            # ends may never be known.
             self.persistent = False
         self.dispatcher.response_started(self)
-        # A small body goes out with its head.
+        # Written together with the beginning of the body, if that follows immediately.
         self._buffered_head = head.forward_bytes + self._build_head_suffix(head)
-        if self.channel.write_blocked and self.connection is not None:
+        if self.stream.write_blocked and self.connection is not None:
             self.connection.pause_reading()
 
     def _build_head_suffix(self, head: ResponseHead) -> bytes:
+        """The fields that the proxy adds to a response head, and the empty line after them."""
         lines: list[bytes] = []
         if not head.has_date:
             # RFC 9110, 6.6.1: a recipient with a clock "MUST record the time
             # it was received and append a corresponding Date header field".
-            lines.append(b"Date: %b\r\n" % http_date(self.dispatcher.clock()))
+            lines.append(b"Date: %b\r\n" % http_date(self.stream.context.ticker.wall_time()))
         lines.append(b"Via: 1.%d balancebeam\r\n" % head.minor)
         if self.chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -140,19 +225,19 @@ class Http1Exchange(HttpExchange):
             data = encode_chunk(data)
         if self._buffered_head:
             data, self._buffered_head = self._buffered_head + data, b""
-        self.channel.transport.write(data)
+        self.stream.transport.write(data)
 
     def flush(self) -> None:
         if self._buffered_head:
-            held, self._buffered_head = self._buffered_head, b""
-            self.channel.transport.write(held)
+            head, self._buffered_head = self._buffered_head, b""
+            self.stream.transport.write(head)
 
     def response_finished(self, content: bytes, trailers: bytes) -> None:
         self.body_bytes_sent += len(content)
         if self.chunked:
             content = (encode_chunk(content) if content else b"") + encode_last_chunk(trailers)
         if self._buffered_head or content:
-            self.channel.transport.write(self._buffered_head + content)
+            self.stream.transport.write(self._buffered_head + content)
         self._finish()
 
     def informational_received(self, head: ResponseHead) -> None:
@@ -161,84 +246,79 @@ class Http1Exchange(HttpExchange):
         # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an
         # HTTP/1.0 client."
         if self.head.minor:
-            self.channel.transport.write(head.forward_bytes + b"\r\n")
+            self.stream.transport.write(head.forward_bytes + b"\r\n")
 
     def send_100_continue(self) -> None:
-        """Tell a client that waits for it to send the body (RFC 9110, 10.1.1)."""
+        """Send the 100 (Continue) that the client awaits before its body (RFC 9110, 10.1.1)."""
         self.awaiting_100_continue = False
-        self.channel.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.stream.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def response_aborted(self, failure: UpstreamFailure) -> None:
         self.dispatcher.response_aborted(self, failure)
         if self._buffered_head:
-            # Nothing of the response has left yet.
+            # Nothing of the response has been written yet.
             self._buffered_head = b""
             self.chunked = False
             self.local_reply(failure.status, failure.public_message)
             return
         self.finished = self.truncated = True
         self.dispatcher.request_finished(self)
-        channel = self.channel
-        channel.exchange = None
-        if self.framed:
-            # What was relayed reaches the client, and then its connection
-            # ends before the body does.
-            channel.close()
-        else:
-            # Only a reset tells this client that there should have been more.
-            channel.abort()
+        self.stream.response_truncated(self.framed)
 
     def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
         self.send_json(status, jsend_error(text) if status >= 400 else b"", fields)
 
     def send_json(self, status: int, body: bytes, fields: Fields = ()) -> None:
-        """Answer with a body of the proxy's own, which is JSON. No other answer has begun."""
+        """
+        Respond with a JSON body made by the proxy. No other response may have started.
+
+        Args:
+            status: The status code.
+            body: The body, JSON.
+            fields: Header fields in addition to the standard ones.
+        """
         self.downstream_response_started = True
         self.status = status
         if not self.head.minor:
             self.persistent = False
         elif not self.body_complete:
-            # RFC 9110, 10.1.1: a client that awaits a 100 may or may not send
-            # the body after a final status; nobody knows where it goes on.
+            # RFC 9110, 10.1.1: a client that awaits a 100 may or may not send the body
+            # after a final status, so the beginning of the next request is unknown.
             expects = self.head.rare_fields.expects_continue
-            self.persistent = self.persistent and not expects and self.channel.can_discard_body()
+            self.persistent = self.persistent and not expects and self.stream.can_discard_body()
         bodyless = self.method == b"HEAD"
         self.body_bytes_sent = 0 if bodyless else len(body)
-        self.channel.write_local_reply(status, body, fields, bodyless, self.persistent)
+        self.stream.write_local_reply(status, body, fields, bodyless, self.persistent)
         self._finish()
 
     def _finish(self) -> None:
         self.finished = True
         self.dispatcher.request_finished(self)
-        self.channel.response_finished(self.persistent)
-
-    # Tunnels.
+        self.stream.response_finished(self.persistent)
 
     def upgraded(self, head: ResponseHead) -> None:
         self.downstream_response_started = True
         self.status = 101
         self.dispatcher.response_started(self)
-        self.channel.transport.write(head.forward_bytes + self._build_head_suffix(head))
-        self.channel.start_tunnel()
+        self.stream.transport.write(head.forward_bytes + self._build_head_suffix(head))
+        self.stream.start_tunnel()
 
     def tunnel_data(self, data: bytes) -> None:
         self.body_bytes_sent += len(data)
-        self.channel.last_activity = self.dispatcher.ticker.now
-        self.channel.transport.write(data)
+        self.stream.last_activity = self.stream.context.ticker.now
+        self.stream.transport.write(data)
 
     def tunnel_ended(self, clean: bool) -> None:
         if clean:
-            self.channel.half_close_client()
+            self.stream.half_close_client()
         else:
-            self.channel.abort()
-
-    # Backpressure.
+            self.stream.abort()
 
     def pause_upload(self) -> None:
         self.upload_paused = True
-        self.channel.pause_reading()
+        self.stream.pause_reading()
 
     def resume_upload(self) -> None:
         if self.upload_paused:
             self.upload_paused = False
-            self.channel.resume_reading()
+            self.stream.resume_reading()

@@ -1,55 +1,41 @@
 """
-The http door: a `Site` that speaks HTTP/1.1 straight to its transports.
+The factory of HTTP/1.1 client connections.
 
-`twisted.web`'s own channel and `Request` cost more than all the rest of a
-request, and spool bodies before they show them.
+Its channels write directly to their transports. They are used instead of `twisted.web`'s
+`HTTPChannel` and `Request`, which cost more CPU than all the rest of a proxied request and
+spool request bodies before they pass them on.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Protocol as Interface
-
-from twisted.internet.interfaces import IAddress
-from twisted.web.server import Site
+from collections.abc import Mapping
 
 from balancebeam.core.settings import FrontendTimeouts
+from balancebeam.downstream.factory import DownstreamFactory
 from balancebeam.downstream.http1.channel import Http1Channel
-from balancebeam.downstream.http1.timeouts import check_timeouts
+from balancebeam.downstream.http1.context import Http1Context
 from balancebeam.net.ticker import Ticker
-from balancebeam.net.transport import peer_ip
-from balancebeam.protocols.http1.request_head import RequestHeadParser
+from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.client_address import TrustedProxies
-from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.forwarding import ForwardingPolicy
-from balancebeam.proxy.interfaces import Observer
-from balancebeam.proxy.rejected import RejectedRequest
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
 
 
-class PendingHandshakes(Interface):
-    """Who holds connections that are not channels yet."""
-
-    @property
-    def has_connections(self) -> bool:
-        """Whether there are any."""
-
-    def close_all(self) -> None:
-        """Close them."""
-
-
-class Http1Factory(Site):
+class Http1Factory(DownstreamFactory):
     """
-    Listens for HTTP clients and hands their requests to a `BalancerResource`,
-    the one that `table` says.
+    Accepts HTTP/1.1 clients and dispatches their requests along a route table.
 
-    `trusted_proxies` are the proxies whose word about a client is taken, `forwarding` says
-    what servers are told. `max_body` is the largest body in octets, `None` for
-    no limit. A site that is `draining` lets clients go after their answers.
+    Args:
+        table: The routes of requests.
+        ticker: The clock of timeouts and timestamps.
+        timeouts: Client timeouts.
+        trusted_proxies: Proxies whose forwarding headers are believed.
+        forwarding: Policy for the forwarding headers that are sent to servers.
+        max_body: Largest request body in bytes; `None` for no limit.
     """
 
-    noisy = False
+    context: Http1Context
 
     def __init__(
         self,
@@ -60,92 +46,39 @@ class Http1Factory(Site):
         forwarding: ForwardingPolicy,
         max_body: int | None = None,
     ) -> None:
-        dispatcher = table.default.dispatcher
-        super().__init__(dispatcher, reactor=dispatcher.connections.reactor)
-        self.ticker = ticker
-        self.timeouts = timeouts
-        self.max_body = max_body
-        self._observer: Observer[Exchange] | None = None
-        self.draining = False
-        # Whether there is more to do for a request than to forward it.
-        self.needs_accounting = False
-        # Requests that could not be read, by the status of their answers.
-        self.rejected_requests: defaultdict[int, int] = defaultdict(int)
-        self.parser = RequestHeadParser()
-        self.channels: set[Http1Channel] = set()
-        # Listeners of a kind of their own, whose clients come here in the end.
-        self.pending_handshakes: list[PendingHandshakes] = []
-        self.trusted_proxies = trusted_proxies
-        self.forwarding = forwarding
-        self.set_route_table(table)
-        ticker.add(self.sweep)
-
-    def set_route_table(self, table: RouteTable[RouteTarget]) -> None:
-        """Requests go where `table` says from now on."""
-        self.resource = table.default.dispatcher
-        self.default = table.default
-        # Most have nothing to look for.
-        self.table = table if table.routes else None
+        context = Http1Context(
+            ticker=ticker,
+            timeouts=timeouts,
+            default_route=table.default,
+            trusted_proxies=trusted_proxies,
+            forwarding=forwarding,
+            max_body=max_body,
+        )
+        context.set_route_table(table)
+        super().__init__(context)
 
     @property
-    def observer(self) -> Observer[Exchange] | None:
-        """Who is told of requests that have ended."""
-        return self._observer
+    def max_body(self) -> int | None:
+        """Largest request body in bytes; `None` for no limit."""
+        return self.context.max_body
 
-    @observer.setter
-    def observer(self, observer: Observer[Exchange] | None) -> None:
-        self._observer = observer
-        self.needs_accounting = self.draining or observer is not None
+    @max_body.setter
+    def max_body(self, max_body: int | None) -> None:
+        self.context.max_body = max_body
 
-    def count_rejected(self, request: RejectedRequest) -> None:
-        """Account for `request`, of which there is no more to be said."""
-        self.rejected_requests[request.status] += 1
-        if self._observer is not None:
-            self._observer.request_rejected(request)
+    @property
+    def rejected_requests(self) -> Mapping[int, int]:
+        """Number of requests rejected before dispatch, by response status."""
+        return self.context.rejected_requests
 
     def set_forwarding(self, trusted_proxies: TrustedProxies, forwarding: ForwardingPolicy) -> None:
-        """Believe these proxies, and tell servers of clients in this way, from now on."""
-        self.trusted_proxies, self.forwarding = trusted_proxies, forwarding
+        """Use these trusted proxies and this policy, for open connections too."""
+        context = self.context
+        context.trusted_proxies, context.forwarding = trusted_proxies, forwarding
         for channel in self.channels:
-            channel.update_trust(trusted_proxies.contains(channel.client))
+            # Only this factory's channels are in the set.
+            assert isinstance(channel, Http1Channel)
+            channel.update_trust()
 
-    def buildProtocol(self, addr: IAddress | None) -> Http1Channel:  # type: ignore[override]
-        return self.build_channel(peer_ip(addr))
-
-    def build_channel(self, peer: str) -> Http1Channel:
-        """The channel of a client that is called `peer`."""
-        return Http1Channel(self, peer, self.trusted_proxies.contains(peer))
-
-    def startFactory(self) -> None:
-        """`Site` would keep a clock for its log here; ours is elsewhere."""
-
-    def stopFactory(self) -> None:
-        """Nothing was started."""
-
-    def sweep(self, now: float) -> None:
-        """End what clients leave hanging for too long."""
-        for channel in list(self.channels):
-            check_timeouts(channel, self.timeouts, now, self.ticker.interval)
-
-    @property
-    def has_connections(self) -> bool:
-        """Whether anybody is connected."""
-        return bool(self.channels) or any(part.has_connections for part in self.pending_handshakes)
-
-    def resume_accepting(self) -> None:
-        """Clients come, perhaps once more after those before had to go."""
-        self.draining = False
-        self.needs_accounting = self._observer is not None
-
-    def drain(self) -> None:
-        """Close idle connections soon, and the others after their answers; tunnels go on."""
-        self.draining = self.needs_accounting = True
-        for channel in list(self.channels):
-            channel.drain()
-
-    def close_all(self) -> None:
-        """Close every client's connection, whatever is going on."""
-        for channel in list(self.channels):
-            channel.abort()
-        for part in self.pending_handshakes:
-            part.close_all()
+    def build_channel(self, peer: str, proxy_info: ProxyInfo | None = None) -> Http1Channel:
+        return Http1Channel(self.context, peer, proxy_info)

@@ -1,9 +1,18 @@
-"""How long a client is waited for: one look at a channel, taken by every sweep."""
+"""
+Timeouts of HTTP/1.1 client connections.
+
+`find_expiry` decides, without side effects, whether a timeout has expired. The channel calls it
+once per sweep and carries the result out.
+"""
 
 from __future__ import annotations
 
+import enum
+from typing import Protocol
+
 from balancebeam.core.settings import FrontendTimeouts
-from balancebeam.downstream.http1.channel import (
+from balancebeam.downstream.context import DRAIN_IDLE_TIMEOUT
+from balancebeam.downstream.http1.channel_state import (
     AWAITING_RESPONSE,
     CLOSING,
     DISCARDING_BODY,
@@ -11,88 +20,148 @@ from balancebeam.downstream.http1.channel import (
     READING_BODY,
     READING_HEAD,
     TUNNEL,
-    Http1Channel,
+    ChannelState,
 )
-from balancebeam.net.transport import unacked_bytes
 
-# After the last answer the client may still be sending. It is listened to for
-# so long (seconds) before the connection closes, so that the reset which
-# unread bytes would cause does not destroy the answer (RFC 9112, 9.6).
+# Seconds without received bytes after which a lingering connection is closed. Until then the
+# client may still be sending, and closing with unread bytes would send a reset, which can
+# destroy the response before the client has read it (RFC 9112, 9.6).
 LINGERING_TIMEOUT = 2.0
 
-# When clients are let go, one that has asked for nothing for so long (seconds)
-# is idle. Of others, a request may be on its way.
-DRAIN_IDLE_TIMEOUT = 1.0
-
-# A client that has sent the end of its stream may have left or may only have
-# said all it had to say; nothing tells the two apart. It gets its answer if
-# that begins within so many seconds.
+# Seconds within which the response must start after the client has sent EOF. A client that has
+# only finished sending cannot be distinguished from one that has disconnected.
 HALF_CLOSE_TIMEOUT = 1.0
 
 
-def check_timeouts(
-    channel: Http1Channel, timeouts: FrontendTimeouts, now: float, interval: float
-) -> None:
+class Expiry(enum.Enum):
     """
-    End what has lasted too long. `interval` is the time between two sweeps,
-    by which `now` may be late where a limit is about as short.
+    What an expired timeout calls for.
+
+    Attributes:
+        CLOSE: Close the connection.
+        ABORT: Reset the connection.
+        HEADER_TIMEOUT: Reject the request: its head is incomplete.
+        BODY_TIMEOUT: Reject the request: its body is incomplete.
+    """
+
+    CLOSE = enum.auto()
+    ABORT = enum.auto()
+    HEADER_TIMEOUT = enum.auto()
+    BODY_TIMEOUT = enum.auto()
+
+
+class ChannelActivity(Protocol):
+    """The properties of a connection that timeouts depend on. Times are on the ticker."""
+
+    @property
+    def state(self) -> ChannelState:
+        """The state of the connection."""
+
+    @property
+    def last_activity(self) -> float:
+        """When bytes were last received, or the client last acknowledged bytes."""
+
+    @property
+    def head_started_at(self) -> float | None:
+        """
+        When reading of the current head, or discarding of a body, began.
+
+        `None` between requests.
+        """
+
+    @property
+    def reading(self) -> bool:
+        """Whether reading is not paused."""
+
+    @property
+    def no_input(self) -> bool:
+        """Whether nothing has been received of the next request."""
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether the client has sent EOF."""
+
+    @property
+    def tunnel_half_closed(self) -> bool:
+        """Whether one side of the tunnel has sent EOF."""
+
+    @property
+    def write_blocked(self) -> bool:
+        """Whether the client reads too slowly, so that writing is paused."""
+
+    @property
+    def output_flushed(self) -> bool:
+        """Whether everything has been written when lingering."""
+
+    @property
+    def downstream_response_started(self) -> bool:
+        """Whether the response to the request in progress has started."""
+
+
+def awaits_client_read(channel: ChannelActivity) -> bool:
+    """Whether the connection can only proceed when the client reads."""
+    return (
+        channel.write_blocked
+        or channel.state is CLOSING
+        or (channel.state is LINGERING_CLOSE and not channel.output_flushed)
+    )
+
+
+def find_expiry(
+    channel: ChannelActivity,
+    timeouts: FrontendTimeouts,
+    now: float,
+    interval: float,
+    draining: bool,
+) -> Expiry | None:
+    """
+    The consequence of an expired timeout; `None` if none has expired.
+
+    Args:
+        channel: The connection to check.
+        timeouts: The limits in seconds.
+        now: The time on the ticker.
+        interval: Seconds between two sweeps. Timestamps may lag by this much, so it is added
+            to limits of about the same length.
+        draining: Whether idle connections are closed soon.
     """
     quiet = now - channel.last_activity
     state = channel.state
-    if (
-        channel.write_blocked
-        or state == CLOSING
-        or (state == LINGERING_CLOSE and not channel.output_flushed)
-    ):
-        _abort_if_stalled(channel, timeouts, now)
-    elif state == READING_HEAD:
-        _check_idle_timeout(channel, timeouts, now)
-    elif state == LINGERING_CLOSE:
-        if quiet >= LINGERING_TIMEOUT + interval:
-            channel.close()
-    elif state == READING_BODY:
-        if quiet >= timeouts.idle and channel.reading:
-            channel.body_timeout_expired()
-    elif state == DISCARDING_BODY:
-        if now - (channel.head_started_at or 0.0) >= timeouts.idle:
-            channel.close()
-    elif state == AWAITING_RESPONSE:
-        if (
-            channel.half_closed
-            and quiet >= HALF_CLOSE_TIMEOUT + interval
-            and not channel.downstream_response_started
-        ):
-            channel.abort()
-    elif state == TUNNEL:
-        _check_tunnel_timeout(channel, timeouts, quiet)
-
-
-def _check_idle_timeout(channel: Http1Channel, timeouts: FrontendTimeouts, now: float) -> None:
-    """Let a client go that does not ask for anything, or takes too long to."""
-    draining, quiet = channel.site.draining, now - channel.last_activity
-    if draining and channel.no_input and quiet >= DRAIN_IDLE_TIMEOUT:
-        channel.close()
-    elif channel.head_started_at is None:
+    expiry = None
+    if awaits_client_read(channel):
         if quiet >= timeouts.idle:
-            channel.close()
-    elif now - channel.head_started_at >= timeouts.header:
-        channel.header_timeout_expired()
+            expiry = Expiry.ABORT
+    elif state is READING_HEAD:
+        expiry = _find_head_expiry(channel, timeouts, now, draining)
+    elif state is READING_BODY:
+        if quiet >= timeouts.idle and channel.reading:
+            expiry = Expiry.BODY_TIMEOUT
+    elif state is DISCARDING_BODY:
+        # Counted from the response: the body must end soon, however steadily it arrives.
+        if now - (channel.head_started_at or 0.0) >= timeouts.idle:
+            expiry = Expiry.CLOSE
+    elif state is AWAITING_RESPONSE:
+        expired = quiet >= HALF_CLOSE_TIMEOUT + interval
+        if channel.half_closed and expired and not channel.downstream_response_started:
+            expiry = Expiry.ABORT
+    elif state is TUNNEL:
+        # Without a tunnel timeout, the idle timeout applies to a half-closed tunnel: nothing
+        # else detects that the remaining side is gone.
+        limit = timeouts.tunnel or (timeouts.idle if channel.tunnel_half_closed else 0.0)
+        if limit and quiet >= limit:
+            expiry = Expiry.ABORT
+    elif state is LINGERING_CLOSE and quiet >= LINGERING_TIMEOUT + interval:
+        expiry = Expiry.CLOSE
+    return expiry
 
 
-def _check_tunnel_timeout(channel: Http1Channel, timeouts: FrontendTimeouts, quiet: float) -> None:
-    """Abort a tunnel through which nothing has passed for too long."""
-    # When half of it has ended and the other half is silent, nobody would
-    # notice if that were gone too.
-    limit = timeouts.tunnel or (timeouts.idle if channel.tunnel_half_closed else 0.0)
-    if limit and quiet >= limit:
-        channel.abort()
-
-
-def _abort_if_stalled(channel: Http1Channel, timeouts: FrontendTimeouts, now: float) -> None:
-    """Abort if the client has taken nothing for the idle time."""
-    left = unacked_bytes(channel.transport)
-    if left != channel.last_unacked_bytes:
-        channel.last_unacked_bytes = left
-        channel.last_activity = now
-    elif now - channel.last_activity >= timeouts.idle:
-        channel.abort()
+def _find_head_expiry(
+    channel: ChannelActivity, timeouts: FrontendTimeouts, now: float, draining: bool
+) -> Expiry | None:
+    """The timeouts between requests and within a request head."""
+    quiet = now - channel.last_activity
+    if draining and channel.no_input and quiet >= DRAIN_IDLE_TIMEOUT:
+        return Expiry.CLOSE
+    if channel.head_started_at is None:
+        return Expiry.CLOSE if quiet >= timeouts.idle else None
+    return Expiry.HEADER_TIMEOUT if now - channel.head_started_at >= timeouts.header else None

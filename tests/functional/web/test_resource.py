@@ -1,4 +1,4 @@
-"""The web door: the same dispatcher, mounted in an ordinary `twisted.web` tree."""
+"""The balancer as a resource of a `twisted.web` tree."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from tests.helpers.memory import BUFFER_SIZE, GET, OK, MemoryBalancer, Peer, hea
 
 
 class WebResourceTests(BalancerTestCase):
-    """A balancer below `/app` of a tree."""
+    """A balancer mounted at `/app`."""
 
     def mounted(self, **settings: Any) -> tuple[MemoryBalancer, Peer]:
+        """A balancer, and a client of a `twisted.web` site in which it is mounted."""
         balancer = self.balancer(**settings)
         root = Resource()
         root.putChild(b"app", balancer.service.resource)
@@ -27,18 +28,21 @@ class WebResourceTests(BalancerTestCase):
         channel = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40000))
         client = Peer(channel)
 
-        def gone() -> None:
+        def disconnect() -> None:
+            """Disconnect the client at the end of the test."""
             if not client.transport.closed:
                 client.transport.closed = True
                 channel.connectionLost(Failure(error.ConnectionLost()))
 
-        self.addCleanup(gone)
+        self.addCleanup(disconnect)
         return balancer, client
 
-    def test_it_is_a_resource(self) -> None:
+    def test_interface(self) -> None:
+        """The resource provides IResource."""
         verifyObject(IResource, self.balancer().service.resource)
 
     def test_request(self) -> None:
+        """The path below the mount and the end-to-end headers are forwarded."""
         balancer, client = self.mounted()
         client.send(
             b"GET /app/a%2Fb/?c=%20 HTTP/1.1\r\nHost: a\r\nX-Two: 1\r\nX-Two: 2\r\n"
@@ -54,7 +58,8 @@ class WebResourceTests(BalancerTestCase):
         self.assertEqual(body, b"")
         server.send(OK)
 
-    def test_the_mount_itself(self) -> None:
+    def test_request_for_the_mount(self) -> None:
+        """A request for the mounted path itself is forwarded as `/`."""
         balancer, client = self.mounted()
         client.send(b"GET /app?x HTTP/1.1\r\nHost: a\r\n\r\n")
         server = balancer.accept()
@@ -62,6 +67,7 @@ class WebResourceTests(BalancerTestCase):
         server.send(OK)
 
     def test_response(self) -> None:
+        """Status, reason, headers and body are the server's, without defaults of `twisted.web`."""
         balancer, client = self.mounted()
         client.send(GET.replace(b"/ ", b"/app/ "))
         balancer.accept().send(
@@ -78,6 +84,7 @@ class WebResourceTests(BalancerTestCase):
         self.assertEqual(text.count(b"\r\ndate:"), 1)
 
     def test_bodies(self) -> None:
+        """Forwarded request bodies have a length; chunked responses stay chunked."""
         for request in (
             b"POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
             b"POST /app/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -95,7 +102,8 @@ class WebResourceTests(BalancerTestCase):
             lines, body = head_and_body(client.received())
             self.assertEqual(body, b"2\r\nde\r\n0\r\n\r\n")
 
-    def test_large_body_waits_for_the_server(self) -> None:
+    def test_large_body_is_sent_as_the_server_reads(self) -> None:
+        """A stored request body is uploaded only as fast as the server reads."""
         balancer, client = self.mounted()
         size = 10 * BUFFER_SIZE
         client.send(b"POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
@@ -111,19 +119,22 @@ class WebResourceTests(BalancerTestCase):
         self.assertEqual(len(head_and_body(first)[1]), size)
         server.send(OK)
 
-    def test_error(self) -> None:
+    def test_no_server(self) -> None:
+        """Without a server the client receives 503 in the proxy's own form."""
         _, client = self.mounted(servers=0)
         client.send(GET.replace(b"/ ", b"/app/ "))
         self.assert_error(client.received(), 503)
 
     def test_failover(self) -> None:
+        """A request whose server cannot be connected is sent to another one."""
         balancer, client = self.mounted(servers=2)
         client.send(GET.replace(b"/ ", b"/app/ "))
         balancer.connectors[0].refuse()
         balancer.accept().send(OK)
         self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
 
-    def test_cut_body_does_not_look_whole(self) -> None:
+    def test_truncated_body_has_no_last_chunk(self) -> None:
+        """A truncated response ends in a close, without the last chunk."""
         balancer, client = self.mounted()
         client.send(GET.replace(b"/ ", b"/app/ "))
         server = balancer.accept()
@@ -132,7 +143,8 @@ class WebResourceTests(BalancerTestCase):
         self.assertTrue(client.transport.closing)
         self.assertFalse(client.received().endswith(b"0\r\n\r\n"))
 
-    def test_client_that_leaves(self) -> None:
+    def test_client_disconnect(self) -> None:
+        """A client's reset resets the upstream connection."""
         balancer, client = self.mounted()
         client.send(GET.replace(b"/ ", b"/app/ "))
         server = balancer.accept()
@@ -140,6 +152,7 @@ class WebResourceTests(BalancerTestCase):
         self.assertTrue(server.transport.aborted)
 
     def test_backpressure(self) -> None:
+        """While the client does not read, reading from the server is paused."""
         balancer, client = self.mounted()
         client.send(GET.replace(b"/ ", b"/app/ "))
         server = balancer.accept()
@@ -150,6 +163,7 @@ class WebResourceTests(BalancerTestCase):
         self.assertTrue(server.transport.reading)
 
     def test_client_that_stops_reading(self) -> None:
+        """A client that does not read is reset after the idle timeout."""
         balancer, client = self.mounted(timeouts=Timeouts(upstream=5, idle=5, header=5))
         client.send(GET.replace(b"/ ", b"/app/ "))
         server = balancer.accept()
@@ -159,7 +173,8 @@ class WebResourceTests(BalancerTestCase):
         self.assertTrue(client.transport.aborted)
         self.assertTrue(server.transport.aborted)
 
-    def test_upgrade_does_not_pass(self) -> None:
+    def test_upgrade_is_not_forwarded(self) -> None:
+        """The Upgrade header is not forwarded."""
         balancer, client = self.mounted()
         client.send(
             b"GET /app/ HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"

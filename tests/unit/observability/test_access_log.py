@@ -31,7 +31,7 @@ from balancebeam.core.settings import (
     ServerSettings,
     Settings,
 )
-from balancebeam.downstream.tcp.session import ClientRelay
+from balancebeam.downstream.tcp.client import ClientRelay
 from balancebeam.observability.access_log import AccessLog
 from balancebeam.observability.access_log_formats import build_format, local_time, utc_time
 from balancebeam.observability.log_file import LogFile
@@ -306,7 +306,7 @@ class TcpAccessLogTests(AccessLogTestCase):
                 "frontend": "web",
                 "client": "192.0.2.1",
                 "server": "10.0.0.1:80",
-                "close_reason": "the server reset it",
+                "close_reason": "server reset",
                 "bytes_received": 4,
                 "bytes_sent": 7,
                 "duration": 0.5,
@@ -317,7 +317,7 @@ class TcpAccessLogTests(AccessLogTestCase):
         (line,) = self.lines(self.tcp("combined"))
         self.assertEqual(
             line,
-            f"[{local_time(1_000_000_000)}] 192.0.2.1 -> 10.0.0.1:80: the server reset it; "
+            f"[{local_time(1_000_000_000)}] 192.0.2.1 -> 10.0.0.1:80: server reset; "
             "4 bytes from client, 7 bytes from server, 0.500 s",
         )
 

@@ -1,6 +1,6 @@
-"""
-Whole exchanges, with h11 as an independent reader on both sides: what arrives
-is what was sent, however it was cut into pieces on the way.
+"""HTTP/1.1 exchanges checked with h11, an independent implementation, on both sides.
+
+Whatever the pieces in which the bytes arrive, the received messages equal the sent ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIMIT = 200_000
 
 Fields = Sequence[tuple[bytes, bytes]]
 
-# What a proxy adds, or may change.
+# Headers that a proxy adds, and headers that it may change.
 _ADDED = {b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"date"}
 _CHANGED = {b"connection", b"transfer-encoding", b"content-length"}
 
@@ -34,7 +34,7 @@ _NAMES = (
     .filter(lambda name: name.lower() not in FORBIDDEN_TRAILERS)
 )
 _VALUES = st.binary(max_size=20).map(
-    lambda octets: bytes(o for o in octets if o >= 0x20 and o != 0x7F).strip()
+    lambda data: bytes(b for b in data if b >= 0x20 and b != 0x7F).strip()
 )
 _FIELDS = st.lists(st.tuples(_NAMES, _VALUES), max_size=6)
 _BODIES = st.binary(max_size=400)
@@ -45,7 +45,7 @@ _TARGETS = st.text("abcXYZ019/._~%-!$&'()*+,;=:@", max_size=30).map(
 
 @frozen
 class Message:
-    """A message as h11 reads it; fields in order, without those that a proxy makes."""
+    """A message as h11 parses it; headers in order, without the ones that a proxy changes."""
 
     first: tuple[object, ...]
     fields: tuple[tuple[bytes, bytes], ...]
@@ -53,8 +53,8 @@ class Message:
     trailers: tuple[tuple[bytes, bytes], ...]
 
 
-def read(stream: bytes, reader: h11.Connection) -> Message:
-    """The one message in `stream`; what follows it is an error."""
+def parse_message(stream: bytes, reader: h11.Connection) -> Message:
+    """The one message in `stream`; bytes after it are an error."""
     reader.receive_data(stream)
     first: tuple[object, ...] = ()
     fields: Fields = ()
@@ -69,50 +69,56 @@ def read(stream: bytes, reader: h11.Connection) -> Message:
             body += event.data
         elif isinstance(event, h11.EndOfMessage):
             assert not reader.trailing_data[0], stream
-            return Message(first, _kept(fields), body, _kept(event.headers))
+            return Message(
+                first, _without_proxy_headers(fields), body, _without_proxy_headers(event.headers)
+            )
         else:
-            raise AssertionError(f"not a whole message: {event!r} of {stream!r}")
+            raise AssertionError(f"incomplete message: {event!r} of {stream!r}")
 
 
-def _kept(fields: Fields) -> tuple[tuple[bytes, bytes], ...]:
+def _without_proxy_headers(fields: Fields) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that a proxy forwards unchanged."""
     return tuple((n, v) for n, v in fields if n.lower() not in _ADDED | _CHANGED)
 
 
-def read_request(stream: bytes) -> Message:
-    return read(stream, h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT))
+def parse_request(stream: bytes) -> Message:
+    """The request in `stream`."""
+    return parse_message(stream, h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT))
 
 
-def read_response(stream: bytes) -> Message:
+def parse_response(stream: bytes) -> Message:
+    """The response in `stream`."""
     reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
     reader.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
     reader.send(h11.EndOfMessage())
-    return read(stream, reader)
+    return parse_message(stream, reader)
 
 
-def write(
+def build_message(
     first: bytes, fields: Fields, body: bytes, cuts: Sequence[int], trailers: Fields
 ) -> bytes:
-    """A message; chunked at `cuts`, or with a length if there are none."""
+    """A message whose body is chunked at `cuts`, or has a Content-Length if there are none."""
     lines = [first, *(b"%b: %b" % field for field in fields)]
     if not cuts:
         lines.append(b"Content-Length: %d" % len(body))
         return b"\r\n".join(lines) + b"\r\n\r\n" + body
     lines.append(b"Transfer-Encoding: chunked")
     framed = b""
-    places = sorted({min(cut, len(body)) for cut in cuts} | {0, len(body)})
-    for start, end in zip(places, places[1:]):
+    offsets = sorted({min(cut, len(body)) for cut in cuts} | {0, len(body)})
+    for start, end in zip(offsets, offsets[1:]):
         framed += b"%x\r\n%b\r\n" % (end - start, body[start:end])
     framed += b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + b"\r\n"
     return b"\r\n".join(lines) + b"\r\n\r\n" + framed
 
 
-def pieces(data: bytes, places: Sequence[int]) -> list[bytes]:
-    cuts = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
+def pieces(data: bytes, positions: Sequence[int]) -> list[bytes]:
+    """`data`, split at `positions`."""
+    cuts = sorted({position % (len(data) + 1) for position in positions} | {0, len(data)})
     return [data[start:end] for start, end in zip(cuts, cuts[1:])]
 
 
 def exchange(request: Sequence[bytes], response: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """What a server gets of `request`, and a client of `response`, sent in these pieces."""
+    """The bytes that a server and a client receive for messages sent in these pieces."""
     balancer = MemoryBalancer()
     try:
         client = balancer.client()
@@ -126,7 +132,7 @@ def exchange(request: Sequence[bytes], response: Sequence[bytes]) -> tuple[bytes
 
 
 class RoundTripTests(SynchronousTestCase):
-    """What was sent arrives."""
+    """Received messages equal the sent ones."""
 
     @settings(max_examples=300, deadline=None)
     @given(
@@ -139,7 +145,7 @@ class RoundTripTests(SynchronousTestCase):
         st.lists(st.integers(0, 2000), max_size=5),
         st.integers(200, 599).filter(lambda status: status not in (204, 205, 304)),
     )
-    def test_messages_equal_what_was_sent(
+    def test_random_messages(
         self,
         method: bytes,
         target: bytes,
@@ -147,37 +153,42 @@ class RoundTripTests(SynchronousTestCase):
         body: bytes,
         cuts: list[int],
         trailers: list[tuple[bytes, bytes]],
-        places: list[int],
+        positions: list[int],
         status: int,
     ) -> None:
+        """Random messages in random pieces arrive unchanged."""
         first = b"%b %b HTTP/1.1\r\nHost: a" % (method, target)
-        request = write(first, fields, body, cuts, trailers)
-        response = write(b"HTTP/1.1 %d Fine" % status, fields, body[::-1], cuts, trailers)
-        forwarded, answered = exchange(pieces(request, places), pieces(response, places))
-        self.assertEqual(read_request(forwarded), read_request(request))
-        self.assertEqual(read_response(answered), read_response(response))
+        request = build_message(first, fields, body, cuts, trailers)
+        response = build_message(b"HTTP/1.1 %d Fine" % status, fields, body[::-1], cuts, trailers)
+        forwarded, received = exchange(pieces(request, positions), pieces(response, positions))
+        self.assertEqual(parse_request(forwarded), parse_request(request))
+        self.assertEqual(parse_response(received), parse_response(response))
 
-    def test_split_at_every_octet(self) -> None:
+    def test_split_at_every_byte(self) -> None:
+        """Messages that arrive in two pieces, split at any byte, arrive unchanged."""
         field = [(b"X-One", b"1"), (b"x-two", b"\xff 2")]
         bodies = ((b"", ()), (b"hello\r\n\r\nworld", ()), (b"0\r\n\r\nabc", (1, 5)), (b"", (3,)))
         for body, cuts in bodies:
-            request = write(b"POST /a?b HTTP/1.1\r\nHost: a", field, body, cuts, field[:1])
-            response = write(b"HTTP/1.1 201 Made", field, body, cuts, field[:1])
-            expected = read_request(request), read_response(response)
-            for place in range(1, max(len(request), len(response))):
-                forwarded, answered = exchange(
-                    [piece for piece in (request[:place], request[place:]) if piece],
-                    [piece for piece in (response[:place], response[place:]) if piece],
+            request = build_message(b"POST /a?b HTTP/1.1\r\nHost: a", field, body, cuts, field[:1])
+            response = build_message(b"HTTP/1.1 201 Made", field, body, cuts, field[:1])
+            expected = parse_request(request), parse_response(response)
+            for position in range(1, max(len(request), len(response))):
+                forwarded, received = exchange(
+                    [piece for piece in (request[:position], request[position:]) if piece],
+                    [piece for piece in (response[:position], response[position:]) if piece],
                 )
-                found = read_request(forwarded), read_response(answered)
-                self.assertEqual(found, expected, place)
+                actual = parse_request(forwarded), parse_response(received)
+                self.assertEqual(actual, expected, position)
 
-    def test_one_octet_at_a_time(self) -> None:
+    def test_one_byte_at_a_time(self) -> None:
+        """Messages that arrive byte by byte arrive unchanged."""
         for cuts in ((), (2, 4)):
-            request = write(b"PUT / HTTP/1.1\r\nHost: a", [(b"A", b"b")], b"abcdef", cuts, ())
-            response = write(b"HTTP/1.1 200 OK", [(b"A", b"b")], b"abcdef", cuts, ())
-            forwarded, answered = exchange(
-                [bytes([octet]) for octet in request], [bytes([octet]) for octet in response]
+            request = build_message(
+                b"PUT / HTTP/1.1\r\nHost: a", [(b"A", b"b")], b"abcdef", cuts, ()
             )
-            self.assertEqual(read_request(forwarded), read_request(request))
-            self.assertEqual(read_response(answered), read_response(response))
+            response = build_message(b"HTTP/1.1 200 OK", [(b"A", b"b")], b"abcdef", cuts, ())
+            forwarded, received = exchange(
+                [bytes([byte]) for byte in request], [bytes([byte]) for byte in response]
+            )
+            self.assertEqual(parse_request(forwarded), parse_request(request))
+            self.assertEqual(parse_response(received), parse_response(response))

@@ -1,4 +1,4 @@
-"""Upgrades: from HTTP to a tunnel."""
+"""HTTP/1.1 upgrades and the tunnels that follow."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ from typing import Any
 from balancebeam.api import Timeouts
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import BUFFER_SIZE, GET, OK, MemoryBalancer, Peer, head_and_body
-
-UPGRADE_REQUEST = (
-    b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n"
-    b"Upgrade: websocket\r\nSec-WebSocket-Key: eA==\r\n\r\n"
-)
-UPGRADE_RESPONSE = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: eQ==\r\n\r\n"
-)
+from tests.helpers.upgrade import UPGRADE_REQUEST, UPGRADE_RESPONSE
 
 
 class TunnelTests(BalancerTestCase):
-    """Bytes both ways after a 101."""
+    """Upgrade requests, and bytes in both directions after a 101 response."""
 
     def tunnel(self, **settings: Any) -> tuple[MemoryBalancer, Peer, Peer]:
+        """A balancer, a client and a server with an established tunnel."""
         balancer = self.balancer(**settings)
         client = balancer.client()
         client.send(UPGRADE_REQUEST)
@@ -32,6 +25,7 @@ class TunnelTests(BalancerTestCase):
         return balancer, client, server
 
     def test_handshake(self) -> None:
+        """Request and 101 response are forwarded; then bytes pass unchanged, HTTP or not."""
         balancer = self.balancer()
         client = balancer.client()
         client.send(UPGRADE_REQUEST)
@@ -51,7 +45,8 @@ class TunnelTests(BalancerTestCase):
         server.send(b"HTTP/1.1 200 OK\r\n\r\n")
         self.assertEqual(client.received(), b"HTTP/1.1 200 OK\r\n\r\n")
 
-    def test_bytes_that_come_before_the_answer(self) -> None:
+    def test_bytes_before_the_response(self) -> None:
+        """Bytes that the client sends before the 101 response are sent after it."""
         balancer = self.balancer()
         client = balancer.client()
         client.send(UPGRADE_REQUEST + b"early", b"bird")
@@ -60,7 +55,8 @@ class TunnelTests(BalancerTestCase):
         server.send(UPGRADE_RESPONSE)
         self.assertEqual(server.received(), b"earlybird")
 
-    def test_refused(self) -> None:
+    def test_declined_upgrade(self) -> None:
+        """If the server declines the upgrade, the client's later bytes are requests."""
         balancer = self.balancer()
         client = balancer.client()
         client.send(UPGRADE_REQUEST + GET)
@@ -71,63 +67,69 @@ class TunnelTests(BalancerTestCase):
         server.send(OK)
         self.assertTrue(client.received().endswith(b"hello"))
 
-    def test_switch_to_what_was_not_offered(self) -> None:
-        for answer in (UPGRADE_RESPONSE.replace(b"websocket", b"h2c"), b"HTTP/1.1 101 S\r\n\r\n"):
+    def test_upgrade_to_another_protocol(self) -> None:
+        """A 101 response to a protocol that was not offered, or to none, is answered with 502."""
+        for response in (UPGRADE_RESPONSE.replace(b"websocket", b"h2c"), b"HTTP/1.1 101 S\r\n\r\n"):
             balancer = self.balancer()
             client = balancer.client()
             client.send(UPGRADE_REQUEST)
-            balancer.accept().send(answer)
+            balancer.accept().send(response)
             self.assert_error(client.received(), 502)
 
-    def test_h2c_is_not_passed_on(self) -> None:
+    def test_h2c_is_not_forwarded(self) -> None:
+        """An upgrade to h2c is dropped, and the request is forwarded without it."""
         forwarded, _ = self.exchange(
             b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
             b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
             OK,
         )
-        for gone in (b"h2c", b"upgrade", b"http2-settings"):
-            self.assertNotIn(gone, forwarded.lower())
+        for removed in (b"h2c", b"upgrade", b"http2-settings"):
+            self.assertNotIn(removed, forwarded.lower())
 
-    def test_upgrade_required_says_to_what(self) -> None:
-        _, answered = self.exchange(
+    def test_upgrade_required(self) -> None:
+        """A 426 response keeps its Upgrade header."""
+        _, received = self.exchange(
             GET,
             b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
             b"Content-Length: 0\r\n\r\n",
         )
-        self.assertIn(b"\r\nUpgrade: websocket\r\nConnection: upgrade\r\n", answered)
+        self.assertIn(b"\r\nUpgrade: websocket\r\nConnection: upgrade\r\n", received)
 
-    def test_client_says_all_first(self) -> None:
+    def test_half_close_by_the_client(self) -> None:
+        """The client's EOF is passed on, and the server may still send."""
         balancer, client, server = self.tunnel()
-        client.send(b"last words")
+        client.send(b"last bytes")
         client.half_close()
         self.assertTrue(server.transport.write_closed)
-        self.assertEqual(server.received(), b"last words")
-        server.send(b"answer")
-        self.assertEqual(client.received(), b"answer")
+        self.assertEqual(server.received(), b"last bytes")
+        server.send(b"response")
+        self.assertEqual(client.received(), b"response")
         server.half_close()
         balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.assertTrue(server.transport.closed)
         self.assertFalse(client.transport.aborted)
 
-    def test_server_says_all_first(self) -> None:
+    def test_half_close_by_the_server(self) -> None:
+        """The server's EOF is passed on, and the client may still send."""
         balancer, client, server = self.tunnel()
-        server.send(b"last words")
+        server.send(b"last bytes")
         server.half_close()
         self.assertTrue(client.transport.write_closed)
-        self.assertEqual(client.received(), b"last words")
-        client.send(b"answer")
-        self.assertEqual(server.received(), b"answer")
+        self.assertEqual(client.received(), b"last bytes")
+        client.send(b"response")
+        self.assertEqual(server.received(), b"response")
         client.half_close()
         server.finish_closing()
-        self.assertFalse(client.transport.aborted, "what it was told last may still be on its way")
+        self.assertFalse(client.transport.aborted, "bytes may still be on their way to the client")
         balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.assertTrue(server.transport.closed)
         self.assertFalse(server.transport.aborted)
         self.assertFalse(client.transport.aborted)
 
-    def test_reset_passes_through(self) -> None:
+    def test_reset(self) -> None:
+        """A reset of one side resets the other side."""
         balancer, client, server = self.tunnel()
         server.reset()
         self.assertTrue(client.transport.aborted)
@@ -137,6 +139,7 @@ class TunnelTests(BalancerTestCase):
         self.assertTrue(server.transport.aborted)
 
     def test_backpressure(self) -> None:
+        """A side that does not read pauses reading from the other one."""
         _, client, server = self.tunnel()
         client.transport.stalled = True
         server.send(b"x" * 2 * BUFFER_SIZE)
@@ -149,19 +152,21 @@ class TunnelTests(BalancerTestCase):
         server.received()
         self.assertTrue(client.transport.reading)
 
-    def test_quiet_tunnel_is_not_cut(self) -> None:
+    def test_idle_tunnel_stays_open(self) -> None:
+        """Header, idle and upstream timeouts do not apply to a tunnel."""
         balancer, client, server = self.tunnel(timeouts=Timeouts(upstream=5, idle=5, header=5))
         balancer.advance(100)
         self.assertTrue(client.transport.keep_alive)
         client.send(b"still here")
         self.assertEqual(server.received(), b"still here")
 
-    def test_client_that_left_while_its_last_words_are_on_the_way(self) -> None:
+    def test_close_with_unsent_bytes(self) -> None:
+        """Bytes for a slow server are delivered although both sides have sent EOF."""
         balancer, client, server = self.tunnel()
         server.transport.stalled = True
-        client.send(b"last words")
+        client.send(b"last bytes")
         client.half_close()
         server.half_close()
         balancer.finish_closing()
         self.assertFalse(server.transport.aborted)
-        self.assertEqual(server.received(), b"last words")
+        self.assertEqual(server.received(), b"last bytes")

@@ -1,4 +1,4 @@
-"""TCP connections, routed by the name of the server that a TLS client asks for."""
+"""TCP connections routed by the server name in the client's TLS ClientHello."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.helpers.processes import TIMEOUT, ScriptedServer, run_balancer
 
 
 def client_hello(name: str | None) -> bytes:
-    """The beginning of a TLS connection, as OpenSSL makes it."""
+    """The first bytes of a TLS connection, as OpenSSL sends them."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -37,15 +37,17 @@ def client_hello(name: str | None) -> bytes:
     connection = context.wrap_bio(incoming, outgoing, server_hostname=name)
     try:
         connection.do_handshake()
-    except ssl.SSLWantReadError:
+    except ssl.SSLError:
+        # The handshake needs the server's bytes to continue.
         return outgoing.read()
-    raise AssertionError("nobody is there to shake hands with")
+    raise AssertionError("the handshake completed without a peer")
 
 
 def settings() -> Settings:
-    """One frontend; a.example and all below b.example have pools of their own."""
+    """One frontend; a.example and the subdomains of b.example have pools of their own."""
 
     def pool(name: str, host: str) -> PoolSettings:
+        """A pool with one server."""
         return PoolSettings(name, (ServerSettings(TcpAddress(host, 443)),))
 
     return Settings(
@@ -66,22 +68,26 @@ def settings() -> Settings:
 
 
 class SniRoutingTests(SynchronousTestCase):
-    """Which server is asked, and what it gets."""
+    """The server of a connection, and the bytes that it receives."""
 
     def setUp(self) -> None:
+        """Start a balancer with three pools."""
         self.balancer = MemoryBalancer.from_settings(settings())
         self.addCleanup(self.balancer.stop)
         self.addCleanup(self.balancer.finish_closing)
 
-    def asked(self) -> list[str]:
-        return [str(one.address).partition(":")[0] for one in self.balancer.connectors]
+    def connected_hosts(self) -> list[str]:
+        """The servers of all connection attempts so far, in order."""
+        return [str(connector.address).partition(":")[0] for connector in self.balancer.connectors]
 
-    def connected(self, *pieces: bytes) -> Peer:
+    def connect(self, *pieces: bytes) -> Peer:
+        """A client that has sent `pieces`."""
         client = self.balancer.client()
         client.send(*pieces)
         return client
 
-    def test_by_name(self) -> None:
+    def test_routing_by_server_name(self) -> None:
+        """The server name selects the route; without a match the default pool is used."""
         for name, host in (
             ("a.example", "10.0.0.2"),
             ("x.b.example", "10.0.0.3"),
@@ -90,94 +96,103 @@ class SniRoutingTests(SynchronousTestCase):
             (None, "10.0.0.1"),
         ):
             hello = client_hello(name)
-            self.connected(hello + b"and more")
-            self.assertEqual(self.asked()[-1], host, name)
+            self.connect(hello + b"and more")
+            self.assertEqual(self.connected_hosts()[-1], host, name)
             self.assertEqual(self.balancer.accept().received(), hello + b"and more")
 
-    def test_in_pieces(self) -> None:
+    def test_client_hello_in_pieces(self) -> None:
+        """A ClientHello that arrives byte by byte is parsed and forwarded in full."""
         hello = client_hello("a.example")
         client = self.balancer.client()
-        for place in range(len(hello)):
-            self.assertEqual(self.asked(), [])
-            client.send(hello[place : place + 1])
-        self.assertEqual(self.asked(), ["10.0.0.2"])
+        for position in range(len(hello)):
+            self.assertEqual(self.connected_hosts(), [])
+            client.send(hello[position : position + 1])
+        self.assertEqual(self.connected_hosts(), ["10.0.0.2"])
         client.send(b"then")
         server = self.balancer.accept()
         self.assertEqual(server.received(), hello + b"then")
-        server.send(b"answer")
-        self.assertEqual(client.received(), b"answer")
+        server.send(b"response")
+        self.assertEqual(client.received(), b"response")
 
-    def test_who_does_not_speak_tls(self) -> None:
-        self.connected(b"SSH-2.0-x\r\n")
-        self.assertEqual(self.asked(), ["10.0.0.1"])
+    def test_no_tls(self) -> None:
+        """A connection without TLS is routed to the default pool immediately."""
+        self.connect(b"SSH-2.0-x\r\n")
+        self.assertEqual(self.connected_hosts(), ["10.0.0.1"])
         self.assertEqual(self.balancer.accept().received(), b"SSH-2.0-x\r\n")
 
-    def test_who_says_nothing_waits_for_the_server_to_speak(self) -> None:
-        client = self.connected()
+    def test_silent_client(self) -> None:
+        """A client that sends nothing is routed to the default pool after the header timeout."""
+        client = self.connect()
         self.balancer.advance(3)
-        self.assertEqual(self.asked(), [])
+        self.assertEqual(self.connected_hosts(), [])
         self.balancer.advance(2.5)
-        self.assertEqual(self.asked(), ["10.0.0.1"])
+        self.assertEqual(self.connected_hosts(), ["10.0.0.1"])
         self.balancer.accept().send(b"220 hello")
         self.assertEqual(client.received(), b"220 hello")
 
-    def test_who_is_silent_for_too_long_in_both_ways(self) -> None:
+    def test_tunnel_timeout_before_the_header_timeout(self) -> None:
+        """A sweep that finds both timeouts expired aborts, and connects no server."""
         self.balancer.service.default_frontend.factory.timeouts = FrontendTimeouts(
             header=4, tunnel=2
         )
-        client = self.connected()
-        # A sweep that is late finds both.
+        client = self.connect()
+        # Two large steps: the sweep after the second finds both timeouts expired.
         for seconds in (1, 3.5):
             self.balancer.clock.advance(seconds)
         self.assertTrue(client.transport.aborted)
         self.balancer.finish_closing()
-        self.assertEqual(self.asked(), [])
+        self.assertEqual(self.connected_hosts(), [])
         self.assertEqual([server.in_flight for server in self.balancer.servers], [0])
 
-    def test_who_says_only_half_of_it(self) -> None:
+    def test_half_close_within_the_client_hello(self) -> None:
+        """After EOF within the ClientHello the default pool is used, and EOF is passed on."""
         hello = client_hello("a.example")[:100]
-        client = self.connected(hello)
+        client = self.connect(hello)
         client.half_close()
         server = self.balancer.accept()
-        self.assertEqual(self.asked(), ["10.0.0.1"])
+        self.assertEqual(self.connected_hosts(), ["10.0.0.1"])
         self.assertEqual(server.received(), hello)
         self.assertTrue(server.transport.write_closed)
 
-    def test_who_leaves_in_the_middle_of_it(self) -> None:
-        client = self.connected(client_hello("a.example")[:100])
+    def test_reset_within_the_client_hello(self) -> None:
+        """After a reset within the ClientHello no server is connected."""
+        client = self.connect(client_hello("a.example")[:100])
         client.reset()
         self.balancer.advance(6)
-        self.assertEqual(self.asked(), [])
+        self.assertEqual(self.connected_hosts(), [])
 
-    def test_stop_in_the_middle_of_it(self) -> None:
-        client = self.connected(client_hello("a.example")[:100])
+    def test_stop_within_the_client_hello(self) -> None:
+        """Stopping resets a connection that is in its preread."""
+        client = self.connect(client_hello("a.example")[:100])
         self.balancer.stop()
         self.assertTrue(client.transport.aborted)
 
-    def test_limits_of_a_route(self) -> None:
+    def test_rate_limit_of_a_route(self) -> None:
+        """The rate limit of a route applies to its connections only."""
         hello = client_hello("x.b.example")
-        self.connected(hello)
-        refused = self.connected(hello)
-        self.assertTrue(refused.transport.closing)
-        self.connected(client_hello("a.example"))
-        self.assertEqual(self.asked(), ["10.0.0.3", "10.0.0.2"])
+        self.connect(hello)
+        rejected = self.connect(hello)
+        self.assertTrue(rejected.transport.closing)
+        self.connect(client_hello("a.example"))
+        self.assertEqual(self.connected_hosts(), ["10.0.0.3", "10.0.0.2"])
 
-    def test_routes_that_change_in_the_middle_of_it(self) -> None:
+    def test_reload_within_the_client_hello(self) -> None:
+        """A reload that removes all routes sends the connection to the default pool."""
         hello = client_hello("a.example")
-        client = self.connected(hello[:50])
+        client = self.connect(hello[:50])
         frontend = FrontendSettings(bind=(), mode="tcp", pool="rest")
         self.balancer.service.apply(Settings((frontend,), settings().pools[:1]))
         client.send(hello[50:])
-        self.assertEqual(self.asked(), ["10.0.0.1"])
+        self.assertEqual(self.connected_hosts(), ["10.0.0.1"])
         self.assertIsInstance(self.balancer.clock, Clock)
 
 
 def certificate(folder: Path, name: str) -> Path:
-    """A key and a certificate for `name`, signed by itself, in one file."""
+    """A PEM file with a key and a self-signed certificate for `name`."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
+    signed = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
@@ -195,17 +210,18 @@ def certificate(folder: Path, name: str) -> Path:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        + made.public_bytes(serialization.Encoding.PEM)
+        + signed.public_bytes(serialization.Encoding.PEM)
     )
     return path
 
 
 def tls_server(pem: Path) -> ScriptedServer:
-    """Greets, under the name of its certificate."""
+    """A TLS server that sends the name in its certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(str(pem))
 
     def serve(connection: socket.socket, number: int) -> None:
+        """Complete the handshake and send the name."""
         with context.wrap_socket(connection, server_side=True) as wrapped:
             wrapped.sendall(pem.stem.encode())
             wrapped.recv(100)
@@ -213,7 +229,8 @@ def tls_server(pem: Path) -> ScriptedServer:
     return ScriptedServer(serve)
 
 
-def test_through_the_program(tmp_path: Path) -> None:
+def test_sni_in_a_process(tmp_path: Path) -> None:
+    """TLS passes through to the server whose certificate the client expects."""
     names = ("one.example", "two.example")
     pems = [certificate(tmp_path, name) for name in names]
     with tls_server(pems[0]) as one, tls_server(pems[1]) as two:
@@ -236,7 +253,7 @@ def test_through_the_program(tmp_path: Path) -> None:
         )
         with run_balancer(tmp_path, "-c", str(config)) as running:
             for name, pem in zip(names, pems):
-                # The client sees through to the server, and trusts only that one.
+                # The client verifies the certificate of the server itself.
                 context = ssl.create_default_context(cafile=str(pem))
                 plain = socket.create_connection(("127.0.0.1", running.port), TIMEOUT)
                 with context.wrap_socket(plain, server_hostname=name) as client:

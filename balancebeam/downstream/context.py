@@ -1,0 +1,65 @@
+"""
+State that the factory of a frontend shares with its client connections.
+
+The factory owns the context and changes it on reloads and drains. Connections read it for
+each request, so that a change applies to connections that are already open.
+"""
+
+from __future__ import annotations
+
+from attrs import Factory, define
+
+from balancebeam.core.settings import FrontendTimeouts
+from balancebeam.downstream.interfaces import ClientChannel
+from balancebeam.net.ticker import Ticker
+from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.interfaces import Observer
+from balancebeam.proxy.route_target import RouteTarget
+from balancebeam.routing.route_table import RouteTable
+
+# While draining, a connection that has received nothing for this many seconds is closed as
+# idle. Before that, a request may be on its way.
+DRAIN_IDLE_TIMEOUT = 1.0
+
+
+@define(eq=False, kw_only=True)
+class FrontendContext:
+    """
+    The part of a frontend that its connections use.
+
+    Attributes:
+        ticker: The clock of timeouts and timestamps.
+        timeouts: Client timeouts.
+        default_route: The route of requests that match no other.
+        route_table: The routes to search; `None` if there is only the default route, which
+            saves the search.
+        observer: Notified of finished exchanges and rejected requests.
+        draining: Whether connections close after the exchange in progress.
+        needs_accounting: Whether `observer` or `draining` is set. Exchanges check this one
+            flag instead of both.
+        channels: The open connections.
+    """
+
+    ticker: Ticker
+    timeouts: FrontendTimeouts
+    default_route: RouteTarget
+    route_table: RouteTable[RouteTarget] | None = None
+    observer: Observer[Exchange] | None = None
+    draining: bool = False
+    needs_accounting: bool = False
+    channels: set[ClientChannel] = Factory(set)
+
+    def set_route_table(self, table: RouteTable[RouteTarget]) -> None:
+        """Use `table` for requests and connections from now on."""
+        self.default_route = table.default
+        self.route_table = table if table.routes else None
+
+    def set_observer(self, observer: Observer[Exchange] | None) -> None:
+        """Notify `observer` of exchanges that start from now on."""
+        self.observer = observer
+        self.needs_accounting = self.draining or observer is not None
+
+    def set_draining(self, draining: bool) -> None:
+        """Start or end draining."""
+        self.draining = draining
+        self.needs_accounting = draining or self.observer is not None

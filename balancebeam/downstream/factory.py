@@ -1,0 +1,121 @@
+"""Base class of the factories of client connections."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol, ServerFactory
+
+from balancebeam.core.settings import FrontendTimeouts
+from balancebeam.downstream.context import FrontendContext
+from balancebeam.downstream.interfaces import ClientChannel, PendingHandshakes
+from balancebeam.net.ticker import Ticker
+from balancebeam.net.transport import peer_ip
+from balancebeam.protocols.proxy_protocol import ProxyInfo
+from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.interfaces import Observer
+from balancebeam.proxy.route_target import RouteTarget
+from balancebeam.routing.route_table import RouteTable
+
+
+class DownstreamFactory(ServerFactory, ABC):
+    """
+    Accepts the client connections of one frontend.
+
+    Attributes:
+        context: The state that the connections share; changed through the factory.
+        pending_handshakes: Wrapping factories, whose connections become channels of this
+            factory after a handshake.
+    """
+
+    noisy = False
+
+    def __init__(self, context: FrontendContext) -> None:
+        self.context = context
+        self.pending_handshakes: list[PendingHandshakes] = []
+        self.ticker.add(self.sweep)
+
+    @property
+    def ticker(self) -> Ticker:
+        """The clock of timeouts and timestamps."""
+        return self.context.ticker
+
+    @property
+    def timeouts(self) -> FrontendTimeouts:
+        """Client timeouts."""
+        return self.context.timeouts
+
+    @timeouts.setter
+    def timeouts(self, timeouts: FrontendTimeouts) -> None:
+        self.context.timeouts = timeouts
+
+    @property
+    def observer(self) -> Observer[Exchange] | None:
+        """Notified of finished exchanges and rejected requests."""
+        return self.context.observer
+
+    @observer.setter
+    def observer(self, observer: Observer[Exchange] | None) -> None:
+        self.context.set_observer(observer)
+
+    @property
+    def default(self) -> RouteTarget:
+        """The route of requests that match no other."""
+        return self.context.default_route
+
+    @property
+    def draining(self) -> bool:
+        """Whether connections close after the exchange in progress."""
+        return self.context.draining
+
+    @property
+    def channels(self) -> set[ClientChannel]:
+        """The open connections, except pending handshakes."""
+        return self.context.channels
+
+    @property
+    def has_connections(self) -> bool:
+        """Whether any client is connected."""
+        return bool(self.channels) or any(
+            pending.has_connections for pending in self.pending_handshakes
+        )
+
+    def set_route_table(self, table: RouteTable[RouteTarget]) -> None:
+        """Use `table` for requests and connections from now on."""
+        self.context.set_route_table(table)
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self.build_channel(peer_ip(addr))
+
+    @abstractmethod
+    def build_channel(self, peer: str, proxy_info: ProxyInfo | None = None) -> Protocol:
+        """
+        The protocol of a new client connection.
+
+        Args:
+            peer: IP address of the client, see `net.transport.peer_ip`.
+            proxy_info: Addresses from a PROXY protocol header, if there was one.
+        """
+
+    def sweep(self, now: float) -> None:
+        """Apply the client timeouts to every connection."""
+        for channel in list(self.channels):
+            channel.check_timeouts(now)
+
+    def resume_accepting(self) -> None:
+        """Serve clients, also after an earlier `drain`."""
+        self.context.set_draining(False)
+
+    def drain(self) -> None:
+        """Close idle connections soon, and each other one after its exchange has finished."""
+        self.context.set_draining(True)
+        for channel in list(self.channels):
+            channel.drain()
+
+    def close_all(self) -> None:
+        """Abort every connection and the exchange in progress on it."""
+        for channel in list(self.channels):
+            channel.shutdown()
+        for pending in self.pending_handshakes:
+            pending.close_all()
