@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from balancebeam.downstream.http1.factory import Http1Factory
 from balancebeam.downstream.http1.timeouts import DRAIN_IDLE_TIMEOUT
 from balancebeam.downstream.tcp.session import TcpFactory
-from balancebeam.net.transport import peer_ip
+from balancebeam.net.addresses import peer_ip
 from balancebeam.protocols.proxy_protocol import (
     ProxyInfo,
     ProxyProtocolError,

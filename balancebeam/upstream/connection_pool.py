@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from balancebeam.core.addresses import ServerAddress
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import PoolTimeouts
-from balancebeam.net import transport
+from balancebeam.net import connector, socket_options
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.http1.response_head import ResponseHeadParser
 from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
@@ -199,7 +199,7 @@ class ConnectionPool(service.Service):
         resolver: Resolver,
         timeouts: PoolTimeouts,
         ticker: Ticker,
-        connect_function: ConnectFunction = transport.connect,
+        connect_function: ConnectFunction = connector.connect,
         on_background_failure: BackgroundFailureHandler = lambda server, request, failure: None,
     ) -> None:
         self.on_background_failure = on_background_failure
@@ -280,7 +280,7 @@ class ConnectionPool(service.Service):
         """`connection` lasts: have the kernel find out if the server is gone."""
         if not connection.keepalive_enabled:
             connection.keepalive_enabled = True
-            transport.enable_keepalive(connection.transport)
+            socket_options.enable_keepalive(connection.transport)
 
     def expire_attempts(self, now: float) -> None:
         """Give up servers that do not accept."""

@@ -20,7 +20,7 @@ from balancebeam.core.errors import RequestError
 from balancebeam.core.ip import pack_address
 from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.net.interfaces import StreamTransport
-from balancebeam.net.transport import set_socket_options
+from balancebeam.net.socket_options import set_socket_options
 from balancebeam.protocols.http1 import local_reply as answers
 from balancebeam.protocols.http1.body import (
     BodyError,

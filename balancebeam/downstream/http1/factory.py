@@ -16,8 +16,8 @@ from twisted.web.server import Site
 from balancebeam.core.settings import FrontendTimeouts
 from balancebeam.downstream.http1.channel import Http1Channel
 from balancebeam.downstream.http1.timeouts import check_timeouts
+from balancebeam.net.addresses import peer_ip
 from balancebeam.net.ticker import Ticker
-from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Observer

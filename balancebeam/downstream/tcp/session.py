@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 from balancebeam.core.ip import pack_address
 from balancebeam.core.settings import FrontendTimeouts
 from balancebeam.downstream.http1.factory import PendingHandshakes
+from balancebeam.net.addresses import peer_ip
 from balancebeam.net.relay import Relay, is_clean_close
 from balancebeam.net.ticker import Ticker
-from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.client_hello import ClientHelloError, ClientHelloReader
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange, Fields, Observer
@@ -125,7 +125,7 @@ class ClientRelay(Relay):
             self.client_hello = ClientHelloReader()
             self.preread_since = site.ticker.now
 
-    def forward(self, data: bytes) -> None:
+    def preread(self, data: bytes) -> None:
         reader = self.client_hello
         if reader is None:
             self.exchange.buffer_body(data, last=False)
