@@ -129,7 +129,7 @@ class DataReactor(Protocol):
         """
         Stop reading until `addReader` is called again.
 
-        If the platform can tell, a reset by the peer is reported meanwhile.
+        A reset by the peer is still reported where the platform supports it.
         """
 
     def transfer_registration(self, writer: Writer, reader: Reader) -> None:

@@ -75,7 +75,7 @@ class BatchPoller:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._epoll: select.epoll | None = None
-        # By descriptor: a `Reader`, a `Writer` or both, as `_masks` tells.
+        # By descriptor: a `Reader`, a `Writer` or both, depending on `_masks`.
         self._selectables: dict[int, Any] = {}
         # By descriptor: the events it is registered for; 0 while paused.
         self._masks: dict[int, int] = {}

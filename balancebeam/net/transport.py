@@ -51,7 +51,7 @@ class DirectWriteMixin(_Base):
             was last found empty by `unacked_bytes`.
     """
 
-    # Twisted asks for an `IReactorFDSet`, but its transports use less than that.
+    # Twisted declares an `IReactorFDSet`, but its transports use less than that.
     reactor: DataReactor  # type: ignore[assignment]
     poll_first = False
     nothing_buffered = True
@@ -272,8 +272,8 @@ def unacked_bytes(transport: Any) -> int:
     """
     Measure the progress of output of any transport.
 
-    Transports of Twisted endpoints have no such method; of those the kernel's
-    send queue alone is counted.
+    Of transports of Twisted endpoints, which have no such method, the kernel's send
+    queue alone is counted.
     """
     if isinstance(transport, HasUnackedBytes):
         return transport.unacked_bytes()

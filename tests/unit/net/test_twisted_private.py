@@ -16,7 +16,7 @@ from balancebeam.net._twisted import PRIVATE_NAMES
 
 ROOT = Path(balancebeam.__file__).parent
 
-# Twisted's names are in camelCase, those of this package are not.
+# Twisted's names are in camelCase, this package's own names are not.
 _CAMEL_CASE = re.compile(r"_[a-z]+[A-Z]\w*")
 
 _KINDS = {
