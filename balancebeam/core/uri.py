@@ -92,8 +92,8 @@ def normalize_path(target: bytes) -> bytes:
 
 _PORT = re.compile(rb":[0-9]*$")
 
-# Hosts whose normal form is cached. It is needed for each request of a frontend with
-# routes, and few of these have more hosts.
+# Hosts whose normal form is cached: it is needed for each request of a frontend with
+# routes, and most requests are for few hosts.
 _HOST_CACHE_SIZE = 1024
 
 

@@ -19,7 +19,7 @@ from balancebeam.net.transport import DirectWriteMixin, unacked_bytes
 log = Logger()
 
 # A flow is spliced after `MIN_LARGE_READS` reads in a row of at least `LARGE_READ`
-# bytes: half a megabyte, which shorter transfers do not reach.
+# bytes: half a megabyte, so that only long transfers pay for a pipe.
 LARGE_READ = 16 * 1024
 MIN_LARGE_READS = 32
 

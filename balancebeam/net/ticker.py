@@ -13,16 +13,16 @@ from typing import Any
 
 from twisted.application import service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-# Most intervals by which one sweep advances `now`. After the process was stopped
-# (SIGSTOP, suspend) or the clock was set, clients get time to continue. Under load a
-# late sweep is less than 4 intervals late.
+# Most intervals by which one sweep advances `now`: when the process was stopped (SIGSTOP,
+# suspend) or the clock was set, not all clients may time out at once.
 MAX_STEP = 4
 
-# Intervals of sweeps in seconds: at least 20 per second for the shortest timeouts,
-# one per second where all are long.
+# Bounds of the interval in seconds: 20 sweeps per second for the shortest timeouts, one
+# where all are long.
 MIN_INTERVAL = 0.05
 MAX_INTERVAL = 1.0
 
@@ -32,7 +32,7 @@ class Ticker(service.Service):
     Calls sweep functions periodically, and keeps the time that they are given.
 
     Args:
-        clock: the reactor (`IReactorTime`).
+        clock: the reactor.
         interval: seconds between sweeps.
 
     Attributes:
@@ -43,7 +43,7 @@ class Ticker(service.Service):
 
     _log = Logger()
 
-    def __init__(self, clock: Any, interval: float = 1.0) -> None:
+    def __init__(self, clock: IReactorTime, interval: float = 1.0) -> None:
         self.now = 0.0
         self.interval = interval
         self._clock = clock
@@ -54,8 +54,7 @@ class Ticker(service.Service):
 
     def wall_time(self) -> float:
         """Return the time of day in seconds since the epoch."""
-        seconds: float = self._clock.seconds()
-        return seconds
+        return self._clock.seconds()
 
     def add(self, sweep: Callable[[float], object]) -> None:
         """Call `sweep(now)` once per interval."""

@@ -212,8 +212,8 @@ class TcpServerTransport(DirectWriteMixin, tcp.Server):
         number: int,
         reactor: DataReactor,
     ) -> None:
-        # `tcp.Server.__init__` formats two texts for logs and `repr`, and calls
-        # `ILoggingContext`, for every connection.
+        # Not `tcp.Server.__init__`, which formats two texts for logs and `repr` for
+        # every connection.
         tcp.Connection.__init__(self, accepted, protocol, reactor)  # type: ignore[arg-type]
         if len(peer) != 2:
             self._addressType = IPv6Address
