@@ -1,4 +1,4 @@
-"""TODO."""
+"""Addresses of servers and of listeners; `str` gives the form used in configurations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from attrs import frozen
 
 @frozen
 class TcpAddress:
-    """A host (a name, an IPv4 or an IPv6 address without brackets) and a port."""
+    """
+    A TCP address.
+
+    Attributes:
+        host: a host name, an IPv4 address, or an IPv6 address without brackets.
+        port: the port number.
+    """
 
     host: str
     port: int
@@ -21,7 +27,12 @@ class TcpAddress:
 
 @frozen
 class UnixAddress:
-    """A socket in the file system."""
+    """
+    A Unix socket.
+
+    Attributes:
+        path: the path of the socket file.
+    """
 
     path: str
 
@@ -31,7 +42,12 @@ class UnixAddress:
 
 @frozen
 class EndpointAddress:
-    """A place to listen, as a Twisted server endpoint description."""
+    """
+    A listen address in Twisted's own form.
+
+    Attributes:
+        description: a server endpoint description, such as "tcp:80:interface=::1".
+    """
 
     description: str
 
@@ -42,8 +58,10 @@ class EndpointAddress:
 @frozen
 class ProxyProtocolAddress:
     """
-    A place to listen for proxies, each of whose connections begins with a
-    header of the PROXY protocol.
+    A listen address whose connections begin with a header of the PROXY protocol.
+
+    Attributes:
+        address: the address to bind.
     """
 
     address: TcpAddress | UnixAddress | EndpointAddress
@@ -52,7 +70,8 @@ class ProxyProtocolAddress:
         return f"haproxy:{self.address}"
 
 
+# The address of an upstream server.
 ServerAddress = Union[TcpAddress, UnixAddress]
 
-
+# An address at which clients connect.
 ListenAddress = Union[TcpAddress, UnixAddress, EndpointAddress, ProxyProtocolAddress]

@@ -1,4 +1,4 @@
-"""What can go wrong, in the words that every room shares."""
+"""Exceptions of several packages, and texts of operating system errors."""
 
 from __future__ import annotations
 
@@ -32,8 +32,18 @@ class StartupError(SystemExit, Exception):
         return self.text
 
 
-class RequestError(Exception):
-    """A request that is not passed on; `status` and `reason` are the answer."""
+class ProtocolError(Exception):
+    """A message that violates its protocol, or that the proxy does not support."""
+
+
+class RequestError(ProtocolError):
+    """
+    A request that is rejected.
+
+    Attributes:
+        status: status of the response to the client.
+        reason: text of that response.
+    """
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(status, reason)
@@ -41,5 +51,11 @@ class RequestError(Exception):
         self.reason = reason
 
 
-class ResponseError(Exception):
+class ResponseError(ProtocolError):
     """Bytes from a server that cannot be read as exactly one response."""
+
+
+def describe_os_error(error: BaseException) -> str:
+    """Return the operating system's text for `error` in lower case, to follow a colon."""
+    text = getattr(error, "strerror", None) or str(error)
+    return f"{text[:1].lower()}{text[1:]}"

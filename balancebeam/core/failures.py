@@ -1,4 +1,4 @@
-"""TODO."""
+"""Failures of attempts to send a request to a server."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from attrs import frozen
 
 
 class FailureKind(enum.Enum):
-    """How an attempt at one server ended without an answer."""
+    """
+    How an attempt ended without a response.
+
+    The values follow the name of a server in logs, and "the server" in error
+    responses to clients.
+    """
 
     UNREACHABLE = "could not be reached"
     CONNECT_TIMEOUT = "did not accept a connection in time"
-    STALE = "had closed the idle connection"
+    STALE = "closed the idle connection"
     CLOSED = "closed the connection"
-    MALFORMED = "did not answer in HTTP"
-    TIMEOUT = "did not answer in time"
-    # Not the server's fault.
-    CLIENT_STALLED = "had an answer that its client did not take"
-    STOPPING = "is not waited for, because the balancer is stopping"
+    MALFORMED = "sent an invalid HTTP response"
+    TIMEOUT = "did not respond in time"
+    # Not failures of the server.
+    CLIENT_STALLED = "sent a response that the client did not read"
+    STOPPING = "could not respond because the balancer is shutting down"
 
 
 @frozen
@@ -26,8 +31,11 @@ class UpstreamFailure:
     """
     One failed attempt.
 
-    `nothing_sent` is true when no byte of the request can have reached the
-    server, so that any request may be tried elsewhere.
+    Attributes:
+        kind: how it ended.
+        detail: the text for logs, with the server's name.
+        nothing_sent: no byte of the request can have reached the server, so any
+            request may be sent to another one.
     """
 
     kind: FailureKind
@@ -36,11 +44,11 @@ class UpstreamFailure:
 
     @property
     def public_message(self) -> str:
-        """What a client is told: the kind, without the server's name."""
+        """The text for clients: the kind, without the server's name."""
         return f"the server {self.kind.value}"
 
     @property
     def status(self) -> int:
-        """The status a client gets when this was the last attempt."""
-        late = (FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT)
-        return 504 if self.kind in late else 502
+        """The status of the response to the client if this was the last attempt."""
+        timeouts = (FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT)
+        return 504 if self.kind in timeouts else 502

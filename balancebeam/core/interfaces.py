@@ -1,4 +1,4 @@
-"""TODO."""
+"""Structural interfaces (PEP 544) shared by several packages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Protocol
 
 
 class Random(Protocol):
-    """A source of randomness: `random.Random`."""
+    """A source of random numbers, such as `random.Random`."""
 
-    def random(self) -> float: ...
+    def random(self) -> float:
+        """Return a number in [0, 1)."""

@@ -1,4 +1,4 @@
-"""Sets of networks, asked again and again for the same addresses."""
+"""Sets of IP networks, for access lists and trusted proxies."""
 
 from __future__ import annotations
 
@@ -7,29 +7,43 @@ from collections.abc import Sequence
 
 from balancebeam.core.ip import parse_unmapped_ip
 
-# Answers that are remembered.
+# Peers whose membership is cached, per set. Clients keep their address over many
+# requests, and matching a network takes microseconds.
 _CACHE_SIZE = 4096
 
-# What a peer on a Unix socket is called, and the network it belongs to.
+# The "address" of peers on Unix sockets, and the network that contains them.
 UNIX_PEER = "unknown"
 UNIX_NETWORK = "unix:"
 
 
 def parse_network(text: str) -> str:
     """
-    A network as CIDR text, or `unix:` for peers on Unix sockets. Raises
-    `ValueError`, saying what would be right.
+    Parse and normalize a network.
+
+    Returns:
+        The network as CIDR text with host bits cleared, or `UNIX_NETWORK`.
+
+    Raises:
+        ValueError: `text` is not a network; the message names the expected form.
     """
     if text == UNIX_NETWORK:
         return text
     try:
         return str(ipaddress.ip_network(text, strict=False))
     except ValueError:
-        raise ValueError(f"{text!r} is no network; give a CIDR such as 10.0.0.0/8") from None
+        raise ValueError(f"invalid network {text!r}: expected a CIDR such as 10.0.0.0/8") from None
 
 
 class NetworkSet:
-    """Networks as `parse_network` gives them. Raises `ValueError`."""
+    """
+    A set of networks; false if it is empty.
+
+    Args:
+        networks: texts as `parse_network` returns them.
+
+    Raises:
+        ValueError: one of them is not a network.
+    """
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._unix = UNIX_NETWORK in networks
@@ -44,15 +58,15 @@ class NetworkSet:
         return self._unix or bool(self._networks)
 
     def contains(self, peer: str) -> bool:
-        """Whether `peer`, as `peer_ip` calls it, is in one of the networks."""
+        """Whether one of the networks contains `peer`, an IP address or `UNIX_PEER`."""
         if not self:
             return False
-        known = self._cache.get(peer)
-        if known is None:
+        contained = self._cache.get(peer)
+        if contained is None:
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.clear()
-            known = self._cache[peer] = self._lookup(peer)
-        return known
+            contained = self._cache[peer] = self._lookup(peer)
+        return contained
 
     def _lookup(self, peer: str) -> bool:
         if peer == UNIX_PEER:

@@ -1,4 +1,13 @@
-"""The nouns that every room shares, as data that does not change."""
+"""
+Settings of a balancer: immutable values, the result of reading the configuration.
+
+Attributes are named after the keys of the file wherever possible. All times are in
+seconds and all sizes in bytes. Ranges are checked where settings are read
+(`balancebeam.config`), not here.
+
+Frontends and rate limits have modules of their own; their names are exported from
+here, so that all settings can be imported from one module.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +17,51 @@ from collections.abc import Mapping
 from attrs import field, frozen
 
 from balancebeam.core.addresses import ListenAddress, ServerAddress, TcpAddress
+from balancebeam.core.frontend_settings import (
+    ForwardingSettings,
+    FrontendSettings,
+    FrontendTimeouts,
+    RouteSettings,
+)
+from balancebeam.core.limit_settings import LimitSettings
+
+__all__ = [
+    "MAX_WEIGHT",
+    "AdminSettings",
+    "AdminState",
+    "ForwardingSettings",
+    "FrontendSettings",
+    "FrontendTimeouts",
+    "HealthCheckSettings",
+    "LimitSettings",
+    "OutlierDetectionSettings",
+    "PoolSettings",
+    "PoolTimeouts",
+    "QueueSettings",
+    "RetrySettings",
+    "RouteSettings",
+    "SecretSource",
+    "ServerSettings",
+    "ServerSource",
+    "Settings",
+]
+
+# As in HAProxy, whose weights go from 0 to 256 too.
+MAX_WEIGHT = 256
 
 
 @frozen
 class ServerSettings:
     """
-    One server of a pool: where it is and how much it shall get.
+    One server of a pool.
 
-    `weight` goes from 0 (no new traffic) to 256. More than `max_in_flight`
-    requests are never sent to it at once, if that is given. With
-    `proxy_protocol`, version 1 or 2, every connection to it begins with a
-    header that says who the client is, and serves only one request.
+    Attributes:
+        address: where it listens.
+        weight: its share of the traffic, 0 (no new traffic) to `MAX_WEIGHT`.
+        backup: it is used only while no other server is available.
+        max_in_flight: most concurrent requests; `None` for no limit.
+        proxy_protocol: version (1 or 2) of the PROXY protocol header that begins each connection to
+            it, which then serves only one request; `None` for no header.
     """
 
     address: ServerAddress
@@ -29,7 +72,14 @@ class ServerSettings:
 
 
 class ServerSource(enum.Enum):
-    """How a server came to be in its pool."""
+    """
+    How a server was added to its pool.
+
+    Attributes:
+        CONFIGURED: by the configuration file or the command line.
+        REGISTERED: at run time, by the registration API.
+        DEMO: as a demo server inside this process.
+    """
 
     CONFIGURED = "configured"
     REGISTERED = "registered"
@@ -37,7 +87,14 @@ class ServerSource(enum.Enum):
 
 
 class AdminState(enum.Enum):
-    """What the operator wants of a server, whatever its health."""
+    """
+    The state set by an administrator, independent of the server's health.
+
+    Attributes:
+        READY: it takes traffic.
+        DRAIN: it takes no new requests; active ones finish, and it is still checked.
+        MAINTENANCE: it takes no new requests, and is not checked.
+    """
 
     READY = "ready"
     DRAIN = "drain"
@@ -47,13 +104,15 @@ class AdminState(enum.Enum):
 @frozen
 class HealthCheckSettings:
     """
-    How servers are asked whether they are well.
+    Active health checks.
 
-    `path` is what is asked for, every `interval` seconds; without one, a
-    connection is enough. `timeout` (seconds) is at most 2 and half the
-    interval unless given. So many failures in a row as `fall` says take a
-    server out, `rise` successes bring it back. `status` is the first and the
-    last status that is a success.
+    Attributes:
+        path: target of the GET request; `None` to check only that a connection is accepted.
+        interval: time between checks.
+        timeout: time limit of one check; `None` for the default of `effective_timeout`.
+        fall: failures in a row after which a server is down.
+        rise: successes in a row after which it is up again.
+        status: the first and the last status that is a success.
     """
 
     path: str | None = "/"
@@ -65,20 +124,25 @@ class HealthCheckSettings:
 
     @property
     def effective_timeout(self) -> float:
-        """The time limit of one check in seconds."""
+        """Time limit of one check: `timeout`, or half the interval but at most 2 s."""
         return min(2.0, self.interval / 2) if self.timeout is None else self.timeout
 
 
 @frozen
 class OutlierDetectionSettings:
     """
-    What requests tell of servers.
+    Passive health checks: ejection of servers whose requests fail.
 
-    `failures` in a row have a server avoided for `cooldown` seconds, longer if
-    it keeps failing. With `error_ratio`, so does a greater share of 5xx among
-    at least `min_requests` answers of the last `window` seconds; of all
-    servers, no more than a share of `max_ejected_ratio` (but always one) is avoided
-    for that.
+    Attributes:
+        failures: failed requests in a row that eject a server.
+        cooldown: time for which it is ejected, doubled while it keeps failing, up to eight times as
+            long; 0 to eject no server.
+        error_ratio: share of 5xx responses above which a server is ejected too; `None` to ignore
+            statuses.
+        window: time over which `error_ratio` is measured.
+        min_requests: fewest responses in the window for `error_ratio` to apply.
+        max_ejected_ratio: largest share of servers (but at least one) that may be ejected because
+            of `error_ratio`.
     """
 
     failures: int = 1
@@ -92,8 +156,12 @@ class OutlierDetectionSettings:
 @frozen
 class RetrySettings:
     """
-    `attempts` bounds the servers tried for one request, `budget` the retries
-    as a share of the requests of the last ten seconds; 10 are always allowed.
+    Retries of failed requests at other servers.
+
+    Attributes:
+        attempts: most servers tried for one request.
+        budget: most retries, as a share of the requests of the last ten seconds; 10 retries are
+            always allowed.
     """
 
     attempts: int = 3
@@ -103,8 +171,11 @@ class RetrySettings:
 @frozen
 class QueueSettings:
     """
-    Requests for which all servers are at their `max_in_flight`: no more than
-    `limit` of them wait, and none for longer than `timeout` seconds.
+    The queue of requests for which all servers are at their `max_in_flight`.
+
+    Attributes:
+        limit: most queued requests.
+        timeout: longest time in the queue.
     """
 
     limit: int = 1024
@@ -114,8 +185,11 @@ class QueueSettings:
 @frozen
 class PoolTimeouts:
     """
-    Time limits in seconds. `connect`: until a connection to a server stands.
-    `upstream`: silence of a server that owes an answer.
+    Timeouts of connections to servers.
+
+    Attributes:
+        connect: time limit for establishing a connection.
+        upstream: longest time without data from a server while a response is due.
     """
 
     connect: float = 5.0
@@ -123,68 +197,22 @@ class PoolTimeouts:
 
 
 @frozen
-class FrontendTimeouts:
-    """
-    Time limits in seconds. `header`: a client's request head. `idle`: silence
-    of a client between requests, within a body, or while it should be reading
-    its answer. `tunnel`: silence on both sides of a TCP connection or a tunnel
-    such as a WebSocket; 0 for as long as they like.
-    """
-
-    header: float = 10.0
-    idle: float = 60.0
-    tunnel: float = 0.0
-
-
-@frozen
-class ForwardingSettings:
-    """
-    What servers are told of who asked: X-Forwarded-For, -Proto and -Host,
-    Forwarded (RFC 7239), or both; and X-Request-Id, which with "keep" is made
-    unless it came, and with "make" always.
-    """
-
-    x_forwarded: bool = True
-    forwarded: bool = False
-    request_id: str = "off"
-
-
-@frozen
-class LimitSettings:
-    """
-    One limit: `requests` in `window` seconds, by one of the `algorithm`s fixed-window,
-    sliding-window, sliding-log, token-bucket (with `burst`, or `requests`, at
-    once) and concurrent (so many at a time).
-
-    `key` names what is counted together: "client" (IPv6 by its first
-    `ipv6_prefix` bits), "host", "header:NAME", "path:/PREFIX". A limit with
-    `dry_run` only counts and logs. `status` and `message` are the answer.
-    """
-
-    requests: int
-    window: float = 60.0
-    algorithm: str = "sliding-window"
-    burst: int | None = None
-    key: tuple[str, ...] = ("client",)
-    ipv6_prefix: int = 64
-    dry_run: bool = False
-    status: int = 429
-    message: str = "too many requests"
-    name: str = ""
-
-    @property
-    def title(self) -> str:
-        """What it is called: its name, or what it counts."""
-        return self.name or " ".join(self.key)
-
-
-@frozen
 class PoolSettings:
     """
-    Servers that can stand in for each other.
+    A group of servers that serve the same requests.
 
-    Over `slow_start` seconds a server that came back gets its full share
-    little by little.
+    Attributes:
+        name: unique name.
+        servers: the servers, without registered ones.
+        algorithm: name of the balancing algorithm.
+        timeouts: timeouts of connections to servers.
+        active: active health checks; `None` for none.
+        passive: ejection of servers whose requests fail.
+        retries: retries at other servers.
+        queue: the queue for a saturated pool.
+        slow_start: time over which the weight of a server that is up again rises to its full value;
+            0 for none.
+        limits: rate limits of all requests to the pool.
     """
 
     name: str = "app"
@@ -200,50 +228,15 @@ class PoolSettings:
 
 
 @frozen
-class RouteSettings:
-    """
-    Requests for `host` (or "*.example.org") below `path` go to the pool of that
-    name. In TCP mode `host` is the server name of a TLS client.
-    """
-
-    pool: str
-    host: str | None = None
-    path: str | None = None
-    limits: tuple[LimitSettings, ...] = ()
-
-
-@frozen
-class FrontendSettings:
-    """
-    Where clients come in, and where they go: by the first of `routes` that
-    matches, or else to the pool called `pool`.
-
-    With `registration`, servers may register through it from loopback and the
-    networks in `registration_from`. `access_log` is a file or "-".
-    """
-
-    name: str = "web"
-    bind: tuple[ListenAddress, ...] = (TcpAddress("0.0.0.0", 1100),)
-    mode: str = "http"
-    pool: str = "app"
-    routes: tuple[RouteSettings, ...] = ()
-    trusted_proxies: tuple[str, ...] = ()
-    max_body: int | None = None
-    registration: bool = False
-    registration_from: tuple[str, ...] = ()
-    access_log: str | None = None
-    access_log_format: str = "combined"
-    timeouts: FrontendTimeouts = FrontendTimeouts()
-    limits: tuple[LimitSettings, ...] = ()
-    allow: tuple[str, ...] = ()
-    deny: tuple[str, ...] = ()
-    forwarding: ForwardingSettings = ForwardingSettings()
-    log_connections: bool = False
-
-
-@frozen
 class SecretSource:
-    """A text that is not shown: `value` itself, or a file or a variable that holds it."""
+    """
+    A secret, or where it is read from. At most one attribute is set.
+
+    Attributes:
+        value: the secret itself; not shown by `repr`.
+        file: path of a file that holds it.
+        variable: name of an environment variable that holds it.
+    """
 
     value: str | None = field(default=None, repr=False)
     file: str | None = None
@@ -252,7 +245,13 @@ class SecretSource:
 
 @frozen
 class AdminSettings:
-    """Where the operator comes in, and the token that is asked for there, if any."""
+    """
+    The admin API.
+
+    Attributes:
+        bind: address to listen on.
+        token: the bearer token that requests must present; `None` for none.
+    """
 
     bind: ListenAddress = field(default=TcpAddress("127.0.0.1", 1101))
     token: SecretSource | None = None
@@ -261,12 +260,18 @@ class AdminSettings:
 @frozen
 class Settings:
     """
-    Everything one balancer was told, checked and complete.
+    The complete, checked configuration of one balancer.
 
-    `state` is the file in which the operator's marks outlive a restart.
-    `drain_timeout` is in seconds. So many `demo` servers are added to the
-    first pool. `source_locations` says where in a file the texts of addresses to listen
-    at stand, for messages.
+    Attributes:
+        frontends: the frontends, at least one.
+        pools: the pools.
+        admin: the admin API; `None` for none.
+        state: path of the state file, which keeps registered servers, weights and admin states over
+            a restart; `None` for none.
+        drain_timeout: time limit of a drain; connections that are still active are closed then.
+        demo: number of demo servers added to the first pool.
+        source_locations: where the file has a listen address ("file:line: key"), by the text of the
+            address, for error messages.
     """
 
     frontends: tuple[FrontendSettings, ...]
@@ -278,7 +283,7 @@ class Settings:
     source_locations: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
     def pool_mode(self, pool: str) -> str:
-        """What the pool of that name is for: the mode of the frontends that use it."""
+        """Return the mode ("http" or "tcp") of the frontends that use the pool named `pool`."""
         for frontend in self.frontends:
             if pool == frontend.pool or any(pool == route.pool for route in frontend.routes):
                 return frontend.mode

@@ -10,8 +10,8 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from balancebeam.core.settings import FrontendTimeouts
 from balancebeam.downstream.context import FrontendContext
 from balancebeam.downstream.interfaces import ClientChannel, PendingHandshakes
+from balancebeam.net.addresses import peer_ip
 from balancebeam.net.ticker import Ticker
-from balancebeam.net.transport import peer_ip
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.interfaces import Observer

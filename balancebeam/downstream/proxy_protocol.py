@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from balancebeam.downstream.context import DRAIN_IDLE_TIMEOUT
 from balancebeam.downstream.factory import DownstreamFactory
-from balancebeam.net.transport import peer_ip
+from balancebeam.net.addresses import peer_ip
 from balancebeam.protocols.proxy_protocol import (
     ProxyInfo,
     ProxyProtocolError,

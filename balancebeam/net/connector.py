@@ -1,9 +1,9 @@
 """
-Connecting over TCP, in as few steps as it takes.
+Outgoing connections to upstream servers.
 
-Twisted's connector asks for the address again, defers twice to the next turn
-of the loop, and connects twice to find out that it is connected. Servers that
-close after each answer, and every TCP client, pay for that.
+Twisted's TCP connector resolves the address again, defers twice to the next
+iteration of the reactor, and calls connect(2) twice to learn the result. Servers
+without keep-alive, and every TCP client, would pay that for each connection.
 """
 
 from __future__ import annotations
@@ -11,64 +11,64 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Any, Callable
+from typing import Any
 
-from twisted.internet import error
+from twisted.internet import error, unix
 from twisted.python.failure import Failure
 
-from balancebeam.core.addresses import TcpAddress
+from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
+from balancebeam.net.interfaces import DataReactor
+from balancebeam.net.transport import TcpClientTransport, UnixClientTransport
 
-# Saves a system call where there is such a thing.
+# Saves the system call that sets O_NONBLOCK (Linux, BSD).
 _SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)
-
-# What makes a transport of a connected socket: socket, reactor.
-TransportFactory = Callable[[socket.socket, Any], Any]
 
 
 class Connector:
     """
-    One attempt to connect to `address`, whose host is an IP address. `factory`, a
-    `ClientFactory`, hears how it ended, but not before `connect` has returned.
-    Who waits for too long says `stopConnecting`.
+    One attempt to connect over TCP. It has no time limit of its own.
 
-    `state` is "connecting", "connected" or "disconnected", as that of Twisted's.
+    Args:
+        address: the server; its host is an IP address.
+        factory: a `ClientFactory`. `buildProtocol` or `clientConnectionFailed` is
+            called when the attempt has ended, never before `connect` has returned.
+        reactor: the reactor of data connections.
+
+    Attributes:
+        state: "connecting", "connected" or "disconnected", as of Twisted's connectors.
+        poll_first: see `Selectable`.
     """
 
-    # See `BatchPoller`.
     poll_first = True
 
-    def __init__(
-        self, address: TcpAddress, factory: Any, transport_factory: TransportFactory, reactor: Any
-    ) -> None:
+    def __init__(self, address: TcpAddress, factory: Any, reactor: DataReactor) -> None:
         self.state = "connecting"
         self._address = address
         self._factory = factory
-        self._transport_factory = transport_factory
         self._reactor = reactor
         self._socket: socket.socket | None = None
 
     def connect(self) -> None:
-        """Begin."""
+        """Start the attempt."""
         try:
-            family, address = _socket_address(self._address)
+            family, sockaddr = _socket_address(self._address)
             self._socket = socket.socket(family, socket.SOCK_STREAM | _SOCK_NONBLOCK)
             if not _SOCK_NONBLOCK:
                 self._socket.setblocking(False)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            number = self._socket.connect_ex(address)
+            number = self._socket.connect_ex(sockaddr)
         except OSError as failure:
             number = failure.errno or errno.EIO
         if number in (0, errno.EINPROGRESS):
             self._reactor.addWriter(self)
         else:
-            reason = error.getConnectError((number, os.strerror(number)))
-            self._reactor.callLater(0, self._fail, reason)
+            self._reactor.callLater(0, self._fail, _connect_error(number))
 
     def stopConnecting(self) -> None:
-        """Give up."""
+        """Cancel the attempt, which fails with `UserError`."""
         self._fail(error.UserError())
 
-    # What the reactor uses.
+    # IWriteDescriptor
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
@@ -77,33 +77,28 @@ class Connector:
         return "balancebeam"
 
     def doWrite(self) -> None:
-        """The socket is connected, or will never be."""
+        """Replace this connector by a transport, or fail: the result is in SO_ERROR."""
         connected = self._socket
         if connected is None:
             return
         number = connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
-            self._fail(error.getConnectError((number, os.strerror(number))))
+            self._fail(_connect_error(number))
             return
         self._socket = None
-        transport = self._transport_factory(connected, self._reactor)
+        transport = TcpClientTransport(connected, self._reactor)
         protocol = self._factory.buildProtocol(None)
         self.state = "connected"
         transport.protocol = protocol
-        if hasattr(self._reactor, "transfer_registration"):
-            self._reactor.transfer_registration(self, transport)
-        else:
-            self._reactor.removeWriter(self)
-            transport.startReading()
+        self._reactor.transfer_registration(self, transport)
         protocol.makeConnection(transport)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The poller saw the socket hang up."""
+        """Fail with the socket's error: the poller reported a hang-up."""
         number = 0
         if self._socket is not None:
             number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        number = number or errno.ECONNRESET
-        self._fail(error.getConnectError((number, os.strerror(number))))
+        self._fail(_connect_error(number or errno.ECONNRESET))
 
     def _fail(self, reason: BaseException) -> None:
         if self.state != "connecting":
@@ -114,17 +109,52 @@ class Connector:
             descriptor = self._socket.fileno()
             self._socket.close()
             self._socket = None
-            if hasattr(self._reactor, "forget_fd"):
-                self._reactor.forget_fd(descriptor)
+            self._reactor.forget_fd(descriptor)
         self._factory.clientConnectionFailed(self, Failure(reason))
 
 
+class UnixConnector(unix.Connector):
+    """Twisted's connector over Unix sockets, with a transport of this package."""
+
+    def _makeTransport(self) -> Any:
+        return UnixClientTransport(self.address, self, self.reactor, self.checkPID)
+
+
+def connect(
+    server_address: ServerAddress, factory: Any, reactor: DataReactor
+) -> Connector | UnixConnector:
+    """
+    Start to connect to a server.
+
+    Args:
+        server_address: a Unix socket, or an IP address and a port.
+        factory: a `ClientFactory`, which is notified of the result.
+        reactor: the reactor of data connections.
+
+    Returns:
+        The connector. It has no time limit: the caller calls `stopConnecting`.
+    """
+    connector: Connector | UnixConnector
+    if isinstance(server_address, UnixAddress):
+        connector = UnixConnector(server_address.path, factory, None, reactor, 0)
+    else:
+        connector = Connector(server_address, factory, reactor)
+    connector.connect()
+    return connector
+
+
+def _connect_error(number: int) -> error.ConnectError:
+    """Return Twisted's exception for an errno of connect(2)."""
+    failure: error.ConnectError = error.getConnectError((number, os.strerror(number)))
+    return failure
+
+
 def _socket_address(address: TcpAddress) -> tuple[int, Any]:
-    """The family and the address of a socket, for the host of `address`, an IP address."""
+    """Return the family and the socket address of `address`, whose host is an IP address."""
     if ":" not in address.host:
         return socket.AF_INET, (address.host, address.port)
-    # For the number of the zone, if there is one.
-    found = socket.getaddrinfo(
+    # Converts the zone of a link-local address ("fe80::1%eth0") into its number.
+    resolved = socket.getaddrinfo(
         address.host, address.port, socket.AF_INET6, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST
     )
-    return socket.AF_INET6, found[0][4]
+    return socket.AF_INET6, resolved[0][4]

@@ -1,16 +1,17 @@
 """
-Events for the data connections, a batch at a time.
+An epoll instance for data connections, which handles events in batches.
 
-Twisted wraps each event of each connection in a log context of its own, which
-costs a fifth of a small request. An epoll object can itself be polled, so the
-data connections register with an epoll of ours, and that one is a single
-reader of the ordinary reactor: one log context serves a whole batch.
+Twisted's reactor wraps each event of each connection in a log context, which
+takes a fifth of the time of a small request. An epoll instance can itself be
+polled, so data connections are registered with one of their own, and that one
+is a single reader of Twisted's reactor: one log context per batch.
 """
 
 from __future__ import annotations
 
 import select
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet import error
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReadDescriptor
@@ -20,33 +21,53 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-# That the peer has ended; PyPy has no name for it.
+from balancebeam.net.interfaces import (
+    ClosingTransport,
+    DataReactor,
+    Reader,
+    Selectable,
+    Writer,
+)
+from balancebeam.net.plain_reactor import PlainReactor
+
+# PyPy has no name for it.
 EPOLLRDHUP = getattr(select, "EPOLLRDHUP", 0x2000)
 
-# What readers wait for: to hear of an end together with the last bytes before it
-# saves a turn, and both can be passed on at once.
+# Events of readers. EPOLLRDHUP reports a FIN together with the last bytes before
+# it, which saves an iteration, and lets a relay send both in one segment.
 READ_EVENTS = select.EPOLLIN | EPOLLRDHUP if hasattr(select, "epoll") else 0
 
-# Events of one batch. The reactor's timers and other readers get their turn
-# between batches.
+HANGUP_EVENTS = select.EPOLLHUP | select.EPOLLERR if hasattr(select, "epoll") else 0
+
+# Events per batch; timers and other readers of the reactor wait until it is handled.
+# HAProxy fetches 200 events at a time (tune.maxpollevents), nginx 512 (epoll_events).
 MAX_EVENTS = 256
 
 
-def build_data_reactor(reactor: Any) -> Any:
+def build_data_reactor(reactor: Any) -> DataReactor:
     """
-    The reactor that data connections shall use: `reactor` itself where the
-    platform has no epoll, else a `BatchPoller` in front of it.
+    Return the reactor for data connections.
+
+    Args:
+        reactor: Twisted's reactor.
+
+    Returns:
+        A `BatchPoller` in front of `reactor`, or a `PlainReactor` where the platform
+        has no epoll.
     """
-    return BatchPoller(reactor) if hasattr(select, "epoll") else reactor
+    return BatchPoller(reactor) if hasattr(select, "epoll") else PlainReactor(reactor)
 
 
 @implementer(IReactorFDSet, IReadDescriptor)
 class BatchPoller:
     """
-    Stands in for `reactor` with Twisted's transports.
+    The reactor of data connections (see `DataReactor`), level-triggered like Twisted's.
 
-    It is registered with the reactor only while something is registered with
-    it, so it leaves nothing behind. Level-triggered, as the reactor is.
+    It is registered with `reactor` only while it has registrations itself, so
+    nothing is left behind when the last connection is closed.
+
+    Args:
+        reactor: Twisted's reactor, for timers and for the epoll descriptor.
     """
 
     _log = Logger()
@@ -54,118 +75,60 @@ class BatchPoller:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._epoll: select.epoll | None = None
+        # By descriptor: a `Reader`, a `Writer` or both, depending on `_masks`.
         self._selectables: dict[int, Any] = {}
+        # By descriptor: the events it is registered for; 0 while paused.
         self._masks: dict[int, int] = {}
-        # Descriptors of which something was removed while a batch was being
-        # served. What is known of them is out of date, and the kernel may have
-        # given the number to somebody else; the next batch knows better.
+        # Descriptors whose registration was reduced or replaced during the current
+        # batch. The remaining events of the batch are out of date for them (the
+        # kernel may have reused the number), and are reported again if still true.
         self._stale_fds: set[int] = set()
-        # Descriptors of those that say `poll_first`.
+        # Descriptors of selectables with `poll_first`.
         self._priority_fds: set[int] = set()
-        # Descriptors that are not to be read for now.
+        # Descriptors registered by `pause_reader`.
         self._paused_fds: set[int] = set()
-        # Descriptors that nobody wants to hear of any more, and that the kernel
-        # still watches. Most are closed before the batch is over, and closing
-        # one ends that as well.
+        # Descriptors removed during the current batch that epoll still has. Most
+        # are closed before the batch ends, which removes them as well, so that
+        # the call of epoll_ctl(2) is saved.
         self._pending_unregister: set[int] = set()
-        # Those that are to be told, once nobody is in the middle of something,
-        # that they are closed, and those that are to end their output.
-        self._pending_disconnects: list[Any] = []
-        self._pending_shutdowns: list[Any] = []
+        # Transports to be closed, and to be half-closed, at the end of the batch.
+        self._pending_disconnects: list[ClosingTransport] = []
+        self._pending_shutdowns: list[ClosingTransport] = []
         self._dispatching = False
 
-    # What transports use of a reactor.
+    # IReactorTime
 
     def callLater(
-        self, delay: float, call: Callable[..., object], *args: Any, **kw: Any
+        self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object
     ) -> IDelayedCall:
-        delayed: IDelayedCall = self._reactor.callLater(delay, call, *args, **kw)
+        delayed: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kwargs)
         return delayed
 
     def seconds(self) -> float:
         seconds: float = self._reactor.seconds()
         return seconds
 
-    def addReader(self, selectable: Any) -> None:
-        self._add(selectable, READ_EVENTS)
+    # IReactorFDSet, for selectables of this package: hence the narrower types
 
-    def addWriter(self, selectable: Any) -> None:
-        self._add(selectable, select.EPOLLOUT)
+    def addReader(self, reader: Reader) -> None:  # type: ignore[override]
+        self._add(reader, READ_EVENTS)
 
-    def removeReader(self, selectable: Any) -> None:
+    def addWriter(self, writer: Writer) -> None:  # type: ignore[override]
+        self._add(writer, select.EPOLLOUT)
+
+    def removeReader(self, reader: Selectable) -> None:  # type: ignore[override]
         if self._paused_fds:
-            descriptor = selectable.fileno()
-            if descriptor in self._paused_fds and self._selectables[descriptor] is selectable:
+            descriptor = reader.fileno()
+            if descriptor in self._paused_fds and self._selectables[descriptor] is reader:
                 self._paused_fds.discard(descriptor)
                 self._stale_fds.add(descriptor)
                 if not self._masks[descriptor]:
                     self._drop_registration(descriptor)
                 return
-        self._remove(selectable, READ_EVENTS)
+        self._remove(reader, READ_EVENTS)
 
-    def removeWriter(self, selectable: Any) -> None:
-        self._remove(selectable, select.EPOLLOUT)
-
-    def pause_reader(self, selectable: Any) -> None:
-        """
-        Do not have `selectable` read until it is added again, but have its
-        `connectionLost` called should its peer reset the connection meanwhile.
-        `removeReader` forgets it altogether.
-        """
-        descriptor = selectable.fileno()
-        if self._selectables.get(descriptor) is selectable:
-            self._paused_fds.add(descriptor)
-            self._remove(selectable, READ_EVENTS)
-
-    def transfer_registration(self, writer: Any, reader: Any) -> None:
-        """`reader` has the descriptor now, of which `writer` waited for a first sign."""
-        descriptor = writer.fileno() if writer.fileno() >= 0 else reader.fileno()
-        assert self._epoll is not None
-        self._epoll.modify(descriptor, READ_EVENTS)
-        self._masks[descriptor] = READ_EVENTS
-        self._selectables[descriptor] = reader
-        self._stale_fds.add(descriptor)
-
-    def defer_disconnect(self, selectable: Any) -> None:
-        """Have the `connectionLost` of `selectable`, which was in order, called in a moment."""
-        self._pending_disconnects.append(selectable)
-        if not self._dispatching and len(self._pending_disconnects) == 1:
-            self._reactor.callLater(0, self._run_deferred)
-
-    def defer_shutdown(self, selectable: Any) -> None:
-        """
-        Have `selectable` end its output when this batch has been served: if
-        its peer turns out to be at its end too, it is closed instead.
-        """
-        if self._dispatching:
-            self._pending_shutdowns.append(selectable)
-        else:
-            selectable.shutdown_write()
-
-    def forget_fd(self, descriptor: int) -> None:
-        """The descriptor, which nobody wants to hear of any more, is closed."""
-        self._pending_unregister.discard(descriptor)
-
-    def _run_deferred(self) -> None:
-        self._dispatching = True
-        while self._pending_disconnects or self._pending_shutdowns:
-            leaving, self._pending_disconnects = self._pending_disconnects, []
-            for selectable in leaving:
-                # One that is aborting ends in another way.
-                if not selectable.disconnected and not getattr(selectable, "_aborting", False):
-                    self._disconnect(selectable, CONNECTION_DONE, False)
-            ending, self._pending_shutdowns = self._pending_shutdowns, []
-            for selectable in ending:
-                selectable.shutdown_write()
-        self._dispatching = False
-        if self._pending_unregister:
-            self._flush_unregister()
-
-    def _flush_unregister(self) -> None:
-        unwanted, self._pending_unregister = self._pending_unregister, set()
-        if self._epoll is not None:
-            for descriptor in unwanted:
-                self._unregister(descriptor)
+    def removeWriter(self, writer: Selectable) -> None:  # type: ignore[override]
+        self._remove(writer, select.EPOLLOUT)
 
     def getReaders(self) -> list[Any]:
         return self._registered(select.EPOLLIN)
@@ -183,10 +146,81 @@ class BatchPoller:
             self._close()
         return selectables
 
+    # Extensions (DataReactor)
+
+    def pause_reader(self, reader: Reader) -> None:
+        """
+        Stop reading until `addReader` is called again.
+
+        If the peer resets the connection meanwhile, `connectionLost` of `reader` is
+        called. After `removeReader` nothing is reported any more.
+        """
+        descriptor = reader.fileno()
+        if self._selectables.get(descriptor) is reader:
+            self._paused_fds.add(descriptor)
+            self._remove(reader, READ_EVENTS)
+
+    def transfer_registration(self, writer: Writer, reader: Reader) -> None:
+        """
+        Replace `writer`, a connector, by `reader`, the transport of the same descriptor.
+
+        One epoll_ctl(2) instead of two.
+        """
+        descriptor = writer.fileno() if writer.fileno() >= 0 else reader.fileno()
+        assert self._epoll is not None
+        self._epoll.modify(descriptor, READ_EVENTS)
+        self._masks[descriptor] = READ_EVENTS
+        self._selectables[descriptor] = reader
+        self._stale_fds.add(descriptor)
+
+    def defer_disconnect(self, transport: ClosingTransport) -> None:
+        """Call `connectionLost` of `transport` with `ConnectionDone` after the batch."""
+        self._pending_disconnects.append(transport)
+        if not self._dispatching and len(self._pending_disconnects) == 1:
+            self._reactor.callLater(0, self._run_deferred)
+
+    def defer_shutdown(self, transport: ClosingTransport) -> None:
+        """
+        Half-close `transport` after the batch.
+
+        If the peer's FIN is in the same batch, the transport is closed instead,
+        and shutdown(2) is saved.
+        """
+        if self._dispatching:
+            self._pending_shutdowns.append(transport)
+        else:
+            transport.shutdown_write()
+
+    def forget_fd(self, descriptor: int) -> None:
+        """Note that `descriptor` is closed: epoll has dropped its registration."""
+        self._pending_unregister.discard(descriptor)
+
+    def _run_deferred(self) -> None:
+        """Close and half-close what was deferred, which may defer more."""
+        self._dispatching = True
+        while self._pending_disconnects or self._pending_shutdowns:
+            disconnects, self._pending_disconnects = self._pending_disconnects, []
+            for transport in disconnects:
+                # `abortConnection` has scheduled its own `connectionLost`.
+                if not transport.disconnected and not transport._aborting:
+                    self._disconnect(transport, CONNECTION_DONE, False)
+            shutdowns, self._pending_shutdowns = self._pending_shutdowns, []
+            for transport in shutdowns:
+                transport.shutdown_write()
+        self._dispatching = False
+        if self._pending_unregister:
+            self._flush_unregister()
+
+    def _flush_unregister(self) -> None:
+        descriptors, self._pending_unregister = self._pending_unregister, set()
+        if self._epoll is not None:
+            for descriptor in descriptors:
+                self._unregister(descriptor)
+
     def _registered(self, bit: int) -> list[Any]:
         return [s for fd, s in self._selectables.items() if self._masks[fd] & bit]
 
-    def _add(self, selectable: Any, bit: int) -> None:
+    def _add(self, selectable: Selectable, bit: int) -> None:
         descriptor = selectable.fileno()
         mask = self._masks.get(descriptor, 0)
         if mask & bit and self._selectables[descriptor] is selectable:
@@ -200,21 +234,21 @@ class BatchPoller:
         if mask or paused:
             self._epoll.modify(descriptor, mask | bit)
             if bit == READ_EVENTS:
-                # An event that is known already is silent about what could be
-                # read, and a hang-up with nothing to read would be a reset.
+                # An event of this batch was fetched without EPOLLIN, so a hang-up
+                # with unread bytes would be mistaken for a reset.
                 self._stale_fds.add(descriptor)
         else:
             if descriptor in self._pending_unregister:
-                # It is wanted again, or somebody else has its number.
+                # Added again in the same batch, or the number was reused.
                 self._pending_unregister.discard(descriptor)
                 self._unregister(descriptor)
             self._epoll.register(descriptor, bit)
         self._masks[descriptor] = mask | bit
         self._selectables[descriptor] = selectable
-        if getattr(selectable, "poll_first", False):
+        if selectable.poll_first:
             self._priority_fds.add(descriptor)
 
-    def _remove(self, selectable: Any, bit: int) -> None:
+    def _remove(self, selectable: Selectable, bit: int) -> None:
         descriptor = selectable.fileno()
         mask = self._masks.get(descriptor, 0)
         if not mask & bit or self._selectables[descriptor] is not selectable:
@@ -224,8 +258,8 @@ class BatchPoller:
         self._stale_fds.add(descriptor)
         if mask or descriptor in self._paused_fds:
             self._masks[descriptor] = mask
-            # Errors and hang-ups are always told of, and once is enough for
-            # what cannot be done away with by reading.
+            # epoll always reports EPOLLERR and EPOLLHUP. A paused descriptor does
+            # not read them away, so they are edge-triggered: reported once.
             self._epoll.modify(descriptor, mask or select.EPOLLET)
             return
         self._drop_registration(descriptor)
@@ -246,8 +280,12 @@ class BatchPoller:
         try:
             self._epoll.unregister(descriptor)
         except OSError as failure:
-            # The descriptor was closed first, which unregisters it as well.
-            self._log.debug("unregistering {fd}: {reason}", fd=descriptor, reason=failure)
+            # The descriptor was closed before, which unregisters it too.
+            self._log.debug(
+                "descriptor {fd} not unregistered from epoll: {reason}",
+                fd=descriptor,
+                reason=failure,
+            )
 
     def _close(self) -> None:
         assert self._epoll is not None
@@ -256,7 +294,7 @@ class BatchPoller:
         self._epoll.close()
         self._epoll = None
 
-    # What the reactor uses of us.
+    # IReadDescriptor
 
     def fileno(self) -> int:
         return -1 if self._epoll is None else self._epoll.fileno()
@@ -265,12 +303,12 @@ class BatchPoller:
         return "balancebeam"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor is shutting down and disconnects everybody."""
+        """Close all connections: the reactor is shutting down."""
         for selectable in self.removeAll():
             selectable.connectionLost(reason)
 
     def doRead(self) -> None:
-        """Serve what is ready, at most `MAX_EVENTS` events."""
+        """Handle the events that are ready, at most `MAX_EVENTS` of them."""
         if self._epoll is None:
             return
         selectables = self._selectables
@@ -278,12 +316,12 @@ class BatchPoller:
         stale.clear()
         readable = select.EPOLLIN
         events = self._epoll.poll(0, MAX_EVENTS)
-        first = self._priority_fds
-        servers = [pair for pair in events if pair[0] in first]
+        priority = self._priority_fds
+        servers = [pair for pair in events if pair[0] in priority]
         if 0 < len(servers) < len(events):
-            # Servers before clients: what a server said, or that it left, is to
-            # be known before a client's request is sent on its connection.
-            events = servers + [pair for pair in events if pair[0] not in first]
+            # Upstream connections before clients: that a server sent data or closed
+            # must be known before a client's request is sent on its connection.
+            events = servers + [pair for pair in events if pair[0] not in priority]
         self._dispatching = True
         for descriptor, event in events:
             if stale and descriptor in stale:
@@ -292,20 +330,19 @@ class BatchPoller:
             if selectable is None:
                 continue
             if descriptor in paused and not (self._masks[descriptor] or event & select.EPOLLERR):
-                # Both sides have said all, and some of it is still to be read.
+                # EPOLLHUP alone: both sides have sent a FIN, and unread bytes remain.
                 continue
             try:
                 if event == readable:
                     reason, reading = selectable.doRead(), True
                 elif event == READ_EVENTS:
-                    read = getattr(selectable, "read_before_eof", selectable.doRead)
-                    reason, reading = read(), True
+                    reason, reading = selectable.read_before_eof(), True
                     if reason is None and descriptor not in stale:
                         reason = selectable.doRead()
                 else:
                     reason, reading = _dispatch_event(selectable, event)
             except Exception as failure:
-                self._log.failure("while serving {selectable}", selectable=selectable)
+                self._log.failure("event of {selectable} failed; closing it", selectable=selectable)
                 reason, reading = failure, False
             if reason is not None:
                 self._disconnect(selectable, reason, reading)
@@ -314,26 +351,29 @@ class BatchPoller:
         self._dispatching = False
 
     def _disconnect(self, selectable: Any, reason: Exception, reading: bool) -> None:
-        """As the reactor does it: an end of input may be half of an end."""
+        """Close `selectable`, or only its input on EOF (`PosixReactorBase` does the same)."""
         self.removeReader(selectable)
         try:
             if reading and isinstance(reason, error.ConnectionDone):
                 selectable.readConnectionLost(connectionDone)
             else:
                 self.removeWriter(selectable)
-                orderly = reason is CONNECTION_DONE
-                selectable.connectionLost(connectionDone if orderly else Failure(reason))
+                clean = reason is CONNECTION_DONE
+                selectable.connectionLost(connectionDone if clean else Failure(reason))
         except Exception:
-            self._log.failure("while disconnecting {selectable}", selectable=selectable)
-
-
-HANGUP_EVENTS = select.EPOLLHUP | select.EPOLLERR if hasattr(select, "epoll") else 0
+            self._log.failure("closing {selectable} failed", selectable=selectable)
 
 
 def _dispatch_event(selectable: Any, event: int) -> tuple[Any, bool]:
-    """Serve any combination of events; returns the reason it ended, and while reading?"""
+    """
+    Handle a combination of epoll events.
+
+    Returns:
+        The reason if the connection has ended, else `None`; and whether it was
+        found by reading.
+    """
     if event & HANGUP_EVENTS and not event & select.EPOLLIN:
-        # Reading would have told of an orderly end; this is none.
+        # A clean close would be readable, as EOF.
         return CONNECTION_LOST, False
     reason = None
     if event & select.EPOLLIN:

@@ -1,6 +1,8 @@
-"""One end of a connection through which bytes pass as they are."""
+"""A protocol that forwards bytes unchanged between two connections."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
@@ -10,32 +12,41 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from balancebeam.net.interfaces import StreamTransport
+from balancebeam.net.socket_options import set_socket_options
 from balancebeam.net.splice import SplicePipe, can_splice
-from balancebeam.net.transport import set_socket_options, unacked_bytes
+from balancebeam.net.transport import DirectWriteMixin, unacked_bytes
 
 log = Logger()
 
-# Reads of so many octets, so many in a row, make a flow one that is better
-# spliced: about half a megabyte at once.
+# A flow is spliced after `MIN_LARGE_READS` reads in a row of at least `LARGE_READ`
+# bytes: half a megabyte, so that only long transfers pay for a pipe.
 LARGE_READ = 16 * 1024
 MIN_LARGE_READS = 32
 
 
 def is_clean_close(reason: Failure) -> bool:
-    """Whether a connection ended with all said, for this `reason`."""
-    # Nearly always it is this one, and `check` looks at names.
+    """Whether a connection was closed, not reset or aborted."""
+    # Nearly always the first test decides: `check` compares names of classes.
     return reason is connectionDone or reason.check(ConnectionDone) is not None
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Relay(Protocol):
     """
-    Passes what comes on to the `peer` end, and is paused while that takes no more.
+    One end of a relay: forwards received bytes to the connection of `peer`.
 
-    `bytes_received` counts what came. `read_closed` means that its peer sends no more.
+    Backpressure, half-closes and closes are propagated in both directions. Long flows are
+    spliced (see `SplicePipe`).
+
+    Attributes:
+        peer: the other end, from `connect_peer` until this connection is closed.
+        bytes_received: bytes received so far.
+        read_closed: the remote side has sent a FIN.
+        closing: the connection is closed, or is about to be.
+        aborted: `abort` was called.
     """
 
-    transport: StreamTransport  # type: ignore[assignment]
+    transport: StreamTransport  # type: ignore[assignment]  # ITransport in Twisted's Protocol
 
     def __init__(self) -> None:
         self.peer: Relay | None = None
@@ -43,88 +54,72 @@ class Relay(Protocol):
         self.read_closed = False
         self.closing = False
         self.aborted = False
+        # `peer.transport.write`. To keep it saves 25 of 95 ns per read over looking it
+        # up through `peer` (CPython 3.11).
+        self._write_to_peer: Callable[[bytes], object] | None = None
         self._last_unacked_bytes: int | None = None
         self._stalled_since = 0.0
-        # Large reads in a row.
+        # In a row; see `MIN_LARGE_READS`.
         self._large_reads = 0
         self._splice: SplicePipe | None = None
 
-    def forward(self, data: bytes) -> None:
-        """Something has come while there is no other end: nobody is there to hear it."""
+    def connect_peer(self, peer: Relay) -> None:
+        """Forward received bytes to `peer`, and vice versa."""
+        self.peer, peer.peer = peer, self
+        for source, target in ((self, peer), (peer, self)):
+            source._write_to_peer = target.transport.write
+            if isinstance(source.transport, DirectWriteMixin):
+                source.transport.notify_eof = True
+
+    def preread(self, data: bytes) -> None:
+        """Handle bytes received before `connect_peer`. They are dropped here."""
+
+    # IProtocol
 
     def connectionMade(self) -> None:
         set_socket_options(self.transport)
         self.transport.registerProducer(self, True)
 
-    def connect_peer(self, peer: Relay) -> None:
-        """From here on what comes goes to `peer`, and the other way round."""
-        self.peer, peer.peer = peer, self
-        # Where bytes go; looked up once and not for each of them.
-        self.forward = peer.transport.write  # type: ignore[method-assign]
-        peer.forward = self.transport.write  # type: ignore[method-assign]
-
-    # What the transport does with it.
-
     def dataReceived(self, data: bytes) -> None:
-        octets = len(data)
-        self.bytes_received += octets
-        self.forward(data)
-        if octets < LARGE_READ:
+        size = len(data)
+        self.bytes_received += size
+        write = self._write_to_peer
+        if write is not None:
+            write(data)
+        else:
+            self.preread(data)
+        if size < LARGE_READ:
             self._large_reads = 0
         else:
             self._large_reads += 1
             if self._large_reads >= MIN_LARGE_READS:
                 self._start_splice()
 
-    def eof_pending(self) -> None:
-        """The peer has ended; what it said before is still to come."""
-        if self.peer is not None:
-            target = self.peer.transport
-            self.forward = getattr(target, "write_more", target.write)  # type: ignore[method-assign]
-
-    def _start_splice(self) -> None:
-        """From here on bytes take the way past this process, if there is one."""
-        self._large_reads = 0
-        other = self.peer
-        if other is None or self.closing or other.closing or self.read_closed:
-            return
-        if can_splice(self.transport, other.transport):
-            try:
-                self._splice = SplicePipe(
-                    self.transport, other.transport, self._count_bytes, self._stop_splice
-                )
-            except OSError as failure:
-                log.debug("no pipe for {relay}: {reason}", relay=self, reason=failure)
-
-    def _count_bytes(self, count: int) -> None:
-        self.bytes_received += count
-
-    def _stop_splice(self) -> None:
-        splice, self._splice = self._splice, None
-        if splice is not None:
-            splice.close()
-
-    def readConnectionLost(self) -> None:
-        self.read_closed = True
-        other = self.peer
-        if other is not None:
-            other.half_close()
-            if other.read_closed:
-                # Both have said all they had to say.
-                self.close()
-
-    def writeConnectionLost(self) -> None:
-        """The other end has said all, and it is out."""
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.closing = True
         self._stop_splice()
-        other, self.peer = self.peer, None
-        if other is not None:
-            other._stop_splice()
-            # What goes round in circles has to wait for the garbage collector,
-            # which would have more to do than all the rest.
-            del self.forward
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            peer._stop_splice()
+            # Breaks the reference cycle of the two ends: what is left to the garbage
+            # collector costs more than the rest of a short connection.
+            self._write_to_peer = None
+
+    # IHalfCloseableProtocol
+
+    def readConnectionLost(self) -> None:
+        self.read_closed = True
+        peer = self.peer
+        if peer is not None:
+            peer.half_close()
+            if peer.read_closed:
+                # FINs were received on both connections.
+                self.close()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: the FIN of the other side has been sent."""
+
+    # IPushProducer
 
     def pauseProducing(self) -> None:
         if self.peer is not None:
@@ -135,12 +130,43 @@ class Relay(Protocol):
             self.peer.transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The transport is going away, which `connectionLost` deals with."""
+        """Do nothing: `connectionLost` follows."""
 
-    # Ends.
+    # Splicing
+
+    def eof_pending(self) -> None:
+        """Prepare for the last bytes before a FIN (see `DirectWriteMixin.notify_eof`)."""
+        if self.peer is not None:
+            target = self.peer.transport
+            if isinstance(target, DirectWriteMixin):
+                self._write_to_peer = target.write_more
+
+    def _start_splice(self) -> None:
+        """Replace reads and writes by a pipe, if both transports allow it."""
+        self._large_reads = 0
+        peer = self.peer
+        if peer is None or self.closing or peer.closing or self.read_closed:
+            return
+        if can_splice(self.transport, peer.transport):
+            try:
+                self._splice = SplicePipe(
+                    self.transport, peer.transport, self._count_bytes, self._stop_splice
+                )
+            except OSError as failure:
+                log.debug("{relay} not spliced: {reason}", relay=self, reason=failure)
+
+    def _count_bytes(self, count: int) -> None:
+        self.bytes_received += count
+
+    def _stop_splice(self) -> None:
+        splice, self._splice = self._splice, None
+        if splice is not None:
+            splice.close()
+
+    # Closing
 
     def half_close(self) -> None:
-        """The other end sends no more; with what its own peer sends it goes on."""
+        """Send a FIN: the peer's connection has received one. Close if both have."""
         if self.read_closed:
             self.close()
         elif not self.closing:
@@ -148,26 +174,32 @@ class Relay(Protocol):
             self.transport.loseWriteConnection()
 
     def close(self) -> None:
-        """Close when all that was written is out."""
+        """Close the connection once its output is flushed."""
         if not self.closing:
             self.closing = True
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def abort(self) -> None:
-        """Close at once, in a way that the peer can tell from a regular end."""
+        """Close the connection at once, with a reset if it is TCP."""
         self.closing = True
         if not self.aborted:
             self.aborted = True
             self.transport.abortConnection()
 
     def abort_if_stalled(self, now: float, timeout: float) -> None:
-        """Wait no longer for a peer that takes nothing of the last for `timeout` seconds."""
+        """
+        Abort a closing connection whose remote side acknowledges nothing.
+
+        Args:
+            now: the time of the current sweep, in seconds.
+            timeout: seconds without an acknowledgement after which it is aborted.
+        """
         if not self.closing or self.aborted:
             return
-        left = unacked_bytes(self.transport)
-        if left != self._last_unacked_bytes:
-            self._last_unacked_bytes = left
+        unacked = unacked_bytes(self.transport)
+        if unacked != self._last_unacked_bytes:
+            self._last_unacked_bytes = unacked
             self._stalled_since = now
         elif now - self._stalled_since >= timeout:
             self.abort()

@@ -1,9 +1,7 @@
 """
-Big transfers without copies: bytes go from socket to socket through a pipe,
-by splice(2), and never come into the process.
+Zero-copy transfer between two sockets through a pipe, by splice(2) (Linux).
 
-Only long flows come here; to set up a pipe for less would cost more than it
-saves.
+For long flows only: to create a pipe for less costs more than the copies.
 """
 
 from __future__ import annotations
@@ -11,46 +9,63 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 
+from balancebeam.net.transport import DirectWriteMixin
+
 log = Logger()
 
-# Octets that are moved at once, and that a pipe is made to hold. Linux lets a
-# user have 64 MiB of pipes before it makes new ones small (pipe(7)).
+# Capacity of a pipe, and the most that one call moves, in bytes. Linux lets a user
+# have 64 MiB of pipes (256 of these) before it makes new ones small (pipe(7)).
 PIPE_CAPACITY = 256 * 1024
 
-# A flow that brought less than this, so often in a row, is no long one any more.
+# A flow is not spliced any more after `MAX_SMALL_READS` reads in a row of less than
+# `MIN_BYTES` each. HAProxy splices no less than 4096 bytes (MIN_SPLICE_FORWARD).
 MIN_BYTES = 4096
 MAX_SMALL_READS = 16
 
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if hasattr(os, "splice") else 0
 
-# fcntl(2) on Linux; Python knows it by name since 3.10.
+# fcntl(2) on Linux; a name in `fcntl` since Python 3.10.
 _F_SETPIPE_SZ = 1031
 
 
 def can_splice(source: Any, target: Any) -> bool:
-    """Whether bytes from the transport `source` can go to `target` that way, right now."""
+    """Whether a `SplicePipe` can be set up from transport `source` to `target` now."""
     return (
         hasattr(os, "splice")
-        and getattr(source, "can_splice", False)
-        and getattr(target, "can_splice", False)
+        and isinstance(source, DirectWriteMixin)
+        and isinstance(target, DirectWriteMixin)
         and target.nothing_buffered
-        and target.connected
+        and bool(target.connected)
     )
 
 
 class SplicePipe:
     """
-    One direction of a flow, from the transport `source` to `target`.
+    One direction of a flow between two transports for which `can_splice` holds.
 
-    `on_bytes` is told of octets that came, `on_idle` that the flow has become a thin
-    one and the source reads for itself again. Raises `OSError` when there is no
-    pipe to be had. The source is not read while the pipe holds anything, so at
-    its end, orderly or not, nothing is left behind.
+    The source is paused while the pipe holds bytes, so when it ends or is reset,
+    none are left behind.
+
+    The methods `doRead` of the source and `doWrite` of the target are replaced by
+    instance attributes: the first from creation to `close`, the second while the
+    pipe is not empty. That is free for the poller, while a test in `doRead` would
+    cost 4 ns (CPython 3.11) in each read of every connection, spliced or not.
+
+    Args:
+        source: the transport to read from.
+        target: the transport to write to.
+        on_bytes: called with the number of bytes of each read.
+        on_idle: called after `close` when reads have become small (`MIN_BYTES`).
+
+    Raises:
+        OSError: no pipe could be created.
     """
 
     def __init__(
@@ -70,26 +85,25 @@ class SplicePipe:
         try:
             fcntl.fcntl(self._write_fd, _F_SETPIPE_SZ, PIPE_CAPACITY)
         except OSError as failure:
-            log.debug("a pipe stays small: {reason}", reason=failure)
-        # In place of what the transports do themselves.
+            log.debug("pipe not enlarged: {reason}", reason=failure)
         source.doRead = self.read
 
-    def read(self) -> Any:
-        """The source is readable: pass on what it has."""
+    def read(self) -> ConnectionLost | ConnectionDone | None:
+        """Move received bytes into the pipe, and on to the target (`doRead` of the source)."""
         try:
-            octets = os.splice(self._source.fileno(), self._write_fd, PIPE_CAPACITY, flags=_FLAGS)
+            received = os.splice(self._source.fileno(), self._write_fd, PIPE_CAPACITY, flags=_FLAGS)
         except BlockingIOError:
             return None
         except OSError:
             return CONNECTION_LOST
-        if not octets:
+        if not received:
             return CONNECTION_DONE
-        self._buffered += octets
-        self._on_bytes(octets)
+        self._buffered += received
+        self._on_bytes(received)
         if self._flush() is not None or self._buffered:
-            # An error is met again, and reported, when the target is written to.
+            # `write` will meet and report the same error.
             self._pause()
-        elif octets < MIN_BYTES:
+        elif received < MIN_BYTES:
             self._small_reads += 1
             if self._small_reads >= MAX_SMALL_READS:
                 self.close()
@@ -98,15 +112,15 @@ class SplicePipe:
             self._small_reads = 0
         return None
 
-    def write(self) -> Any:
-        """The target, which was waited for, takes something again."""
+    def write(self) -> ConnectionLost | None:
+        """Empty the pipe, and resume the source if that succeeds (`doWrite` of the target)."""
         reason = self._flush()
         if reason is None and not self._buffered:
             self._resume()
         return reason
 
     def close(self) -> None:
-        """Give the pipe back; what is in it is lost."""
+        """Close the pipe and restore the transports' methods; buffered bytes are lost."""
         if self._write_fd < 0:
             return
         if self._buffered and self._target.connected:
@@ -116,7 +130,8 @@ class SplicePipe:
         os.close(self._read_fd)
         self._write_fd = self._read_fd = -1
 
-    def _flush(self) -> Any:
+    def _flush(self) -> ConnectionLost | None:
+        """Move bytes from the pipe to the target until it is empty or the socket is full."""
         while self._buffered:
             try:
                 self._buffered -= os.splice(
@@ -131,9 +146,11 @@ class SplicePipe:
 
     def _uncork(self) -> None:
         """
-        Have the target send all it has. splice(2) corks when there is more in
-        the pipe; if that does not fit, the last segment would stay behind until
-        a probe timer finds it, which takes longer and longer.
+        Make the kernel send the last, partial segment.
+
+        splice(2) corks the socket while the pipe holds more. If that does not fit,
+        the segment would wait for a probe timer, with intervals that grow.
+        Setting TCP_NODELAY sends pending data.
         """
         if self._target.socket.family != socket.AF_UNIX:
             self._target.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

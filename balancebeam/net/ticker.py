@@ -1,36 +1,49 @@
 """
-Time limits by sweeping.
+Timeouts by periodic sweeps, and a clock of that resolution.
 
-A timer for every request would cost more than the rest of its accounting, so
-connections note when they last did something, and a few times a second
-somebody looks at all of them.
+A timer per request would cost more than the rest of its accounting. So connections
+note the time of their last activity, and a few times per second all of them are
+checked.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from twisted.application import service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-# One sweep never counts for more than this many intervals: a process that was
-# stopped, or a clock that was set, must not cost every client its connection.
+# Most intervals by which one sweep advances `now`: when the process was stopped (SIGSTOP,
+# suspend) or the clock was set, not all clients may time out at once.
 MAX_STEP = 4
+
+# Bounds of the interval in seconds: 20 sweeps per second for the shortest timeouts, one
+# where all are long.
+MIN_INTERVAL = 0.05
+MAX_INTERVAL = 1.0
 
 
 class Ticker(service.Service):
     """
-    Keeps `now`, a count of seconds that is cheap to read, and sweeps.
+    Calls sweep functions periodically, and keeps the time that they are given.
 
-    `now` begins at 0, never runs backwards, and is exact to `interval`
-    seconds. Sweeps are called with it.
+    Args:
+        clock: the reactor.
+        interval: seconds between sweeps.
+
+    Attributes:
+        now: seconds since the ticker was created, while it was running. Monotonic,
+            cheap to read, advanced once per interval.
+        interval: seconds between sweeps.
     """
 
     _log = Logger()
 
-    def __init__(self, clock: Any, interval: float = 1.0) -> None:
+    def __init__(self, clock: IReactorTime, interval: float = 1.0) -> None:
         self.now = 0.0
         self.interval = interval
         self._clock = clock
@@ -40,46 +53,52 @@ class Ticker(service.Service):
         self._loop.clock = clock
 
     def wall_time(self) -> float:
-        """The time of day, in seconds since the epoch."""
-        seconds: float = self._clock.seconds()
-        return seconds
+        """Return the time of day in seconds since the epoch."""
+        return self._clock.seconds()
+
+    def add(self, sweep: Callable[[float], object]) -> None:
+        """Call `sweep(now)` once per interval."""
+        self._sweeps.append(sweep)
 
     def remove(self, sweep: Callable[[float], object]) -> None:
-        """Have `sweep` called no more."""
+        """Do not call `sweep` any more."""
         self._sweeps.remove(sweep)
 
     def set_interval(self, interval: float) -> None:
-        """Sweep so often (in seconds) from now on."""
+        """Change the seconds between sweeps, from now on."""
         if interval != self.interval:
             if self._loop.running:
-                # What has passed counts, however often this is called.
+                # Time since the last sweep counts, however often this is called.
                 self._tick()
                 self._loop.stop()
                 self.interval = interval
                 self._start_loop()
             self.interval = interval
 
-    def add(self, sweep: Callable[[float], object]) -> None:
-        """Have `sweep(now)` called once per interval."""
-        self._sweeps.append(sweep)
-
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> Deferred[bool]:
         """
-        Fires when `condition` is true, or when `timeout` seconds are over, with
-        what it is then. It is looked at now, and with each sweep.
+        Wait until `condition()` holds. It is tested immediately and at every sweep.
+
+        Args:
+            condition: a function without arguments.
+            timeout: the longest wait in seconds.
+
+        Returns:
+            A Deferred that fires with True as soon as the condition holds, or with
+            False after the timeout.
         """
         deadline = self.now + timeout
-        found: Deferred[bool] = Deferred()
+        result: Deferred[bool] = Deferred()
 
-        def look(now: float) -> None:
+        def check(now: float) -> None:
             met = condition()
             if met or now >= deadline:
-                self.remove(look)
-                found.callback(met)
+                self.remove(check)
+                result.callback(met)
 
-        self.add(look)
-        look(self.now)
-        return found
+        self.add(check)
+        check(self.now)
+        return result
 
     def startService(self) -> None:
         super().startService()
@@ -88,7 +107,7 @@ class Ticker(service.Service):
     def _start_loop(self) -> None:
         self._last = self._clock.seconds()
         self._loop.start(self.interval, now=False).addErrback(
-            lambda failure: self._log.failure("the sweeps have stopped", failure)
+            lambda failure: self._log.failure("sweeps stopped", failure)
         )
 
     def stopService(self) -> Any:
@@ -105,10 +124,10 @@ class Ticker(service.Service):
             try:
                 sweep(self.now)
             except Exception:
-                # A LoopingCall ends for ever with its first exception.
-                self._log.failure("while sweeping")
+                # An exception would end the LoopingCall.
+                self._log.failure("sweep failed")
 
 
-def sweep_interval(*limits: float) -> float:
-    """How often to look, so that each of `limits` is kept to about a quarter."""
-    return min(1.0, max(0.05, min(limits) / 4))
+def sweep_interval(*timeouts: float) -> float:
+    """Return an interval in seconds that keeps each of `timeouts` to within a quarter."""
+    return min(MAX_INTERVAL, max(MIN_INTERVAL, min(timeouts) / 4))

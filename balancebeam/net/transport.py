@@ -1,10 +1,13 @@
 """
-Transports that write at once, and connecting with them; `ports` listens.
+Stream transports that write to the socket at once.
 
-Twisted's `write` keeps the bytes and asks the poller to call back when the
-socket can take them: two system calls and one more turn of the loop for bytes
-that the kernel nearly always takes at once. These transports try the socket
-first and fall back to that path for what it does not take.
+Twisted's `write` appends to a buffer and waits for the poller to report the
+socket writable: two system calls and one more iteration of the reactor for bytes
+that the kernel nearly always accepts immediately. The transports of this module
+try `send(2)` first, and buffer only what the socket does not accept.
+
+They run on a `DataReactor`. Listening sockets are in `listening`, connecting is in
+`connector`; `_twisted` lists the private names of Twisted that are used here.
 """
 
 from __future__ import annotations
@@ -13,59 +16,73 @@ import fcntl
 import socket
 import sys
 import termios
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet import abstract, address, tcp, unix
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet import abstract, tcp, unix
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
-from balancebeam.core.addresses import ServerAddress, UnixAddress
-from balancebeam.net.connector import Connector
+from balancebeam.net.addresses import twisted_address
+from balancebeam.net.interfaces import DataReactor, HasUnackedBytes
 
-# Has what is sent wait for what follows it.
+if TYPE_CHECKING:
+    _Base = tcp.Connection
+else:
+    _Base = object
+
+# Delays a segment until more data or a FIN follows (Linux). 0 where it is missing.
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 
-class DirectWriteMixin:
+class DirectWriteMixin(_Base):
     """
-    Mixed into Twisted's stream transports.
+    Mixin for Twisted's stream transports, which are subclasses of `tcp.Connection`.
 
-    `nothing_buffered` is true while the socket may be written to past the buffer: the
-    buffer is empty and nothing of the connection's end has begun. Twisted
-    says so through `startWriting` and `stopWriting`, which it calls whenever
-    bytes or an end are outstanding, and when nothing is any more.
+    Attributes:
+        poll_first: see `Selectable`.
+        nothing_buffered: the buffer is empty and the connection is not closing, so
+            the socket may be written to directly. Maintained by `startWriting`
+            and `stopWriting`, which Twisted calls whenever output (bytes or a
+            close) becomes pending, and when none is left.
+        notify_eof: the protocol has a method `eof_pending`, to be called before
+            the last bytes are read (see `read_before_eof`).
+        kernel_bytes: bytes moved from the buffer to the kernel since the buffer
+            was last found empty by `unacked_bytes`.
     """
 
-    fileno: Callable[[], int]
+    # Twisted declares an `IReactorFDSet`, but its transports use less than that.
+    reactor: DataReactor  # type: ignore[assignment]
+    poll_first = False
     nothing_buffered = True
-    _closing = False
-    # Whether the peer has still to be told that nothing more comes.
-    _fin_pending = False
-    # Whether `SplicePipe` may do its reading and writing.
-    can_splice = True
-    # Nobody else has the descriptor, so closing it ends the connection.
-    _shouldShutdown = False
-    # Octets that the kernel took from a backlog.
+    notify_eof = False
     kernel_bytes = 0
+    # A close, half-close or abort has been requested.
+    _closing = False
+    # `loseWriteConnection` was called, and the socket is not shut down yet.
+    _fin_pending = False
+    # No other process holds the descriptor, so close(2) ends the connection
+    # and Twisted's shutdown(2) before it would be one more system call.
+    _shouldShutdown = False
 
-    def write(self: Any, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         if self.nothing_buffered and self.connected:
             try:
                 sent = self.socket.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError:
-                # The ordinary path meets the same error, and reports it in
-                # its own time instead of in the middle of a caller's work.
+                # `doWrite` will meet and report the same error from the reactor,
+                # not in the middle of the caller.
                 sent = 0
             if sent == len(data):
                 return
             if sent:
                 data = data[sent:]
-        super().write(data)  # type: ignore[misc]
+        super().write(data)
 
-    def doRead(self: Any) -> Any:
+    # mypy compares it with the function that `tcp.Connection.abortConnection` assigns.
+    def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]
         try:
             data = self.socket.recv(self.bufferSize)
         except BlockingIOError:
@@ -77,17 +94,17 @@ class DirectWriteMixin:
         self.protocol.dataReceived(data)
         return None
 
-    def read_before_eof(self: Any) -> Any:
-        """As `doRead`, when the peer has ended already."""
-        eof_pending = getattr(self.protocol, "eof_pending", None)
-        if eof_pending is not None:
-            eof_pending()
+    def read_before_eof(self) -> ConnectionLost | ConnectionDone | None:
+        """As `doRead`, when a FIN is known to follow the received bytes."""
+        if self.notify_eof:
+            self.protocol.eof_pending()  # type: ignore[attr-defined]  # promised by notify_eof
         return self.doRead()
 
-    def write_more(self: Any, data: bytes) -> None:
+    def write_more(self, data: bytes) -> None:
         """
-        Write what most likely nothing but an end follows, and surely that or
-        more: both may go out together, in one segment less.
+        Write `data`, after which more data or, most likely, a FIN follows.
+
+        MSG_MORE lets the FIN travel with the data, which saves a segment.
         """
         if self.nothing_buffered and self.connected and _MSG_MORE:
             try:
@@ -99,90 +116,92 @@ class DirectWriteMixin:
             data = data[sent:]
         self.write(data)
 
-    def writeSomeData(self: Any, data: bytes) -> Any:
-        taken = super().writeSomeData(data)  # type: ignore[misc]
-        if isinstance(taken, int):
-            self.kernel_bytes += taken
-        return taken
+    def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+        sent = super().writeSomeData(data)
+        if isinstance(sent, int):
+            self.kernel_bytes += sent
+        return sent
 
-    def unacked_bytes(self: Any) -> int:
+    def unacked_bytes(self) -> int:
         """
-        A number that changes whenever the peer takes something, 0 when it has
-        all: the octets in the kernel's buffer, less those that went there from
-        a backlog which is still there.
+        Measure the progress of output.
+
+        Returns:
+            0 once the peer has acknowledged everything, and a different number
+            after every acknowledgement: SIOCOUTQ (the bytes in the kernel's send
+            queue), minus the bytes moved there from a buffer that is not empty
+            yet. That difference falls only when the peer acknowledges data, and
+            is negative once it has acknowledged part of the buffer.
         """
         if self.nothing_buffered:
             self.kernel_bytes = 0
-        return _send_queue_bytes(self.fileno()) - int(self.kernel_bytes)
+        return _send_queue_bytes(self.fileno()) - self.kernel_bytes
 
-    def startWriting(self: Any) -> None:
+    def startWriting(self) -> None:
         self.nothing_buffered = False
-        super().startWriting()  # type: ignore[misc]
+        super().startWriting()
 
-    def stopWriting(self: Any) -> None:
-        super().stopWriting()  # type: ignore[misc]
+    def stopWriting(self) -> None:
+        super().stopWriting()
         self.nothing_buffered = not self._closing
 
-    def loseConnection(self: Any, *arguments: Any) -> None:
-        all_out = self.nothing_buffered or self._writeDisconnected
-        at_once = all_out and self.connected and self.producer is None
+    def loseConnection(self) -> None:
+        flushed = self.nothing_buffered or self._writeDisconnected
+        at_once = flushed and self.connected and self.producer is None
         self._closing = True
         self._fin_pending = False
         self.nothing_buffered = False
-        soon = getattr(self.reactor, "defer_disconnect", None)
-        if at_once and soon is not None:
-            # Everything is out: there is nothing to wait for.
+        if at_once:
             self.disconnecting = 1
             self.stopReading()
-            soon(self)
+            self.reactor.defer_disconnect(self)
         else:
-            super().loseConnection(*arguments)  # type: ignore[misc]
+            super().loseConnection()
 
-    def loseWriteConnection(self: Any) -> None:
+    def loseWriteConnection(self) -> None:
         at_once = self.nothing_buffered and self.connected
         self._closing = True
         self.nothing_buffered = False
         if at_once:
             self._writeDisconnecting = self._writeDisconnected = self._fin_pending = True
-            soon = getattr(self.reactor, "defer_shutdown", None)
-            if soon is None:
-                self.shutdown_write()
-            else:
-                soon(self)
+            self.reactor.defer_shutdown(self)
         else:
-            super().loseWriteConnection()  # type: ignore[misc]
+            super().loseWriteConnection()
 
-    def shutdown_write(self: Any) -> None:
-        """Tell the peer that nothing more comes, unless the connection is over meanwhile."""
+    def shutdown_write(self) -> None:
+        """Send the pending FIN, unless the connection was closed or aborted meanwhile."""
         if self._fin_pending and self.connected and not self._aborting:
             self._fin_pending = False
             self._closeWriteConnection()
 
-    def _closeSocket(self: Any, orderly: bool) -> None:
+    def _closeSocket(self, orderly: bool) -> None:
         descriptor = self.fileno()
-        super()._closeSocket(orderly)  # type: ignore[misc]
-        closed = getattr(self.reactor, "forget_fd", None)
-        if closed is not None:
-            closed(descriptor)
+        super()._closeSocket(orderly)
+        self.reactor.forget_fd(descriptor)
 
-    def abortConnection(self: Any) -> None:
+    def abortConnection(self) -> None:
         self._closing = True
         self.nothing_buffered = False
-        super().abortConnection()  # type: ignore[misc]
+        super().abortConnection()
 
-    def startTLS(self: Any, *arguments: Any, **keywords: Any) -> None:
+    def startTLS(self, *arguments: Any, **keywords: Any) -> None:
         self._closing = True
         self.nothing_buffered = False
-        super().startTLS(*arguments, **keywords)  # type: ignore[misc]
+        super().startTLS(*arguments, **keywords)
 
 
 class TcpServerTransport(DirectWriteMixin, tcp.Server):
     """
-    A client's connection over TCP. `peer` is the client's address, `number` the
-    number of the connection at its `port`.
-    """
+    A client connection over TCP.
 
-    options_set = True
+    Args:
+        accepted: the connected socket.
+        protocol: the protocol of the connection.
+        peer: the client's address, as `accept()` returns it.
+        port: the listening port.
+        number: the ordinal number of the connection at `port`.
+        reactor: the reactor of data connections.
+    """
 
     def __init__(
         self,
@@ -191,12 +210,13 @@ class TcpServerTransport(DirectWriteMixin, tcp.Server):
         peer: tuple[Any, ...],
         port: tcp.Port,
         number: int,
-        reactor: Any,
+        reactor: DataReactor,
     ) -> None:
-        # Twisted's writes texts about a connection that hardly anybody reads.
-        tcp.Connection.__init__(self, accepted, protocol, reactor)
+        # Not `tcp.Server.__init__`, which formats two texts for logs and `repr` for
+        # every connection.
+        tcp.Connection.__init__(self, accepted, protocol, reactor)  # type: ignore[arg-type]
         if len(peer) != 2:
-            self._addressType = address.IPv6Address
+            self._addressType = IPv6Address
         self.server = port
         self.client = peer
         self.sessionno = number
@@ -209,114 +229,61 @@ class TcpServerTransport(DirectWriteMixin, tcp.Server):
         return f"<{type(self).__name__} #{self.sessionno} of {self.hostname}>"
 
     def pauseProducing(self) -> None:
-        # Who resets a connection that nobody reads has to be noticed too. (A
-        # server that does so may have said something before, which is read.)
-        pause = getattr(self.reactor, "pause_reader", self.reactor.removeReader)
-        pause(self)
+        # `pause_reader` still reports a reset by the client, so that its request is
+        # dropped. A server that resets may have sent data before, which is
+        # read first; so upstream transports use Twisted's `pauseProducing`.
+        self.reactor.pause_reader(self)
 
 
 class TcpClientTransport(DirectWriteMixin, tcp.Connection):
-    """A connection to a server over TCP, which stands."""
+    """A connection to an upstream server over TCP, made of a connected socket."""
 
     poll_first = True
-    options_set = True
 
-    def __init__(self, connected: socket.socket, reactor: Any) -> None:
-        # What Twisted's would do, but for a system call that has been made.
-        abstract.FileDescriptor.__init__(self, reactor)
+    def __init__(self, connected: socket.socket, reactor: DataReactor) -> None:
+        # As `tcp.Connection.__init__`, without setting O_NONBLOCK once more.
+        abstract.FileDescriptor.__init__(self, reactor)  # type: ignore[arg-type]
         self.socket = connected
         self.fileno = connected.fileno
         self.connected = 1
         self.logstr = "balancebeam"
 
-    def getHost(self) -> address.IPv4Address | address.IPv6Address:
-        return _twisted_address(self.socket.getsockname())
+    def getHost(self) -> IPv4Address | IPv6Address:
+        return twisted_address(self.socket.getsockname())
 
-    def getPeer(self) -> address.IPv4Address | address.IPv6Address:
-        return _twisted_address(self.socket.getpeername())
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        return twisted_address(self.socket.getpeername())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):x}>"
 
 
 class UnixServerTransport(DirectWriteMixin, unix.Server):
-    """A client's connection over a Unix socket."""
+    """A client connection over a Unix socket."""
 
 
 class UnixClientTransport(DirectWriteMixin, unix.Client):
-    """A connection to a server over a Unix socket."""
+    """A connection to an upstream server over a Unix socket."""
 
     poll_first = True
 
 
-class UnixConnector(unix.Connector):
-    def _makeTransport(self) -> Any:
-        return UnixClientTransport(self.address, self, self.reactor, self.checkPID)
-
-
-def connect(server_address: ServerAddress, factory: Any, reactor: Any) -> Any:
-    """
-    Begin to connect to `server_address`, whose host is an IP address; the factory, a
-    `ClientFactory`, hears of success and failure. Returns the connector, which
-    knows no time limit.
-    """
-    connector: Any
-    if isinstance(server_address, UnixAddress):
-        connector = UnixConnector(server_address.path, factory, None, reactor, 0)
-    else:
-        connector = Connector(server_address, factory, TcpClientTransport, reactor)
-    connector.connect()
-    return connector
-
-
 def unacked_bytes(transport: Any) -> int:
-    """As transports of ours say it; others, of endpoints, do not, and the kernel is asked."""
-    ours = getattr(transport, "unacked_bytes", None)
-    waiting: int = _send_queue_bytes(transport.fileno()) if ours is None else ours()
-    return waiting
+    """
+    Measure the progress of output of any transport.
+
+    Of transports of Twisted endpoints, which have no such method, the kernel's send
+    queue alone is counted.
+    """
+    if isinstance(transport, HasUnackedBytes):
+        return transport.unacked_bytes()
+    return _send_queue_bytes(transport.fileno())
 
 
 def _send_queue_bytes(descriptor: int) -> int:
-    """Octets that wait in the kernel for the peer to take them."""
+    """Return the bytes in the send queue of a socket (SIOCOUTQ, tcp(7)); 0 if unknown."""
     try:
-        waiting = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+        queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
     except (OSError, ValueError):
         return 0
-    return int.from_bytes(waiting, sys.byteorder)
-
-
-def set_socket_options(transport: Any) -> None:
-    """
-    Have a TCP connection send what it has at once, and find out when its peer
-    is gone. Ours to clients are that way from the first; for those to servers
-    see `enable_keepalive`.
-    """
-    if not getattr(transport, "options_set", False) and ITCPTransport.providedBy(transport):
-        transport.setTcpNoDelay(True)
-        transport.setTcpKeepAlive(True)
-
-
-def enable_keepalive(transport: Any) -> None:
-    """
-    Have the kernel ask, when a TCP connection is silent for long, whether its
-    peer is still there. Connections that last get here; others, the kernel
-    would not ask about, and need not spend a system call on it.
-    """
-    if ITCPTransport.providedBy(transport):
-        transport.setTcpKeepAlive(True)
-
-
-def _twisted_address(sockname: Any) -> address.IPv4Address | address.IPv6Address:
-    """An address as sockets give it, in Twisted's words."""
-    if len(sockname) == 2:
-        return address.IPv4Address("TCP", *sockname)
-    return address.IPv6Address("TCP", *sockname)
-
-
-def peer_ip(peer: object) -> str:
-    """The text by which servers hear of a client: its IP address, if it has one."""
-    if isinstance(peer, (address.IPv4Address, address.IPv6Address)):
-        host = peer.host.partition("%")[0]
-        # A dual-stack listener sees IPv4 clients in this form.
-        return host[7:] if host.startswith("::ffff:") and "." in host else host
-    return "unknown"
+    return int.from_bytes(queued, sys.byteorder)

@@ -17,7 +17,7 @@ from balancebeam.admission.admission import Permits
 from balancebeam.balancing.interfaces import Selection
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.core.ip import normalize_ip, pack_address
-from balancebeam.net.transport import peer_ip
+from balancebeam.net.addresses import peer_ip
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.interfaces import AbandonableConnection, ClientTransport, Observer, Pipeline
 from balancebeam.upstream.connect_attempt import ConnectAttempt

@@ -40,7 +40,7 @@ from balancebeam.config.diff import diff_settings
 from balancebeam.core.errors import StartupError
 from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import FrontendSettings, Settings
-from balancebeam.net import transport
+from balancebeam.net import connector
 from balancebeam.net.poller import build_data_reactor
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.observability.access_log import AccessLogs
@@ -99,7 +99,7 @@ class BalancerService(service.MultiService):
         settings: Settings,
         reactor: Any,
         random: Random,
-        connect: ConnectFunction = transport.connect,
+        connect: ConnectFunction = connector.connect,
         clock: Callable[[], float] | None = None,
         load_settings: Callable[[], Settings] | None = None,
         find_inherited_sockets: Callable[[], Mapping[str, InheritedSocket]] | None = None,

@@ -9,7 +9,7 @@ from twisted.application import service
 from twisted.internet.protocol import Protocol
 
 from balancebeam.core.settings import PoolTimeouts
-from balancebeam.net import transport
+from balancebeam.net import connector, socket_options
 from balancebeam.net.ticker import Ticker
 from balancebeam.upstream.connect_attempt import (
     BackgroundFailureHandler,
@@ -48,7 +48,7 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
         resolver: Resolver,
         timeouts: PoolTimeouts,
         ticker: Ticker,
-        connect_function: ConnectFunction = transport.connect,
+        connect_function: ConnectFunction = connector.connect,
         on_background_failure: BackgroundFailureHandler = lambda server, request, failure: None,
     ) -> None:
         self.on_background_failure = on_background_failure
@@ -123,7 +123,7 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
         """
         if not connection.keepalive_enabled:
             connection.keepalive_enabled = True
-            transport.enable_keepalive(connection.transport)
+            socket_options.enable_keepalive(connection.transport)
 
     def startService(self) -> None:
         super().startService()

@@ -17,8 +17,8 @@ from zope.interface import implementer
 from balancebeam.core.errors import ResponseError
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.net.interfaces import StreamTransport
+from balancebeam.net.socket_options import set_socket_options
 from balancebeam.net.ticker import Ticker
-from balancebeam.net.transport import set_socket_options
 from balancebeam.protocols.http1.body import (
     BodyError,
     ChunkedReader,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from balancebeam.core.settings import PoolTimeouts
-from balancebeam.net import transport
+from balancebeam.net import connector
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.http1.response_head import ResponseHeadParser
 from balancebeam.upstream.connect_attempt import (
@@ -46,7 +46,7 @@ class Http1Pool(ConnectionPool[UpstreamConnection]):
         resolver: Resolver,
         timeouts: PoolTimeouts,
         ticker: Ticker,
-        connect_function: ConnectFunction = transport.connect,
+        connect_function: ConnectFunction = connector.connect,
         on_background_failure: BackgroundFailureHandler = lambda server, request, failure: None,
     ) -> None:
         super().__init__(

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from balancebeam.core.errors import RequestError
 from balancebeam.core.failures import UpstreamFailure
-from balancebeam.net.transport import peer_ip
+from balancebeam.net.addresses import peer_ip
 from balancebeam.protocols.http1 import local_reply
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.protocols.http1.request_rules import RequestHead

@@ -125,7 +125,7 @@ def test_killed_restarted_frozen_and_resumed(tmp_path: Path) -> None:
                 clients.stop()
             # Only what the frozen server was asked before it was found out.
             assert len(clients.failures) <= 8
-            assert all("did not answer in time" in text for text in clients.failures)
+            assert all("did not respond in time" in text for text in clients.failures)
         said = running.output.read_text()
         assert said.count(f"{three.address} is down") == 1, said
         assert "answered with 503" in said

@@ -31,7 +31,8 @@ from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.downstream.http1.request_reader import RequestReader
 from balancebeam.downstream.http1.timeouts import Expiry, awaits_client_read, find_expiry
 from balancebeam.net.interfaces import StreamTransport
-from balancebeam.net.transport import set_socket_options, unacked_bytes
+from balancebeam.net.socket_options import set_socket_options
+from balancebeam.net.transport import unacked_bytes
 from balancebeam.protocols.http1 import local_reply
 from balancebeam.protocols.http1.grammar import CRLF
 from balancebeam.protocols.proxy_protocol import ProxyInfo

@@ -48,7 +48,7 @@ class ClientRelay(Relay):
             self.client_hello = ClientHelloReader()
             self.preread_since = context.ticker.now
 
-    def forward(self, data: bytes) -> None:
+    def preread(self, data: bytes) -> None:
         """Preread or buffer `data`. Once a server is connected, its `write` replaces this."""
         reader = self.client_hello
         if reader is None:

@@ -19,7 +19,7 @@ from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import EndpointAddress, TcpAddress, UnixAddress
 from balancebeam.core.errors import StartupError
 from balancebeam.core.settings import ServerSettings
-from balancebeam.net.ticker import Ticker, sweep_interval
+from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.ratelimit.limit import Rejection
@@ -101,63 +101,6 @@ class DemoServerTests(SynchronousTestCase):
             )
             self.assertEqual(len(server_set.tiers[0]), 1)
         self.assertEqual(len(reactor.tcpServers), 6)
-
-
-class TickerTests(SynchronousTestCase):
-    """The count of seconds, and the sweeps."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.ticker = Ticker(self.clock, 1.0)
-        self.seen: list[float] = []
-        self.ticker.add(self.seen.append)
-        self.ticker.startService()
-        self.addCleanup(self.ticker.stopService)
-
-    def test_sweeps(self) -> None:
-        for _ in range(3):
-            self.clock.advance(1)
-        self.assertEqual(self.seen, [1, 2, 3])
-        self.assertEqual(self.ticker.now, 3)
-
-    def test_jump_counts_for_little(self) -> None:
-        self.clock.advance(3600)
-        self.assertEqual(self.ticker.now, 4)
-
-    def test_never_backwards(self) -> None:
-        self.clock.advance(1)
-        self.clock.rightNow -= 0.5
-        self.ticker._tick()
-        self.assertEqual(self.ticker.now, 1)
-
-    def test_sweep_that_fails_stops_nothing(self) -> None:
-        def fail(now: float) -> None:
-            raise ZeroDivisionError
-
-        self.ticker.add(fail)
-        self.ticker.add(self.seen.append)
-        self.clock.advance(1)
-        self.clock.advance(1)
-        self.assertEqual(self.seen, [1, 1, 2, 2])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
-
-    def test_waiting_for_a_condition(self) -> None:
-        met = False
-        at_once = self.ticker.wait_for(lambda: True, 5)
-        self.assertTrue(self.successResultOf(at_once))
-        later, never = (self.ticker.wait_for(lambda: met, limit) for limit in (3, 1))
-        self.clock.advance(1)
-        self.assertNoResult(later)
-        self.assertFalse(self.successResultOf(never))
-        met = True
-        self.clock.advance(1)
-        self.assertTrue(self.successResultOf(later))
-        self.clock.advance(5)
-
-    def test_intervals(self) -> None:
-        self.assertEqual(sweep_interval(60, 10), 1.0)
-        self.assertEqual(sweep_interval(60, 2), 0.5)
-        self.assertEqual(sweep_interval(0.001), 0.05)
 
 
 class FakeResolverReactor(Clock):

@@ -1,4 +1,4 @@
-"""The batch poller, on a real epoll and real sockets, without a reactor running."""
+"""The batch poller, on a real epoll and real sockets, without a running reactor."""
 
 from __future__ import annotations
 
@@ -10,30 +10,17 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from balancebeam.net.plain_reactor import PlainReactor
 from balancebeam.net.poller import MAX_EVENTS, BatchPoller, build_data_reactor
+from tests.helpers.net import FakeReactor
 
 
-class FakeReactor(Clock):
-    """Knows who registered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: list[Any] = []
-
-    def addReader(self, reader: Any) -> None:
-        self.readers.append(reader)
-
-    def removeReader(self, reader: Any) -> None:
-        self.readers.remove(reader)
-
-
-class Selectable:
-    """One end of a socket pair, which notes what it is called for."""
+class FakeSelectable:
+    """One end of a socket pair, which records the calls of the poller."""
 
     poll_first = False
 
@@ -55,6 +42,9 @@ class Selectable:
             return CONNECTION_DONE
         return self.outcome
 
+    def read_before_eof(self) -> Any:
+        return self.doRead()
+
     def doWrite(self) -> Any:
         self.calls.append("write")
         return None
@@ -71,7 +61,7 @@ class Selectable:
 
 
 class BatchPollerTests(SynchronousTestCase):
-    """What reaches selectables, and what is left behind."""
+    """Events that reach selectables, and registrations that are left behind."""
 
     def setUp(self) -> None:
         self.reactor = FakeReactor()
@@ -79,308 +69,336 @@ class BatchPollerTests(SynchronousTestCase):
         self.addCleanup(self.check_clean)
 
     def check_clean(self) -> None:
+        """The poller leaves neither a registration nor a descriptor."""
         self.poller.removeAll()
         self.assertEqual(self.reactor.readers, [])
         self.assertEqual(self.poller.fileno(), -1)
 
-    def selectable(self) -> Selectable:
-        selectable = Selectable()
+    def selectable(self) -> FakeSelectable:
+        """Return a selectable over a Unix socket pair."""
+        selectable = FakeSelectable()
         self.addCleanup(selectable.close)
         return selectable
 
+    def tcp_selectable(self) -> FakeSelectable:
+        """Return a selectable over a TCP connection."""
+        selectable = self.selectable()
+        selectable.close()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            selectable.peer = socket.create_connection(listener.getsockname())
+            selectable.socket, _ = listener.accept()
+        selectable.socket.setblocking(False)
+        return selectable
+
     def test_interfaces(self) -> None:
+        """The poller is a reactor for selectables, and a selectable of a reactor."""
         verifyObject(IReactorFDSet, self.poller)
         verifyObject(IReadDescriptor, self.poller)
 
     def test_platform_without_epoll(self) -> None:
+        """Where there is no epoll, data connections use the reactor itself."""
         self.assertIsInstance(build_data_reactor(self.reactor), BatchPoller)
         self.patch(select, "epoll", None)
         del select.epoll
-        self.assertIs(build_data_reactor(self.reactor), self.reactor)
+        plain: Any = build_data_reactor(self.reactor)
+        self.assertIsInstance(plain, PlainReactor)
+        self.assertIs(plain._reactor, self.reactor)
 
     def test_registered_only_while_needed(self) -> None:
-        one, two = self.selectable(), self.selectable()
-        self.poller.addReader(one)
-        self.poller.addWriter(two)
+        """The poller is a reader of the reactor while it has registrations itself."""
+        reader, writer = self.selectable(), self.selectable()
+        self.poller.addReader(reader)
+        self.poller.addWriter(writer)
         self.assertEqual(self.reactor.readers, [self.poller])
-        self.assertEqual(self.poller.getReaders(), [one])
-        self.assertEqual(self.poller.getWriters(), [two])
-        self.poller.removeReader(one)
-        self.poller.removeWriter(one)
-        self.poller.removeWriter(two)
+        self.assertEqual(self.poller.getReaders(), [reader])
+        self.assertEqual(self.poller.getWriters(), [writer])
+        self.poller.removeReader(reader)
+        self.poller.removeWriter(reader)
+        self.poller.removeWriter(writer)
         self.assertEqual(self.reactor.readers, [])
 
     def test_reading_and_writing(self) -> None:
-        one = self.selectable()
-        self.poller.addReader(one)
+        """Only events for which a selectable is registered are reported."""
+        selectable = self.selectable()
+        self.poller.addReader(selectable)
         self.poller.doRead()
-        self.assertEqual(one.calls, [])
-        one.peer.send(b"x")
-        self.poller.addWriter(one)
+        self.assertEqual(selectable.calls, [])
+        selectable.peer.send(b"x")
+        self.poller.addWriter(selectable)
         self.poller.doRead()
-        self.assertEqual(one.calls, ["read", "write"])
-        self.poller.removeReader(one)
+        self.assertEqual(selectable.calls, ["read", "write"])
+        self.poller.removeReader(selectable)
         self.poller.doRead()
-        self.assertEqual(one.calls[2:], ["write"])
+        self.assertEqual(selectable.calls[2:], ["write"])
 
-    def test_end_of_input_is_half_an_end(self) -> None:
-        one = self.selectable()
-        self.poller.addReader(one)
-        one.peer.shutdown(socket.SHUT_WR)
+    def test_eof_closes_input_only(self) -> None:
+        """A FIN calls `readConnectionLost`, and the reader is removed."""
+        selectable = self.selectable()
+        self.poller.addReader(selectable)
+        selectable.peer.shutdown(socket.SHUT_WR)
         self.poller.doRead()
-        self.assertEqual(one.calls, ["read", "read lost"])
+        self.assertEqual(selectable.calls, ["read", "read lost"])
         self.assertEqual(self.poller.getReaders(), [])
 
     def test_error_while_reading(self) -> None:
-        one = self.selectable()
-        one.outcome = CONNECTION_LOST
-        self.poller.addReader(one)
-        self.poller.addWriter(one)
-        one.peer.send(b"x")
+        """An error of `doRead` closes the connection, without a write after it."""
+        selectable = self.selectable()
+        selectable.outcome = CONNECTION_LOST
+        self.poller.addReader(selectable)
+        self.poller.addWriter(selectable)
+        selectable.peer.send(b"x")
         self.poller.doRead()
-        self.assertEqual(one.calls, ["read", "lost: ConnectionLost"])
+        self.assertEqual(selectable.calls, ["read", "lost: ConnectionLost"])
         self.assertEqual(self.reactor.readers, [])
 
     def test_hang_up_while_only_writing(self) -> None:
-        one = self.selectable()
-        self.poller.addWriter(one)
-        one.peer.close()
+        """A hang-up of a writer is reported as `ConnectionLost`."""
+        selectable = self.selectable()
+        self.poller.addWriter(selectable)
+        selectable.peer.close()
         self.poller.doRead()
-        self.assertEqual(one.calls, ["lost: ConnectionLost"])
+        self.assertEqual(selectable.calls, ["lost: ConnectionLost"])
 
-    def test_exception_is_logged_and_ends_only_that_connection(self) -> None:
+    def test_exception_is_logged_and_closes_only_that_connection(self) -> None:
+        """An exception of `doRead` is logged; other events of the batch are handled."""
         bad, good = self.selectable(), self.selectable()
 
         def fail() -> None:
             raise ZeroDivisionError
 
         bad.on_read = fail
-        for one in (bad, good):
-            self.poller.addReader(one)
-            one.peer.send(b"x")
+        for selectable in (bad, good):
+            self.poller.addReader(selectable)
+            selectable.peer.send(b"x")
         self.poller.doRead()
         self.assertEqual(bad.calls, ["read", "lost: ZeroDivisionError"])
         self.assertEqual(good.calls, ["read"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_who_goes_in_the_middle_of_a_batch_gets_no_event(self) -> None:
-        one, two = self.selectable(), self.selectable()
-        three = self.selectable()
-        others = {one: two, two: one}
+    def test_selectable_removed_within_a_batch_gets_no_event(self) -> None:
+        """An event is dropped if its selectable was closed earlier in the batch."""
+        first, second = self.selectable(), self.selectable()
+        reused = self.selectable()
+        opposite = {first: second, second: first}
 
-        def close_the_other(mine: Selectable) -> None:
-            other = others[mine]
-            number = other.fileno()
-            self.poller.removeReader(other)
-            other.socket.close()
-            # The kernel gives the number to the next one who asks.
-            three.socket.close()
-            replacement, three.peer = socket.socketpair()
-            three.socket = replacement
+        def close_opposite(selectable: FakeSelectable) -> None:
+            closed = opposite[selectable]
+            number = closed.fileno()
+            self.poller.removeReader(closed)
+            closed.socket.close()
+            # The kernel gives the number to the next descriptor.
+            reused.socket.close()
+            replacement, reused.peer = socket.socketpair()
+            reused.socket = replacement
             if replacement.fileno() == number:
-                self.poller.addReader(three)
+                self.poller.addReader(reused)
 
-        for selectable in (one, two):
-            selectable.on_read = lambda mine=selectable: close_the_other(mine)
+        for selectable in (first, second):
+            selectable.on_read = lambda selectable=selectable: close_opposite(selectable)
             self.poller.addReader(selectable)
             selectable.peer.send(b"x")
         self.poller.doRead()
-        self.assertEqual(len(one.calls) + len(two.calls), 1)
-        self.assertEqual(three.calls, [])
+        self.assertEqual(len(first.calls) + len(second.calls), 1)
+        self.assertEqual(reused.calls, [])
 
-    def test_who_is_to_be_served_first(self) -> None:
-        order: list[Selectable] = []
-        many = [self.selectable() for _ in range(6)]
-        for number, one in enumerate(many):
-            one.poll_first = number % 2 == 1
-            one.on_read = lambda mine=one: order.append(mine)
-            self.poller.addReader(one)
-            one.peer.send(b"x")
+    def test_poll_first(self) -> None:
+        """Selectables with `poll_first` are handled before the others of a batch."""
+        order: list[FakeSelectable] = []
+        selectables = [self.selectable() for _ in range(6)]
+        for number, selectable in enumerate(selectables):
+            selectable.poll_first = number % 2 == 1
+            selectable.on_read = lambda selectable=selectable: order.append(selectable)
+            self.poller.addReader(selectable)
+            selectable.peer.send(b"x")
         self.poller.doRead()
-        self.assertEqual([one.poll_first for one in order], [True] * 3 + [False] * 3)
+        self.assertEqual([selectable.poll_first for selectable in order], [True] * 3 + [False] * 3)
 
-    def test_a_batch_is_bounded(self) -> None:
-        many = [self.selectable() for _ in range(MAX_EVENTS + 10)]
-        for one in many:
-            self.poller.addReader(one)
-            one.peer.send(b"x")
+    def test_batch_is_bounded(self) -> None:
+        """A batch has at most `MAX_EVENTS` events; the others follow in the next."""
+        selectables = [self.selectable() for _ in range(MAX_EVENTS + 10)]
+        for selectable in selectables:
+            self.poller.addReader(selectable)
+            selectable.peer.send(b"x")
         self.poller.doRead()
-        self.assertEqual(sum(len(one.calls) for one in many), MAX_EVENTS)
+        self.assertEqual(sum(len(selectable.calls) for selectable in selectables), MAX_EVENTS)
         self.poller.doRead()
-        self.assertEqual(sum(len(one.calls) for one in many), MAX_EVENTS + 10)
+        self.assertEqual(sum(len(selectable.calls) for selectable in selectables), MAX_EVENTS + 10)
 
-    def tcp_selectable(self) -> Selectable:
-        one = self.selectable()
-        one.close()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            one.peer = socket.create_connection(listener.getsockname())
-            one.socket, _ = listener.accept()
-        one.socket.setblocking(False)
-        return one
-
-    def test_reset_of_who_is_not_read_for_now(self) -> None:
-        one, other = self.tcp_selectable(), self.tcp_selectable()
-        for paused in (one, other):
+    def test_reset_while_paused(self) -> None:
+        """A reset of a paused connection is reported once, unread data is not."""
+        reset, open_ = self.tcp_selectable(), self.tcp_selectable()
+        for paused in (reset, open_):
             self.poller.addReader(paused)
             paused.peer.send(b"x")
             self.poller.pause_reader(paused)
         self.poller.doRead()
         self.assertEqual(self.poller.getReaders(), [])
-        self.assertEqual((one.calls, other.calls), ([], []))
-        one.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        one.peer.close()
+        self.assertEqual((reset.calls, open_.calls), ([], []))
+        reset.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset.peer.close()
         self.poller.doRead()
-        self.assertEqual((one.calls, other.calls), (["lost: ConnectionLost"], []))
-        self.poller.removeReader(other)
+        self.assertEqual((reset.calls, open_.calls), (["lost: ConnectionLost"], []))
+        self.poller.removeReader(open_)
         self.assertEqual(self.reactor.readers, [])
 
-    def test_a_regular_end_of_who_is_not_read_for_now(self) -> None:
-        one = self.tcp_selectable()
-        self.poller.addReader(one)
-        self.poller.pause_reader(one)
-        one.socket.shutdown(socket.SHUT_WR)
-        one.peer.send(b"x")
-        one.peer.close()
+    def test_clean_close_while_paused(self) -> None:
+        """Data and FIN received while paused are read after reading has resumed."""
+        selectable = self.tcp_selectable()
+        self.poller.addReader(selectable)
+        self.poller.pause_reader(selectable)
+        selectable.socket.shutdown(socket.SHUT_WR)
+        selectable.peer.send(b"x")
+        selectable.peer.close()
         for _ in range(3):
             self.poller.doRead()
-        self.assertEqual(one.calls, [])
-        self.poller.addReader(one)
+        self.assertEqual(selectable.calls, [])
+        self.poller.addReader(selectable)
         for _ in range(2):
             self.poller.doRead()
-        self.assertEqual(one.calls, ["read", "read", "read lost"])
+        self.assertEqual(selectable.calls, ["read", "read", "read lost"])
 
-    def test_a_regular_end_of_who_is_read_again_in_the_same_batch(self) -> None:
-        one, other = self.tcp_selectable(), self.selectable()
-        other.poll_first = True
-        other.on_read = lambda: self.poller.addReader(one)
-        for each in (one, other):
-            self.poller.addReader(each)
-        self.poller.pause_reader(one)
-        one.socket.shutdown(socket.SHUT_WR)
-        one.peer.send(b"x")
-        one.peer.close()
-        other.peer.send(b"x")
+    def test_clean_close_of_reader_resumed_within_the_batch(self) -> None:
+        """A hang-up event fetched while paused is not mistaken for a reset."""
+        selectable, server = self.tcp_selectable(), self.selectable()
+        server.poll_first = True
+        server.on_read = lambda: self.poller.addReader(selectable)
+        for reader in (selectable, server):
+            self.poller.addReader(reader)
+        self.poller.pause_reader(selectable)
+        selectable.socket.shutdown(socket.SHUT_WR)
+        selectable.peer.send(b"x")
+        selectable.peer.close()
+        server.peer.send(b"x")
         self.poller.doRead()
-        self.assertEqual((one.calls, other.calls), ([], ["read"]))
-        other.on_read = None
+        self.assertEqual((selectable.calls, server.calls), ([], ["read"]))
+        server.on_read = None
         for _ in range(2):
             self.poller.doRead()
-        self.assertEqual(one.calls, ["read", "read", "read lost"])
+        self.assertEqual(selectable.calls, ["read", "read", "read lost"])
 
     def test_pausing_and_writing(self) -> None:
-        one = self.selectable()
-        self.poller.addReader(one)
-        self.poller.addWriter(one)
-        self.poller.pause_reader(one)
-        one.peer.send(b"x")
+        """A paused selectable can write, and can be removed as reader and as writer."""
+        selectable = self.selectable()
+        self.poller.addReader(selectable)
+        self.poller.addWriter(selectable)
+        self.poller.pause_reader(selectable)
+        selectable.peer.send(b"x")
         self.poller.doRead()
-        self.poller.removeWriter(one)
+        self.poller.removeWriter(selectable)
         self.poller.doRead()
-        self.assertEqual(one.calls, ["write"])
-        self.poller.addWriter(one)
+        self.assertEqual(selectable.calls, ["write"])
+        self.poller.addWriter(selectable)
         self.poller.doRead()
-        self.poller.removeReader(one)
+        self.poller.removeReader(selectable)
         self.poller.doRead()
-        self.assertEqual(one.calls, ["write"] * 3)
-        self.poller.removeWriter(one)
+        self.assertEqual(selectable.calls, ["write"] * 3)
+        self.poller.removeWriter(selectable)
         self.assertEqual(self.reactor.readers, [])
 
-    def test_an_end_comes_with_the_last_bytes(self) -> None:
-        one = self.tcp_selectable()
-        self.poller.addReader(one)
-        one.peer.send(b"x")
-        one.peer.shutdown(socket.SHUT_WR)
+    def test_eof_in_the_batch_of_the_last_bytes(self) -> None:
+        """A FIN that arrived with data is handled in the same batch."""
+        selectable = self.tcp_selectable()
+        self.poller.addReader(selectable)
+        selectable.peer.send(b"x")
+        selectable.peer.shutdown(socket.SHUT_WR)
         self.poller.doRead()
-        self.assertEqual(one.calls, ["read", "read", "read lost"])
+        self.assertEqual(selectable.calls, ["read", "read", "read lost"])
 
-    def test_an_end_waits_for_who_pauses_at_the_last_bytes(self) -> None:
-        one = self.tcp_selectable()
+    def test_eof_of_reader_that_pauses_at_the_last_bytes(self) -> None:
+        """A FIN is not handled while the reader is paused."""
+        selectable = self.tcp_selectable()
 
         def pause() -> None:
-            one.socket.recv(100)
-            self.poller.pause_reader(one)
+            selectable.socket.recv(100)
+            self.poller.pause_reader(selectable)
 
-        one.on_read = pause
-        self.poller.addReader(one)
-        one.peer.send(b"x")
-        one.peer.shutdown(socket.SHUT_WR)
+        selectable.on_read = pause
+        self.poller.addReader(selectable)
+        selectable.peer.send(b"x")
+        selectable.peer.shutdown(socket.SHUT_WR)
         for _ in range(2):
             self.poller.doRead()
-        self.assertEqual(one.calls, ["read"])
-        one.on_read = None
-        self.poller.addReader(one)
+        self.assertEqual(selectable.calls, ["read"])
+        selectable.on_read = None
+        self.poller.addReader(selectable)
         self.poller.doRead()
-        self.assertEqual(one.calls, ["read", "read", "read lost"])
+        self.assertEqual(selectable.calls, ["read", "read", "read lost"])
 
-    def test_who_cares_is_told_that_bytes_are_the_last(self) -> None:
-        one: Any = self.tcp_selectable()
-        one.read_before_eof = lambda: one.calls.append("last")
-        self.poller.addReader(one)
-        one.peer.send(b"x")
+    def test_last_bytes_are_announced(self) -> None:
+        """`read_before_eof` is called instead of `doRead` if a FIN is known to follow."""
+        selectable: Any = self.tcp_selectable()
+        selectable.read_before_eof = lambda: selectable.calls.append("last")
+        self.poller.addReader(selectable)
+        selectable.peer.send(b"x")
         self.poller.doRead()
-        one.peer.send(b"x")
-        one.peer.shutdown(socket.SHUT_WR)
+        selectable.peer.send(b"x")
+        selectable.peer.shutdown(socket.SHUT_WR)
         self.poller.doRead()
-        self.assertEqual(one.calls[:2], ["read", "last"])
+        self.assertEqual(selectable.calls[:2], ["read", "last"])
 
-    def test_who_is_not_watched_any_more_and_then_is(self) -> None:
-        one, other = self.selectable(), self.selectable()
+    def test_reader_removed_and_added_within_a_batch(self) -> None:
+        """A selectable that is removed and added again keeps its registration."""
+        selectable, another = self.selectable(), self.selectable()
 
-        def there_and_back() -> None:
-            one.socket.recv(100)
-            self.poller.removeReader(one)
-            self.poller.addReader(one)
+        def remove_and_add() -> None:
+            selectable.socket.recv(100)
+            self.poller.removeReader(selectable)
+            self.poller.addReader(selectable)
 
-        one.on_read = there_and_back
-        for each in (one, other):
-            self.poller.addReader(each)
+        selectable.on_read = remove_and_add
+        for reader in (selectable, another):
+            self.poller.addReader(reader)
         for _ in range(2):
-            one.peer.send(b"x")
+            selectable.peer.send(b"x")
             self.poller.doRead()
-        self.assertEqual(one.calls, ["read", "read"])
+        self.assertEqual(selectable.calls, ["read", "read"])
 
-    def test_who_goes_without_closing_is_not_watched_any_more(self) -> None:
-        one, other = self.selectable(), self.selectable()
-        one.on_read = lambda: self.poller.removeReader(one)
-        for each in (one, other):
-            self.poller.addReader(each)
-        one.peer.send(b"x")
+    def test_reader_removed_without_being_closed(self) -> None:
+        """A descriptor that stays open is unregistered from epoll after the batch."""
+        selectable, another = self.selectable(), self.selectable()
+        selectable.on_read = lambda: self.poller.removeReader(selectable)
+        for reader in (selectable, another):
+            self.poller.addReader(reader)
+        selectable.peer.send(b"x")
         self.poller.doRead()
-        with select.epoll.fromfd(os.dup(self.poller.fileno())) as watching:
-            self.assertEqual(watching.poll(0), [])
+        with select.epoll.fromfd(os.dup(self.poller.fileno())) as epoll:
+            self.assertEqual(epoll.poll(0), [])
 
-    def test_a_number_that_is_closed_and_given_again_in_one_batch(self) -> None:
-        one, other = self.selectable(), self.selectable()
-        third = self.selectable()
+    def test_descriptor_number_reused_within_a_batch(self) -> None:
+        """A number that is closed and reused in one batch is registered for its new owner."""
+        selectable, another = self.selectable(), self.selectable()
+        reused = self.selectable()
         numbers: list[int] = []
 
         def replace() -> None:
-            number = one.fileno()
-            self.poller.removeReader(one)
-            os.dup2(third.fileno(), number)
-            third.socket.close()
-            third.socket = socket.socket(fileno=one.socket.detach())
-            numbers.extend((number, third.fileno()))
-            self.poller.addReader(third)
+            number = selectable.fileno()
+            self.poller.removeReader(selectable)
+            os.dup2(reused.fileno(), number)
+            reused.socket.close()
+            reused.socket = socket.socket(fileno=selectable.socket.detach())
+            numbers.extend((number, reused.fileno()))
+            self.poller.addReader(reused)
 
-        one.on_read = replace
-        for each in (one, other):
-            self.poller.addReader(each)
-        one.peer.send(b"x")
+        selectable.on_read = replace
+        for reader in (selectable, another):
+            self.poller.addReader(reader)
+        selectable.peer.send(b"x")
         self.poller.doRead()
         self.assertEqual(numbers[0], numbers[1])
-        third.peer.send(b"x")
+        reused.peer.send(b"x")
         self.poller.doRead()
-        self.assertEqual((one.calls, third.calls), (["read"], ["read"]))
+        self.assertEqual((selectable.calls, reused.calls), (["read"], ["read"]))
 
-    def test_shutdown_disconnects_everybody(self) -> None:
-        one = self.selectable()
-        self.poller.addReader(one)
+    def test_reactor_shutdown_closes_all_connections(self) -> None:
+        """When the reactor stops, every selectable gets `connectionLost`."""
+        selectable = self.selectable()
+        self.poller.addReader(selectable)
         self.poller.connectionLost(Failure(CONNECTION_LOST))
-        self.assertEqual(one.calls, ["lost: ConnectionLost"])
+        self.assertEqual(selectable.calls, ["lost: ConnectionLost"])
         self.assertEqual(self.reactor.readers, [])
 
     def test_time(self) -> None:
+        """Timers and the time are the reactor's."""
         calls: list[int] = []
         self.poller.callLater(1, calls.append, 1)
         self.reactor.advance(1)

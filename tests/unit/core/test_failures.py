@@ -1,0 +1,22 @@
+"""Failures of attempts, as logs and clients see them."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from balancebeam.core.failures import FailureKind, UpstreamFailure
+
+
+class UpstreamFailureTests(SynchronousTestCase):
+    """Statuses and texts."""
+
+    def test_status(self) -> None:
+        """Timeouts of the server are 504, all other failures 502."""
+        for kind in FailureKind:
+            expected = 504 if kind.name in ("TIMEOUT", "CONNECT_TIMEOUT") else 502
+            self.assertEqual(UpstreamFailure(kind, "").status, expected, msg=kind.name)
+
+    def test_public_message_hides_the_server(self) -> None:
+        """The text for clients has the kind, but not the details."""
+        failure = UpstreamFailure(FailureKind.CLOSED, "10.0.0.1:80 closed the connection")
+        self.assertEqual(failure.public_message, "the server closed the connection")
