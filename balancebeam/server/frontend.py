@@ -1,4 +1,4 @@
-"""One frontend: who comes in, and where they go."""
+"""A frontend: the client connections of its listeners, and the routes of their requests."""
 
 from __future__ import annotations
 
@@ -20,18 +20,31 @@ from balancebeam.proxy.exchange import Observer
 from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.server.listeners import ConnectionFactory
+from balancebeam.server.pool import PoolService
 
 
 @frozen
 class FrontendTarget:
-    """What a frontend leads to: the routes, and who is told of requests that have ended."""
+    """
+    The destination of the requests of a frontend.
+
+    Attributes:
+        route_table: the routes.
+        observer: the observer of finished and rejected requests, such as an access log.
+    """
 
     route_table: RouteTable
     observer: Observer | None = None
 
 
 class FrontendService(service.Service):
-    """The clients of one frontend, who are served by `factory`."""
+    """
+    One frontend. Its client connections survive reloads.
+
+    Attributes:
+        settings: the active settings.
+        factory: builds the protocols of client connections, by the mode of the frontend.
+    """
 
     def __init__(
         self, settings: FrontendSettings, target: FrontendTarget, ticker: Ticker, random: Random
@@ -61,7 +74,7 @@ class FrontendService(service.Service):
         return trusted, ForwardingPolicy(settings.forwarding, request_id_generator(self._random))
 
     def apply(self, settings: FrontendSettings, target: FrontendTarget) -> None:
-        """Go by these from now on; connections that are open stay."""
+        """Replace settings, routes and observer, for open connections too."""
         self.settings = settings
         self._route_table = target.route_table
         factory = self.factory
@@ -73,7 +86,7 @@ class FrontendService(service.Service):
             factory.set_forwarding(*self._forwarding_settings())
 
     def listeners(self) -> Mapping[ListenAddress, ConnectionFactory]:
-        """Who serves those that come in at each address."""
+        """The connection factory of every listen address."""
         return {
             address: self._proxy_protocol_factory
             if isinstance(address, ProxyProtocolAddress)
@@ -82,13 +95,13 @@ class FrontendService(service.Service):
         }
 
     def drain(self) -> None:
-        """Let clients go as soon as nothing is in progress."""
+        """Close idle connections, and every other connection when its request has finished."""
         self.factory.drain()
 
-    def routes_to(self, pool: Any) -> bool:
-        """Whether a client's next request may be one for `pool`, a service."""
+    def routes_to(self, pool: PoolService) -> bool:
+        """Whether a request of this frontend may be dispatched to `pool`."""
         routes = (self._route_table.default, *self._route_table.routes)
-        return any(route.dispatcher is getattr(pool, "dispatcher", None) for route in routes)
+        return any(route.dispatcher is pool.dispatcher for route in routes)
 
     @property
     def has_connections(self) -> bool:
@@ -96,7 +109,7 @@ class FrontendService(service.Service):
         return self.factory.has_connections
 
     def unregister_timers(self) -> None:
-        """It is gone for good."""
+        """Remove the sweeps of this frontend from the ticker; it will not start again."""
         self._ticker.remove(self.factory.sweep)
         self._ticker.remove(self._proxy_protocol_factory.sweep)
 

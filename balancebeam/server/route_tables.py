@@ -1,4 +1,4 @@
-"""The ways from frontends to pools, and the limits that stand along them."""
+"""Builds the route table of each frontend, with the rate limits of frontend, route and pool."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from balancebeam.server.pool import PoolService
 
 class RouteTableBuilder:
     """
-    Makes the route tables of frontends.
+    Builds route tables.
 
-    A limit is known by what it is for, its scope, so that it keeps its counts
-    when routes come before it or pools beside it.
+    Rate limits are kept by scope, a text that names their frontend, route or pool.
+    So they keep their counters when a reload adds other routes or pools.
     """
 
     def __init__(self, limiter: LimiterService, operations: AdminOperations) -> None:
@@ -32,50 +32,51 @@ class RouteTableBuilder:
         self._operations = operations
 
     def limits(self, settings: Settings) -> LimitsByScope:
-        """The limits that `settings` want. Raises `ValueError`."""
-        wanted = {_pool_scope(pool.name): pool.limits for pool in settings.pools}
+        """Prepare the rate limits of `settings`. Raises `ValueError` if one is invalid."""
+        limits = {_pool_scope(pool.name): pool.limits for pool in settings.pools}
         for frontend in settings.frontends:
-            wanted[_frontend_scope(frontend)] = frontend.limits
+            limits[_frontend_scope(frontend)] = frontend.limits
             for route in frontend.routes:
-                wanted[_route_scope(frontend, route.host, route.path)] = route.limits
-        return self._limiter.prepare(wanted)
+                limits[_route_scope(frontend, route.host, route.path)] = route.limits
+        return self._limiter.prepare(limits)
 
     def pool_admission(self, pool: str) -> Admission:
-        """What everybody has to pass who comes to this pool."""
+        """The admission of requests that come to `pool` through no frontend."""
         return self._limiter.build_admission(self._limiter.scopes[_pool_scope(pool)])
 
     def build(self, frontend: FrontendSettings, pools: Mapping[str, PoolService]) -> RouteTable:
-        """Where the requests go that come in at `frontend`."""
+        """Build the route table of `frontend`; the first matching route is used."""
         access = AccessList(frontend.allow, frontend.deny)
         scopes = self._limiter.scopes
 
-        def route(pool: str, matcher: Matcher, own: str | None = None) -> Route:
+        def route(pool: str, matcher: Matcher, route_scope: str | None = None) -> Route:
             limits = scopes[_frontend_scope(frontend)]
-            limits += (scopes[own] if own else ()) + scopes[_pool_scope(pool)]
+            limits += (scopes[route_scope] if route_scope else ()) + scopes[_pool_scope(pool)]
             return Route(
                 pools[pool].dispatcher, self._limiter.build_admission(limits, access), matcher
             )
 
         routes = []
         if frontend.registration:
-            desk = self._registration_endpoint(frontend, pools[frontend.pool])
+            endpoint = self._registration_endpoint(frontend, pools[frontend.pool])
             routes.append(
-                evolve(route(frontend.pool, PathMatcher(REGISTRATION_PATH)), handler=desk)
+                evolve(route(frontend.pool, PathMatcher(REGISTRATION_PATH)), handler=endpoint)
             )
-        for one in frontend.routes:
-            own = _route_scope(frontend, one.host, one.path)
-            routes.append(route(one.pool, HostPathMatcher(one.host, one.path), own))
+        for settings in frontend.routes:
+            scope = _route_scope(frontend, settings.host, settings.path)
+            matcher = HostPathMatcher(settings.host, settings.path)
+            routes.append(route(settings.pool, matcher, scope))
         return RouteTable(route(frontend.pool, HostPathMatcher()), routes)
 
     def _registration_endpoint(
         self, frontend: FrontendSettings, pool: PoolService
     ) -> RegistrationEndpoint:
-        """Where servers register, into the frontend's own pool."""
+        """Build the endpoint that registers servers in the frontend's own pool."""
 
-        def answering(body: bytes) -> Deferred[tuple[int, bytes]]:
+        def register_server(body: bytes) -> Deferred[tuple[int, bytes]]:
             return Deferred.fromCoroutine(register(self._operations, pool, body))
 
-        return RegistrationEndpoint(pool.dispatcher, frontend.registration_from, answering)
+        return RegistrationEndpoint(pool.dispatcher, frontend.registration_from, register_server)
 
 
 def _pool_scope(pool: str) -> str:

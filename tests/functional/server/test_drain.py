@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import (
     AdminSettings,
     FrontendSettings,
@@ -63,7 +63,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_with_nobody_it_is_over_at_once(self) -> None:
         self.successResultOf(self.drain())
-        self.assertEqual(self.balancer.service.not_ready_reason(), "it is stopping")
+        self.assertEqual(self.balancer.service.not_ready_reason(), "draining")
 
     def test_no_time_at_all(self) -> None:
         self.use(evolve(SETTINGS, drain_timeout=0.0))
@@ -172,8 +172,8 @@ class DrainTests(SynchronousTestCase):
         service = self.balancer.service
         self.balancer.client()
         self.drain()
-        failure = self.assertRaises(StartupError, service.reload)
-        self.assertIn("it is stopping", str(failure))
+        failure = self.assertRaises(ConfigError, service.reload)
+        self.assertIn("draining", str(failure))
         self.assertEqual((service.reloads, service.reloads_failed), (0, 1))
         self.flushLoggedErrors()
 

@@ -13,9 +13,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from balancebeam.api import single_pool_settings
+from balancebeam.api import make_balancer, single_pool_settings
 from balancebeam.core.addresses import EndpointAddress, TcpAddress, UnixAddress
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import ServerSettings
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.proxy.client_address import TrustedProxies
@@ -23,7 +23,7 @@ from balancebeam.proxy.dispatcher import BalancerResource
 from balancebeam.proxy.exchange import Exchange
 from balancebeam.ratelimit.limit import Rejection
 from balancebeam.routing.route_table import Route, RouteTable
-from balancebeam.server.balancer import BalancerService, make_balancer
+from balancebeam.server.balancer import BalancerService
 from balancebeam.server.demo import DemoService
 from balancebeam.upstream.resolver import CACHE_TTL, Resolver
 from balancebeam.upstream.server_set import ServerSet
@@ -52,11 +52,9 @@ class ServiceTreeTests(SynchronousTestCase):
 
     def test_bad_endpoint(self) -> None:
         settings = single_pool_settings(ONE, bind=(EndpointAddress("tcp:http:colour=red"),))
-        error = self.assertRaises(
-            StartupError, BalancerService, settings, Clock(), random.Random(1)
-        )
+        error = self.assertRaises(ConfigError, BalancerService, settings, Clock(), random.Random(1))
         self.assertIn("--bind", str(error))
-        self.assertEqual(error.code, str(error))
+        self.assertEqual(error.problems, [str(error)])
 
     def test_stop_cuts_and_cleans_up(self) -> None:
         balancer = MemoryBalancer(servers=2)

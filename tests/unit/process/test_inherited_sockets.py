@@ -24,14 +24,15 @@ from balancebeam.core.addresses import (
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.errors import StartupError
-from balancebeam.process.hot_restart import NewProcess, PidFile, original_command
+from balancebeam.core.errors import ConfigError
+from balancebeam.process.hot_restart import NewProcess, original_command
 from balancebeam.process.inherited_sockets import (
     PARENT_VARIABLE,
     SOCKETS_VARIABLE,
     find_inherited_sockets,
     listening_address,
 )
+from balancebeam.process.pid_file import PidFile
 from balancebeam.process.systemd import SystemdNotifier
 from balancebeam.server.listeners import InheritedSocket, Listener, ListenersService
 
@@ -168,7 +169,7 @@ class InheritedSocketTests(SynchronousTestCase):
             used = TcpAddress("127.0.0.1", taken.getsockname()[1])
             path = UnixAddress("/nowhere/at/all")
             service = self.listeners()
-            error = self.assertRaises(StartupError, service.bind, [place, used, path])
+            error = self.assertRaises(ConfigError, service.bind, [place, used, path])
         self.assertEqual(len(error.problems), 2)
         # The one that could be had was let go.
         socket.create_server(("127.0.0.1", place.port)).close()

@@ -18,14 +18,16 @@ from balancebeam.core.addresses import (
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import HealthCheckSettings, ServerSettings
+from balancebeam.process.exit import StartupExit
+from balancebeam.process.options import CommandLineOptions
 from balancebeam.tap import Options, makeService
 from tests.helpers.memory import flatten_settings
 
 
 def parse(*arguments: str) -> SimpleNamespace:
-    options = Options()
+    options = CommandLineOptions()
     options.parseOptions(list(arguments))
     return SimpleNamespace(settings=flatten_settings(options.settings))
 
@@ -141,15 +143,15 @@ class ValidOptionsTests(SynchronousTestCase):
 class InvalidOptionsTests(SynchronousTestCase):
     """What is not, each mistake in one line and all of them at once."""
 
-    def mistakes(self, *arguments: str) -> list[str]:
-        error = self.assertRaises(StartupError, parse, *arguments)
-        self.assertNotEqual(error.code, 0)
-        lines = str(error).split("\n")
-        self.assertTrue(all(line.startswith("balancebeam: ") for line in lines), lines)
-        return lines
+    def problems(self, *arguments: str) -> list[str]:
+        """The problems of an invalid command line, one line each."""
+        error = self.assertRaises(ConfigError, parse, *arguments)
+        self.assertNotEqual(error.problems, [])
+        self.assertTrue(all("\n" not in problem for problem in error.problems), error.problems)
+        return error.problems
 
     def test_no_server(self) -> None:
-        (line,) = self.mistakes()
+        (line,) = self.problems()
         self.assertIn("--upstream", line)
 
     def test_single_mistakes(self) -> None:
@@ -162,8 +164,8 @@ class InvalidOptionsTests(SynchronousTestCase):
             (["--upstream", "a:1,weight=-1"], ["--upstream", "0 to 256"]),
             (["--upstream", "a:1,weight=257"], ["--upstream", "0 to 256"]),
             (["--upstream", "a:1,colour=red"], ["--upstream", "colour=red", "weight=N"]),
-            (["--upstream", "a:1", "--upstream", "a:1"], ["--upstream", "twice"]),
-            (["-u", "a:1", "-b", "a:1", "-b", "a:1"], ["--bind", "twice"]),
+            (["--upstream", "a:1", "--upstream", "a:1"], ["--upstream", "duplicate"]),
+            (["-u", "a:1", "-b", "a:1", "-b", "a:1"], ["--bind", "duplicate"]),
             (["-u", "a:1", "-b", "nowhere"], ["--bind", "'nowhere'"]),
             (["-u", "a:1", "-b", "ssl:443"], ["--bind", "not supported yet"]),
             (["-u", "a:1", "-b", "haproxy:haproxy:tcp:80"], ["--bind", "twice"]),
@@ -194,7 +196,7 @@ class InvalidOptionsTests(SynchronousTestCase):
             (["--hosts", "/nonexistent"], ["--hosts", "/nonexistent", "cannot be read"]),
         ):
             with self.subTest(arguments):
-                (line,) = self.mistakes(*arguments)
+                (line,) = self.problems(*arguments)
                 for word in words:
                     self.assertIn(word, line)
 
@@ -202,7 +204,7 @@ class InvalidOptionsTests(SynchronousTestCase):
         hosts = scratch_file(self)
         with open(hosts, "w") as file:
             file.write("10.0.0.1:80\nnonsense\n\n10.0.0.1:x\n")
-        lines = self.mistakes(
+        lines = self.problems(
             *("-u", "a", "-u", "b", "-b", "c", "--algo", "d", "--demo", "e", "--hosts", hosts)
         )
         self.assertEqual(len(lines), 7)
@@ -213,5 +215,5 @@ class InvalidOptionsTests(SynchronousTestCase):
         hosts = scratch_file(self)
         with open(hosts, "w") as file:
             file.write("# nothing\n")
-        (line,) = self.mistakes("--hosts", hosts)
+        (line,) = self.problems("--hosts", hosts)
         self.assertIn("names no server", line)
