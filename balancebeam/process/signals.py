@@ -20,7 +20,7 @@ class SignalService(service.Service):
     """
     Handles signals once the reactor runs, and reports the state to systemd.
 
-    Its handlers replace those of Twisted, and only in the main thread.
+    They replace the handlers of Twisted. Only the main thread can install them.
     """
 
     name = "signals"

@@ -29,7 +29,7 @@ class _Hello(Resource):
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         method = request.method.decode("ascii", "replace")
         uri = request.uri.decode("ascii", "replace")
-        return f"Hello from {self._name}. You asked for {method} {uri}\n".encode()
+        return f"Hello from {self._name}. Request: {method} {uri}\n".encode()
 
 
 class DemoService(service.Service):

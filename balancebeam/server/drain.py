@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from balancebeam.server.service_tree import ServiceTree
+
+log = Logger()
 
 
 def start_drain(tree: ServiceTree, handing_over: bool = False) -> Deferred[None]:
@@ -20,7 +23,7 @@ def start_drain(tree: ServiceTree, handing_over: bool = False) -> Deferred[None]
 
     def finished(drained: bool) -> None:
         if not drained:
-            tree.log.warn("drain timeout expired with active connections; closing them")
+            log.warn("drain timeout expired with active connections; closing them")
 
     waiting = tree.ticker.wait_for(lambda: _is_drained(tree), tree.settings.drain_timeout)
     return waiting.addCallback(finished)

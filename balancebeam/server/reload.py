@@ -46,6 +46,8 @@ class ReloadTransaction:
         bound: the listeners of new addresses, bound if the balancer runs.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         tree: ServiceTree,
@@ -139,7 +141,7 @@ class ReloadTransaction:
             # The new pool has its own servers; registered servers, weights and admin
             # states are copied.
             snapshot = take_snapshot({settings.name: old_pool})
-            restore(snapshot, {settings.name: pool}, tree.log)
+            restore(snapshot, {settings.name: pool}, self._log)
         return pool
 
     def _commit_frontends(self) -> None:

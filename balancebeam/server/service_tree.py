@@ -26,7 +26,6 @@ from typing import Any, TypeVar
 from twisted.application import service
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 
 from balancebeam.admin.operations import AdminOperations
 from balancebeam.admin.service import AdminService, build_health_check
@@ -82,8 +81,6 @@ class ServiceTree(service.MultiService, abc.ABC):
         route_table_builder: builds the route tables of frontends.
         draining: whether a graceful shutdown has begun.
     """
-
-    log = Logger()
 
     def __init__(
         self,

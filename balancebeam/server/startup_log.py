@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from twisted.logger import Logger
+
 from balancebeam.core.addresses import (
     ListenAddress,
     ProxyProtocolAddress,
@@ -23,6 +25,9 @@ from balancebeam.core.settings import FrontendSettings
 from balancebeam.server.listeners import BindAddress, bind_address
 from balancebeam.server.service_tree import ServiceTree
 
+log = Logger()
+
+# Addresses that accept connections on every interface, "localhost" among them.
 _WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -30,7 +35,7 @@ def log_listeners(tree: ServiceTree, addresses: Collection[BindAddress]) -> None
     """Log one line for each open listener at `addresses`: its URL and its target."""
     for address, scheme, target in _targets(tree):
         if bind_address(address) in addresses:
-            tree.log.info(
+            log.info(
                 "listening on {address} -> {target}",
                 address=_describe_address(_with_real_port(tree, address), scheme),
                 target=target,
@@ -43,7 +48,7 @@ def log_demo_command(tree: ServiceTree) -> None:
         for address in frontend.bind:
             command = _curl_command(_with_real_port(tree, address))
             if command is not None:
-                tree.log.info("try: {command}", command=command)
+                log.info("try: {command}", command=command)
                 return
 
 

@@ -271,3 +271,29 @@ class ForwardedFieldsTests(BalancerTestCase):
             client.send(GET)
         self.assertEqual(len(seen), 5)
         server.send(OK)
+
+
+class TrustedProxiesTests(SynchronousTestCase):
+    """Networks of trusted proxies."""
+
+    def test_contains(self) -> None:
+        """Addresses of the networks are trusted, for IPv4 and IPv6."""
+        trusted = TrustedProxies(("10.0.0.0/8", "2001:db8::/32"))
+        for peer, expected in (
+            ("10.1.2.3", True),
+            ("11.1.2.3", False),
+            ("2001:db8::1", True),
+            ("::1", False),
+            ("unknown", False),
+        ):
+            for _ in range(2):
+                self.assertEqual(trusted.contains(peer), expected, peer)
+        self.assertFalse(TrustedProxies(()).contains("10.1.2.3"))
+        self.assertRaises(ValueError, TrustedProxies, ("invalid",))
+
+    def test_cache_is_bounded(self) -> None:
+        """The cache of checked addresses is bounded."""
+        trusted = TrustedProxies(("10.0.0.0/8",))
+        for number in range(10000):
+            trusted.contains(f"10.0.{number // 250}.{number % 250}")
+        self.assertLessEqual(len(trusted._networks._cache), 4096)
