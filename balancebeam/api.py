@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
 from attrs import frozen
 
 from balancebeam.core.addresses import ListenAddress
+from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import (
     ForwardingSettings,
     FrontendSettings,
@@ -19,6 +24,10 @@ from balancebeam.core.settings import (
     ServerSettings,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from balancebeam.server.balancer import BalancerService
+    from balancebeam.server.listeners import InheritedSocket
 
 
 @frozen
@@ -76,3 +85,36 @@ def single_pool_settings(
         slow_start=slow_start,
     )
     return Settings((frontend,), (pool,), demo=demo)
+
+
+def make_balancer(
+    settings: Settings,
+    reactor: Any = None,
+    random: Random | None = None,
+    load_settings: Callable[[], Settings] | None = None,
+    find_inherited_sockets: Callable[[], Mapping[str, InheritedSocket]] | None = None,
+) -> BalancerService:
+    """
+    The service tree for `settings`; touches no socket before it is started.
+
+    The reactor defaults to the global one, `random` to the system's. See
+    `BalancerService` for the others.
+    """
+    # Imported here, because twisted.web.proxy imports the reactor, and a program
+    # may install another one after it has imported this module.
+    from balancebeam.server.balancer import BalancerService
+
+    if reactor is None:
+        from twisted.internet import reactor
+    if random is None:
+        from random import SystemRandom
+
+        random = SystemRandom()
+    return BalancerService(
+        settings,
+        reactor,
+        random,
+        clock=time.monotonic,
+        load_settings=load_settings,
+        find_inherited_sockets=find_inherited_sockets,
+    )

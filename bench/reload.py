@@ -106,7 +106,7 @@ def run(process: processes.Process, config: Path, seconds: int) -> None:
     process.ensure_running()
     after = resource_usage(process)
     log = (config.parent / "log.txt").read_text()
-    refused = log.count("not reloaded")
+    refused = log.count("reload rejected")
     print(
         f"{result.requests} requests, {result.failed} failed; "
         f"{reloads.count - warm.count} reloads, {refused} refused; p99 {result.latency_p99:.1f} ms"

@@ -14,7 +14,7 @@ from balancebeam.admin.operations import AdminError, AdminOperations, Balancer, 
 from balancebeam.admin.registration import register
 from balancebeam.admin.responses import ApiResponse, error, success
 from balancebeam.config.dump import dump
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.observability.metrics import metrics_text
 from balancebeam.observability.prometheus import CONTENT_TYPE
 
@@ -91,7 +91,7 @@ class AdminApi:
             raise AdminError(400, "there is nothing to say about a reload; leave the body empty")
         try:
             return success({"changed": self.balancer.reload()})
-        except StartupError as refused:
+        except ConfigError as refused:
             # RFC 9110, 15.5.21: the instructions it contains cannot be carried out.
             return error(422, "\n".join(refused.problems))
 

@@ -63,7 +63,7 @@ class Balancer(Interface):
         """Have what was set at run time outlive a restart; never fails."""
 
     def reload(self) -> list[str]:
-        """Read everything again; what has changed. Raises `StartupError`."""
+        """Read everything again; what has changed. Raises `ConfigError`."""
 
 
 class AdminError(Exception):

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 
-
-class StartupError(SystemExit, Exception):
+class ConfigError(Exception):
     """
-    The program cannot start; the text says why, one line a mistake.
+    The configuration is invalid, or an address or a file that it names is not available.
 
-    It is a `SystemExit`, so that a person sees the lines alone and the status
-    is 1, and an `Exception`, so that `twistd` removes its pid file and tells
-    the process that waits for the daemon.
+    Raised when the configuration is read, when listeners are bound and by reloads.
+
+    Attributes:
+        problems: one message for each mistake, a line each.
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    @classmethod
-    def from_problems(cls, problems: Iterable[str]) -> StartupError:
-        """The error that names all of `problems`."""
-        return cls("\n".join(f"balancebeam: {problem}" for problem in problems))
-
-    @property
-    def problems(self) -> list[str]:
-        """The mistakes alone."""
-        return [line.removeprefix("balancebeam: ") for line in self.text.splitlines()]
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems = list(problems)
 
     def __str__(self) -> str:
-        return self.text
+        return "\n".join(self.problems)
 
 
 class ProtocolError(Exception):

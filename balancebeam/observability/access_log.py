@@ -8,7 +8,7 @@ from typing import Any
 from twisted.application import service
 from twisted.logger import Logger
 
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import FrontendSettings
 from balancebeam.net.ticker import Ticker
 from balancebeam.observability.access_log_formats import (
@@ -74,7 +74,7 @@ class AccessLogs(service.Service):
     def prepare(self, frontends: Iterable[FrontendSettings]) -> dict[str, LogFile]:
         """
         The files that they write to; those that are new are opened if the
-        balancer runs. Raises `StartupError`, and then keeps none of them.
+        balancer runs. Raises `ConfigError`, and then keeps none of them.
         """
         paths = {one.access_log for one in frontends if one.access_log is not None}
         files = {path: self.files.get(path) or LogFile(path) for path in sorted(paths)}
@@ -83,7 +83,7 @@ class AccessLogs(service.Service):
         return files
 
     def open(self) -> None:
-        """Open all files. Raises `StartupError`, and then none is open that was not."""
+        """Open all files. Raises `ConfigError`, and then none is open that was not."""
         _open(self.files.values())
 
     def rollback(self, files: Mapping[str, LogFile]) -> None:
@@ -152,4 +152,4 @@ def _open(files: Iterable[LogFile]) -> None:
     if problems:
         for file in opened:
             file.close()
-        raise StartupError.from_problems(problems)
+        raise ConfigError(*problems)

@@ -1,6 +1,9 @@
 """
-A successor: this program, started anew, which listens with the same sockets
-before this process lets its clients go. No connection is refused meanwhile.
+Hot restart: a new process takes over the listening sockets of this one.
+
+The new process is the same command, started again with the sockets as inherited
+descriptors. When it is ready it sends SIGTERM to this process, which drains. No
+connection is refused meanwhile, because the sockets stay open throughout.
 """
 
 from __future__ import annotations
@@ -28,10 +31,11 @@ log = Logger()
 
 
 def original_command() -> Sequence[str]:
-    """What this process was started by."""
+    """The command line of this process, with the path of the interpreter first."""
     arguments = getattr(sys, "orig_argv", None)
     if arguments is None:
-        # Before Python 3.10. Whatever was called, these are twistd's.
+        # Python 3.9 has no orig_argv. sys.argv has twistd's arguments, whichever
+        # script was run.
         run = "from twisted.scripts.twistd import run; run()"
         return [sys.executable, "-c", run, *sys.argv[1:]]
     return [sys.executable, *arguments[1:]]
@@ -39,68 +43,55 @@ def original_command() -> Sequence[str]:
 
 class NewProcess(ProcessProtocol):
     """
-    The process that is to follow. It ends this one when it is ready; `on_exit` is
-    called if it ends before.
+    The new process of a hot restart, as the old process sees it.
+
+    It normally outlives the old process; `on_exit` is called if it exits first.
     """
 
     def __init__(self, on_exit: Callable[[], object]) -> None:
         self._on_exit = on_exit
 
     def processExited(self, reason: Failure) -> None:
-        """It has gone before this process did."""
-        log.error("the successor ended: {reason}", reason=reason.getErrorMessage())
+        """Log the exit and report it."""
+        log.error(
+            "hot restart failed: the new process exited: {reason}", reason=reason.getErrorMessage()
+        )
         self._on_exit()
-
-
-class PidFile:
-    """
-    The file with this process's number, which `twistd` is told of by its
-    `options`. It makes way for a successor's, as nginx's does.
-    """
-
-    def __init__(self, options: MutableMapping[str, Any]) -> None:
-        self._options = options
-        self._path: str = options.get("pidfile") or ""
-
-    def move_aside(self) -> None:
-        """Be called something else, which `twistd` removes in the end. Raises `OSError`."""
-        if self._path:
-            aside = f"{self._path}.old"
-            os.replace(self._path, aside)
-            self._options["pidfile"] = aside
-
-    def restore(self) -> None:
-        """Be called as before: there is no successor. Raises `OSError`."""
-        if self._path and self._options["pidfile"] != self._path:
-            os.replace(self._options["pidfile"], self._path)
-            self._options["pidfile"] = self._path
 
 
 def spawn_new_process(
     sockets: Mapping[str, InheritedSocket], reactor: Any, on_exit: Callable[[], object]
 ) -> IProcessTransport:
     """
-    Start the program anew, with the listening sockets `sockets` by address.
-    `on_exit` is called should it end. Raises `OSError`.
+    Start the program again with inherited listening sockets.
+
+    Args:
+        sockets: the listening sockets by address.
+        reactor: an `IReactorProcess`.
+        on_exit: called if the new process exits while this one is running.
+
+    Raises:
+        OSError: the process cannot be started.
     """
     environment: MutableMapping[str, str] = dict(os.environ)
-    numbers = {address: SD_LISTEN_FDS_START + place for place, address in enumerate(sockets)}
+    # The new process has the sockets from the same descriptor on as under systemd.
+    numbers = {address: SD_LISTEN_FDS_START + index for index, address in enumerate(sockets)}
     environment[SOCKETS_VARIABLE] = json.dumps(
-        {address: (numbers[address], one.keep_path) for address, one in sockets.items()}
+        {address: (numbers[address], inherited.keep_path) for address, inherited in sockets.items()}
     )
     environment[PARENT_VARIABLE] = str(os.getpid())
     descriptors = {0: 0, 1: 1, 2: 2}
-    descriptors.update({numbers[address]: one.fd for address, one in sockets.items()})
-    arguments = original_command()
+    descriptors.update({numbers[address]: inherited.fd for address, inherited in sockets.items()})
+    command = original_command()
     process: IProcessTransport = reactor.spawnProcess(
-        NewProcess(on_exit), arguments[0], arguments, environment, childFDs=descriptors
+        NewProcess(on_exit), command[0], command, environment, childFDs=descriptors
     )
     return process
 
 
 def stop_old_process(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Tell the process that this one succeeds, if there is one, to let its clients go."""
-    text = environment.pop(PARENT_VARIABLE, "")
-    if text and text == str(os.getppid()):
-        log.info("succeeding process {number}", number=text)
-        os.kill(int(text), signal.SIGTERM)
+    """Send SIGTERM to the old process, if this process was started by a hot restart."""
+    pid = environment.pop(PARENT_VARIABLE, "")
+    if pid and pid == str(os.getppid()):
+        log.info("hot restart: stopping the old process {pid}", pid=pid)
+        os.kill(int(pid), signal.SIGTERM)

@@ -1,6 +1,8 @@
 """
-Listening sockets that somebody else has opened: the service manager
-(sd_listen_fds(3)), or the process that this one succeeds.
+Listening sockets inherited from systemd or from the old process of a hot restart.
+
+systemd passes them by the protocol of sd_listen_fds(3), the old process by two
+environment variables.
 """
 
 from __future__ import annotations
@@ -19,80 +21,96 @@ from balancebeam.server.listeners import InheritedSocket
 
 log = Logger()
 
-# The first descriptor that the service manager hands over.
+#: The first inherited descriptor; 0 to 2 are stdin, stdout and stderr (sd_listen_fds(3)).
 SD_LISTEN_FDS_START = 3
 
-# Where a predecessor says which descriptors it hands over, by address, and who it is.
+#: The environment variable with the inherited descriptors, set by the old process of a
+#: hot restart: JSON, `{address: [descriptor, keep_path]}`.
 SOCKETS_VARIABLE = "BALANCEBEAM_SOCKETS"
-PARENT_VARIABLE = "BALANCEBEAM_PREDECESSOR"
+
+#: The environment variable with the process id of the old process. A process that
+#: inherits the variables from an ancestor that is not its parent ignores them.
+PARENT_VARIABLE = "BALANCEBEAM_OLD_PROCESS"
 
 
 def find_inherited_sockets(
     environment: MutableMapping[str, str] | None = None,
 ) -> Mapping[str, InheritedSocket]:
     """
-    The sockets that listen, by the texts of their addresses.
+    Find the inherited listening sockets, by the text of their addresses.
 
-    The environment does not tell of them afterwards, so that no other process
-    takes them for its own.
+    The variables that describe them are removed from `environment` (by default
+    that of this process), so that no child process takes them for its own.
     """
     if environment is None:
         environment = os.environ
         environment.update(_initial_environment())
-    found = _from_old_process(environment)
-    found.update(_from_systemd(environment))
-    return found
+    sockets = _from_old_process(environment)
+    sockets.update(_from_systemd(environment))
+    return sockets
 
 
 def _initial_environment() -> dict[str, str]:
     """
-    What the service manager said when the program began. Twisted's endpoints
-    have taken it out of the environment when they were imported.
+    The variables of sd_listen_fds(3) as the process was started with them.
+
+    Twisted's endpoints remove them from `os.environ` when they are imported.
     """
     try:
-        given = Path("/proc/self/environ").read_bytes()
+        content = Path("/proc/self/environ").read_bytes()
     except OSError:
         return {}
-    pairs = (os.fsdecode(one).partition("=") for one in given.split(b"\0"))
+    pairs = (os.fsdecode(variable).partition("=") for variable in content.split(b"\0"))
     return {name: value for name, _, value in pairs if name in ("LISTEN_PID", "LISTEN_FDS")}
 
 
 def _from_old_process(environment: MutableMapping[str, str]) -> dict[str, InheritedSocket]:
+    """The sockets that the old process of a hot restart has passed."""
     text = environment.pop(SOCKETS_VARIABLE, "")
     if not text or environment.get(PARENT_VARIABLE) != str(os.getppid()):
         return {}
     try:
-        found = json.loads(text)
+        sockets = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        log.warn("{name} is nonsense, and means nothing", name=SOCKETS_VARIABLE)
+        sockets = None
+    if not isinstance(sockets, dict):
+        log.warn("ignoring malformed {name}", name=SOCKETS_VARIABLE)
         return {}
     return {
-        address: InheritedSocket(*one)
-        for address, one in found.items()
-        if listening_address(one[0]) is not None
+        address: InheritedSocket(descriptor, keep_path)
+        for address, (descriptor, keep_path) in sockets.items()
+        if listening_address(descriptor) is not None
     }
 
 
 def _from_systemd(environment: MutableMapping[str, str]) -> dict[str, InheritedSocket]:
-    process, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    """The sockets that systemd has passed to this process."""
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
-    if process != str(os.getpid()) or not (count.isascii() and count.isdigit()):
+    if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
         return {}
-    found = {}
+    sockets = {}
     for descriptor in range(SD_LISTEN_FDS_START, SD_LISTEN_FDS_START + int(count)):
         address = listening_address(descriptor)
         if address is None:
-            log.warn("descriptor {number} is no socket that listens", number=descriptor)
+            log.warn(
+                "ignoring inherited descriptor {descriptor}: not a listening socket",
+                descriptor=descriptor,
+            )
         else:
             os.set_inheritable(descriptor, False)
-            found[address] = InheritedSocket(descriptor, keep_path=True)
-    return found
+            # systemd keeps the socket open and owns its file.
+            sockets[address] = InheritedSocket(descriptor, keep_path=True)
+    return sockets
 
 
 def listening_address(descriptor: int) -> str | None:
-    """Where the socket `descriptor` listens, as addresses are written; `None` if it does not."""
+    """
+    The address of a listening socket in the notation of `--bind`.
+
+    `None` if `descriptor` is not open, is not a socket, does not listen, or is
+    of another family than IPv4, IPv6 and Unix.
+    """
     try:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return None

@@ -1,4 +1,4 @@
-"""What signals do: SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR2 starts a successor."""
+"""Signals: SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR2 starts a hot restart."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any, Callable
 from twisted.application import service
 from twisted.logger import Logger
 
-from balancebeam.core.errors import StartupError
-from balancebeam.process.hot_restart import PidFile, spawn_new_process, stop_old_process
+from balancebeam.core.errors import ConfigError
+from balancebeam.process.hot_restart import spawn_new_process, stop_old_process
+from balancebeam.process.pid_file import PidFile
 from balancebeam.process.systemd import SystemdNotifier
 from balancebeam.server.balancer import BalancerService
 
 
 class SignalService(service.Service):
     """
-    Listens to signals once the reactor runs, in the place of Twisted's own
-    handlers, and tells the service manager how it goes.
+    Handles signals once the reactor runs, and reports the state to systemd.
+
+    They replace the handlers of Twisted. Only the main thread can install them.
     """
 
     name = "signals"
@@ -31,18 +33,25 @@ class SignalService(service.Service):
         notifier: SystemdNotifier,
         pid_file: PidFile | None = None,
     ) -> None:
+        """
+        Args:
+            balancer: the service that is drained, reloaded and restarted.
+            reactor: the reactor; it is stopped at the end of a graceful shutdown.
+            notifier: the connection to systemd.
+            pid_file: the pid file that a hot restart moves aside.
+        """
         self._balancer = balancer
         self._reactor = reactor
         self._notifier = notifier
         self._previous_handlers: dict[int, Any] = {}
         self._pid_file = pid_file or PidFile({})
         self._draining = self._reactor_stopped = False
-        # Whether a process has been started that is to follow this one.
-        self._successor_running = False
+        # Whether the new process of a hot restart runs.
+        self._new_process_running = False
 
     def startService(self) -> None:
         super().startService()
-        # Twisted installs its own when the reactor begins to run.
+        # Twisted installs its own handlers when the reactor starts.
         self._reactor.callWhenRunning(self._install_handlers)
 
     def _install_handlers(self) -> None:
@@ -60,35 +69,35 @@ class SignalService(service.Service):
         self._balancer.listeners.own_socket_files()
 
     def _make_handler(self, callback: Callable[[], None]) -> Callable[[int, Any], None]:
-        # A handler may interrupt anything, so it only says what is to be done.
+        # A handler may interrupt any code, so it only schedules the callback.
         return lambda number, frame: self._reactor.callFromThread(callback)
 
     def stopService(self) -> Any:
-        before, self._previous_handlers = self._previous_handlers, {}
-        if self._draining and before:
-            # The process ends. What is said from here on comes too late, and
-            # must not make its status that of one that was killed.
-            signal.pthread_sigmask(signal.SIG_BLOCK, before)
-        for number, handler in before.items():
+        handlers, self._previous_handlers = self._previous_handlers, {}
+        if self._draining and handlers:
+            # The process is about to exit with status 0. A further signal would find
+            # the default handlers, and the exit status would be that of a killed process.
+            signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+        for number, handler in handlers.items():
             signal.signal(number, handler)
         return super().stopService()
 
     def graceful_shutdown(self) -> None:
-        """Let clients go, and end then; at once if this is said again."""
+        """Drain and exit; a second call exits immediately."""
         if self._draining:
-            self.log.info("ending at once")
+            self.log.info("exiting immediately")
             self._stop_reactor()
             return
         self._draining = True
-        self.log.info("draining; say it again to end at once")
-        if self._successor_running:
-            # For the manager nothing ends, and what listens is the other's.
+        self.log.info("draining; send the signal again to exit immediately")
+        if self._new_process_running:
+            # systemd follows the new process, which also owns the socket files now.
             self._balancer.listeners.disown_socket_files()
         else:
             self._notifier.stopping()
-        self._balancer.drain(self._successor_running).addCallback(
+        self._balancer.drain(self._new_process_running).addCallback(
             lambda _: self._stop_reactor()
-        ).addErrback(lambda failure: self.log.failure("while draining", failure))
+        ).addErrback(lambda failure: self.log.failure("drain failed", failure))
 
     def _stop_reactor(self) -> None:
         if self._reactor.running and self.running and not self._reactor_stopped:
@@ -96,44 +105,49 @@ class SignalService(service.Service):
             self._reactor.stop()
 
     def reload(self) -> None:
-        """Read everything again."""
+        """Reload the configuration; problems are logged by the balancer."""
         if self._draining:
-            self.log.info("not reloaded: it is stopping")
+            self.log.info("reload rejected: draining")
             return
         self._notifier.reloading()
-        status = "Balancing; the last reload was refused."
+        status = "Balancing; the last reload was rejected."
         try:
             self._balancer.reload()
             status = "Balancing."
-        except StartupError:
-            # The log says what was wrong with it.
+        except ConfigError:
+            # BalancerService.reload has logged every problem.
             pass
         finally:
             self._notifier.ready(status)
 
     def hot_restart(self) -> None:
-        """Start a successor, which ends this process once it listens."""
-        if self._draining or self._successor_running:
-            self.log.info("there is a successor already, or none is needed any more")
+        """Start a new process, which stops this one when it is ready."""
+        if self._draining or self._new_process_running:
+            self.log.info("hot restart ignored: already restarting or shutting down")
             return
-        sockets, stuck = self._balancer.listeners.export_sockets()
-        if stuck:
-            places = ", ".join(stuck)
-            self.log.error("no successor: {places} cannot be handed over", places=places)
+        sockets, not_transferable = self._balancer.listeners.export_sockets()
+        if not_transferable:
+            self.log.error(
+                "hot restart rejected: listening sockets cannot be transferred: {addresses}",
+                addresses=", ".join(not_transferable),
+            )
             return
-        self.log.info("starting a successor for {sockets}", sockets=", ".join(sockets))
-        self._successor_running = True
+        self.log.info(
+            "hot restart: starting a new process with the listening sockets {addresses}",
+            addresses=", ".join(sockets),
+        )
+        self._new_process_running = True
         try:
             self._pid_file.move_aside()
-            spawn_new_process(sockets, self._reactor, self._successor_failed)
-        except OSError as failure:
-            self.log.error("there is no successor: {reason}", reason=failure)
-            self._successor_failed()
+            spawn_new_process(sockets, self._reactor, self._new_process_failed)
+        except OSError as error:
+            self.log.error("hot restart failed: {reason}", reason=error)
+            self._new_process_failed()
 
-    def _successor_failed(self) -> None:
-        """The successor has ended, so this process goes on, if it still can."""
-        self._successor_running = False
+    def _new_process_failed(self) -> None:
+        """Continue as before the hot restart."""
+        self._new_process_running = False
         try:
             self._pid_file.restore()
-        except OSError as failure:
-            self.log.error("the pid file is lost: {reason}", reason=failure)
+        except OSError as error:
+            self.log.error("cannot restore the pid file: {reason}", reason=error)

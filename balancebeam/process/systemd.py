@@ -1,4 +1,4 @@
-"""Telling the service manager how it goes, as sd_notify(3) does."""
+"""State notifications to systemd by the protocol of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ log = Logger()
 
 class SystemdNotifier:
     """
-    The service manager, if the environment names the socket by which it wants
-    to hear. Messages are short and the socket is local, so sending one at once
-    keeps nobody waiting.
+    Sends state notifications to the socket that `NOTIFY_SOCKET` names, if it is set.
+
+    Messages are short and the socket is local and non-blocking, so they are sent
+    synchronously.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._path = environment.get("NOTIFY_SOCKET", "")
 
     def notify(self, *lines: str) -> None:
-        """Send `lines`, such as "READY=1"; that nobody listens is only logged."""
+        """Send assignments such as "READY=1"; a failure is only logged."""
         if not self._path:
             return
-        # One in the abstract namespace begins with a NUL.
+        # "@" stands for the NUL byte that begins a name in the abstract namespace.
         path = "\0" + self._path[1:] if self._path.startswith("@") else self._path
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-                manager.setblocking(False)
-                manager.sendto("\n".join(lines).encode(), path)
-        except OSError as failure:
-            log.warn("the service manager was not told: {reason}", reason=failure)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify_socket:
+                notify_socket.setblocking(False)
+                notify_socket.sendto("\n".join(lines).encode(), path)
+        except OSError as error:
+            log.warn("systemd notification failed: {reason}", reason=error)
 
     def ready(self, status: str = "Balancing.") -> None:
-        """Clients can come, now or again. The manager watches this process."""
+        """Report the end of the start or of a reload; this process becomes the main process."""
         self.notify("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """The configuration is being read again."""
-        # What CLOCK_MONOTONIC says, in microseconds.
+        """Report the begin of a reload."""
+        # systemd needs the time in microseconds of CLOCK_MONOTONIC, which
+        # time.monotonic() does not promise to use.
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self.notify("RELOADING=1", f"MONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
-        """No other clients can come."""
-        self.notify("STOPPING=1", "STATUS=Waiting for the last clients.")
+        """Report the begin of a graceful shutdown."""
+        self.notify("STOPPING=1", "STATUS=Draining: waiting for active requests and connections.")

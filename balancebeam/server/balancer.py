@@ -1,98 +1,33 @@
-"""
-The balancer as a tree of services.
-
-Starting the tree listens; stopping it closes everything. The children have
-names, so that whoever embeds the balancer finds them:
-
-    balancer.getServiceNamed("frontend:web")  the clients of a frontend
-    balancer.getServiceNamed("pool:app")      the servers of a pool; of its children
-        .getServiceNamed("selector")          says which server is tried first,
-        .getServiceNamed("health")            knows which are out, and why,
-        .getServiceNamed("checker")           asks how they are, if that is wanted,
-        .getServiceNamed("connections")       has the connections to them
-    balancer.getServiceNamed("limiter")       who is admitted
-    balancer.getServiceNamed("listeners")     the listening sockets
-    balancer.getServiceNamed("access-logs")   the files of what has ended
-    balancer.getServiceNamed("admin")         the operator's way in, if there is one
-
-What the first pool has is found by its short name as well: `selector`, `health`,
-`checker`, `connections`.
-"""
+"""The balancer: a tree of services that starts, stops, drains and reloads as one service."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import define
-from twisted.application import service
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 
-from balancebeam.admin.auth import Authorizer
-from balancebeam.admin.operations import AdminOperations
-from balancebeam.admin.service import AdminService, build_authorizer, build_health_check
-from balancebeam.admission.admission import LimitsByScope
-from balancebeam.admission.limiter import LimiterService
-from balancebeam.config.diff import diff_settings
-from balancebeam.core.errors import StartupError
+from balancebeam.core.addresses import EndpointAddress
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.interfaces import Random
-from balancebeam.core.settings import FrontendSettings, Settings
+from balancebeam.core.settings import Settings
 from balancebeam.net import connector
-from balancebeam.net.poller import build_data_reactor
-from balancebeam.net.ticker import Ticker, sweep_interval
-from balancebeam.observability.access_log import AccessLogs
-from balancebeam.observability.connection_log import ConnectionLog
-from balancebeam.observability.log_file import LogFile
-from balancebeam.observability.observers import combine
-from balancebeam.proxy.exchange import Exchange
-from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
-from balancebeam.proxy.interfaces import Observer
-from balancebeam.server.demo import DemoService
-from balancebeam.server.frontend import FrontendService, FrontendTarget
-from balancebeam.server.listeners import (
-    InheritedSocket,
-    Listener,
-    ListenersService,
-    bind_address,
-    restore_stderr,
-    validate_endpoint,
-)
-from balancebeam.server.pool import PoolService, SharedResources
-from balancebeam.server.retired import RetiredServices
-from balancebeam.server.route_tables import RouteTableBuilder
-from balancebeam.state.service import StateService, nothing_to_save, restore, take_snapshot
+from balancebeam.server.drain import not_ready_reason, start_drain
+from balancebeam.server.endpoints import parse_endpoint
+from balancebeam.server.listeners import BindAddress, InheritedSocket, Listener, bind_address
+from balancebeam.server.reload import Reloader, ReloadTransaction
+from balancebeam.server.service_tree import ServiceTree
+from balancebeam.server.startup_log import log_demo_command, log_listeners
 from balancebeam.upstream.connect_attempt import ConnectFunction
-from balancebeam.upstream.resolver import Resolver
-from balancebeam.upstream.server_set import ServerSet
-from balancebeam.web.resource import BalancerResource
 
 
-@define
-class ReloadTransaction:
-    """All of a change that can fail, done; nothing of it is in use yet."""
-
-    settings: Settings
-    limits: LimitsByScope
-    log_files: Mapping[str, LogFile]
-    bound: dict[Any, Listener]
-    authorizer: Authorizer | None
-
-
-class BalancerService(service.MultiService):
+class BalancerService(ServiceTree):
     """
-    Everything one balancer consists of.
+    A complete balancer.
 
-    `resource` is the dispatcher of the first frontend's pool, for mounting in a
-    `twisted.web` tree; where nothing is bound that is the only way in. `clock`
-    gives seconds and never runs backwards, for limits; without one the
-    reactor's is taken. `load_settings` says by which settings to go when everything is
-    read again. `find_inherited_sockets` finds sockets that listen already, by address.
+    Starting it binds the listeners; stopping it closes them and every
+    connection. See `ServiceTree` for its attributes and named children.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -104,357 +39,150 @@ class BalancerService(service.MultiService):
         load_settings: Callable[[], Settings] | None = None,
         find_inherited_sockets: Callable[[], Mapping[str, InheritedSocket]] | None = None,
     ) -> None:
-        super().__init__()
-        self.settings = settings
-        self.reactor = reactor
-        self.draining = False
-        self.reloads = self.reloads_failed = 0
-        # When it was last, in seconds since the epoch.
-        self.reloaded_at = 0.0
-        self._load_settings = load_settings or (lambda: self.settings)
-        self.admin_operations = AdminOperations(self, build_health_check(reactor))
-        self.admin: AdminService | None = None
-        self.state: StateService | None = None
-        self.pools: dict[str, PoolService] = {}
-        self.frontends: dict[str, FrontendService] = {}
-        self.retired = RetiredServices(self)
-        self.ticker = Ticker(reactor, _sweep_interval(settings))
-        data_reactor = build_data_reactor(reactor)
-        self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
-        self._route_table_builder = RouteTableBuilder(self.limiter, self.admin_operations)
-        self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
-        self._shared = SharedResources(
-            reactor, data_reactor, self.ticker, Resolver(reactor, self.ticker), random, connect
+        """
+        Build the services; no socket is touched before the start.
+
+        Args:
+            settings: the settings to start with.
+            reactor: the Twisted reactor.
+            random: the source of random numbers for load balancing and request ids.
+            connect: opens upstream connections; replaced in tests.
+            clock: returns seconds and never runs backwards, for rate limits; by
+                default `reactor.seconds`.
+            load_settings: returns the settings for `reload` or raises
+                `ConfigError`; by default the active settings.
+            find_inherited_sockets: returns listening sockets by the text of their
+                address, which are used instead of new ones. Called once.
+
+        Raises:
+            ConfigError: an endpoint description, a rate limit or the token of the
+                admin API is invalid.
+        """
+        super().__init__(
+            settings, reactor, random, connect, clock, load_settings, find_inherited_sockets
         )
-        self.listeners = ListenersService(reactor, data_reactor, find_inherited_sockets)
-        for frontend in settings.frontends:
-            for address in frontend.bind:
-                validate_endpoint(address, reactor)
-        # Twisted starts children in this order, and what is listened to comes last.
+        self._reloader = Reloader(self)
+        _validate_endpoints(settings, reactor)
+        # Children start in this order and stop in reverse: the listeners start last,
+        # and the access logs stop after the frontends and pools that write to them.
         self.ticker.setServiceParent(self)
         self.limiter.setServiceParent(self)
-        # Stopped after those who write to them.
         self.access_logs.setServiceParent(self)
-        self.demo: DemoService | None = None
-        self._commit(self._prepare(settings))
+        ReloadTransaction.prepare(self, settings).commit()
         self.listeners.setServiceParent(self)
         self.ticker.add(self.retired.reap)
 
-    # What there is.
-
-    @property
-    def server_set(self) -> ServerSet:
-        """The servers of the first pool."""
-        return self.default_pool.server_set
-
-    @property
-    def default_pool(self) -> PoolService:
-        """Where servers register, and what is mounted."""
-        frontends = self.settings.frontends
-        return self.pools[frontends[0].pool if frontends else self.settings.pools[0].name]
-
-    @property
-    def default_frontend(self) -> FrontendService:
-        """The first frontend."""
-        return next(iter(self.frontends.values()))
-
-    @property
-    def resource(self) -> BalancerResource:
-        """The dispatcher of the first pool."""
-        return self.default_pool.dispatcher
-
-    def getServiceNamed(self, name: str) -> service.IService:
-        for tree in (self, self.default_pool):
-            if name in tree.namedServices:
-                found: service.IService = tree.namedServices[name]
-                return found
-        raise KeyError(name)
-
-    # Starting and stopping.
-
     def privilegedStartService(self) -> None:
-        # Here, so that `twistd --uid` may use low ports.
+        # Bind before `twistd --uid` drops privileges, so that low ports are available.
         self._listen()
         super().privilegedStartService()
 
     def startService(self) -> None:
+        """
+        Bind the listeners, unless `privilegedStartService` has, and start all services.
+
+        Raises:
+            ConfigError: addresses or access log files are not available; nothing
+                is left open.
+        """
         self.draining = False
         self._listen()
         super().startService()
+        # Not earlier: the state file and the demo have added their servers by now.
+        log_listeners(self, self.listeners.listeners)
+        if self.demo is not None:
+            log_demo_command(self)
 
     def _listen(self) -> None:
-        clients = self._connection_factories()
+        """Open the access logs and bind the listeners; a second call does nothing."""
+        factories = self.connection_factories()
         problems: list[str] = []
-        opened: dict[Any, Listener] = {}
+        bound: dict[BindAddress, Listener] = {}
         try:
             self.access_logs.open()
-        except StartupError as error:
+        except ConfigError as error:
             problems += error.problems
         try:
-            opened = self._bind(clients, self.settings)
-        except StartupError as error:
+            bound = self.bind(factories, self.settings)
+        except ConfigError as error:
             problems += error.problems
         if problems:
             self.access_logs.close()
-            self.listeners.activate({}, opened)
-            restore_stderr()
-            raise StartupError.from_problems(problems)
-        self.listeners.activate(clients, opened)
+            self.listeners.activate({}, bound)
+            raise ConfigError(*problems)
+        self.listeners.activate(factories, bound)
 
     def stopService(self) -> Any:
         self.admin_operations.stop()
         return super().stopService()
 
-    def drain(self, handing_over: bool = False) -> Deferred[None]:
-        """
-        Let everybody go: listen no more, close idle clients, and let the others
-        finish, but for no longer than the settings say. Fires when nobody is
-        left. One that is `handing_over` by another leaves the operator to that.
-        """
-        self.draining = True
-        # Who operates it may want to see how it goes.
-        admin = None if handing_over else self.admin
-        if self.running:
-            self.listeners.activate({} if admin is None else admin.listeners(), {})
-        for frontend in self.frontends.values():
-            frontend.drain()
-
-        def drained(everybody: bool) -> None:
-            if not everybody:
-                self.log.warn("the time for draining is over, and not everybody has left")
-
-        waiting = self.ticker.wait_for(self._is_drained, self.settings.drain_timeout)
-        return waiting.addCallback(drained)
-
-    def _is_drained(self) -> bool:
-        if any(one.has_connections for one in (*self.frontends.values(), *self.retired)):
-            return False
-        # Some came by a door that is not ours.
-        return not any(pool.has_active_requests for pool in self.pools.values())
-
-    # Changing everything while it runs.
-
     def apply(self, settings: Settings) -> None:
         """
-        Go by `settings` from now on. What they do not change is not touched, and
-        nothing in progress is cut. Raises `StartupError`, and then nothing has
-        changed, if a part of it cannot be had.
+        Replace the active settings.
+
+        What they do not change is not touched, and requests and connections in
+        progress continue.
+
+        Raises:
+            ConfigError: a part of `settings` is invalid or not available; nothing
+                has changed.
         """
-        self._commit(self._prepare(settings))
-        self.ticker.set_interval(_sweep_interval(settings))
+        ReloadTransaction.prepare(self, settings).commit()
 
     def reload(self) -> list[str]:
         """
-        Read the settings again, and go by them; what has changed, a line each.
-        Raises `StartupError`, and then nothing has changed.
-        """
-        try:
-            if self.draining:
-                raise StartupError.from_problems(["it is stopping"])
-            settings = self._load_settings()
-            changed = diff_settings(self.settings, settings)
-            self.apply(settings)
-        except StartupError as refused:
-            self.reloads_failed += 1
-            for problem in refused.problems:
-                self.log.error("not reloaded: {problem}", problem=problem)
-            raise
-        # A server that was registered, and is configured by now, leaves with the file's next.
-        self.save()
-        self.reloads += 1
-        self.reloaded_at = self.ticker.wall_time()
-        for line in changed or ["nothing has changed"]:
-            self.log.info("reloaded: {line}", line=line)
-        return changed
+        Load the settings again and apply them.
 
-    def save(self) -> Deferred[None]:
-        """Write down what was set at run time, if that is wanted; never fails."""
-        return nothing_to_save() if self.state is None else self.state.save()
+        Returns:
+            One line for each change.
+
+        Raises:
+            ConfigError: the settings are invalid or not available, or the balancer is
+                draining; nothing has changed, and every problem has been logged.
+        """
+        return self._reloader.reload()
+
+    @property
+    def reloads(self) -> int:
+        """The number of reloads."""
+        return self._reloader.succeeded
+
+    @property
+    def reloads_failed(self) -> int:
+        """The number of rejected reloads."""
+        return self._reloader.failed
+
+    @property
+    def reloaded_at(self) -> float:
+        """The time of the last reload in seconds since the epoch; 0 if there was none."""
+        return self._reloader.last_success
+
+    def drain(self, handing_over: bool = False) -> Deferred[None]:
+        """
+        Shut down gracefully: close the listeners and idle client connections, and
+        let active requests finish for at most `drain_timeout` seconds.
+
+        Args:
+            handing_over: whether the new process of a hot restart serves the admin
+                API; it is closed here then, otherwise it stays open.
+
+        Returns:
+            A Deferred that fires when no connection is left or the timeout expired.
+        """
+        return start_drain(self, handing_over)
 
     def not_ready_reason(self) -> str:
-        """Why no traffic can be served, if it cannot."""
-        if self.draining or not self.running:
-            return "it is stopping" if self.draining else "it is not running"
-        for frontend in self.settings.frontends:
-            if not any(self.pools[frontend.pool].server_set.tiers):
-                return f"the pool {frontend.pool} has no server to try"
-        return ""
-
-    def _prepare(self, settings: Settings) -> ReloadTransaction:
-        """Do all that can fail. Raises `StartupError`."""
-        try:
-            scopes = self._route_table_builder.limits(settings)
-            authorizer = None if settings.admin is None else build_authorizer(settings.admin)
-        except ValueError as error:
-            raise StartupError.from_problems([str(error)]) from None
-        wanted = [address for frontend in settings.frontends for address in frontend.bind]
-        if settings.admin is not None:
-            wanted.append(settings.admin.bind)
-        logs = self.access_logs.prepare(settings.frontends)
-        opened: dict[Any, Listener] = {}
-        if self.running:
-            try:
-                opened = self._bind(wanted, settings)
-            except StartupError:
-                self.access_logs.rollback(logs)
-                raise
-        return ReloadTransaction(settings, scopes, logs, opened, authorizer)
-
-    def _bind(self, addresses: Iterable[Any], settings: Settings) -> dict[Any, Listener]:
-        said = dict(settings.source_locations)
-        if settings.admin is not None:
-            self.listeners.owner_only_address = bind_address(settings.admin.bind)
-            said.setdefault(str(settings.admin.bind), "--admin")
-        return self.listeners.bind(addresses, said)
-
-    def _commit(self, transaction: ReloadTransaction) -> None:
-        """Make `transaction` the truth. Nothing here can fail."""
-        settings = self.settings = transaction.settings
-        self.limiter.commit(transaction.limits)
-        self.access_logs.commit(settings.frontends, transaction.log_files)
-        self._commit_pools(settings)
-        self._commit_frontends(settings)
-        self._commit_admin(settings, transaction.authorizer)
-        self._commit_state(settings.state)
-        if self.running:
-            self.listeners.activate(self._connection_factories(), transaction.bound)
-        self._commit_demo(settings.demo)
-
-    def _commit_pools(self, settings: Settings) -> None:
-        before, self.pools = self.pools, {}
-        for pool in settings.pools:
-            mode = settings.pool_mode(pool.name)
-            admission = self._route_table_builder.pool_admission(pool.name)
-            known = before.pop(pool.name, None)
-            other_mode = known if known is not None and known.mode != mode else None
-            if other_mode is not None:
-                self.retired.add(other_mode)
-                known = None
-            if known is None:
-                known = PoolService(pool, mode, admission, self._shared)
-                known.setServiceParent(self)
-                if other_mode is not None:
-                    # The servers are others now, but the operator's wishes the same.
-                    restore(take_snapshot({pool.name: other_mode}), {pool.name: known}, self.log)
-            else:
-                known.apply(pool)
-            known.dispatcher.detach(admission)
-            self.pools[pool.name] = known
-        for gone in before.values():
-            self.retired.add(gone)
-
-    def _commit_frontends(self, settings: Settings) -> None:
-        before, self.frontends = self.frontends, {}
-        for frontend in settings.frontends:
-            target = FrontendTarget(
-                self._route_table_builder.build(frontend, self.pools),
-                self._build_observer(frontend),
-            )
-            known = before.pop(frontend.name, None)
-            if known is not None and known.settings.mode != frontend.mode:
-                self.retired.add(known)
-                known = None
-            if known is None:
-                known = FrontendService(frontend, target, self.ticker, self._shared.random)
-                known.setServiceParent(self)
-            else:
-                known.apply(frontend, target)
-            self.frontends[frontend.name] = known
-        if settings.frontends:
-            self._configure_web_resource(settings.frontends[0])
-        for gone in before.values():
-            self.retired.add(gone)
-
-    def _configure_web_resource(self, frontend: FrontendSettings) -> None:
-        """What comes in through a `twisted.web` tree is treated as by `frontend`."""
-        self.pools[frontend.pool].dispatcher.configure(
-            frontend,
-            ForwardingPolicy(frontend.forwarding, request_id_generator(self._shared.random)),
-            self.frontends[frontend.name].factory.default.admission,
-            self.access_logs.observer(frontend),
-        )
-
-    def _build_observer(self, frontend: FrontendSettings) -> Observer[Exchange] | None:
-        talkative = ConnectionLog(self.reactor.seconds) if frontend.log_connections else None
-        return combine(self.access_logs.observer(frontend), talkative)
-
-    def _connection_factories(self) -> dict[Any, Any]:
-        doors: list[FrontendService | AdminService] = [*self.frontends.values()]
-        if self.admin is not None:
-            doors.append(self.admin)
-        return {address: one for door in doors for address, one in door.listeners().items()}
-
-    def _commit_admin(self, settings: Settings, authorizer: Authorizer | None) -> None:
-        if settings.admin is None or authorizer is None:
-            if self.admin is not None:
-                self.admin.disownServiceParent()
-                self.admin = None
-            return
-        if self.admin is None:
-            self.admin = AdminService(self, self.admin_operations, self.reactor)
-            self.admin.setServiceParent(self)
-        self.admin.apply(settings.admin, authorizer)
-
-    def _commit_state(self, path: str | None) -> None:
-        if self.state is not None and self.state.path != path:
-            self.state.disownServiceParent()
-            self.state = None
-        if self.state is None and path is not None:
-            self.state = StateService(path, lambda: self.pools, self._defer_to_thread)
-            self.state.setServiceParent(self)
-
-    def _defer_to_thread(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        deferred: Deferred[Any] = deferToThreadPool(
-            self.reactor, self.reactor.getThreadPool(), call, *arguments
-        )
-        return deferred
-
-    def _commit_demo(self, count: int) -> None:
-        if self.demo is None and count:
-            self.demo = DemoService(count, self.server_set, self.reactor)
-            self.demo.setServiceParent(self)
-        elif self.demo is not None and (
-            self.demo.count != count or self.demo.server_set is not self.server_set
-        ):
-            self.demo.disownServiceParent()
-            self.demo = None
-            self._commit_demo(count)
+        """Why no traffic can be served; empty if the balancer is ready."""
+        return not_ready_reason(self)
 
 
-def _sweep_interval(settings: Settings) -> float:
-    limits = [0.0]
-    for pool in settings.pools:
-        limits += (pool.timeouts.connect, pool.timeouts.upstream)
+def _validate_endpoints(settings: Settings, reactor: Any) -> None:
+    """Raise `ConfigError` if an endpoint description is invalid."""
     for frontend in settings.frontends:
-        times = frontend.timeouts
-        limits += (times.header, times.idle, times.tunnel)
-    return sweep_interval(*(limit for limit in limits if limit))
-
-
-def make_balancer(
-    settings: Settings,
-    reactor: Any = None,
-    random: Random | None = None,
-    load_settings: Callable[[], Settings] | None = None,
-    find_inherited_sockets: Callable[[], Mapping[str, InheritedSocket]] | None = None,
-) -> BalancerService:
-    """
-    The service tree for `settings`; touches no socket before it is started.
-
-    The reactor defaults to the global one, `random` to the system's. See
-    `BalancerService` for the others.
-    """
-    if reactor is None:
-        from twisted.internet import reactor
-    if random is None:
-        from random import SystemRandom
-
-        random = SystemRandom()
-    return BalancerService(
-        settings,
-        reactor,
-        random,
-        clock=time.monotonic,
-        load_settings=load_settings,
-        find_inherited_sockets=find_inherited_sockets,
-    )
+        for address in frontend.bind:
+            bound = bind_address(address)
+            if isinstance(bound, EndpointAddress):
+                try:
+                    parse_endpoint(bound, reactor)
+                except ValueError as error:
+                    raise ConfigError(f"--bind: {address}: {error}") from error

@@ -1,4 +1,4 @@
-"""A few tiny servers inside the process: something to balance on a fresh machine."""
+"""Demo servers inside the process, to try the balancer on a fresh machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from balancebeam.upstream.server_set import ServerSet
 
 
 class _Hello(Resource):
-    """Says which server it is, and what it was asked."""
+    """Responds with the name of the server and the request line."""
 
     isLeaf = True
 
@@ -28,15 +28,19 @@ class _Hello(Resource):
 
     def render(self, request: Request) -> bytes:
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        method, uri = (
-            request.method.decode("ascii", "replace"),
-            request.uri.decode("ascii", "replace"),
-        )
-        return f"Hello from {self._name}. You asked for {method} {uri}\n".encode()
+        method = request.method.decode("ascii", "replace")
+        uri = request.uri.decode("ascii", "replace")
+        return f"Hello from {self._name}. Request: {method} {uri}\n".encode()
 
 
 class DemoService(service.Service):
-    """Starts `count` servers on free loopback ports and adds them to `server_set`."""
+    """
+    Starts demo servers on free loopback ports and adds them to a pool.
+
+    Attributes:
+        count: the number of demo servers.
+        server_set: the servers of the pool.
+    """
 
     _log = Logger()
 
@@ -51,15 +55,15 @@ class DemoService(service.Service):
         super().startService()
         for number in range(1, self.count + 1):
             name = f"demo server {number}"
-            # Quiet: its requests are in nobody's interest.
+            # No access log of twisted.web: it would repeat every request in the log.
             site = Site(_Hello(name), reactor=self._reactor)
             site.noisy = False
-            site.log = lambda request: None  # type: ignore[method-assign]
+            site.log = lambda request: None  # type: ignore[method-assign]  # Site has no option
             port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
             self._ports.append(port)
             address = TcpAddress("127.0.0.1", port.getHost().port)
             self._servers.append(self.server_set.add(ServerSettings(address), ServerSource.DEMO))
-            self._log.info("{name} is at {address}", name=name, address=str(address))
+            self._log.info("{name} listening on {address}", name=name, address=str(address))
 
     def stopService(self) -> Any:
         super().stopService()

@@ -1,4 +1,4 @@
-"""One frontend: who comes in, and where they go."""
+"""A frontend: the client connections of its listeners, and the routes of their requests."""
 
 from __future__ import annotations
 
@@ -22,18 +22,31 @@ from balancebeam.proxy.interfaces import Observer
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.server.listeners import ConnectionFactory
+from balancebeam.server.pool import PoolService
 
 
 @frozen
 class FrontendTarget:
-    """What a frontend leads to: the routes, and who is told of requests that have ended."""
+    """
+    The destination of the requests of a frontend.
+
+    Attributes:
+        route_table: the routes.
+        observer: the observer of finished and rejected requests, such as an access log.
+    """
 
     route_table: RouteTable[RouteTarget]
     observer: Observer[Exchange] | None = None
 
 
 class FrontendService(service.Service):
-    """The clients of one frontend, who are served by `factory`."""
+    """
+    One frontend. Its client connections survive reloads.
+
+    Attributes:
+        settings: the active settings.
+        factory: builds the protocols of client connections, by the mode of the frontend.
+    """
 
     def __init__(
         self, settings: FrontendSettings, target: FrontendTarget, ticker: Ticker, random: Random
@@ -63,7 +76,7 @@ class FrontendService(service.Service):
         return trusted, ForwardingPolicy(settings.forwarding, request_id_generator(self._random))
 
     def apply(self, settings: FrontendSettings, target: FrontendTarget) -> None:
-        """Go by these from now on; connections that are open stay."""
+        """Replace settings, routes and observer, for open connections too."""
         self.settings = settings
         self._route_table = target.route_table
         factory = self.factory
@@ -75,7 +88,7 @@ class FrontendService(service.Service):
             factory.set_forwarding(*self._forwarding_settings())
 
     def listeners(self) -> Mapping[ListenAddress, ConnectionFactory]:
-        """Who serves those that come in at each address."""
+        """The connection factory of every listen address."""
         return {
             address: self._proxy_protocol_factory
             if isinstance(address, ProxyProtocolAddress)
@@ -84,13 +97,13 @@ class FrontendService(service.Service):
         }
 
     def drain(self) -> None:
-        """Let clients go as soon as nothing is in progress."""
+        """Close idle connections, and every other connection when its request has finished."""
         self.factory.drain()
 
-    def routes_to(self, pool: Any) -> bool:
-        """Whether a client's next request may be one for `pool`, a service."""
-        dispatcher = getattr(pool, "dispatcher", None)
-        return any(target.dispatcher is dispatcher for target in self._route_table.targets)
+    def routes_to(self, pool: PoolService) -> bool:
+        """Whether a request of this frontend may be dispatched to `pool`."""
+        targets = self._route_table.targets
+        return any(target.dispatcher is pool.dispatcher for target in targets)
 
     @property
     def has_connections(self) -> bool:
@@ -98,7 +111,7 @@ class FrontendService(service.Service):
         return self.factory.has_connections
 
     def unregister_timers(self) -> None:
-        """It is gone for good."""
+        """Remove the sweeps of this frontend from the ticker; it will not start again."""
         self._ticker.remove(self.factory.sweep)
         self._ticker.remove(self._proxy_protocol_factory.sweep)
 

@@ -1,18 +1,22 @@
-"""The listening sockets of all frontends, as a service."""
+"""
+The listening sockets of all frontends and of the admin API.
+
+A socket is known by its bind address, so that a reload keeps the socket while
+frontends, modes and the PROXY protocol change. Binding and activation are separate
+steps, as a reload must be able to fail before anything changes.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Callable, Union
-from typing import Protocol as Interface
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Union
 
 from attrs import frozen
 from twisted.application import service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol
 from twisted.internet.protocol import ServerFactory
@@ -25,27 +29,33 @@ from balancebeam.core.addresses import (
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.errors import StartupError
-from balancebeam.net import listening as ports
-
-# Descriptions of endpoints that are nothing but a socket.
-PLAIN_ENDPOINT_PREFIXES = ("tcp:", "tcp4:", "tcp6:")
+from balancebeam.core.errors import ConfigError
+from balancebeam.net import listening
+from balancebeam.server.endpoints import PLAIN_ENDPOINT_PREFIXES, listen_on_endpoint
 
 BindAddress = Union[TcpAddress, UnixAddress, EndpointAddress]
 
+# File modes of Unix sockets: any local user may connect, or only the user that runs
+# this process.
+_PUBLIC_MODE, _OWNER_ONLY_MODE = 0o666, 0o600
 
-class ConnectionFactory(Interface):
-    """Who makes protocols for clients."""
+
+class ConnectionFactory(typing.Protocol):
+    """Builds the protocols of accepted connections."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """The protocol of the client at `addr`."""
+        """The protocol for the client at `addr`; `None` closes the connection."""
 
 
 @frozen
 class InheritedSocket:
     """
-    The `fd` of a socket that listens. One that is `keep_path` has a name
-    in the file system that is somebody else's to remove.
+    A listening socket that another process has opened.
+
+    Attributes:
+        fd: the file descriptor.
+        keep_path: whether another process owns the file of a Unix socket, so that
+            this process must not unlink it.
     """
 
     fd: int
@@ -53,7 +63,13 @@ class InheritedSocket:
 
 
 class Listener(ServerFactory):
-    """Lets the clients of one listening socket in to `factory`, who may change."""
+    """
+    The factory of one listening socket. It delegates to a factory that a reload may replace.
+
+    Attributes:
+        factory: the current factory; without one, connections are closed.
+        port: the Twisted port of the socket.
+    """
 
     noisy = False
 
@@ -61,7 +77,7 @@ class Listener(ServerFactory):
         self.factory: ConnectionFactory | None = None
         self.port: IListeningPort | None = None
 
-    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]  # addr may be None
         if self.factory is None:
             return None
         protocol: IProtocol | None = self.factory.buildProtocol(addr)
@@ -70,11 +86,12 @@ class Listener(ServerFactory):
 
 class ListenersService(service.Service):
     """
-    Listens, and can listen at other addresses later.
+    Binds, activates and closes listeners.
 
-    Sockets that a predecessor or the system's manager has handed over are used
-    where they fit: `find_inherited_sockets` finds them, by address. `listeners` go by place,
-    whatever clients begin with there.
+    Attributes:
+        listeners: the active listeners by bind address.
+        owner_only_address: the bind address of the admin API; if it is a Unix
+            socket, only the user of this process may connect.
     """
 
     name = "listeners"
@@ -86,98 +103,132 @@ class ListenersService(service.Service):
         data_reactor: Any,
         find_inherited_sockets: Callable[[], Mapping[str, InheritedSocket]] | None = None,
     ) -> None:
+        """
+        Args:
+            reactor: the reactor for endpoint descriptions.
+            data_reactor: the reactor for all other listeners.
+            find_inherited_sockets: returns inherited sockets by the text of their
+                address; called by the first `bind`.
+        """
         self.listeners: dict[BindAddress, Listener] = {}
+        self.owner_only_address: BindAddress | None = None
         self._reactor = reactor
         self._data_reactor = data_reactor
         self._find_inherited_sockets = find_inherited_sockets
         self._inherited: dict[str, InheritedSocket] = {}
-        # The place that only who runs this may connect to, if it is in the file system.
-        self.owner_only_address: BindAddress | None = None
-        # Unix sockets that a predecessor would still remove, if it went on.
+        # Ports of inherited Unix sockets whose files the old process would unlink if
+        # this process failed to start.
         self._unowned_ports: list[Any] = []
 
     def bind(
         self, addresses: Iterable[ListenAddress], locations: Mapping[str, str] | None = None
     ) -> dict[BindAddress, Listener]:
         """
-        Listen at those of the addresses in `addresses` where it does not
-        yet. Raises `StartupError` if one cannot be had, with where their texts
-        were in `locations`; then none is kept.
+        Bind the addresses that have no listener yet.
+
+        Args:
+            addresses: all addresses of the new configuration.
+            locations: the option or the place in a file for the text of an
+                address, for error messages; `--bind` by default.
+
+        Returns:
+            The new listeners, which have no factory before `activate`.
+
+        Raises:
+            ConfigError: an address is not available; nothing stays bound.
         """
         locations = locations or {}
-        inherit, self._find_inherited_sockets = self._find_inherited_sockets, None
-        if inherit is not None:
-            self._inherited = dict(inherit())
-        opened: dict[BindAddress, Listener] = {}
+        find_inherited_sockets, self._find_inherited_sockets = self._find_inherited_sockets, None
+        if find_inherited_sockets is not None:
+            self._inherited = dict(find_inherited_sockets())
+        bound: dict[BindAddress, Listener] = {}
         problems = []
-        places = {bind_address(address): address for address in addresses}
-        for place, address in places.items():
-            if place in self.listeners:
+        by_bind_address = {bind_address(address): address for address in addresses}
+        for bind, address in by_bind_address.items():
+            if bind in self.listeners:
                 continue
             listener = Listener()
             try:
-                listener.port = self._listen(place, listener)
+                listener.port = self._listen(bind, listener)
             except (CannotListenError, OSError, ValueError) as error:
-                where = locations.get(str(address), "--bind")
-                problems.append(f"{where} {address}: {_describe_bind_error(error)}")
+                location = locations.get(str(address), "--bind")
+                problems.append(f"{location} {address}: {_describe_bind_error(error)}")
             else:
-                opened[place] = listener
-        if not any(str(place).startswith("systemd:") for place in places):
+                bound[bind] = listener
+        # A "systemd:" endpoint adopts inherited descriptors by itself.
+        if not any(str(bind).startswith("systemd:") for bind in by_bind_address):
             self._close_unused_inherited()
         if problems:
-            self._close(opened.values())
-            raise StartupError.from_problems(problems)
-        return opened
+            self.discard(bound)
+            raise ConfigError(*problems)
+        return bound
+
+    def discard(self, bound: Mapping[BindAddress, Listener]) -> None:
+        """Close listeners that `bind` has returned and that will not be activated."""
+        self._close(bound.values())
 
     def activate(
-        self, factories: Mapping[ListenAddress, ConnectionFactory], bound: Mapping[Any, Listener]
+        self,
+        factories: Mapping[ListenAddress, ConnectionFactory],
+        bound: Mapping[BindAddress, Listener],
     ) -> None:
         """
-        Let clients in at these addresses, of which those that are new have been
-        `bound`, and at no others.
+        Activate the listeners in `factories` and close all other listeners.
+
+        Args:
+            factories: the connection factory of every address.
+            bound: the listeners that `bind` has returned for new addresses.
         """
         listeners = {**self.listeners, **bound}
-        served = {bind_address(address): who for address, who in factories.items()}
-        for place, who in served.items():
-            listeners[place].factory = who
-        self.listeners = {place: listeners[place] for place in served}
-        # Who waits to be accepted there is let in by those who served it so far.
-        self._close(listeners[place] for place in listeners if place not in served)
+        by_bind_address = {bind_address(address): factory for address, factory in factories.items()}
+        for bind, factory in by_bind_address.items():
+            listeners[bind].factory = factory
+        self.listeners = {bind: listeners[bind] for bind in by_bind_address}
+        # Closing accepts the connections in the listen queue; they belong to the factory
+        # that was active until now.
+        self._close(listeners[bind] for bind in listeners if bind not in by_bind_address)
 
     def export_sockets(self) -> tuple[dict[str, InheritedSocket], Sequence[str]]:
         """
-        The sockets for a successor to listen with, by address; and the
-        addresses of those that nobody else can use.
+        List the sockets for the new process of a hot restart.
+
+        Returns:
+            The sockets by the text of their address, and the addresses whose sockets
+            cannot be transferred.
         """
-        found, stuck = {}, []
-        for place, listener in self.listeners.items():
+        sockets, not_transferable = {}, []
+        for bind, listener in self.listeners.items():
             port: Any = listener.port
-            if isinstance(place, EndpointAddress) and not place.description.startswith(
+            if isinstance(bind, EndpointAddress) and not bind.description.startswith(
                 PLAIN_ENDPOINT_PREFIXES
             ):
-                stuck.append(str(place))
+                not_transferable.append(str(bind))
             else:
-                found[str(place)] = InheritedSocket(
+                # Ports of endpoints are Twisted's own, without `keep_path`.
+                sockets[str(bind)] = InheritedSocket(
                     port.fileno(), getattr(port, "keep_path", False)
                 )
-        return found, stuck
+        return sockets, not_transferable
 
     def disown_socket_files(self) -> None:
-        """Somebody else listens with these sockets now, and removes them in the end."""
+        """Leave the sockets and their files to the new process of a hot restart."""
         for listener in self.listeners.values():
             port: Any = listener.port
-            # Those of endpoints would have the socket end for all.
+            # Twisted's ports would shut the shared socket down for the new process too.
             port._shouldShutdown = False
             port.keep_path = True
 
     def own_socket_files(self) -> None:
-        """The predecessor has been told to go: what it would have removed is ours to remove."""
+        """
+        Take ownership of inherited Unix socket files: this process unlinks them
+        when it stops listening.
+        """
         for port in self._unowned_ports:
             port.keep_path = False
         self._unowned_ports = []
 
     def close(self) -> Deferred[Any]:
-        """Listen no more."""
+        """Close all listeners."""
         listeners, self.listeners = self.listeners, {}
         return self._close(listeners.values())
 
@@ -188,83 +239,57 @@ class ListenersService(service.Service):
     def _close(self, listeners: Iterable[Listener]) -> Deferred[Any]:
         ports = [listener.port for listener in listeners if listener.port is not None]
         closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
-        return closed.addErrback(lambda failure: self._log.failure("while closing", failure))
+        return closed.addErrback(
+            lambda failure: self._log.failure("cannot close a listener", failure)
+        )
 
     def _listen(self, address: BindAddress, listener: Listener) -> IListeningPort:
+        """Adopt an inherited socket or bind a new one."""
         inherited = self._take_inherited(address)
         if inherited is not None:
-            adopted = ports.adopt_listening_socket(inherited.fd, listener, self._data_reactor)
+            adopted = listening.adopt_listening_socket(inherited.fd, listener, self._data_reactor)
             if not inherited.keep_path:
                 self._unowned_ports.append(adopted)
             return adopted
-        if not isinstance(address, EndpointAddress):
-            mode = 0o600 if address == self.owner_only_address else 0o666
-            return ports.listen(address, listener, self._data_reactor, mode)
-        try:
-            endpoint = serverFromString(self._reactor, address.description)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise ValueError(f"it is no endpoint description: {error}") from error
-        outcome: list[Any] = []
-        endpoint.listen(listener).addBoth(outcome.append)
-        # Endpoints that listen say so at once; a failure is raised from here
-        # so that it ends the start like that of any other address.
-        if not outcome or not IListeningPort.providedBy(outcome[0]):
-            raise OSError(outcome[0].getErrorMessage() if outcome else "it takes too long")
-        port: IListeningPort = outcome[0]
-        return port
+        if isinstance(address, EndpointAddress):
+            return listen_on_endpoint(address, listener, self._reactor)
+        mode = _OWNER_ONLY_MODE if address == self.owner_only_address else _PUBLIC_MODE
+        return listening.listen(address, listener, self._data_reactor, mode)
 
     def _take_inherited(self, address: BindAddress) -> InheritedSocket | None:
-        """The socket that was handed over for `address`, if there is one."""
-        found = self._inherited.pop(str(address), None)
-        if found is None and isinstance(address, TcpAddress) and address.host == "0.0.0.0":
-            # What the service manager makes of "ListenStream=1100".
-            both = str(TcpAddress("::", address.port))
-            if both in self._inherited and _is_dual_stack(self._inherited[both].fd):
-                found = self._inherited.pop(both)
-        return found
+        """Remove and return the inherited socket for `address`, if there is one."""
+        inherited = self._inherited.pop(str(address), None)
+        if inherited is None and isinstance(address, TcpAddress) and address.host == "0.0.0.0":
+            # systemd binds [::] for "ListenStream=1100", for IPv4 as well.
+            any_address = str(TcpAddress("::", address.port))
+            if any_address in self._inherited and _is_dual_stack(self._inherited[any_address].fd):
+                inherited = self._inherited.pop(any_address)
+        return inherited
 
     def _close_unused_inherited(self) -> None:
-        """Close what was handed over for nothing: who connects there would wait for ever."""
-        unwanted, self._inherited = self._inherited, {}
-        for address, inherited in unwanted.items():
-            self._log.warn("nobody is to listen at {address} any more", address=address)
+        """
+        Close inherited sockets that are no longer configured. Otherwise the kernel
+        would accept connections that no process serves.
+        """
+        unused, self._inherited = self._inherited, {}
+        for address, inherited in unused.items():
+            self._log.warn("closing inherited socket {address}: not configured", address=address)
             os.close(inherited.fd)
 
 
 def bind_address(address: ListenAddress) -> BindAddress:
-    """Where to listen, whatever clients begin with."""
+    """The address of the socket, without the PROXY protocol."""
     return address.address if isinstance(address, ProxyProtocolAddress) else address
 
 
-def _is_dual_stack(descriptor: int) -> bool:
-    """Whether a socket for IPv6 takes IPv4 as well."""
-    with socket.socket(fileno=os.dup(descriptor)) as listening:
-        return not listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-
-
-def restore_stderr() -> None:
-    """
-    Have the error that ends the program seen as it is. By now `twistd` sends
-    stderr to its log, which is right for a daemon only.
-    """
-    if sys.__stderr__ is not None and os.fstat(2).st_rdev != os.stat(os.devnull).st_rdev:
-        sys.stderr = sys.__stderr__
-
-
-def validate_endpoint(address: ListenAddress, reactor: Any) -> None:
-    """Raise `StartupError` if `address` is a description that no endpoint can be made of."""
-    place = bind_address(address)
-    if isinstance(place, EndpointAddress):
-        try:
-            serverFromString(reactor, place.description)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise StartupError.from_problems(
-                [f"--bind: {address} is no endpoint description: {error}"]
-            ) from error
+def _is_dual_stack(fd: int) -> bool:
+    """Whether an IPv6 socket accepts IPv4 connections as well."""
+    with socket.socket(fileno=os.dup(fd)) as listening_socket:
+        return not listening_socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
 def _describe_bind_error(error: Exception) -> str:
-    """The reason in the operating system's words, with what would help."""
+    """The text of the operating system, in lower case, with the remedy."""
     reason = error.socketError if isinstance(error, CannotListenError) else error
     text = getattr(reason, "strerror", None) or str(reason)
-    return f"{text[:1].lower()}{text[1:]}; give another address or stop what uses it"
+    return f"{text[:1].lower()}{text[1:]}; use another address or stop the process that uses it"

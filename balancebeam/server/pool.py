@@ -1,4 +1,4 @@
-"""One pool: its servers and all that watches, chooses and reaches them, as a service."""
+"""A pool: its servers with their load balancing, health checks and connections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,17 @@ from balancebeam.web.resource import BalancerResource
 
 @frozen
 class SharedResources:
-    """What all pools share. Data connections are served by `data_reactor`."""
+    """
+    Resources that all pools share.
+
+    Attributes:
+        reactor: the reactor of health checks.
+        data_reactor: the reactor of upstream connections.
+        ticker: the coarse clock and the sweeps for timeouts.
+        resolver: the DNS cache.
+        random: the source of random numbers for load balancing.
+        connect: opens upstream connections.
+    """
 
     reactor: Any
     data_reactor: Any
@@ -47,15 +57,29 @@ class SharedResources:
 
 class PoolService(service.MultiService):
     """
-    The servers of one pool, for requests or, in `mode` "tcp", for connections.
+    One pool.
 
-    `dispatcher` is the way of a request; `admission` is asked about those that come
-    through no frontend.
+    Attributes:
+        settings: the active settings.
+        mode: "http" balances requests, "tcp" balances connections.
+        server_set: the servers.
+        selector: the load balancing algorithm.
+        health: the health and ejection state of the servers.
+        connections: the upstream connection pool.
+        dispatcher: dispatches requests to the servers.
+        checker: active health checks, if enabled.
     """
 
     def __init__(
         self, settings: PoolSettings, mode: str, admission: Admission, shared: SharedResources
     ) -> None:
+        """
+        Args:
+            settings: the settings of the pool.
+            mode: "http" or "tcp".
+            admission: the admission of requests that come through no frontend.
+            shared: resources that all pools share.
+        """
         super().__init__()
         self.name = f"pool:{settings.name}"
         self.settings = settings
@@ -65,8 +89,8 @@ class PoolService(service.MultiService):
         self.server_set = ServerSet(settings.servers)
         self.selector = SelectorService(self._build_algorithm, self.server_set)
         self.health = HealthService(self.server_set, ticker, *_health_arguments(settings))
-        kind: type[ConnectionPool[Any]] = TcpPool if mode == "tcp" else Http1Pool
-        self.connections = kind(
+        pool_class: type[ConnectionPool[Any]] = TcpPool if mode == "tcp" else Http1Pool
+        self.connections = pool_class(
             shared.data_reactor,
             shared.resolver,
             settings.timeouts,
@@ -88,22 +112,20 @@ class PoolService(service.MultiService):
             child.setServiceParent(self)
         self._start_health_checks()
 
-    # When the settings change.
-
     def apply(self, settings: PoolSettings) -> None:
-        """Go by `settings` from now on. What they do not change is not touched."""
-        before, self.settings = self.settings, settings
-        self._update_servers(before.servers, settings.servers)
+        """Replace the settings; what they do not change is not touched."""
+        old, self.settings = self.settings, settings
+        self._update_servers(old.servers, settings.servers)
         self.connections.timeouts = settings.timeouts
         self.dispatcher.apply(self._retry_settings(), settings.queue)
-        if _health_arguments(before) != _health_arguments(settings):
+        if _health_arguments(old) != _health_arguments(settings):
             self.health.configure(*_health_arguments(settings))
-        if before.active != settings.active:
+        if old.active != settings.active:
             self._stop_health_checks()
             self._start_health_checks()
             if settings.active is None:
                 self.health.clear_check_results()
-        if before.algorithm != settings.algorithm:
+        if old.algorithm != settings.algorithm:
             self.selector.set_algorithm(self._build_algorithm)
         for server in self.server_set.servers:
             load_tracked = self.selector.tracks_load or server.error_rate_window is not None
@@ -112,28 +134,30 @@ class PoolService(service.MultiService):
     def _update_servers(
         self, previous: Sequence[ServerSettings], desired: Sequence[ServerSettings]
     ) -> None:
+        """Add, reconfigure and remove the configured servers, and restore their order."""
         server_set = self.server_set
         old = {settings.address: settings for settings in previous}
         new = {settings.address: settings for settings in desired}
-        for server in list(server_set.servers):
-            if server.address not in new and server.source is ServerSource.CONFIGURED:
-                server_set.remove(server)
+        for existing in list(server_set.servers):
+            if existing.address not in new and existing.source is ServerSource.CONFIGURED:
+                server_set.remove(existing)
         for address, settings in new.items():
-            known = server_set.find(address)
             if settings == old.get(address):
-                # One that is not there was taken out by the operator.
+                # If the server is missing, an administrator has removed it.
                 continue
-            if known is None:
+            server = server_set.find(address)
+            if server is None:
                 server_set.add(settings)
             else:
-                self._update_server(known, old.get(address), settings)
-        places = {address: place for place, address in enumerate(new)}
-        server_set.reorder(lambda server: places.get(server.address, len(places)))
+                self._update_server(server, old.get(address), settings)
+        # Registered servers stay behind the configured servers.
+        positions = {address: position for position, address in enumerate(new)}
+        server_set.reorder(lambda server: positions.get(server.address, len(positions)))
 
     def _update_server(
         self, server: Server, previous: ServerSettings | None, settings: ServerSettings
     ) -> None:
-        """What the operator has set stays, unless it is just this that has changed."""
+        """Reconfigure a server; a weight set at run time stays unless the file changed it."""
         server.source = ServerSource.CONFIGURED
         server.configure(settings)
         if previous is None or previous.weight != settings.weight:
@@ -141,14 +165,12 @@ class PoolService(service.MultiService):
         else:
             self.server_set.notify(server)
 
-    # Parts.
-
     def _build_algorithm(self) -> Any:
         return ALGORITHMS[self.settings.algorithm](self._shared.random)
 
     def _retry_settings(self) -> RetrySettings:
         if self.mode == "tcp":
-            # A client is closed only when there is no server left to try.
+            # A TCP client is disconnected only when no server is left to try.
             return evolve(self.settings.retries, attempts=sys.maxsize)
         return self.settings.retries
 
@@ -156,7 +178,7 @@ class PoolService(service.MultiService):
         active = self.settings.active
         if active is None:
             return
-        # Imported here because treq, which checks need, takes its time.
+        # Imported late: treq, which health checks need, is slow to import.
         from balancebeam.upstream.health.checker import CheckerService
         from balancebeam.upstream.health.probes import build_probe
 
@@ -172,17 +194,15 @@ class PoolService(service.MultiService):
         if checker is not None:
             checker.disownServiceParent()
 
-    # When the pool is no more.
-
     def drain(self) -> None:
-        """Keep nothing that is not in use."""
+        """Stop health checks and close idle upstream connections."""
         self._stop_health_checks()
         for server in self.server_set.servers:
             server.close_idle_connections()
 
     @property
     def has_connections(self) -> bool:
-        """Whether any request, or connection, is not over."""
+        """Whether any request is active or any upstream connection is open."""
         return (
             bool(self.connections.connections or self.connections.attempts)
             or self.has_active_requests
@@ -190,18 +210,19 @@ class PoolService(service.MultiService):
 
     @property
     def has_active_requests(self) -> bool:
-        """Whether anybody waits for an answer."""
+        """Whether any request is queued or in flight."""
         return bool(self.dispatcher.queue) or any(
             server.in_flight for server in (*self.server_set.servers, *self.server_set.draining)
         )
 
     def unregister_timers(self) -> None:
-        """It is gone for good."""
-        for part in (self.health, self.connections, self.dispatcher):
-            self._shared.ticker.remove(part.sweep)
+        """Remove the sweeps of this pool from the ticker; it will not start again."""
+        for sweep in (self.health.sweep, self.connections.sweep, self.dispatcher.sweep):
+            self._shared.ticker.remove(sweep)
 
 
 def _health_arguments(settings: PoolSettings) -> tuple[Any, ...]:
+    """The settings of a `HealthService`, in the order of its parameters."""
     checks = settings.active or HealthCheckSettings()
     return (
         settings.passive,

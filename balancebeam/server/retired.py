@@ -1,4 +1,4 @@
-"""Pools and frontends that are configured no more."""
+"""Pools and frontends removed by a reload."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ Child = Union[PoolService, FrontendService]
 
 
 class RetiredServices:
-    """Children of `parent` that have lost their place; what is in progress there goes on."""
+    """
+    Pools and frontends removed by a reload. They keep running until their last
+    request or connection has ended.
+    """
 
     def __init__(self, parent: service.MultiService) -> None:
+        """
+        Args:
+            parent: the service that has the retired services as children.
+        """
         self._parent = parent
         self._children: list[Child] = []
 
@@ -27,23 +34,26 @@ class RetiredServices:
         return iter(self._children)
 
     def add(self, child: Child) -> None:
-        """Let `child` go as soon as nothing is in progress there."""
+        """Drain `child`; it is stopped as soon as it is idle."""
+        # The name is free for a new service at once, while `child` keeps running as a
+        # child without a name. Twisted has no call for that: disownServiceParent()
+        # stops the service, and setName() rejects a service that has a parent.
         del self._parent.namedServices[child.name]
-        child.name = f"{child.name} (retired)"
+        child.name = None
         child.drain()
         self._children.append(child)
 
     def reap(self, _: float) -> None:
-        """Part with those that are done."""
-        clients = [one for one in self._children if isinstance(one, FrontendService)]
+        """Stop retired services that have become idle."""
+        frontends = [child for child in self._children if isinstance(child, FrontendService)]
+        connected = [frontend for frontend in frontends if frontend.has_connections]
         for child in list(self._children):
-            # Somebody who is still connected may ask for something once more.
-            if child.has_connections or any(
-                one.routes_to(child) for one in clients if one.has_connections
-            ):
-                continue
-            self._children.remove(child)
-            child.unregister_timers()
-            self._parent.services.remove(child)
-            child.parent = None
-            child.stopService()
+            # A client that is still connected to a retired frontend may send another
+            # request, so the pools that the frontend routes to are needed.
+            needed = isinstance(child, PoolService) and any(
+                frontend.routes_to(child) for frontend in connected
+            )
+            if not child.has_connections and not needed:
+                self._children.remove(child)
+                child.unregister_timers()
+                child.disownServiceParent()

@@ -1,4 +1,4 @@
-"""The ways from frontends to pools, and the limits that stand along them."""
+"""Builds the route table of each frontend, with the rate limits of frontend, route and pool."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from balancebeam.server.pool import PoolService
 
 class RouteTableBuilder:
     """
-    Makes the route tables of frontends.
+    Builds route tables.
 
-    A limit is known by what it is for, its scope, so that it keeps its counts
-    when routes come before it or pools beside it.
+    Rate limits are kept by scope, a text that names their frontend, route or pool.
+    So they keep their counters when a reload adds other routes or pools.
     """
 
     def __init__(self, limiter: LimiterService, operations: AdminOperations) -> None:
@@ -32,51 +32,51 @@ class RouteTableBuilder:
         self._operations = operations
 
     def limits(self, settings: Settings) -> LimitsByScope:
-        """The limits that `settings` want. Raises `ValueError`."""
-        wanted = {_pool_scope(pool.name): pool.limits for pool in settings.pools}
+        """Prepare the rate limits of `settings`. Raises `ValueError` if one is invalid."""
+        limits = {_pool_scope(pool.name): pool.limits for pool in settings.pools}
         for frontend in settings.frontends:
-            wanted[_frontend_scope(frontend)] = frontend.limits
+            limits[_frontend_scope(frontend)] = frontend.limits
             for route in frontend.routes:
-                wanted[_route_scope(frontend, route.host, route.path)] = route.limits
-        return self._limiter.prepare(wanted)
+                limits[_route_scope(frontend, route.host, route.path)] = route.limits
+        return self._limiter.prepare(limits)
 
     def pool_admission(self, pool: str) -> Admission:
-        """What everybody has to pass who comes to this pool."""
+        """The admission of requests that come to `pool` through no frontend."""
         return self._limiter.build_admission(self._limiter.scopes[_pool_scope(pool)])
 
     def build(
         self, frontend: FrontendSettings, pools: Mapping[str, PoolService]
     ) -> RouteTable[RouteTarget]:
-        """Where the requests go that come in at `frontend`."""
+        """Build the route table of `frontend`; the first matching route is used."""
         access = AccessList(frontend.allow, frontend.deny)
         scopes = self._limiter.scopes
 
-        def admission(pool: str, own: str | None = None) -> Admission:
+        def admission(pool: str, route_scope: str | None = None) -> Admission:
             limits = scopes[_frontend_scope(frontend)]
-            limits += (scopes[own] if own else ()) + scopes[_pool_scope(pool)]
+            limits += (scopes[route_scope] if route_scope else ()) + scopes[_pool_scope(pool)]
             return self._limiter.build_admission(limits, access)
 
-        routes = []
         default = RouteTarget(pools[frontend.pool].dispatcher, admission(frontend.pool))
+        routes = []
         if frontend.registration:
             endpoint = self._registration_endpoint(frontend, pools[frontend.pool])
             target = RouteTarget(default.dispatcher, admission(frontend.pool), endpoint)
             routes.append(Route(PathMatcher(REGISTRATION_PATH), target))
-        for route in frontend.routes:
-            scope = _route_scope(frontend, route.host, route.path)
-            target = RouteTarget(pools[route.pool].dispatcher, admission(route.pool, scope))
-            routes.append(Route(HostPathMatcher(route.host, route.path), target))
+        for settings in frontend.routes:
+            scope = _route_scope(frontend, settings.host, settings.path)
+            target = RouteTarget(pools[settings.pool].dispatcher, admission(settings.pool, scope))
+            routes.append(Route(HostPathMatcher(settings.host, settings.path), target))
         return RouteTable(default, routes)
 
     def _registration_endpoint(
         self, frontend: FrontendSettings, pool: PoolService
     ) -> RegistrationEndpoint:
-        """Where servers register, into the frontend's own pool."""
+        """Build the endpoint that registers servers in the frontend's own pool."""
 
-        def answering(body: bytes) -> Deferred[tuple[int, bytes]]:
+        def register_server(body: bytes) -> Deferred[tuple[int, bytes]]:
             return Deferred.fromCoroutine(register(self._operations, pool, body))
 
-        return RegistrationEndpoint(pool.dispatcher, frontend.registration_from, answering)
+        return RegistrationEndpoint(pool.dispatcher, frontend.registration_from, register_server)
 
 
 def _pool_scope(pool: str) -> str:

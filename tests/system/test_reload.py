@@ -106,19 +106,19 @@ def test_mistakes_change_nothing(tmp_path: Path, one: ScriptedServer) -> None:
         socket.create_server(("127.0.0.1", 0)) as taken,
     ):
         before = fd_count(it)
-        reload(it, text.replace("upstreams", "upstream") + "colour = 1\n", "not reloaded: ")
+        reload(it, text.replace("upstreams", "upstream") + "colour = 1\n", "reload rejected: ")
         assert it.has_logged("upstream")
         assert it.has_logged("colour")
         used = f"127.0.0.1:{taken.getsockname()[1]}"
         binds = f'"127.0.0.1:{wanted}", "127.0.0.1:{port}", "{used}"'
         bad = text.replace(f'"127.0.0.1:{port}"', binds).replace(one.address, "127.0.0.1:1")
-        reload(it, bad, "not reloaded: ")
+        reload(it, bad, "reload rejected: ")
         assert it.has_logged(f"{used}: address already in use")
         assert responds(port)
         with pytest.raises(ConnectionRefusedError):
             connect(wanted)
         wait_until(lambda: fd_count(it) <= before + 1)
-        reload(it, text, "nothing has changed")
+        reload(it, text, "no changes")
 
 
 def test_places_move(tmp_path: Path, one: ScriptedServer, two: ScriptedServer) -> None:
@@ -207,5 +207,5 @@ def test_a_hundred_reloads_under_requests(
             done.set()
             asking.join(TIMEOUT)
         assert not failed, failed[:3]
-        assert not it.has_logged("not reloaded")
+        assert not it.has_logged("reload rejected")
         wait_until(lambda: fd_count(it) <= before + 4)

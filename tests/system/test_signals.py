@@ -310,7 +310,7 @@ def test_the_manager_is_told(tmp_path: Path, one: ScriptedServer, abstract: bool
         balancer.config.write_text("nonsense")
         balancer.send(signal.SIGHUP)
         assert manager.receive()[0] == "RELOADING=1"
-        assert manager.receive()[2] == "STATUS=Balancing; the last reload was refused."
+        assert manager.receive()[2] == "STATUS=Balancing; the last reload was rejected."
         with connect(port) as client:
             client.sendall(GET[:10])
             wait_until(lambda: _established(port))
@@ -318,7 +318,7 @@ def test_the_manager_is_told(tmp_path: Path, one: ScriptedServer, abstract: bool
             assert manager.receive()[0] == "STOPPING=1"
             # A reload has no meaning any more, and must not look like a start.
             balancer.send(signal.SIGHUP)
-            wait_until(lambda: balancer.has_logged("not reloaded: it is stopping"))
+            wait_until(lambda: balancer.has_logged("reload rejected: draining"))
             balancer.send(signal.SIGTERM)
             assert balancer.wait() == 0
         manager.socket.setblocking(False)
@@ -371,8 +371,8 @@ def test_sockets_of_the_manager(tmp_path: Path, one: ScriptedServer) -> None:
         plain,
         run_configured_balancer(tmp_path, text, port, path, **handed) as balancer,
     ):
-        assert balancer.has_logged("descriptor 6 is no socket that listens")
-        assert balancer.has_logged(f"nobody is to listen at 127.0.0.1:{nobody} any more")
+        assert balancer.has_logged("ignoring inherited descriptor 6: not a listening socket")
+        assert balancer.has_logged(f"closing inherited socket 127.0.0.1:{nobody}: not configured")
         unwanted.close()
         with pytest.raises(ConnectionRefusedError):
             connect(nobody)
@@ -402,7 +402,7 @@ def test_sockets_for_another_process(tmp_path: Path, one: ScriptedServer) -> Non
             tmp_path, config(one.address, f"127.0.0.1:{port}"), port, **more
         ) as it,
     ):
-        assert not it.has_logged("descriptor")
+        assert not it.has_logged("inherited descriptor")
 
 
 # Successors.
@@ -436,9 +436,9 @@ def test_a_successor(tmp_path: Path, one: ScriptedServer, way: Sequence[str]) ->
         asking.start()
         try:
             balancer.send(signal.SIGUSR2)
-            wait_until(lambda: balancer.has_logged("starting a successor"))
+            wait_until(lambda: balancer.has_logged("hot restart: starting a new process"))
             balancer.send(signal.SIGUSR2)
-            wait_until(lambda: balancer.has_logged("there is a successor already"))
+            wait_until(lambda: balancer.has_logged("hot restart ignored: already restarting"))
             (successor,) = balancer.children()
             assert balancer.wait() == 0
             for place in (port, path, plain, wide):
@@ -468,7 +468,11 @@ def test_a_successor_that_fails_harms_nobody(tmp_path: Path, one: ScriptedServer
             ):
                 balancer.config.write_text(bad)
                 balancer.send(signal.SIGUSR2)
-                wait_until(partial(balancer.has_logged, "the successor ended", number))
+                wait_until(
+                    partial(
+                        balancer.has_logged, "hot restart failed: the new process exited", number
+                    )
+                )
                 assert responds(port)
                 assert responds(path)
         assert (tmp_path / "twistd.pid").read_text() == str(balancer.process.pid)

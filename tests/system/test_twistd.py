@@ -60,7 +60,7 @@ async def test_demo_with_treq(tmp_path: Path) -> None:
             assert response.code == 200
             texts.add(await response.text())
         assert texts == {
-            f"Hello from demo server {number}. You asked for GET /x?y\n" for number in (1, 2, 3)
+            f"Hello from demo server {number}. Request: GET /x?y\n" for number in (1, 2, 3)
         }
         posted = await treq.post(
             f"http://127.0.0.1:{running.port}/", data=b"x" * 300000, pool=agent_pool

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.admin.api import ROUTES, match_route
 from balancebeam.config.diff import diff_settings
 from balancebeam.core.addresses import TcpAddress, UnixAddress
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import (
     AdminSettings,
     AdminState,
@@ -258,7 +258,7 @@ class QueryTests(ApiTestCase):
         for address in ("10.0.0.1:80", "10.0.0.2:80"):
             self.ask("PATCH", f"/upstreams/app/{address}", {"state": "drain"})
         reply = self.ask("GET", "/readyz")
-        self.assertEqual((reply.status, reply.error), (503, "the pool app has no server to try"))
+        self.assertEqual((reply.status, reply.error), (503, "pool app has no available server"))
         self.assertEqual(self.ask("GET", "/healthz").data, "alive")
 
     def test_ready_with_a_pool_of_routes_that_is_empty(self) -> None:
@@ -270,7 +270,7 @@ class QueryTests(ApiTestCase):
         self.service.listeners.activate = lambda *_: None  # type: ignore[method-assign]
         self.service.drain()
         reply = self.ask("GET", "/readyz")
-        self.assertEqual((reply.status, reply.error), (503, "it is stopping"))
+        self.assertEqual((reply.status, reply.error), (503, "draining"))
         self.admin.balancer.advance(2)
 
     def test_config_has_no_secrets(self) -> None:
@@ -576,7 +576,7 @@ class ReloadTests(ApiTestCase):
             assert isinstance(outcome, Settings)
             return outcome
 
-        self.service._load_settings = read
+        self.service.load_settings = read
 
     def test_what_has_changed(self) -> None:
         pool = evolve(THREE.pools[0], servers=(*THREE.pools[0].servers, server("10.0.0.3")))
@@ -589,7 +589,7 @@ class ReloadTests(ApiTestCase):
         self.assertEqual(self.saved, 2)
 
     def test_a_mistake_changes_nothing(self) -> None:
-        self.source(StartupError.from_problems(["x.toml:1: a: is wrong", "x.toml:2: b: too"]))
+        self.source(ConfigError("x.toml:1: a: is wrong", "x.toml:2: b: too"))
         before = self.ask("GET", "/upstreams").data
         reply = self.ask("POST", "/reload")
         self.assertEqual(reply.status, 422)

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.admin.api import ROUTES
 from balancebeam.admin.http_server import MAX_BODY
 from balancebeam.admin.openapi import openapi_document, openapi_json
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import (
     AdminSettings,
     AdminState,
@@ -242,13 +242,13 @@ class ResponseSchemaTests(SynchronousTestCase):
     def _reloads(self) -> None:
         service = self.admin.balancer.service
         changed = evolve(service.settings, drain_timeout=7.0)
-        service._load_settings = lambda: changed
+        service.load_settings = lambda: changed
         self.see("/reload", "POST", self.ask("POST", "/reload"))
-        service._load_settings = self._refuse
+        service.load_settings = self._refuse
         self.see("/reload", "POST", self.ask("POST", "/reload"))
 
     def _refuse(self) -> Any:
-        raise StartupError.from_problems(["something is wrong"])
+        raise ConfigError("something is wrong")
 
     def test_the_document_itself(self) -> None:
         reply = self.ask("GET", "/openapi.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import LimitSettings
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer, head_and_body
@@ -134,7 +134,7 @@ class RejectionResponseTests(RateLimitTestCase):
             LimitSettings(1, key=("header:Forwarded",)),
             LimitSettings(1, key=("header:X-Forwarded-For",)),
         ):
-            self.assertRaises(StartupError, self.limited, limit)
+            self.assertRaises(ConfigError, self.limited, limit)
 
 
 class LimitKeyTests(RateLimitTestCase):

@@ -1,4 +1,4 @@
-"""Letting everybody go, in order, and a service that is stopped at once."""
+"""Graceful shutdown, and an immediate stop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import (
     AdminSettings,
     FrontendSettings,
@@ -30,29 +30,34 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade:
 
 
 class DrainTests(SynchronousTestCase):
-    """What becomes of clients when the balancer drains."""
+    """Clients, requests and connections while the balancer drains."""
 
     def setUp(self) -> None:
-        self.use(SETTINGS)
+        self.start(SETTINGS)
 
-    def use(self, settings: Settings) -> None:
+    def start(self, settings: Settings) -> None:
+        """Start a balancer in memory."""
         self.balancer = MemoryBalancer.from_settings(settings)
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
+        """Stop the balancer, if it runs."""
         if self.balancer.service.running:
             self.balancer.stop()
 
     def drain(self) -> Deferred[None]:
+        """Start to drain; `drained` fires at the end."""
         self.drained = self.balancer.service.drain()
         return self.drained
 
     def pass_time(self, seconds: float) -> None:
+        """Advance the clock, and carry out the closes that the balancer has requested."""
         for _ in range(round(seconds)):
             self.balancer.advance(1)
             self.balancer.finish_closing()
 
-    def answered(self, client: Peer) -> bytes:
+    def complete_request(self, client: Peer) -> bytes:
+        """Send a request and its response; returns what the client receives."""
         client.send(GET)
         if not any(server.idle_connections for server in self.balancer.servers):
             self.server = self.balancer.accept()
@@ -61,44 +66,49 @@ class DrainTests(SynchronousTestCase):
         self.server.send(OK)
         return client.received()
 
-    def test_with_nobody_it_is_over_at_once(self) -> None:
+    def test_without_clients_it_ends_at_once(self) -> None:
+        """Without clients, the drain ends at once, and readiness reports it."""
         self.successResultOf(self.drain())
-        self.assertEqual(self.balancer.service.not_ready_reason(), "it is stopping")
+        self.assertEqual(self.balancer.service.not_ready_reason(), "draining")
 
-    def test_no_time_at_all(self) -> None:
-        self.use(evolve(SETTINGS, drain_timeout=0.0))
+    def test_zero_timeout(self) -> None:
+        """A drain timeout of 0 does not wait for requests."""
+        self.start(evolve(SETTINGS, drain_timeout=0.0))
         self.balancer.client().send(GET)
         self.successResultOf(self.drain())
 
-    def test_idle_clients_are_let_go_within_about_a_second(self) -> None:
+    def test_idle_clients_are_closed(self) -> None:
+        """Idle clients are closed within about a second, new clients a little later."""
         idle, silent = self.balancer.client(), self.balancer.client()
-        self.assertIn(b"200 OK", self.answered(idle))
+        self.assertIn(b"200 OK", self.complete_request(idle))
         self.pass_time(5)
-        just_come = self.balancer.client()
+        new = self.balancer.client()
         self.drain()
         self.pass_time(1)
         self.assertTrue(idle.transport.closed)
         self.assertTrue(silent.transport.closed)
         self.pass_time(2)
-        self.assertTrue(just_come.transport.closed)
+        self.assertTrue(new.transport.closed)
         self.successResultOf(self.drained)
 
-    def test_who_has_just_asked_may_ask_again(self) -> None:
+    def test_recent_client_may_send_another_request(self) -> None:
+        """A client that was active just now gets another response with `Connection: close`."""
         client, fresh = self.balancer.client(), self.balancer.client()
-        self.answered(client)
+        self.complete_request(client)
         self.drain()
-        for one in (client, fresh):
-            one.send(GET)
+        for peer in (client, fresh):
+            peer.send(GET)
             self.server.send(OK)
-            answer = one.received()
-            self.assertIn(b"200 OK", answer)
-            self.assertIn(b"Connection: close\r\n", answer)
+            response = peer.received()
+            self.assertIn(b"200 OK", response)
+            self.assertIn(b"Connection: close\r\n", response)
         self.balancer.finish_closing()
         self.assertTrue(client.transport.closed)
         self.pass_time(2)
         self.successResultOf(self.drained)
 
     def test_requests_in_flight_finish(self) -> None:
+        """A request in flight gets its response, and the connection is closed."""
         client = self.balancer.client()
         client.send(GET)
         server = self.balancer.accept()
@@ -112,7 +122,8 @@ class DrainTests(SynchronousTestCase):
         self.pass_time(2)
         self.successResultOf(self.drained)
 
-    def test_an_answer_that_has_begun_ends_whole(self) -> None:
+    def test_started_response_is_completed(self) -> None:
+        """A response that has started is sent to its end."""
         client = self.balancer.client()
         client.send(GET)
         server = self.balancer.accept()
@@ -126,7 +137,8 @@ class DrainTests(SynchronousTestCase):
         self.pass_time(2)
         self.successResultOf(self.drained)
 
-    def test_uploads_end(self) -> None:
+    def test_uploads_finish(self) -> None:
+        """A request body is received to its end."""
         client = self.balancer.client()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
         server = self.balancer.accept()
@@ -137,7 +149,8 @@ class DrainTests(SynchronousTestCase):
         server.send(OK)
         self.assertIn(b"200 OK", client.received())
 
-    def test_tunnels_last_until_the_deadline(self) -> None:
+    def test_tunnels_last_until_the_timeout(self) -> None:
+        """Tunnels stay open until the drain timeout, and are closed by the stop."""
         client = self.balancer.client()
         client.send(UPGRADE)
         server = self.balancer.accept()
@@ -154,8 +167,9 @@ class DrainTests(SynchronousTestCase):
         self.stop()
         self.assertTrue(client.transport.closed)
 
-    def test_connections_last_until_they_end(self) -> None:
-        self.use(evolve(SETTINGS, frontends=(evolve(WEB, mode="tcp"),)))
+    def test_tcp_connections_finish(self) -> None:
+        """TCP connections are relayed until both sides have closed."""
+        self.start(evolve(SETTINGS, frontends=(evolve(WEB, mode="tcp"),)))
         client = self.balancer.client()
         server = self.balancer.accept()
         self.drain()
@@ -168,34 +182,38 @@ class DrainTests(SynchronousTestCase):
         self.pass_time(2)
         self.successResultOf(self.drained)
 
-    def test_nothing_is_reloaded_meanwhile(self) -> None:
+    def test_reload_is_rejected(self) -> None:
+        """A reload is rejected while the balancer drains."""
         service = self.balancer.service
         self.balancer.client()
         self.drain()
-        failure = self.assertRaises(StartupError, service.reload)
-        self.assertIn("it is stopping", str(failure))
+        error = self.assertRaises(ConfigError, service.reload)
+        self.assertIn("draining", str(error))
         self.assertEqual((service.reloads, service.reloads_failed), (0, 1))
         self.flushLoggedErrors()
 
-    def test_who_stops_it_at_once_need_not_drain(self) -> None:
+    def test_immediate_stop_aborts(self) -> None:
+        """A stop without a drain aborts client connections."""
         client = self.balancer.client()
         client.send(GET)
         self.balancer.accept()
         self.stop()
         self.assertTrue(client.transport.aborted)
 
-    def test_after_a_drain_it_can_be_started_again(self) -> None:
+    def test_restart_after_drain(self) -> None:
+        """A drained balancer can be started again, and keeps idle connections as before."""
         self.successResultOf(self.drain())
         self.stop()
         self.balancer.service.startService()
         client = self.balancer.client()
-        self.assertNotIn(b"Connection: close", self.answered(client))
+        self.assertNotIn(b"Connection: close", self.complete_request(client))
         self.pass_time(5)
         self.assertFalse(client.transport.closed)
         self.assertEqual(self.balancer.service.not_ready_reason(), "")
 
-    def test_requests_through_a_tree_are_waited_for(self) -> None:
-        # What a web door does to a server, as the balancer sees it.
+    def test_requests_of_a_web_tree_are_awaited(self) -> None:
+        """Requests of a twisted.web tree, which belong to no frontend, are awaited."""
+        # A request of a web tree counts at its server only.
         server = self.balancer.servers[0]
         server.in_flight += 1
         self.drain()
@@ -205,7 +223,8 @@ class DrainTests(SynchronousTestCase):
         self.pass_time(2)
         self.successResultOf(self.drained)
 
-    def test_before_it_was_started(self) -> None:
+    def test_drain_before_start(self) -> None:
+        """A balancer that was never started is drained at once."""
         settings = evolve(SETTINGS, admin=AdminSettings())
         balancer = BalancerService(settings, Clock(), random.Random(1))
         self.successResultOf(balancer.drain())

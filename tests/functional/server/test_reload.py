@@ -1,14 +1,10 @@
-"""Settings that change while the balancer runs: what is touched, and what is not."""
+"""Reloads: settings that change while the balancer runs, and what they leave untouched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.balancing.registry import ALGORITHMS
@@ -36,6 +32,7 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade:
 
 
 def server(number: int, **fields: Any) -> ServerSettings:
+    """The settings of the server 10.0.0.NUMBER."""
     return ServerSettings(TcpAddress(f"10.0.0.{number}", 80), **fields)
 
 
@@ -45,84 +42,98 @@ SETTINGS = Settings((WEB,), (APP,))
 
 
 def with_pool(**fields: Any) -> Settings:
+    """`SETTINGS` with a changed pool."""
     return evolve(SETTINGS, pools=(evolve(APP, **fields),))
 
 
 def with_frontend(**fields: Any) -> Settings:
+    """`SETTINGS` with a changed frontend."""
     return evolve(SETTINGS, frontends=(evolve(WEB, **fields),))
 
 
 class ReloadTestCase(SynchronousTestCase):
-    """A balancer in memory whose settings change."""
+    """A balancer in memory, and helpers that change its settings."""
 
     def setUp(self) -> None:
-        self.use(SETTINGS)
+        self.start(SETTINGS)
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
+        """Stop the balancer."""
         self.balancer.stop()
 
-    def begin(self, settings: Settings) -> None:
+    def restart(self, settings: Settings) -> None:
+        """Stop the balancer and start another one."""
         self.stop()
-        self.use(settings)
+        self.start(settings)
 
-    def use(self, settings: Settings) -> None:
+    def start(self, settings: Settings) -> None:
+        """Start a balancer."""
         self.balancer = MemoryBalancer.from_settings(settings)
         self.service = self.balancer.service
 
     def apply(self, settings: Settings) -> None:
+        """Change the settings."""
         self.service.apply(settings)
 
     def pass_time(self, seconds: float = 3) -> None:
+        """Advance the clock, and carry out the closes that the balancer has requested."""
         for _ in range(round(seconds)):
             self.balancer.advance(1)
             self.balancer.finish_closing()
 
-    def asking(self, host: str = "192.0.2.1") -> Peer:
+    def send_request(self, host: str = "192.0.2.1") -> Peer:
+        """A new client that has sent a request."""
         client = self.balancer.client(host)
         client.send(GET)
         return client
 
     def tunnel(self) -> tuple[Peer, Peer]:
+        """A client and a server with a tunnel between them."""
         client = self.balancer.client()
         client.send(UPGRADE)
-        end = self.balancer.accept()
-        end.received()
-        end.send(SWITCHED)
+        server_end = self.balancer.accept()
+        server_end.received()
+        server_end.send(SWITCHED)
         client.received()
-        return client, end
+        return client, server_end
 
-    def assert_joined(self, client: Peer, end: Peer) -> None:
+    def assert_relayed(self, client: Peer, server_end: Peer) -> None:
+        """A tunnel relays data both ways."""
         client.send(b"ping")
-        self.assertEqual(end.received(), b"ping")
-        end.send(b"pong")
+        self.assertEqual(server_end.received(), b"ping")
+        server_end.send(b"pong")
         self.assertEqual(client.received(), b"pong")
 
-    def addresses(self) -> list[str]:
+    def connect_addresses(self) -> list[str]:
+        """The IP address of every connect attempt, in order."""
         return [str(connector.address).partition(":")[0] for connector in self.balancer.connectors]
 
 
 class UnchangedSettingsTests(ReloadTestCase):
-    """The same settings again."""
+    """The same settings again, and settings that return."""
 
-    def test_is_touched(self) -> None:
+    def test_unchanged_settings_touch_nothing(self) -> None:
+        """
+        The same settings again keep services, servers, health, sweeps and rate limit counters.
+        """
         limits = (LimitSettings(2, 60.0, "fixed-window"),)
         settings = evolve(
             with_pool(active=HealthCheckSettings(), servers=(server(1), server(2))),
             frontends=(evolve(WEB, limits=limits),),
         )
-        self.begin(settings)
-        pool, site = self.service.default_pool, self.service.default_frontend.factory
+        self.restart(settings)
+        pool, factory = self.service.default_pool, self.service.default_frontend.factory
         checker, servers = pool.checker, list(pool.server_set.servers)
         sweeps = list(self.service.ticker._sweeps)
-        client = self.asking()
+        client = self.send_request()
         servers[1].healthy = False
         pool.server_set.notify(servers[1])
         generation = pool.server_set.generation
         for _ in range(100):
             self.apply(evolve(settings))
         self.assertIs(self.service.default_pool, pool)
-        self.assertIs(self.service.default_frontend.factory, site)
+        self.assertIs(self.service.default_frontend.factory, factory)
         self.assertIs(pool.checker, checker)
         self.assertEqual(pool.server_set.servers, servers)
         self.assertEqual(pool.server_set.generation, generation)
@@ -131,18 +142,20 @@ class UnchangedSettingsTests(ReloadTestCase):
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", client.received())
         self.assertEqual(servers[0].total_requests, 1)
-        statuses = [self.ask_again(client) for _ in range(2)]
+        statuses = [self.status_of_next(client) for _ in range(2)]
         self.assertEqual(statuses, [b"200", b"429"])
 
-    def ask_again(self, client: Peer) -> bytes:
+    def status_of_next(self, client: Peer) -> bytes:
+        """The status of the next response to `client`."""
         client.send(GET)
-        answer = client.received()
-        if not answer:
+        response = client.received()
+        if not response:
             self.balancer.peers[-1].send(OK)
-            answer = client.received()
-        return answer[9:12]
+            response = client.received()
+        return response[9:12]
 
-    def test_is_left_after_many_changes(self) -> None:
+    def test_many_changes_leave_nothing_behind(self) -> None:
+        """After many reloads, no service, sweep, subscriber or timer is left over."""
         other = Settings(
             (
                 evolve(WEB, name="other", pool="else", mode="tcp"),
@@ -168,52 +181,63 @@ class UnchangedSettingsTests(ReloadTestCase):
 
 
 class ServerReloadTests(ReloadTestCase):
-    """Those of a pool come, go and change."""
+    """Servers of a pool that are added, removed and changed."""
 
-    def test_one_that_left_answers_what_it_was_asked(self) -> None:
-        client = self.asking()
+    def test_removed_server_completes_its_request(self) -> None:
+        """
+        A removed server completes its request; its connection is closed, and it gets no other.
+        """
+        client = self.send_request()
         old = self.balancer.accept()
         self.apply(with_pool(servers=(server(2),)))
         old.send(OK)
         self.assertIn(b"200 OK", client.received())
         self.balancer.finish_closing()
         self.assertTrue(old.transport.closed)
-        self.asking()
-        self.assertEqual(self.addresses(), ["10.0.0.1", "10.0.0.2"])
+        self.send_request()
+        self.assertEqual(self.connect_addresses(), ["10.0.0.1", "10.0.0.2"])
 
-    def test_one_that_left_while_it_was_connected_to(self) -> None:
-        client = self.asking()
+    def test_server_removed_while_connecting(self) -> None:
+        """A connect attempt to a removed server is completed."""
+        client = self.send_request()
         self.apply(with_pool(servers=(server(2),)))
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", client.received())
 
-    def test_one_that_came_is_tried_when_one_that_left_fails(self) -> None:
-        client = self.asking()
+    def test_retry_uses_an_added_server(self) -> None:
+        """When a removed server fails, the request is retried on an added server."""
+        client = self.send_request()
         self.apply(with_pool(servers=(server(2),)))
         self.balancer.connectors[0].refuse()
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", client.received())
-        self.assertEqual(self.addresses(), ["10.0.0.1", "10.0.0.2"])
+        self.assertEqual(self.connect_addresses(), ["10.0.0.1", "10.0.0.2"])
 
     def test_order(self) -> None:
+        """Servers have the order of the new settings."""
         self.apply(with_pool(servers=(server(2), server(3), server(1))))
-        names = [one.name for one in self.balancer.servers]
+        names = [server.name for server in self.balancer.servers]
         self.assertEqual(names, ["10.0.0.2:80", "10.0.0.3:80", "10.0.0.1:80"])
 
-    def test_what_the_operator_set_stays(self) -> None:
+    def test_runtime_changes_stay(self) -> None:
+        """
+        Weights and admin states set at run time, and registered servers, stay, unless the file
+        changed that value.
+        """
         health = self.service.default_pool.health
-        (one,) = self.balancer.servers
-        health.set_weight(one, 7)
-        health.set_admin_state(one, AdminState.DRAIN)
+        (existing,) = self.balancer.servers
+        health.set_weight(existing, 7)
+        health.set_admin_state(existing, AdminState.DRAIN)
         registered = self.service.server_set.add(server(9, weight=3), ServerSource.REGISTERED)
         self.apply(with_pool(servers=(server(1, max_in_flight=3), server(2))))
-        self.assertEqual((one.weight, one.admin_state), (7, AdminState.DRAIN))
-        self.assertEqual(one.max_in_flight, 3)
+        self.assertEqual((existing.weight, existing.admin_state), (7, AdminState.DRAIN))
+        self.assertEqual(existing.max_in_flight, 3)
         self.assertIn(registered, self.balancer.servers)
         self.apply(with_pool(servers=(server(1, weight=4), server(2))))
-        self.assertEqual((one.weight, one.admin_state), (4, AdminState.DRAIN))
+        self.assertEqual((existing.weight, existing.admin_state), (4, AdminState.DRAIN))
 
-    def test_who_was_removed_by_the_operator_stays_away(self) -> None:
+    def test_server_removed_by_an_administrator(self) -> None:
+        """A server that an administrator has removed returns only when its settings change."""
         both = with_pool(servers=(server(1), server(2)))
         self.apply(both)
         self.service.server_set.remove(self.balancer.servers[0])
@@ -222,9 +246,10 @@ class ServerReloadTests(ReloadTestCase):
         self.apply(with_pool(servers=(server(1, weight=2), server(2))))
         self.assertEqual(len(self.balancer.servers), 2)
 
-    def test_room_for_one_more_is_used(self) -> None:
-        self.begin(with_pool(servers=(server(1, max_in_flight=1),)))
-        first, second = self.asking(), self.asking()
+    def test_higher_max_in_flight_serves_the_queue(self) -> None:
+        """A higher `max_in_flight` lets a queued request continue."""
+        self.restart(with_pool(servers=(server(1, max_in_flight=1),)))
+        first, second = self.send_request(), self.send_request()
         self.balancer.accept()
         self.assertEqual(len(self.balancer.connectors), 1)
         self.apply(with_pool(servers=(server(1, max_in_flight=2),)))
@@ -233,83 +258,94 @@ class ServerReloadTests(ReloadTestCase):
         self.assertIn(b"200 OK", second.received())
         self.assertEqual(first.received(), b"")
 
-    def test_who_waits_gets_the_new_server(self) -> None:
-        self.begin(with_pool(servers=(server(1, max_in_flight=1),)))
-        self.asking()
-        second = self.asking()
+    def test_queued_request_uses_an_added_server(self) -> None:
+        """A queued request is sent to a server that the reload has added."""
+        self.restart(with_pool(servers=(server(1, max_in_flight=1),)))
+        self.send_request()
+        second = self.send_request()
         self.apply(with_pool(servers=(server(2),)))
         self.pass_time(2)
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", second.received())
-        self.assertEqual(self.addresses(), ["10.0.0.1", "10.0.0.2"])
+        self.assertEqual(self.connect_addresses(), ["10.0.0.1", "10.0.0.2"])
 
-    def test_a_connection_that_named_a_client_is_for_no_other(self) -> None:
-        self.begin(with_pool(servers=(server(1, proxy_protocol=1),)))
-        client = self.asking()
-        end = self.balancer.accept()
-        self.assertTrue(end.received().startswith(b"PROXY TCP4 192.0.2.1 "))
+    def test_connection_with_proxy_header_is_not_reused(self) -> None:
+        """
+        A connection whose PROXY header named one client is not reused when the header is
+        disabled.
+        """
+        self.restart(with_pool(servers=(server(1, proxy_protocol=1),)))
+        client = self.send_request()
+        server_end = self.balancer.accept()
+        self.assertTrue(server_end.received().startswith(b"PROXY TCP4 192.0.2.1 "))
         self.apply(SETTINGS)
-        end.send(OK)
+        server_end.send(OK)
         self.assertIn(b"200 OK", client.received())
-        self.asking("192.0.2.2")
+        self.send_request("192.0.2.2")
         self.assertEqual(len(self.balancer.connectors), 2)
 
-    def test_those_without_a_name_are_not_used_when_one_is_wanted(self) -> None:
-        client = self.asking()
-        end = self.balancer.accept()
+    def test_connection_without_proxy_header_is_not_reused(self) -> None:
+        """A connection without a PROXY header is closed when the header is enabled."""
+        client = self.send_request()
+        server_end = self.balancer.accept()
         self.apply(with_pool(servers=(server(1, proxy_protocol=2),)))
-        end.send(OK)
+        server_end.send(OK)
         self.assertIn(b"200 OK", client.received())
         self.balancer.finish_closing()
-        self.assertTrue(end.transport.closed)
+        self.assertTrue(server_end.transport.closed)
 
 
 class PoolReloadTests(ReloadTestCase):
-    """How servers are chosen, watched and waited for."""
+    """Load balancing, health, timeouts and the queue of a pool."""
 
-    def test_any_algorithm_after_any_other_with_requests_in_flight(self) -> None:
+    def test_every_change_of_algorithm(self) -> None:
+        """Every algorithm can replace every other with requests in flight."""
         servers = (server(1), server(2), server(3))
         for before in ALGORITHMS:
             for after in ALGORITHMS:
-                self.begin(with_pool(servers=servers, algorithm=before))
-                old = [self.asking() for _ in range(4)]
+                self.restart(with_pool(servers=servers, algorithm=before))
+                old = [self.send_request() for _ in range(4)]
                 self.apply(with_pool(servers=servers, algorithm=after))
-                new = [self.asking() for _ in range(4)]
+                new = [self.send_request() for _ in range(4)]
                 for number in range(8):
                     self.balancer.accept(number).send(OK)
                 for client in (*old, *new):
                     self.assertIn(b"200 OK", client.received(), (before, after))
-                self.assertEqual([one.in_flight for one in self.balancer.servers], [0] * 3)
+                self.assertEqual([server.in_flight for server in self.balancer.servers], [0] * 3)
 
-    def test_load_counts_from_the_first(self) -> None:
+    def test_load_is_known_to_a_new_algorithm(self) -> None:
+        """A load-based algorithm counts the requests that started before the reload."""
         servers = (server(1), server(2))
-        self.begin(with_pool(servers=servers))
+        self.restart(with_pool(servers=servers))
         for _ in range(3):
-            self.asking()
+            self.send_request()
         self.apply(with_pool(servers=servers, algorithm="least-connections"))
-        self.asking()
-        self.assertEqual([one.in_flight for one in self.balancer.servers], [2, 2])
+        self.send_request()
+        self.assertEqual([server.in_flight for server in self.balancer.servers], [2, 2])
 
-    def test_errors_are_counted_no_more_by_one_that_left(self) -> None:
+    def test_error_of_removed_server(self) -> None:
+        """An error of a removed server is relayed."""
         passive = OutlierDetectionSettings(error_ratio=0.5, min_requests=1)
-        self.begin(with_pool(passive=passive))
-        client = self.asking()
-        end = self.balancer.accept()
+        self.restart(with_pool(passive=passive))
+        client = self.send_request()
+        server_end = self.balancer.accept()
         self.apply(with_pool(servers=(server(2),)))
-        end.send(OK.replace(b"200 OK", b"500 Oh"))
+        server_end.send(OK.replace(b"200 OK", b"500 Oh"))
         self.assertIn(b"500 Oh", client.received())
 
-    def test_errors_are_counted_over_the_new_time(self) -> None:
+    def test_error_rate_window_changes(self) -> None:
+        """The error rate is counted over the new window."""
         passive = OutlierDetectionSettings(error_ratio=0.5, window=10.0)
-        self.begin(with_pool(passive=passive))
+        self.restart(with_pool(passive=passive))
         self.apply(with_pool(passive=evolve(passive, window=20.0)))
         counts = self.balancer.servers[0].error_rate_window
         assert counts is not None
         self.assertEqual(counts.window, 20.0)
 
-    def test_history_outlives_other_checks(self) -> None:
-        self.begin(with_pool(servers=(server(1), server(2))))
-        self.asking()
+    def test_ejection_survives_changed_thresholds(self) -> None:
+        """An ejected server stays ejected when the thresholds change."""
+        self.restart(with_pool(servers=(server(1), server(2))))
+        self.send_request()
         self.balancer.connectors[0].refuse()
         first = self.balancer.servers[0]
         self.assertTrue(first.ejected)
@@ -323,100 +359,113 @@ class PoolReloadTests(ReloadTestCase):
         self.assertTrue(first.ejected)
         self.assertEqual(first.ejection.consecutive_failures, 1)
 
-    def test_without_checks_nobody_is_down_for_them(self) -> None:
-        self.begin(with_pool(active=HealthCheckSettings(fall=1)))
+    def test_disabled_health_checks_clear_their_results(self) -> None:
+        """Without active health checks, no server is down because of them."""
+        self.restart(with_pool(active=HealthCheckSettings(fall=1)))
         pool = self.service.default_pool
-        (one,) = self.balancer.servers
-        pool.health.check_finished(one, False, "it is on fire")
-        self.assertEqual(one.status, "down")
+        (existing,) = self.balancer.servers
+        pool.health.check_finished(existing, False, "status 500")
+        self.assertEqual(existing.status, "down")
         self.apply(with_pool(active=HealthCheckSettings(fall=1, interval=5.0)))
-        self.assertEqual(one.status, "down")
+        self.assertEqual(existing.status, "down")
         self.apply(SETTINGS)
-        self.assertEqual(one.status, "up")
+        self.assertEqual(existing.status, "up")
         self.assertIsNone(pool.checker)
 
-    def test_time_limits_and_how_often_they_are_looked_at(self) -> None:
-        client = self.asking()
+    def test_timeouts_and_sweep_interval(self) -> None:
+        """
+        A shorter timeout applies to connect attempts in progress, and shortens the sweep
+        interval.
+        """
+        client = self.send_request()
         self.apply(with_pool(timeouts=PoolTimeouts(connect=0.4)))
         self.assertEqual(self.service.ticker.interval, 0.1)
         self.balancer.advance(0.7)
         self.assertIn(b" 504 ", client.received())
 
-    def test_time_passes_however_often_limits_change(self) -> None:
-        client = self.asking()
+    def test_frequent_reloads_do_not_stop_the_clock(self) -> None:
+        """Timeouts expire even if every reload changes the sweep interval."""
+        client = self.send_request()
         for number in range(40):
             timeouts = PoolTimeouts(connect=3.0 + number % 2 / 10)
             self.apply(with_pool(timeouts=timeouts))
             self.balancer.advance(0.1)
         self.assertIn(b" 504 ", client.received())
 
-    def test_waiting(self) -> None:
-        one = (server(1, max_in_flight=1),)
-        self.begin(with_pool(servers=one))
-        self.asking()
-        second = self.asking()
-        self.apply(with_pool(servers=one, queue=QueueSettings(limit=0, timeout=1.0)))
-        third = self.asking()
+    def test_queue_settings(self) -> None:
+        """A new queue limit and timeout apply to queued requests too."""
+        servers = (server(1, max_in_flight=1),)
+        self.restart(with_pool(servers=servers))
+        self.send_request()
+        second = self.send_request()
+        self.apply(with_pool(servers=servers, queue=QueueSettings(limit=0, timeout=1.0)))
+        third = self.send_request()
         self.assertIn(b" 503 ", third.received())
         self.pass_time(2)
         self.assertIn(b" 503 ", second.received())
 
-    def test_slow_start_that_is_over_at_once(self) -> None:
-        self.begin(with_pool(slow_start=100.0))
-        (one,) = self.balancer.servers
+    def test_disabled_slow_start(self) -> None:
+        """Without slow start, the effective weight is the full weight."""
+        self.restart(with_pool(slow_start=100.0))
+        (existing,) = self.balancer.servers
         health = self.service.default_pool.health
-        health.set_admin_state(one, AdminState.MAINTENANCE)
-        health.set_admin_state(one, AdminState.READY)
+        health.set_admin_state(existing, AdminState.MAINTENANCE)
+        health.set_admin_state(existing, AdminState.READY)
         self.pass_time(1)
-        self.assertLess(one.effective_weight, 1.0)
+        self.assertLess(existing.effective_weight, 1.0)
         self.apply(SETTINGS)
         self.pass_time(1)
-        self.assertEqual(one.effective_weight, 1.0)
+        self.assertEqual(existing.effective_weight, 1.0)
 
 
 class RouteReloadTests(ReloadTestCase):
-    """Frontends and pools come, go, and are called something else."""
+    """Frontends and pools that are added, removed and renamed."""
 
     RENAMED = Settings((evolve(WEB, name="new", pool="new"),), (evolve(APP, name="new"),))
 
-    def test_all_that_is_in_progress_goes_on(self) -> None:
+    def test_everything_in_progress_continues(self) -> None:
+        """
+        Tunnels, requests, uploads and connect attempts of removed frontends and pools continue.
+        """
         tunnel = self.tunnel()
-        flying, uploading, connecting = self.asking(), self.balancer.client(), None
-        flying_end = self.balancer.accept()
+        in_flight, uploading, connecting = self.send_request(), self.balancer.client(), None
+        in_flight_server = self.balancer.accept()
         uploading.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
-        upload_end = self.balancer.accept()
-        connecting = self.asking()
+        upload_server = self.balancer.accept()
+        connecting = self.send_request()
         self.apply(self.RENAMED)
         self.pass_time(4)
-        self.assert_joined(*tunnel)
+        self.assert_relayed(*tunnel)
         uploading.send(b"def")
-        self.assertTrue(upload_end.received().endswith(b"abcdef"))
-        for end in (flying_end, upload_end, self.balancer.accept()):
-            end.send(OK)
-        for client in (flying, uploading, connecting):
+        self.assertTrue(upload_server.received().endswith(b"abcdef"))
+        for server_end in (in_flight_server, upload_server, self.balancer.accept()):
+            server_end.send(OK)
+        for client in (in_flight, uploading, connecting):
             self.assertIn(b"200 OK", client.received())
         self.pass_time()
         self.assertEqual(len(self.service.retired), 2)
-        self.assert_joined(*tunnel)
+        self.assert_relayed(*tunnel)
         tunnel[0].reset()
         self.balancer.finish_closing()
         self.pass_time()
         self.assertEqual(list(self.service.retired), [])
 
-    def test_who_asks_once_more_where_there_is_nothing_any_more(self) -> None:
-        client = self.asking()
+    def test_request_on_a_retired_frontend(self) -> None:
+        """Clients of a removed frontend may send another request."""
+        client = self.send_request()
         self.balancer.accept().send(OK)
         client.received()
         fresh = self.balancer.client()
         self.apply(self.RENAMED)
         self.balancer.finish_closing()
         self.balancer.advance(0.5)
-        for one in (client, fresh):
-            one.send(GET)
+        for peer in (client, fresh):
+            peer.send(GET)
             self.balancer.accept().send(OK)
-            self.assertIn(b"200 OK", one.received())
+            self.assertIn(b"200 OK", peer.received())
 
-    def test_a_pool_is_kept_for_those_who_may_still_ask(self) -> None:
+    def test_pool_of_a_connected_client_is_kept(self) -> None:
+        """A removed pool runs until no client of its retired frontends is connected."""
         slow = self.balancer.client()
         slow.send(GET[:10])
         self.apply(self.RENAMED)
@@ -427,41 +476,44 @@ class RouteReloadTests(ReloadTestCase):
         self.pass_time()
         self.assertEqual(list(self.service.retired), [])
 
-    def test_who_waits_in_a_pool_that_left(self) -> None:
-        self.begin(with_pool(servers=(server(1, max_in_flight=1),)))
-        first, second = self.asking(), self.asking()
-        end = self.balancer.accept()
+    def test_queued_request_of_a_removed_pool(self) -> None:
+        """A request in the queue of a removed pool is served."""
+        self.restart(with_pool(servers=(server(1, max_in_flight=1),)))
+        first, second = self.send_request(), self.send_request()
+        server_end = self.balancer.accept()
         self.apply(self.RENAMED)
-        end.send(OK)
+        server_end.send(OK)
         self.assertIn(b"200 OK", first.received())
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", second.received())
 
-    def test_another_mode(self) -> None:
-        tunnel, flying = self.tunnel(), self.asking()
+    def test_changed_mode(self) -> None:
+        """A changed mode keeps connections, registered servers, weights and admin states."""
+        tunnel, in_flight = self.tunnel(), self.send_request()
         health = self.service.default_pool.health
         self.service.server_set.add(server(9), ServerSource.REGISTERED)
         health.set_weight(self.balancer.servers[0], 5)
         health.set_admin_state(self.balancer.servers[1], AdminState.DRAIN)
         self.apply(with_frontend(mode="tcp"))
-        one, registered = self.balancer.servers
-        self.assertEqual((one.weight, registered.admin_state), (5, AdminState.DRAIN))
+        configured, registered = self.balancer.servers
+        self.assertEqual((configured.weight, registered.admin_state), (5, AdminState.DRAIN))
         self.assertIs(registered.source, ServerSource.REGISTERED)
         self.balancer.accept().send(OK)
-        self.assertIn(b"200 OK", flying.received())
-        link = self.balancer.client()
-        end = self.balancer.accept()
+        self.assertIn(b"200 OK", in_flight.received())
+        connection = self.balancer.client()
+        server_end = self.balancer.accept()
         self.apply(SETTINGS)
         self.pass_time()
-        self.assert_joined(*tunnel)
-        self.assert_joined(link, end)
-        for client in (tunnel[0], link):
+        self.assert_relayed(*tunnel)
+        self.assert_relayed(connection, server_end)
+        for client in (tunnel[0], connection):
             client.reset()
             self.balancer.finish_closing()
         self.pass_time()
         self.assertEqual(list(self.service.retired), [])
 
     def test_routes(self) -> None:
+        """Routes apply to requests whose head is not complete yet."""
         api = PoolSettings("api", (server(5),))
         client = self.balancer.client()
         client.send(GET[:12])
@@ -469,14 +521,15 @@ class RouteReloadTests(ReloadTestCase):
         settings = evolve(with_frontend(routes=routes), pools=(APP, api))
         self.apply(settings)
         client.send(GET[12:])
-        self.assertEqual(self.addresses(), ["10.0.0.5"])
+        self.assertEqual(self.connect_addresses(), ["10.0.0.5"])
         self.apply(SETTINGS)
         self.balancer.accept().send(OK)
         self.assertIn(b"200 OK", client.received())
         client.send(GET)
-        self.assertEqual(self.addresses(), ["10.0.0.5", "10.0.0.1"])
+        self.assertEqual(self.connect_addresses(), ["10.0.0.5", "10.0.0.1"])
 
-    def test_open_connections_hear_of_proxies(self) -> None:
+    def test_trusted_proxies_apply_to_open_connections(self) -> None:
+        """Trusted proxies apply to open client connections."""
         client = self.balancer.client()
         request = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n")
         seen: list[bool] = []
@@ -484,13 +537,14 @@ class RouteReloadTests(ReloadTestCase):
             self.apply(with_frontend(trusted_proxies=trusted, routes=()))
             client.send(request.replace(b"\r\n\r\n", b"\r\nX-Forwarded-Proto: https\r\n\r\n"))
             if not seen:
-                end = self.balancer.accept()
-            seen.append(b"X-Forwarded-Proto: https" in end.received())
-            end.send(OK)
+                server_end = self.balancer.accept()
+            seen.append(b"X-Forwarded-Proto: https" in server_end.received())
+            server_end.send(OK)
             client.received()
         self.assertEqual(seen, [False, True, False])
 
-    def test_clients_time_limits(self) -> None:
+    def test_client_timeouts_apply_to_open_connections(self) -> None:
+        """A shorter header timeout applies to open client connections."""
         client = self.balancer.client()
         client.send(GET[:10])
         self.apply(with_frontend(timeouts=FrontendTimeouts(header=1.0)))
@@ -499,211 +553,53 @@ class RouteReloadTests(ReloadTestCase):
 
 
 class LimitReloadTests(ReloadTestCase):
-    """Those that did not change know what they knew."""
+    """Rate limits, and their counters."""
 
     LIMIT = LimitSettings(1, 60.0, "fixed-window")
 
-    def ask(self) -> bytes:
-        client = self.asking()
-        answer = client.received()
-        if not answer:
+    def request_status(self) -> bytes:
+        """The status of the response to a new client."""
+        client = self.send_request()
+        response = client.received()
+        if not response:
             busy = [peer for peer in self.balancer.peers if peer.received()]
-            end = busy[-1] if busy else self.balancer.accept()
-            end.send(OK)
-            answer = client.received()
-        return answer[9:12]
+            server_end = busy[-1] if busy else self.balancer.accept()
+            server_end.send(OK)
+            response = client.received()
+        return response[9:12]
 
-    def test_unchanged_moved_and_changed(self) -> None:
+    def test_unchanged_moved_and_changed_limits(self) -> None:
+        """A limit keeps its counters unless its scope or its settings change."""
         other = LimitSettings(100, 60.0)
-        self.begin(with_frontend(limits=(self.LIMIT,)))
-        self.assertEqual([self.ask(), self.ask()], [b"200", b"429"])
+        self.restart(with_frontend(limits=(self.LIMIT,)))
+        self.assertEqual([self.request_status(), self.request_status()], [b"200", b"429"])
         self.apply(with_frontend(limits=(other, self.LIMIT), max_body=5))
-        self.assertEqual(self.ask(), b"429")
+        self.assertEqual(self.request_status(), b"429")
         self.apply(with_pool(limits=(self.LIMIT,)))
-        self.assertEqual([self.ask(), self.ask()], [b"200", b"429"])
+        self.assertEqual([self.request_status(), self.request_status()], [b"200", b"429"])
         self.apply(with_pool(limits=(evolve(self.LIMIT, requests=2),)))
-        self.assertEqual([self.ask(), self.ask(), self.ask()], [b"200", b"200", b"429"])
+        self.assertEqual(
+            [self.request_status(), self.request_status(), self.request_status()],
+            [b"200", b"200", b"429"],
+        )
 
-    def test_a_route_keeps_its_limits_when_others_come_before_it(self) -> None:
+    def test_route_added_before_another(self) -> None:
+        """A route keeps its counters when another route is added before it."""
         route = RouteSettings("app", path="/", limits=(self.LIMIT,))
-        self.begin(with_frontend(routes=(route,)))
-        self.assertEqual([self.ask(), self.ask()], [b"200", b"429"])
+        self.restart(with_frontend(routes=(route,)))
+        self.assertEqual([self.request_status(), self.request_status()], [b"200", b"429"])
         first = RouteSettings("app", host="elsewhere.example")
         self.apply(with_frontend(routes=(first, route)))
-        self.assertEqual(self.ask(), b"429")
+        self.assertEqual(self.request_status(), b"429")
 
-    def test_places_are_given_back_where_they_were_taken(self) -> None:
+    def test_permits_are_released(self) -> None:
+        """A permit of a concurrency limit is released to that limit after a reload."""
         limit = LimitSettings(1, algorithm="concurrent")
-        self.begin(with_frontend(limits=(limit,)))
-        client = self.asking()
-        end = self.balancer.accept()
+        self.restart(with_frontend(limits=(limit,)))
+        client = self.send_request()
+        server_end = self.balancer.accept()
         self.apply(with_frontend(limits=(limit, LimitSettings(50))))
-        self.assertIn(b" 429 ", self.asking().received())
-        end.send(OK)
+        self.assertIn(b" 429 ", self.send_request().received())
+        server_end.send(OK)
         client.received()
-        self.assertEqual(self.ask(), b"200")
-
-
-class ReloadPropertyTests(SynchronousTestCase):
-    """Whatever happens, and however the settings change meanwhile."""
-
-    LIMIT = LimitSettings(12, 1000.0, "fixed-window", name="kept")
-
-    @given(st.data())
-    @hypothesis_settings(max_examples=60, deadline=None)
-    def test_every_request_is_answered_once(self, data: st.DataObject) -> None:
-        ReloadSimulation(data.draw, self.LIMIT).run(self)
-
-
-POOL = st.builds(
-    evolve,
-    st.just(APP),
-    servers=st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True).flatmap(
-        lambda numbers: st.tuples(
-            *(
-                st.builds(
-                    server,
-                    st.just(number),
-                    weight=st.integers(0, 2),
-                    backup=st.booleans(),
-                    max_in_flight=st.sampled_from([None, 1, 2]),
-                    proxy_protocol=st.sampled_from([None, None, 1]),
-                )
-                for number in numbers
-            )
-        )
-    ),
-    algorithm=st.sampled_from(sorted(ALGORITHMS)),
-    timeouts=st.sampled_from([PoolTimeouts(), PoolTimeouts(1.0, 2.0)]),
-    passive=st.sampled_from(
-        [
-            OutlierDetectionSettings(),
-            OutlierDetectionSettings(cooldown=0),
-            OutlierDetectionSettings(2, 5.0, 0.5, 5.0, 1),
-        ]
-    ),
-    retries=st.sampled_from([RetrySettings(), RetrySettings(1, 0.0)]),
-    queue=st.sampled_from([QueueSettings(), QueueSettings(1, 1.0)]),
-    slow_start=st.sampled_from([0.0, 5.0]),
-    limits=st.sampled_from([(), (LimitSettings(3, algorithm="concurrent"),)]),
-)
-NAMES = st.sampled_from(["app", "other"])
-
-
-class ReloadSimulation:
-    """Clients that ask once each, servers that answer or fail, and an operator."""
-
-    def __init__(self, draw: Callable[[Any], Any], kept: LimitSettings) -> None:
-        self.draw = draw
-        self.kept = kept
-        self.balancer = MemoryBalancer.from_settings(self.settings())
-        self.clients: list[tuple[Peer, bool]] = []
-        self.answers: dict[int, bytes] = {}
-
-    def settings(self) -> Settings:
-        pool, route = self.draw(POOL), self.draw(st.booleans())
-        name = self.draw(NAMES)
-        # Always the same frontend, so that its limit has to stay.
-        web = evolve(WEB, pool=name, limits=(self.kept,))
-        pools = [evolve(pool, name=name)]
-        if route:
-            web = evolve(web, routes=(RouteSettings("routed", path="/"),))
-            pools.append(evolve(self.draw(POOL), name="routed"))
-        frontends = [web]
-        if self.draw(st.booleans()):
-            frontends.append(evolve(WEB, name="more", pool="more", mode="tcp"))
-            pools.append(evolve(self.draw(POOL), name="more"))
-        return Settings(tuple(frontends), tuple(pools))
-
-    def run(self, case: SynchronousTestCase) -> None:
-        steps: Sequence[Callable[[], None]] = (
-            self.ask,
-            self.ask,
-            self.change,
-            self.change,
-            self.respond,
-            self.respond,
-            self.fail,
-            self.wait,
-            self.leave,
-        )
-        for step in self.draw(st.lists(st.sampled_from(steps), max_size=40)):
-            step()
-            self.balancer.finish_closing()
-            self.collect()
-        for _ in range(12):
-            for _ in range(20):
-                self.respond()
-            self.wait()
-        self.collect()
-        asked = [number for number, (_, left) in enumerate(self.clients) if not left]
-        for number in asked:
-            answer = self.answers.get(number, b"")
-            case.assertEqual(answer.count(b"HTTP/1.1 "), 1, answer)
-            case.assertIn(answer[9:12], (b"200", b"429", b"502", b"503", b"504"))
-        (limit,) = self.balancer.service.limiter.scopes["frontend web"]
-        case.assertEqual(limit.rejected, max(0, len(self.clients) - self.kept.requests))
-        service = self.balancer.service
-        case.assertEqual(list(service.retired), [])
-        for pool in service.pools.values():
-            for one in pool.server_set.servers:
-                case.assertEqual(one.in_flight, 0)
-        for scope in service.limiter.scopes.values():
-            for one_limit in scope:
-                if one_limit.concurrent:
-                    case.assertEqual(len(one_limit.limiter), 0)
-        self.balancer.stop()
-
-    def ask(self) -> None:
-        client = self.balancer.client()
-        client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        self.clients.append((client, False))
-
-    def change(self) -> None:
-        self.balancer.service.apply(self.settings())
-
-    def ends(self) -> list[Peer]:
-        """Servers that have been asked."""
-        known = [peer for peer, _ in self.clients]
-        return [
-            peer
-            for peer in self.balancer.peers
-            if not any(peer is one for one in known)
-            and not peer.transport.closing
-            and not peer.transport.closed
-            and b"GET /" in peer.transport._written
-        ]
-
-    def connecting(self) -> list[Any]:
-        return [one for one in self.balancer.connectors if one.state == "connecting"]
-
-    def respond(self) -> None:
-        for connector in self.connecting()[:1]:
-            self.balancer._add_peer(connector.accept())
-        for end in self.ends()[:1]:
-            end.received()
-            end.send(OK)
-        self.balancer.finish_closing()
-
-    def fail(self) -> None:
-        for connector in self.connecting()[:1]:
-            connector.refuse()
-        for end in self.ends()[-1:]:
-            end.reset()
-
-    def leave(self) -> None:
-        for number, (client, left) in enumerate(self.clients):
-            if not left and number not in self.answers and not client.transport.closed:
-                self.clients[number] = (client, True)
-                client.reset()
-                return
-
-    def wait(self) -> None:
-        self.balancer.advance(0.5)
-        self.balancer.finish_closing()
-
-    def collect(self) -> None:
-        for number, (client, _) in enumerate(self.clients):
-            answer = client.transport.read()
-            if answer:
-                self.answers[number] = self.answers.get(number, b"") + answer
+        self.assertEqual(self.request_status(), b"200")

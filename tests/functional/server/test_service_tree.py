@@ -1,4 +1,4 @@
-"""The tree of services, and what each of its small parts does alone."""
+"""The tree of services: names, start and stop, extension points, demo servers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import random
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,18 +13,15 @@ from zope.interface.verify import verifyObject
 
 from balancebeam.admission.access_list import AccessList
 from balancebeam.admission.admission import Admission, AdmissionRequest
-from balancebeam.api import single_pool_settings
-from balancebeam.core.addresses import EndpointAddress, TcpAddress, UnixAddress
-from balancebeam.core.errors import StartupError
+from balancebeam.api import make_balancer, single_pool_settings
+from balancebeam.core.addresses import EndpointAddress, TcpAddress
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import ServerSettings
-from balancebeam.net.ticker import Ticker
-from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.ratelimit.limit import Rejection
 from balancebeam.routing.route_table import RouteTable
-from balancebeam.server.balancer import BalancerService, make_balancer
+from balancebeam.server.balancer import BalancerService
 from balancebeam.server.demo import DemoService
-from balancebeam.upstream.resolver import CACHE_TTL, Resolver
 from balancebeam.upstream.server_set import ServerSet
 from balancebeam.web.resource import BalancerResource
 from tests.helpers.memory import GET, OK, MemoryBalancer, head_and_body
@@ -35,32 +30,35 @@ ONE = (ServerSettings(TcpAddress("10.0.0.1", 80)),)
 
 
 class ServiceTreeTests(SynchronousTestCase):
-    """What there is, under which name."""
+    """Names, start and stop of the services."""
 
-    def test_children(self) -> None:
+    def test_named_children(self) -> None:
+        """Children have names; the pool's children are found by their short names."""
         balancer = BalancerService(single_pool_settings(ONE), Clock(), random.Random(1))
         for name in ("selector", "health", "limiter", "connections", "frontend:web"):
             verifyObject(IService, balancer.getServiceNamed(name))
         self.assertIsInstance(balancer.resource, BalancerResource)
         self.assertTrue(balancer.resource.isLeaf)
 
-    def test_making_touches_nothing(self) -> None:
+    def test_construction_has_no_side_effects(self) -> None:
+        """Building a balancer schedules no timer."""
         clock = Clock()
         BalancerService(single_pool_settings(ONE), clock, random.Random(1))
         self.assertEqual(clock.getDelayedCalls(), [])
 
-    def test_defaults(self) -> None:
+    def test_make_balancer_defaults(self) -> None:
+        """`make_balancer` needs only settings."""
         self.assertIsInstance(make_balancer(single_pool_settings(ONE)), BalancerService)
 
-    def test_bad_endpoint(self) -> None:
+    def test_invalid_endpoint_description(self) -> None:
+        """An invalid endpoint description is reported before the start."""
         settings = single_pool_settings(ONE, bind=(EndpointAddress("tcp:http:colour=red"),))
-        error = self.assertRaises(
-            StartupError, BalancerService, settings, Clock(), random.Random(1)
-        )
+        error = self.assertRaises(ConfigError, BalancerService, settings, Clock(), random.Random(1))
         self.assertIn("--bind", str(error))
-        self.assertEqual(error.code, str(error))
+        self.assertEqual(error.problems, [str(error)])
 
-    def test_stop_cuts_and_cleans_up(self) -> None:
+    def test_stop_closes_all_connections(self) -> None:
+        """A stop closes busy, waiting and idle client connections."""
         balancer = MemoryBalancer(servers=2)
         busy, waiting, idle = (balancer.client() for _ in range(3))
         idle.send(GET)
@@ -74,7 +72,8 @@ class ServiceTreeTests(SynchronousTestCase):
         for client in (busy, waiting, idle):
             self.assertTrue(client.transport.closed)
 
-    def test_stop_and_start_again(self) -> None:
+    def test_start_after_stop(self) -> None:
+        """A stopped balancer can be started again."""
         balancer = MemoryBalancer()
         balancer.stop()
         balancer.service.startService()
@@ -86,9 +85,10 @@ class ServiceTreeTests(SynchronousTestCase):
 
 
 class DemoServerTests(SynchronousTestCase):
-    """The tiny servers inside the process."""
+    """Demo servers inside the process."""
 
-    def test_they_come_and_go(self) -> None:
+    def test_start_and_stop(self) -> None:
+        """The start adds demo servers to a pool, the stop removes them."""
         reactor = MemoryReactorClock()
         server_set = ServerSet(ONE)
         demo = DemoService(3, server_set, reactor)
@@ -103,106 +103,8 @@ class DemoServerTests(SynchronousTestCase):
         self.assertEqual(len(reactor.tcpServers), 6)
 
 
-class FakeResolverReactor(Clock):
-    """A reactor whose resolver answers when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, Any]] = []
-
-    @property
-    def nameResolver(self) -> Any:
-        return self
-
-    def resolveHostName(self, receiver: Any, name: str) -> None:
-        self.asked.append((name, receiver))
-
-    def answer(self, *addresses: Any) -> None:
-        _, receiver = self.asked.pop(0)
-        receiver.resolutionBegan(None)
-        for address in addresses:
-            receiver.addressResolved(address)
-        receiver.resolutionComplete()
-
-
-class ResolverTests(SynchronousTestCase):
-    """Host names, and for how long their addresses are used."""
-
-    def setUp(self) -> None:
-        self.resolver = FakeResolverReactor()
-        self.ticker = Ticker(self.resolver)
-        self.names = Resolver(self.resolver, self.ticker)
-
-    def test_addresses_need_no_question(self) -> None:
-        for address in (TcpAddress("10.0.0.1", 80), TcpAddress("::1", 80), UnixAddress("/x")):
-            self.assertEqual(self.names.resolve(address), [address])
-        self.assertEqual(self.resolver.asked, [])
-
-    def test_name(self) -> None:
-        address = TcpAddress("app.internal", 80)
-        found: Any = self.names.resolve(address)
-        self.assertNoResult(found)
-        self.resolver.answer(IPv6Address("TCP", "::1", 0), IPv4Address("TCP", "10.0.0.1", 0))
-        expected = [TcpAddress("::1", 80), TcpAddress("10.0.0.1", 80)]
-        self.assertEqual(self.successResultOf(found), expected)
-        self.assertEqual(self.names.resolve(address), expected)
-        self.ticker.now += CACHE_TTL
-        again: Any = self.names.resolve(address)
-        self.assertNoResult(again)
-        self.resolver.answer()
-        self.failureResultOf(again, DNSLookupError)
-
-    def test_balancing_over_names(self) -> None:
-        balancer = MemoryBalancer(servers=0)
-        self.addCleanup(balancer.stop)
-        balancer.service.resource.connections.resolver = self.names
-        balancer.service.server_set.add(ServerSettings(TcpAddress("app.internal", 80)))
-        client = balancer.client()
-        client.send(GET)
-        self.resolver.answer(IPv6Address("TCP", "::1", 0), IPv4Address("TCP", "10.0.0.1", 0))
-        balancer.connectors[0].refuse()
-        self.assertEqual(str(balancer.connectors[1].address), "10.0.0.1:80")
-        balancer.accept().send(OK)
-        self.assertTrue(client.received().endswith(b"hello"))
-
-    def test_name_that_is_not_found_out_in_time(self) -> None:
-        balancer = MemoryBalancer(servers=0)
-        self.addCleanup(balancer.stop)
-        balancer.service.resource.connections.resolver = self.names
-        balancer.service.server_set.add(ServerSettings(TcpAddress("slow.internal", 80)))
-        clients = [balancer.client() for _ in range(3)]
-        for client in clients:
-            client.send(GET)
-        # All of them share one question.
-        self.assertEqual(len(self.resolver.asked), 1)
-        balancer.advance(6)
-        for client in clients:
-            self.assertTrue(client.received().startswith(b"HTTP/1.1 504 "))
-        self.resolver.answer(IPv4Address("TCP", "10.0.0.1", 0))
-        self.assertEqual(balancer.connectors, [])
-
-    def test_stop_while_a_name_is_looked_up(self) -> None:
-        balancer = MemoryBalancer(servers=0)
-        balancer.service.resource.connections.resolver = self.names
-        balancer.service.server_set.add(ServerSettings(TcpAddress("slow.internal", 80)))
-        balancer.client().send(GET)
-        balancer.stop()
-        self.resolver.answer(IPv4Address("TCP", "10.0.0.1", 0))
-        self.assertEqual(balancer.connectors, [])
-
-    def test_name_that_is_not_known(self) -> None:
-        balancer = MemoryBalancer(servers=0)
-        self.addCleanup(balancer.stop)
-        balancer.service.resource.connections.resolver = self.names
-        balancer.service.server_set.add(ServerSettings(TcpAddress("nobody.internal", 80)))
-        client = balancer.client()
-        client.send(GET)
-        self.resolver.answer()
-        self.assertTrue(client.received().startswith(b"HTTP/1.1 502 "))
-
-
 class RejectingAdmission(Admission):
-    """Rejects every request."""
+    """An admission that rejects every request."""
 
     def __init__(self) -> None:
         super().__init__((), AccessList(), lambda: 0.0)
@@ -212,17 +114,18 @@ class RejectingAdmission(Admission):
         return Rejection(429, f"{request.client} again", 6.2, "limit", "policy")
 
     def release(self, request: AdmissionRequest) -> None:
-        raise AssertionError("nothing was admitted")
+        raise AssertionError("no request was admitted")
 
 
 class ExtensionPointTests(SynchronousTestCase):
-    """What later parts plug into."""
+    """Admissions and observers that an application supplies."""
 
-    def test_limiter(self) -> None:
+    def test_admission(self) -> None:
+        """A rejection of an admission is a complete response with its rate limit headers."""
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
-        site = balancer.service.default_frontend.factory
-        site.set_route_table(
+        factory = balancer.service.default_frontend.factory
+        factory.set_route_table(
             RouteTable(RouteTarget(balancer.service.resource, RejectingAdmission()))
         )
         client = balancer.client()
@@ -236,11 +139,14 @@ class ExtensionPointTests(SynchronousTestCase):
         self.assertFalse(client.transport.closing)
 
     def test_observer(self) -> None:
+        """An observer gets finished and rejected requests."""
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
         seen: list[tuple[int, bool]] = []
 
         class RecordingObserver:
+            """Records the status of every request, and whether it is complete."""
+
             def exchange_finished(self, exchange: Any) -> None:
                 seen.append((exchange.status, exchange.finished))
 
@@ -257,27 +163,3 @@ class ExtensionPointTests(SynchronousTestCase):
         client.reset()
         balancer.client().send(b"nonsense\r\n\r\n")
         self.assertEqual(seen, [(200, True), (200, True), (400, False)])
-
-
-class TrustedProxiesTests(SynchronousTestCase):
-    """Whose word is taken."""
-
-    def test_networks(self) -> None:
-        trusted = TrustedProxies(("10.0.0.0/8", "2001:db8::/32"))
-        for peer, expected in (
-            ("10.1.2.3", True),
-            ("11.1.2.3", False),
-            ("2001:db8::1", True),
-            ("::1", False),
-            ("unknown", False),
-        ):
-            for _ in range(2):
-                self.assertEqual(trusted.contains(peer), expected, peer)
-        self.assertFalse(TrustedProxies(()).contains("10.1.2.3"))
-        self.assertRaises(ValueError, TrustedProxies, ("nonsense",))
-
-    def test_memory_is_bounded(self) -> None:
-        trusted = TrustedProxies(("10.0.0.0/8",))
-        for number in range(10000):
-            trusted.contains(f"10.0.{number // 250}.{number % 250}")
-        self.assertLessEqual(len(trusted._networks._cache), 4096)

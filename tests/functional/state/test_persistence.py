@@ -54,7 +54,7 @@ class PersistenceTestCase(SynchronousTestCase):
         balancer = MemoryBalancer.from_settings(wanted)
         self.addCleanup(balancer.stop)
         service = balancer.service
-        service._defer_to_thread = self._at_once  # type: ignore[method-assign]
+        service.defer_to_thread = self._at_once  # type: ignore[method-assign]
         place = self.path if path == "" else path
         service.apply(evolve(wanted, state=place))
         return balancer
@@ -103,7 +103,7 @@ class PersistenceTests(PersistenceTestCase):
         self.assertEqual((one.weight, one.configured_weight), (7, 3))
         self.assertEqual((one.admin_state, one.status), (AdminState.DRAIN, "draining"))
         self.assertEqual((two.weight, two.admin_state), (1, AdminState.MAINTENANCE))
-        self.assertEqual(second.service.not_ready_reason(), "the pool app has no server to try")
+        self.assertEqual(second.service.not_ready_reason(), "pool app has no available server")
 
     def test_registered_servers(self) -> None:
         first = self.start(BOTH)
@@ -210,7 +210,7 @@ class ChangedConfigurationTests(PersistenceTestCase):
         self.assertEqual(len(self.restart(settings(ServerSettings(ONE))).servers), 1)
 
     def read_from(self, service: BalancerService, wanted: Settings) -> None:
-        service._load_settings = lambda: wanted
+        service.load_settings = lambda: wanted
 
 
 class StateFileTests(PersistenceTestCase):
@@ -281,7 +281,7 @@ class StateFileTests(PersistenceTestCase):
         assert service.state is not None
         service.state.disownServiceParent()
         service.state = None
-        service._commit_state(os.path.join(self.folder, "nowhere", "state"))
+        service.apply(evolve(service.settings, state=os.path.join(self.folder, "nowhere", "state")))
         with capturedLogs() as events:
             self.change(balancer, ONE, weight=5)
         self.assertIn("could not be written", " ".join(formatEvent(one) for one in events))

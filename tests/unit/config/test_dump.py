@@ -29,7 +29,7 @@ from balancebeam.core.addresses import (
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import (
     AdminSettings,
@@ -48,8 +48,8 @@ from balancebeam.core.settings import (
     ServerSettings,
     Settings,
 )
+from balancebeam.process.options import CommandLineOptions as Options
 from balancebeam.ratelimit.limit import ALGORITHMS as LIMITS
-from balancebeam.tap import Options
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -479,8 +479,8 @@ class MutatedFileTests(DumpTestCase):
         options = Options()
         try:
             options.parseOptions(["-c", self.path])
-        except StartupError as error:
-            self.assertEqual(error.text.splitlines(), error.text.split("\n"))
+        except ConfigError as error:
+            self.assertEqual(str(error).splitlines(), str(error).split("\n"))
             self.assertTrue(set(problems) <= set(error.problems))
         else:
             self.assertEqual(problems, [])

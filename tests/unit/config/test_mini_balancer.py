@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.config.toml_file import load_file
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import ServerSettings
-from balancebeam.tap import Options
+from balancebeam.process.options import CommandLineOptions as Options
 from tests.helpers.memory import flatten_settings
 
 GOOD = """\
@@ -123,5 +123,5 @@ class MiniBalancerTests(SynchronousTestCase):
 
     def test_mistakes_end_the_program(self) -> None:
         self.read("nonsense")
-        error = self.assertRaises(StartupError, Options().parseOptions, ["-c", self.path])
+        error = self.assertRaises(ConfigError, Options().parseOptions, ["-c", self.path])
         self.assertIn(self.path, str(error))

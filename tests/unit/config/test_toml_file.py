@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.config.toml_file import finalize, load_file
 from balancebeam.core.addresses import TcpAddress, UnixAddress
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import (
     AdminSettings,
     FrontendSettings,
@@ -30,7 +30,7 @@ from balancebeam.core.settings import (
     ServerSettings,
     Settings,
 )
-from balancebeam.tap import Options
+from balancebeam.process.options import CommandLineOptions as Options
 
 WHOLE = """\
 state = "/var/lib/balancebeam"
@@ -213,8 +213,8 @@ class TomlFileTestCase(SynchronousTestCase):
 
     def mistakes(self, text: str, *arguments: str) -> list[str]:
         """What is wrong with a file and these options."""
-        error = self.assertRaises(StartupError, self.parse, text, *arguments)
-        self.assertNotEqual(error.code, 0)
+        error = self.assertRaises(ConfigError, self.parse, text, *arguments)
+        self.assertTrue(error.problems)
         return [problem.replace(self.path + ":", "") for problem in error.problems]
 
 

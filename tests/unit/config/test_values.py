@@ -116,3 +116,12 @@ class HostsFileTests(SynchronousTestCase):
     def test_a_file_that_is_not_text(self) -> None:
         path = self.write(b"\xff\xfe\n")
         self.assertEqual(load_hosts(path), ([], [f"{path}: cannot be read: it is not UTF-8"]))
+
+
+class NumberRegressionTests(SynchronousTestCase):
+    """Numbers that were accepted by mistake."""
+
+    def test_only_ascii_digits(self) -> None:
+        """float() accepts underscores, spaces and digits of other scripts."""
+        for text in ("1_0", " 10 ", "\uff11\uff10"):
+            self.assertRaises(ValueError, parse_seconds, text)

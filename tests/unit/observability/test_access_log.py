@@ -23,7 +23,7 @@ from twisted.web.server import Site
 
 from balancebeam.api import single_pool_settings
 from balancebeam.core.addresses import TcpAddress
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import (
     ForwardingSettings,
     FrontendSettings,
@@ -476,7 +476,7 @@ class AccessLogReloadTests(AccessLogTestCase):
         balancer = self.make("combined")
         observer = balancer.service.default_frontend.factory.observer
         below = str(self.path / "below")
-        error = self.assertRaises(StartupError, self.apply, balancer, access_log=below)
+        error = self.assertRaises(ConfigError, self.apply, balancer, access_log=below)
         self.assertIn(f"--access-log {below}: not a directory", str(error))
         self.assertEqual(balancer.service.settings.frontends[0].access_log, str(self.path))
         self.assertIs(balancer.service.default_frontend.factory.observer, observer)
@@ -495,10 +495,10 @@ class AccessLogReloadTests(AccessLogTestCase):
         self.patch(LogFile, "open", open_file)
 
         def refuse(*addresses: Any) -> None:
-            raise StartupError("taken")
+            raise ConfigError("taken")
 
         self.patch(balancer.service.listeners, "bind", refuse)
-        self.assertRaises(StartupError, self.apply, balancer, access_log=other)
+        self.assertRaises(ConfigError, self.apply, balancer, access_log=other)
         self.assertEqual([(file.path, file.is_open) for file in opened], [(other, False)])
         self.get(balancer)
         self.assertEqual(len(self.lines(balancer)), 1)
@@ -552,7 +552,7 @@ class AccessLogReloadTests(AccessLogTestCase):
 
     def test_start_refused(self) -> None:
         error = self.assertRaises(
-            StartupError, MemoryBalancer.from_settings, settings(access_log="/nowhere/at/all")
+            ConfigError, MemoryBalancer.from_settings, settings(access_log="/nowhere/at/all")
         )
         self.assertIn("--access-log /nowhere/at/all: no such file or directory", str(error))
 

@@ -1,4 +1,4 @@
-"""The command line."""
+"""Command line options."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import shutil
 import tempfile
 from types import SimpleNamespace
 
-from twisted.application.service import IServiceMaker
-from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.api import Timeouts
@@ -18,29 +16,31 @@ from balancebeam.core.addresses import (
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.errors import StartupError
+from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import HealthCheckSettings, ServerSettings
-from balancebeam.tap import Options, makeService
+from balancebeam.process.options import CommandLineOptions
 from tests.helpers.memory import flatten_settings
 
 
 def parse(*arguments: str) -> SimpleNamespace:
-    options = Options()
+    """The settings of a command line, with frontend and pool side by side."""
+    options = CommandLineOptions()
     options.parseOptions(list(arguments))
     return SimpleNamespace(settings=flatten_settings(options.settings))
 
 
 def scratch_file(case: SynchronousTestCase) -> str:
-    """The path of a file that is gone after the test."""
+    """The path of a file in a folder that is removed after the test."""
     folder = tempfile.mkdtemp()
     case.addCleanup(shutil.rmtree, folder)
     return os.path.join(folder, "hosts")
 
 
 class ValidOptionsTests(SynchronousTestCase):
-    """What is understood."""
+    """Valid options and the resulting settings."""
 
     def test_defaults(self) -> None:
+        """Only a server is required."""
         settings = parse("--upstream", "127.0.0.1:8080").settings
         self.assertEqual(settings.bind, (TcpAddress("0.0.0.0", 1100),))
         self.assertEqual(settings.servers, (ServerSettings(TcpAddress("127.0.0.1", 8080)),))
@@ -48,10 +48,11 @@ class ValidOptionsTests(SynchronousTestCase):
         self.assertEqual((settings.algorithm, settings.passive.cooldown), ("round-robin", 10))
         self.assertEqual((settings.demo, settings.trusted_proxies), (0, ()))
 
-    def test_everything(self) -> None:
+    def test_many_options(self) -> None:
+        """Options are combined, and repeatable options keep their order."""
         hosts = scratch_file(self)
         with open(hosts, "w") as file:
-            file.write("# ours\n10.0.0.1:80\n\n  [::1]:81  # six\n")
+            file.write("# comment\n10.0.0.1:80\n\n  [::1]:81  # IPv6\n")
         settings = parse(
             *("-b", "[::]:80", "--bind=unix:/run/x", "-b", "tcp:81:interface=127.0.0.1"),
             *("-u", "a:1,weight=5", "--upstream", "unix:/run/y,backup", "-u", "http://b/"),
@@ -83,13 +84,8 @@ class ValidOptionsTests(SynchronousTestCase):
         self.assertEqual(settings.trusted_proxies, ("10.0.0.0/8", "::1/128"))
         self.assertEqual(settings.demo, 2)
 
-    def test_plugin(self) -> None:
-        makers = [m for m in getPlugins(IServiceMaker) if m.tapname == "balancebeam"]
-        self.assertEqual(len(makers), 1)
-        self.assertIs(makers[0].options, Options)
-        self.assertIs(makers[0].makeService, makeService)
-
-    def test_either_option_turns_active_checks_on(self) -> None:
+    def test_either_option_enables_health_checks(self) -> None:
+        """The path or the interval enables active health checks."""
         self.assertIsNone(parse("-u", "a:1").settings.active)
         cases: dict[tuple[str, ...], HealthCheckSettings] = {
             ("--active-health-check-path", "/up?x=1"): HealthCheckSettings("/up?x=1", 10.0),
@@ -100,14 +96,16 @@ class ValidOptionsTests(SynchronousTestCase):
         for arguments, expected in cases.items():
             self.assertEqual(parse("-u", "a:1", *arguments).settings.active, expected)
 
-    def test_limits(self) -> None:
+    def test_rate_limit(self) -> None:
+        """--max-requests-per-minute is a sliding window per client; 0 disables it."""
         self.assertEqual(parse("-u", "a:1").settings.limits, ())
         self.assertEqual(parse("-u", "a:1", "--max-requests-per-minute=0").settings.limits, ())
         (limit,) = parse("-u", "a:1", "--max-requests-per-minute", "600").settings.limits
         self.assertEqual((limit.requests, limit.window, limit.key), (600, 60.0, ("client",)))
         self.assertEqual(limit.algorithm, "sliding-window")
 
-    def test_the_proxy_protocol(self) -> None:
+    def test_proxy_protocol(self) -> None:
+        """The PROXY protocol is enabled per listen address and per server."""
         settings = parse(
             *("-b", "haproxy:0.0.0.0:80", "-b", "haproxy:unix:/run/x", "-b", "haproxy:tcp:81"),
             *("-u", "a:1,proxy=v1", "-u", "b:1,weight=2,proxy=v2"),
@@ -122,7 +120,8 @@ class ValidOptionsTests(SynchronousTestCase):
         )
         self.assertEqual([server.proxy_protocol for server in settings.servers], [1, 2])
 
-    def test_all_algorithms_and_what_they_are_called(self) -> None:
+    def test_algorithm_names(self) -> None:
+        """Algorithms have abbreviations, and case does not matter."""
         for text, name in (
             ("random", "random"),
             ("rr", "round-robin"),
@@ -139,20 +138,22 @@ class ValidOptionsTests(SynchronousTestCase):
 
 
 class InvalidOptionsTests(SynchronousTestCase):
-    """What is not, each mistake in one line and all of them at once."""
+    """Invalid options: one line for each problem, and all problems at once."""
 
-    def mistakes(self, *arguments: str) -> list[str]:
-        error = self.assertRaises(StartupError, parse, *arguments)
-        self.assertNotEqual(error.code, 0)
-        lines = str(error).split("\n")
-        self.assertTrue(all(line.startswith("balancebeam: ") for line in lines), lines)
-        return lines
+    def problems(self, *arguments: str) -> list[str]:
+        """The problems of an invalid command line, one line each."""
+        error: ConfigError = self.assertRaises(ConfigError, parse, *arguments)
+        self.assertNotEqual(error.problems, [])
+        self.assertTrue(all("\n" not in problem for problem in error.problems), error.problems)
+        return error.problems
 
     def test_no_server(self) -> None:
-        (line,) = self.mistakes()
-        self.assertIn("--upstream", line)
+        """A command line without servers is rejected."""
+        (problem,) = self.problems()
+        self.assertIn("--upstream", problem)
 
-    def test_single_mistakes(self) -> None:
+    def test_single_problems(self) -> None:
+        """A problem names the option, the value and the expected form."""
         for arguments, words in (
             (["--upstream", "8080"], ["--upstream", "'8080'", "host:port"]),
             (["--upstream", "a:99999"], ["--upstream", "65535"]),
@@ -162,8 +163,8 @@ class InvalidOptionsTests(SynchronousTestCase):
             (["--upstream", "a:1,weight=-1"], ["--upstream", "0 to 256"]),
             (["--upstream", "a:1,weight=257"], ["--upstream", "0 to 256"]),
             (["--upstream", "a:1,colour=red"], ["--upstream", "colour=red", "weight=N"]),
-            (["--upstream", "a:1", "--upstream", "a:1"], ["--upstream", "twice"]),
-            (["-u", "a:1", "-b", "a:1", "-b", "a:1"], ["--bind", "twice"]),
+            (["--upstream", "a:1", "--upstream", "a:1"], ["--upstream", "duplicate"]),
+            (["-u", "a:1", "-b", "a:1", "-b", "a:1"], ["--bind", "duplicate"]),
             (["-u", "a:1", "-b", "nowhere"], ["--bind", "'nowhere'"]),
             (["-u", "a:1", "-b", "ssl:443"], ["--bind", "not supported yet"]),
             (["-u", "a:1", "-b", "haproxy:haproxy:tcp:80"], ["--bind", "twice"]),
@@ -194,24 +195,26 @@ class InvalidOptionsTests(SynchronousTestCase):
             (["--hosts", "/nonexistent"], ["--hosts", "/nonexistent", "cannot be read"]),
         ):
             with self.subTest(arguments):
-                (line,) = self.mistakes(*arguments)
+                (problem,) = self.problems(*arguments)
                 for word in words:
-                    self.assertIn(word, line)
+                    self.assertIn(word, problem)
 
-    def test_all_at_once(self) -> None:
+    def test_all_problems_at_once(self) -> None:
+        """All problems of a command line and of a hosts file are reported together."""
         hosts = scratch_file(self)
         with open(hosts, "w") as file:
             file.write("10.0.0.1:80\nnonsense\n\n10.0.0.1:x\n")
-        lines = self.mistakes(
+        problems = self.problems(
             *("-u", "a", "-u", "b", "-b", "c", "--algo", "d", "--demo", "e", "--hosts", hosts)
         )
-        self.assertEqual(len(lines), 7)
-        self.assertTrue(any(f"{hosts}:2: 'nonsense'" in line for line in lines), lines)
-        self.assertTrue(any(f"{hosts}:4: '10.0.0.1:x'" in line for line in lines), lines)
+        self.assertEqual(len(problems), 7)
+        for text in (f"{hosts}:2: 'nonsense'", f"{hosts}:4: '10.0.0.1:x'"):
+            self.assertTrue(any(text in problem for problem in problems), problems)
 
     def test_empty_hosts_file(self) -> None:
+        """A hosts file without servers is rejected."""
         hosts = scratch_file(self)
         with open(hosts, "w") as file:
-            file.write("# nothing\n")
-        (line,) = self.mistakes("--hosts", hosts)
-        self.assertIn("names no server", line)
+            file.write("# empty\n")
+        (problem,) = self.problems("--hosts", hosts)
+        self.assertIn("names no server", problem)

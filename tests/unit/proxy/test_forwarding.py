@@ -477,3 +477,17 @@ class PropertyTests(SynchronousTestCase):
             except RequestError as error:
                 outcomes.append(str(error.status))
         self.assertEqual(outcomes, outcomes[-1:] * 3)
+
+
+class HostRegressionTests(SynchronousTestCase):
+    """Requests without Host."""
+
+    def test_absolute_form_of_http_1_0_without_host(self) -> None:
+        """The host of a target in absolute form was not forwarded as Host (RFC 9112, 3.2)."""
+        head = RequestHeadParser().parse(b"GET http://a/ HTTP/1.0\r\n")
+        wire = head.forward_bytes + build_forwarded_fields(head, b"192.0.2.9", b"http", b"b", False)
+        connection = h11.Connection(h11.SERVER)
+        connection.receive_data(wire)
+        request = connection.next_event()
+        assert isinstance(request, h11.Request)
+        self.assertEqual(dict(request.headers)[b"host"], b"a")

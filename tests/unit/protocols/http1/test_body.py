@@ -449,3 +449,22 @@ class ChunkedPropertyTests(SynchronousTestCase):
         whole, pieces = outcome([data]), outcome(split(data, places))
         if "True" in (whole[0], pieces[0]):
             self.assertEqual(whole, pieces)
+
+
+class BodyRegressionTests(SynchronousTestCase):
+    """Bodies that were rejected by mistake."""
+
+    def test_longest_lines_in_two_pieces(self) -> None:
+        """The CR of a line in two pieces counted towards the limit of the line."""
+        for wire in (
+            b"1;" + b"a" * (MAX_CHUNK_LINE - 2) + b"\r\nx\r\n0\r\n\r\n",
+            b"0\r\nX: " + b"a" * (MAX_TRAILERS - 3) + b"\r\n\r\n",
+        ):
+            whole = ChunkedReader()
+            whole.feed(wire)
+            self.assertTrue(whole.complete)
+            reader = ChunkedReader()
+            split = wire.rindex(b"a") + 2  # between CR and LF
+            reader.feed(wire[:split])
+            reader.feed(wire[split:])
+            self.assertTrue(reader.complete)

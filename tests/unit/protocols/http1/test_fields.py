@@ -346,3 +346,13 @@ class FieldLineCacheTests(SynchronousTestCase):
             else:
                 expected = [] if field.kind == f.PLAIN else [field]
                 self.assertEqual(memory.special_fields([line]), expected, msg=repr(line))
+
+
+class FieldLineRegressionTests(SynchronousTestCase):
+    """Field lines that were accepted by mistake."""
+
+    def test_cached_name_without_colon(self) -> None:
+        """A line that was only a cached field name passed without a colon."""
+        cache = f.FieldLineCache(f.REQUEST_KINDS)
+        cache.special_fields([b"Accept: x"])
+        self.assertRaises(f.FieldError, cache.special_fields, [b"Accept"])

@@ -762,3 +762,32 @@ class PropertyTests(SynchronousTestCase):
         for control in (*range(0x09), *range(0x0A, 0x20), 0x7F):
             self.assertNotIn(bytes([control]), rest, msg=repr(data))
         self.assertEqual(found.forward_bytes[-2:], b"\r\n")
+
+
+class RequestHeadRegressionTests(SynchronousTestCase):
+    """Request heads that were accepted by mistake."""
+
+    def test_cached_name_without_colon(self) -> None:
+        """A line that was only a cached field name passed without a colon."""
+        parser = RequestHeadParser()
+        parser.parse(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: x\r\n")
+        self.assertRaises(RequestError, parser.parse, b"GET / HTTP/1.1\r\nHost: a\r\nAccept\r\n")
+
+    def test_connect_in_origin_form(self) -> None:
+        """The fast path accepted CONNECT with a target in origin form."""
+        error = self.assertRaises(
+            RequestError, RequestHeadParser().parse, b"CONNECT / HTTP/1.1\r\nHost: a\r\n"
+        )
+        self.assertEqual(error.status, 501)
+
+    def test_too_many_fields_with_keep_alive(self) -> None:
+        """The fast path did not count a removed Connection field."""
+        data = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n"
+        data += b"X: 1\r\n" * (MAX_REQUEST_FIELDS - 1)
+        self.assertRaises(RequestError, RequestHeadParser().parse, data)
+
+    def test_empty_host_with_port(self) -> None:
+        """A host was allowed to be empty before a port (RFC 9110, 4.2.1)."""
+        self.assertRaises(
+            RequestError, RequestHeadParser().parse, b"GET http://:80/ HTTP/1.1\r\nHost: :80\r\n"
+        )

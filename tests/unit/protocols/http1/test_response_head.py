@@ -595,3 +595,32 @@ class FieldBlockCacheTests(SynchronousTestCase):
             heads.parse(data)
             heads.parse(data)
         self.assertLessEqual(len(heads._head_cache), heads.MAX_CACHED_HEADS)
+
+
+class ResponseHeadRegressionTests(SynchronousTestCase):
+    """Response heads that were misread."""
+
+    def test_cached_name_without_colon(self) -> None:
+        """A line that was only a cached field name passed without a colon."""
+        parser = ResponseHeadParser()
+        parser.parse(b"HTTP/1.1 200 OK\r\nServer: x\r\n")
+        self.assertRaises(ResponseError, parser.parse, b"HTTP/1.1 200 OK\r\nServer\r\n")
+
+    def test_field_limit_of_cached_lines(self) -> None:
+        """The fast path counted the status line and the empty line as fields."""
+        parser = ResponseHeadParser()
+        data = b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * MAX_RESPONSE_FIELDS
+        for _ in range(2):
+            parser.parse(data)
+
+    def test_date_named_by_connection(self) -> None:
+        """A Date that Connection named was removed, but counted as present."""
+        head = ResponseHeadParser().parse(b"HTTP/1.1 200 OK\r\nConnection: date\r\nDate: x\r\n")
+        self.assertEqual(head.has_date, b"Date:" in head.forward_bytes)
+
+    def test_length_of_cached_204(self) -> None:
+        """The fast path gave a 204 a body until the close of the connection."""
+        for data in (b"HTTP/1.1 204 X\r\nA: 1\r\n", b"HTTP/1.1 204 X\r\n"):
+            parser = ResponseHeadParser()
+            lengths = [parser.parse(data).length for _ in range(2)]
+            self.assertEqual(lengths, [0, 0])

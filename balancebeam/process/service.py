@@ -1,0 +1,60 @@
+"""The balancer as the service of a `twistd` process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, MutableMapping
+from random import SystemRandom
+from typing import Any
+
+from balancebeam.core.settings import Settings
+from balancebeam.process.exit import exit_on_config_error
+from balancebeam.process.inherited_sockets import find_inherited_sockets
+from balancebeam.process.pid_file import PidFile
+from balancebeam.process.signals import SignalService
+from balancebeam.process.systemd import SystemdNotifier
+from balancebeam.server.balancer import BalancerService
+
+
+class TwistdBalancerService(BalancerService):
+    """A `BalancerService` of which a failed start ends the process with a message on stderr."""
+
+    def privilegedStartService(self) -> None:
+        with exit_on_config_error(stderr_redirected=True):
+            super().privilegedStartService()
+
+    def startService(self) -> None:
+        with exit_on_config_error(stderr_redirected=True):
+            super().startService()
+
+
+def build_process_service(
+    settings: Settings,
+    load_settings: Callable[[], Settings],
+    reactor: Any,
+    twistd_options: MutableMapping[str, Any],
+) -> BalancerService:
+    """
+    Build the balancer with its signal handlers, systemd notification and hot restart.
+
+    Args:
+        settings: the settings to start with.
+        load_settings: returns the settings for a reload; raises `ConfigError`.
+        reactor: the reactor that `twistd` has installed.
+        twistd_options: the options of `twistd` itself, of which `pidfile` is used.
+
+    Raises:
+        StartupExit: the settings are invalid in a way that only the services detect.
+    """
+    with exit_on_config_error():
+        balancer = TwistdBalancerService(
+            settings,
+            reactor,
+            SystemRandom(),
+            clock=time.monotonic,
+            load_settings=load_settings,
+            find_inherited_sockets=find_inherited_sockets,
+        )
+    pid_file = PidFile(twistd_options)
+    SignalService(balancer, reactor, SystemdNotifier(), pid_file).setServiceParent(balancer)
+    return balancer
