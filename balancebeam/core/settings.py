@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import enum
+import reprlib
 from collections.abc import Mapping
 
 from attrs import field, frozen
 
 from balancebeam.core.addresses import ListenAddress, ServerAddress, TcpAddress
+
+# As in HAProxy, whose weights go from 0 to 256 too.
+MAX_WEIGHT = 256
 
 
 @frozen
@@ -42,6 +46,16 @@ class AdminState(enum.Enum):
     READY = "ready"
     DRAIN = "drain"
     MAINTENANCE = "maintenance"
+
+    @classmethod
+    def parse(cls, value: object) -> AdminState:
+        """Return the state named `value`. Raises `ValueError`, which lists the names."""
+        # Not `cls(value)`: its error shows all of `value`, which may be nested without bound.
+        for state in cls:
+            if value == state.value:
+                return state
+        names = ", ".join(state.value for state in cls)
+        raise ValueError(f"invalid state {reprlib.repr(value)}: expected one of {names}")
 
 
 @frozen

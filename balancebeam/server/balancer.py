@@ -27,7 +27,7 @@ from typing import Any
 
 from attrs import define
 from twisted.application import service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -64,7 +64,8 @@ from balancebeam.server.listeners import (
 from balancebeam.server.pool import PoolService, SharedResources
 from balancebeam.server.retired import RetiredServices
 from balancebeam.server.route_tables import RouteTableBuilder
-from balancebeam.state.service import StateService, nothing_to_save, restore, take_snapshot
+from balancebeam.state.service import StateService
+from balancebeam.state.snapshot import restore, take_snapshot
 from balancebeam.upstream.connection_pool import ConnectFunction
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server_set import ServerSet
@@ -269,12 +270,12 @@ class BalancerService(service.MultiService):
 
     def save(self) -> Deferred[None]:
         """Write down what was set at run time, if that is wanted; never fails."""
-        return nothing_to_save() if self.state is None else self.state.save()
+        return succeed(None) if self.state is None else self.state.save()
 
     def not_ready_reason(self) -> str:
         """Why no traffic can be served, if it cannot."""
         if self.draining or not self.running:
-            return "it is stopping" if self.draining else "it is not running"
+            return "draining" if self.draining else "it is not running"
         for frontend in self.settings.frontends:
             if not any(self.pools[frontend.pool].server_set.tiers):
                 return f"the pool {frontend.pool} has no server to try"
@@ -394,7 +395,9 @@ class BalancerService(service.MultiService):
                 self.admin = None
             return
         if self.admin is None:
-            self.admin = AdminService(self, self.admin_operations, self.reactor)
+            self.admin = AdminService(
+                self, self.admin_operations, self.reactor, settings.admin, authorizer
+            )
             self.admin.setServiceParent(self)
         self.admin.apply(settings.admin, authorizer)
 

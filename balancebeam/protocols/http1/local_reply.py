@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Any
 
 ALLOWED_METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"
 
@@ -32,6 +33,16 @@ def reason_phrase(status: int) -> bytes:
 def jsend_error(text: str) -> bytes:
     """The JSend form that S4 uses."""
     return json.dumps({"status": "error", "data": text}).encode("ascii")
+
+
+def jsend_success(data: Any) -> bytes:
+    """Return the JSend body of a success, without a line feed."""
+    return json.dumps({"status": "success", "data": data}).encode("ascii")
+
+
+def jsend_fail(title: str) -> bytes:
+    """Return the JSend body of a rejected registration, without a line feed."""
+    return json.dumps({"status": "fail", "data": {"title": title}}).encode("ascii")
 
 
 def local_reply_fields(

@@ -63,7 +63,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_with_nobody_it_is_over_at_once(self) -> None:
         self.successResultOf(self.drain())
-        self.assertEqual(self.balancer.service.not_ready_reason(), "it is stopping")
+        self.assertEqual(self.balancer.service.not_ready_reason(), "draining")
 
     def test_no_time_at_all(self) -> None:
         self.use(evolve(SETTINGS, drain_timeout=0.0))
