@@ -14,7 +14,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 from balancebeam.admin.api import AdminApi, ApiRequest, match_route
 from balancebeam.admin.auth import Authorizer, RequestInfo
 from balancebeam.admin.parsing import AdminError
-from balancebeam.admin.responses import JSON, ApiResponse, error
+from balancebeam.admin.responses import ApiResponse, error
+from balancebeam.protocols.http1.local_reply import is_json
 
 _ABSOLUTE_FORM = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 
@@ -67,7 +68,7 @@ class AdminResource(Resource):
         content: Any = request.content
         body = content.read() if content is not None else b""
         content_types = list(request.requestHeaders.getRawHeaders(b"content-type") or [])
-        if not _is_json(content_types, needed=bool(body)):
+        if (body or content_types) and not is_json(content_types):
             return error(415, "unsupported media type: expected application/json")
         try:
             return await handlers["GET" if method == "HEAD" else method](
@@ -109,13 +110,6 @@ def _request_info(request: Request, authority: str | None) -> RequestInfo:
         values("authorization"),
         preflight,
     )
-
-
-def _is_json(content_types: list[bytes], needed: bool) -> bool:
-    """Whether Content-Type is application/json; it may be missing unless `needed`."""
-    if not content_types:
-        return not needed
-    return len(content_types) == 1 and content_types[0].partition(b";")[0].strip().lower() == JSON
 
 
 def _write_response(request: Request, response: ApiResponse) -> None:

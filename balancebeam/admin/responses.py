@@ -6,9 +6,7 @@ from typing import Any
 
 from attrs import frozen
 
-from balancebeam.protocols.http1.local_reply import jsend_error, jsend_success
-
-JSON = b"application/json"
+from balancebeam.protocols.http1.local_reply import JSON, jsend_error, jsend_success
 
 
 @frozen

@@ -15,7 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from balancebeam.config.addresses import parse_server_address
-from balancebeam.core.addresses import ServerAddress, TcpAddress
+from balancebeam.core.addresses import ServerAddress
 from balancebeam.core.settings import MAX_WEIGHT, AdminState
 
 FORMAT = "balancebeam state"
@@ -76,18 +76,12 @@ def encode_state(state: State) -> bytes:
 
 def _encode_server(server: ServerState) -> dict[str, Any]:
     return {
-        "address": _encode_address(server.address),
+        "address": server.address.as_config(),
         "weight": server.weight,
         "configured_weight": server.configured_weight,
         "admin_state": server.admin_state.value,
         "registered": server.registered,
     }
-
-
-def _encode_address(address: ServerAddress) -> str:
-    # unix:80 would be parsed as the path of a socket.
-    ambiguous = isinstance(address, TcpAddress) and address.host == "unix"
-    return f"http://{address}" if ambiguous else str(address)
 
 
 def decode_state(data: bytes) -> State:

@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from balancebeam.downstream.tcp.session import TcpSession
 from balancebeam.observability.access_log import AccessLog
 from balancebeam.observability.access_log_formats import build_format, local_time, utc_time
+from balancebeam.observability.access_log_records import HttpRecord, TcpRecord
 from balancebeam.observability.log_file import LogFile
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
+from balancebeam.proxy.http_exchange import HttpExchange
 from tests.helpers.access_log import COMBINED
 from tests.helpers.files import temporary_log_path
 
@@ -46,6 +49,16 @@ HOSTILE = st.one_of(
     st.binary(max_size=40),
     st.sampled_from((b'" 200 0 "-" "-"', b"\r\n", b"\n192.0.2.9 - -", b"\\", b"\xff\x00\x1b[2J")),
 )
+
+
+def as_http_record(exchange: HttpExchange) -> HttpRecord:
+    """Checked by mypy: exchanges of HTTP frontends are HTTP records."""
+    return exchange
+
+
+def as_tcp_record(session: TcpSession) -> TcpRecord:
+    """Checked by mypy: sessions of TCP frontends are TCP records."""
+    return session
 
 
 class LogInjectionTests(SynchronousTestCase):
