@@ -1,1 +1,1 @@
-"""The admin API: authentication, REST resources, the dashboard, and the operations behind them."""
+"""The admin API: HTTP server, authorization, routes, operations, dashboard and OpenAPI."""

@@ -1,27 +1,52 @@
-"""What the operator can ask for: the table of requests, and what answers each."""
+"""
+The route table of the admin API, and its handlers.
+
+Every handler takes an `ApiRequest` and returns an `ApiResponse`, or raises
+`AdminError`. Authentication and methods are checked before, in `AdminResource`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Any, Callable
+from typing import Callable
 from urllib.parse import unquote
 
 from attrs import frozen
 
 from balancebeam.admin.dashboard import DASHBOARD_HTML
+from balancebeam.admin.interfaces import Balancer, Pool
 from balancebeam.admin.openapi import openapi_json
-from balancebeam.admin.operations import AdminError, AdminOperations, Balancer, parse_object
+from balancebeam.admin.operations import AdminOperations
+from balancebeam.admin.parsing import AdminError, parse_object
 from balancebeam.admin.registration import register
 from balancebeam.admin.responses import ApiResponse, error, success
+from balancebeam.admin.views import all_servers, pool_servers, server_view
 from balancebeam.config.dump import dump
 from balancebeam.core.errors import ConfigError
 from balancebeam.observability.metrics import metrics_text
 from balancebeam.observability.prometheus import CONTENT_TYPE
+from balancebeam.upstream.server import Server
+
+# The dashboard is one document: inline style and script, and requests to this listener only.
+_DASHBOARD_HEADERS = (
+    (
+        b"Content-Security-Policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"X-Frame-Options", b"DENY"),
+)
 
 
 @frozen
 class ApiRequest:
-    """A request: `path_params` are the parts of its path that have a name in the table."""
+    """
+    An authorized request.
+
+    Attributes:
+        path_params: The values of the named segments of the path.
+        body: The body.
+    """
 
     path_params: Mapping[str, str]
     body: bytes = b""
@@ -31,97 +56,101 @@ Handler = Callable[["AdminApi", ApiRequest], Awaitable[ApiResponse]]
 
 
 class AdminApi:
-    """Answers requests by looking at and changing `balancer`."""
+    """
+    The handlers of the admin API.
+
+    Attributes:
+        balancer: The balancer to inspect and reload.
+        operations: Changes its servers.
+    """
 
     def __init__(self, balancer: Balancer, operations: AdminOperations) -> None:
-        self.balancer: Any = balancer
+        self.balancer = balancer
         self.operations = operations
 
     async def register(self, request: ApiRequest) -> ApiResponse:
+        """`POST /register`: add a server to the default pool."""
         status, body = await register(self.operations, self.balancer.default_pool, request.body)
         return ApiResponse(status, body + b"\n")
 
     async def upstreams(self, request: ApiRequest) -> ApiResponse:
-        return success(self.operations.servers())
+        """`GET /upstreams`: list the servers of all pools."""
+        return success(all_servers(self.balancer.pools))
 
     async def add_upstream(self, request: ApiRequest) -> ApiResponse:
-        pool = self.operations.pool(request.path_params["pool"])
+        """`POST /upstreams/POOL`: add a server to a pool."""
+        pool = self._pool(request)
         status, body = await register(self.operations, pool, request.body, unknown_field_status=400)
         return ApiResponse(status, body + b"\n")
 
     async def pool_upstreams(self, request: ApiRequest) -> ApiResponse:
-        pool = self.operations.pool(request.path_params["pool"])
-        return success(
-            [one for one in self.operations.servers() if one["pool"] == pool.settings.name]
-        )
+        """`GET /upstreams/POOL`: list the servers of a pool."""
+        return success(pool_servers(self._pool(request)))
 
     async def upstream(self, request: ApiRequest) -> ApiResponse:
-        pool = self.operations.pool(request.path_params["pool"])
-        server = self.operations.server(pool, request.path_params["address"])
-        return success(self.operations.describe(pool, server))
+        """`GET /upstreams/POOL/ADDRESS`: show a server."""
+        return success(server_view(*self._pool_and_server(request)))
 
     async def change_upstream(self, request: ApiRequest) -> ApiResponse:
-        pool = self.operations.pool(request.path_params["pool"])
-        server = self.operations.server(pool, request.path_params["address"])
+        """`PATCH /upstreams/POOL/ADDRESS`: set the weight or the admin state of a server."""
+        pool, server = self._pool_and_server(request)
         await self.operations.change(pool, server, parse_object(request.body))
-        return success(self.operations.describe(pool, server))
+        return success(server_view(pool, server))
 
     async def remove_upstream(self, request: ApiRequest) -> ApiResponse:
-        pool = self.operations.pool(request.path_params["pool"])
-        server = self.operations.server(pool, request.path_params["address"])
+        """`DELETE /upstreams/POOL/ADDRESS`: drain and remove a server."""
+        pool, server = self._pool_and_server(request)
         await self.operations.remove(pool, server)
-        return success(self.operations.describe(pool, server))
+        return success(server_view(pool, server))
 
     async def metrics(self, request: ApiRequest) -> ApiResponse:
+        """`GET /metrics`: all metrics in the text format of Prometheus."""
         return ApiResponse(200, metrics_text(self.balancer).encode(), CONTENT_TYPE.encode())
 
     async def healthz(self, request: ApiRequest) -> ApiResponse:
+        """`GET /healthz`: liveness of the process."""
         return success("alive")
 
     async def readyz(self, request: ApiRequest) -> ApiResponse:
-        why = self.balancer.not_ready_reason()
-        return error(503, why) if why else success("ready")
+        """`GET /readyz`: whether traffic can be served, and if not, why."""
+        reason = self.balancer.not_ready_reason()
+        return error(503, reason) if reason else success("ready")
 
     async def config(self, request: ApiRequest) -> ApiResponse:
+        """`GET /config`: the effective configuration as TOML, secrets masked."""
         text = dump(self.balancer.settings, mask=True)
         return ApiResponse(200, text.encode(), b"application/toml; charset=utf-8")
 
     async def reload(self, request: ApiRequest) -> ApiResponse:
+        """`POST /reload`: read the configuration again, as SIGHUP does."""
         if request.body.strip() and parse_object(request.body):
-            raise AdminError(400, "there is nothing to say about a reload; leave the body empty")
+            raise AdminError(400, "unexpected body: a reload takes no parameters")
         try:
             return success({"changed": self.balancer.reload()})
-        except ConfigError as refused:
-            # RFC 9110, 15.5.21: the instructions it contains cannot be carried out.
-            return error(422, "\n".join(refused.problems))
+        except ConfigError as rejection:
+            # RFC 9110, 15.5.21: "it was unable to process the contained instructions".
+            return error(422, "\n".join(rejection.problems))
 
     async def dashboard(self, request: ApiRequest) -> ApiResponse:
+        """`GET /`: the dashboard."""
         return ApiResponse(
-            200,
-            DASHBOARD_HTML.encode(),
-            b"text/html; charset=utf-8",
-            (
-                (
-                    b"Content-Security-Policy",
-                    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-                    b"connect-src 'self'; base-uri 'none'; form-action 'none'; "
-                    b"frame-ancestors 'none'",
-                ),
-                (b"X-Frame-Options", b"DENY"),
-            ),
+            200, DASHBOARD_HTML.encode(), b"text/html; charset=utf-8", _DASHBOARD_HEADERS
         )
 
     async def openapi(self, request: ApiRequest) -> ApiResponse:
-        return raw_json(openapi_json())
+        """`GET /openapi.json`: the OpenAPI document of this API."""
+        return ApiResponse(200, openapi_json())
+
+    def _pool(self, request: ApiRequest) -> Pool:
+        return self.operations.pool(request.path_params["pool"])
+
+    def _pool_and_server(self, request: ApiRequest) -> tuple[Pool, Server]:
+        pool = self._pool(request)
+        return pool, self.operations.server(pool, request.path_params["address"])
 
 
-def raw_json(document: bytes) -> ApiResponse:
-    """A JSON document as it is."""
-    return ApiResponse(200, document)
-
-
-# What there is, by path and method. A name in braces stands for a segment; the
-# last one of a path for all the rest.
+# Handlers by path pattern and method. A name in braces matches one segment;
+# `{address}` also matches the rest of the path.
 ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/": {"GET": AdminApi.dashboard},
     "/register": {"POST": AdminApi.register},
@@ -142,25 +171,26 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
 
 
 def match_route(path: str) -> tuple[Mapping[str, Handler], Mapping[str, str]] | None:
-    """What there is at `path`, and the parts that have a name."""
+    """Return the handlers by method and the path parameters of `path`; `None` if unknown."""
     for pattern, methods in ROUTES.items():
-        names = _match_path(pattern, path)
-        if names is not None:
-            return methods, names
+        params = _match_path(pattern, path)
+        if params is not None:
+            return methods, params
     return None
 
 
 def _match_path(pattern: str, path: str) -> Mapping[str, str] | None:
-    wanted, given = pattern.split("/"), path.split("/")
-    if wanted[-1] == "{address}" and len(given) > len(wanted):
-        # That of a Unix socket has slashes, which not everybody encodes.
-        given = [*given[: len(wanted) - 1], "/".join(given[len(wanted) - 1 :])]
-    if len(wanted) != len(given):
+    expected, segments = pattern.split("/"), path.split("/")
+    if expected[-1] == "{address}" and len(segments) > len(expected):
+        # The path of a Unix socket has slashes, which not every client encodes.
+        last = len(expected) - 1
+        segments = [*segments[:last], "/".join(segments[last:])]
+    if len(expected) != len(segments):
         return None
-    names = {}
-    for one, other in zip(wanted, given):
-        if one.startswith("{") and other:
-            names[one.strip("{}")] = unquote(other)
-        elif one != other:
+    params = {}
+    for name, segment in zip(expected, segments):
+        if name.startswith("{") and segment:
+            params[name.strip("{}")] = unquote(segment)
+        elif name != segment:
             return None
-    return names
+    return params

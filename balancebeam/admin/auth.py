@@ -1,4 +1,9 @@
-"""Who may ask the admin listener anything."""
+"""
+Authorization of requests to the admin listener.
+
+Three checks, in this order: the Host header (against DNS rebinding), the token,
+and the origin (against cross-site requests of a browser).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,10 @@ from ipaddress import ip_address
 
 from attrs import frozen
 
-# RFC 9110, 7.2, and without anything that is more than a host and a port.
+# RFC 9110, 7.2: Host = uri-host [ ":" port ].
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(:[0-9]{1,5})?")
 
-
-# A field for each: browsers do not look for a second challenge in one.
+# One header per challenge: browsers ignore a second challenge in the same header.
 _CHALLENGES = (
     (b"WWW-Authenticate", b'Bearer realm="balancebeam"'),
     (b"WWW-Authenticate", b'Basic realm="balancebeam", charset="UTF-8"'),
@@ -24,7 +28,14 @@ _CHALLENGES = (
 
 @frozen
 class Denied:
-    """Why a request is not listened to; `headers` are the answer's."""
+    """
+    The rejection of a request.
+
+    Attributes:
+        status: The status of the response.
+        text: The reason, for the client.
+        headers: Headers of the response.
+    """
 
     status: int
     text: str
@@ -33,7 +44,16 @@ class Denied:
 
 @frozen
 class RequestInfo:
-    """What of a request decides: the values of its headers."""
+    """
+    The properties of a request that authorization depends on.
+
+    Attributes:
+        hosts: The values of Host.
+        origins: The values of Origin.
+        sites: The values of Sec-Fetch-Site.
+        authorizations: The values of Authorization.
+        preflight: Whether the request is a CORS preflight.
+    """
 
     hosts: Sequence[str] = ()
     origins: Sequence[str] = ()
@@ -44,32 +64,38 @@ class RequestInfo:
 
 class Authorizer:
     """
-    Lets in those who know the `token`, if there is one, and no web page. For a
-    browser it is the password, with any name.
+    Authorizes requests by host name, token and origin.
 
-    `allowed_hosts` are the host names by which the listener may be called; addresses
-    are always right. A page that has made its own name point to this machine
-    (DNS rebinding) calls it by another, and pages of others give themselves
-    away by their origin.
+    The Host header has to be an IP address or an allowed name: a page that
+    points its own name to this address (DNS rebinding) sends another one. Pages
+    of other sites are recognized by Origin and Sec-Fetch-Site.
     """
 
     def __init__(self, token: bytes | None, allowed_hosts: Sequence[str]) -> None:
+        """
+        Create an authorizer.
+
+        Args:
+            token: The bearer token, and the password for Basic authentication (with
+                any user name); `None` if no token is required.
+            allowed_hosts: The host names of the listener.
+        """
         self._token = token
         self._allowed_hosts = frozenset(name.lower() for name in allowed_hosts)
 
     def authorize(self, request: RequestInfo) -> Denied | None:
-        """Why a request is refused, if it is."""
+        """Return the rejection of `request`; `None` if it is authorized."""
         if len(request.hosts) != 1 or not self._is_allowed_host(request.hosts[0]):
-            return Denied(403, "this is not called by that name; use its address")
+            return Denied(403, "host name not allowed: use the address of the admin listener")
         if not self._has_valid_token(request.authorizations):
             # RFC 9110, 15.5.2: "MUST send a WWW-Authenticate header field".
-            return Denied(401, "the token is wanted", _CHALLENGES)
-        own = {f"{scheme}://{request.hosts[0].lower()}" for scheme in ("http", "https")}
-        foreign = [origin for origin in request.origins if origin.lower() not in own]
-        # The other ports of a host are of the same site, and everybody's.
-        other = [site for site in request.sites if site not in ("same-origin", "none")]
-        if foreign or request.preflight or other:
-            return Denied(403, "pages of other origins are not listened to")
+            return Denied(401, "authentication required", _CHALLENGES)
+        own_origins = {f"{scheme}://{request.hosts[0].lower()}" for scheme in ("http", "https")}
+        cross_origin = any(origin.lower() not in own_origins for origin in request.origins)
+        # "same-site" is rejected too: other ports of the host may belong to other users.
+        cross_site = any(site not in ("same-origin", "none") for site in request.sites)
+        if cross_origin or request.preflight or cross_site:
+            return Denied(403, "cross-origin requests are not allowed")
         return None
 
     def _is_allowed_host(self, host: str) -> bool:
@@ -88,20 +114,18 @@ class Authorizer:
     def _has_valid_token(self, authorizations: Sequence[str]) -> bool:
         if self._token is None:
             return True
-        given = authorizations[0] if len(authorizations) == 1 else ""
-        scheme, _, word = given.partition(" ")
-        token = word.strip().encode("utf-8", "replace")
+        authorization = authorizations[0] if len(authorizations) == 1 else ""
+        scheme, _, credentials = authorization.partition(" ")
+        token = credentials.strip().encode("utf-8", "replace")
         if scheme.lower() == "basic":
             token = _basic_password(token)
+        # Compared first, and in constant time, whatever the scheme is.
         same = hmac.compare_digest(token, self._token)
         return same and scheme.lower() in ("bearer", "basic")
 
 
 def _basic_password(credentials: bytes) -> bytes:
-    """
-    What a browser that asks its user sends of him (RFC 7617): the octets after
-    the name; none if they are no such thing.
-    """
+    """Return the password of Basic credentials (RFC 7617); empty if they are malformed."""
     try:
         return base64.b64decode(credentials, validate=True).partition(b":")[2]
     except binascii.Error:

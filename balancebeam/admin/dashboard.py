@@ -1,4 +1,8 @@
-"""The live page about all servers: one file, no other origin, refreshed every second."""
+"""
+The dashboard: an HTML page with all servers, updated every second.
+
+One document without external resources. It reads `GET /readyz` and `GET /upstreams`.
+"""
 
 from __future__ import annotations
 
@@ -20,45 +24,48 @@ DASHBOARD_HTML = """<!doctype html>
 </style>
 <h1>balancebeam</h1>
 <p id="ready"></p><p id="problem" role="alert"></p>
-<table><thead><tr><th>Pool<th>Server<th>State<th>Weight<th>In flight<th>Requests<th>Per second
+<table><thead><tr><th>Pool<th>Server<th>State<th>Weight<th>In flight<th>Requests<th>Requests/s
 <th>Failures<th>Reason</tr></thead><tbody id="servers"></tbody></table>
 <script>
 "use strict";
-// Without the user's name and password, which fetch does not take in an address.
-const here = location.origin + location.pathname.replace(/[^/]*$/, "");
-const before = new Map();
-let last = 0;
-function cell(row, text, kind) {
-  const one = row.insertCell();
-  one.textContent = text;
-  if (kind) one.className = kind;
+// Without user name and password, which fetch rejects in a URL.
+const base = location.origin + location.pathname.replace(/[^/]*$/, "");
+const previousRequests = new Map();
+let previousTime = 0;
+function addCell(row, text, className) {
+  const cell = row.insertCell();
+  cell.textContent = text;
+  if (className) cell.className = className;
 }
-async function look() {
+async function update() {
   try {
-    const ready = await fetch(here + "readyz");
-    document.getElementById("ready").textContent = (await ready.json()).data;
-    const answer = await fetch(here + "upstreams");
-    if (!answer.ok) throw new Error((await answer.json()).data);
-    const servers = (await answer.json()).data, now = performance.now();
+    const ready = await fetch(base + "readyz");
+    document.getElementById("ready").textContent = "Status: " + (await ready.json()).data;
+    const response = await fetch(base + "upstreams");
+    if (!response.ok) throw new Error((await response.json()).data);
+    const servers = (await response.json()).data, now = performance.now();
     const rows = document.createElement("tbody");
     rows.id = "servers";
-    for (const one of servers) {
-      const row = rows.insertRow(), key = one.pool + " " + one.address;
-      const rate = before.has(key) ? (one.requests - before.get(key)) * 1000 / (now - last) : 0;
-      before.set(key, one.requests);
-      cell(row, one.pool); cell(row, one.address); cell(row, one.state, one.state);
-      for (const number of [one.weight, one.in_flight, one.requests, rate.toFixed(0), one.failures])
-        cell(row, number, "number");
-      cell(row, one.reason);
+    for (const server of servers) {
+      const row = rows.insertRow(), key = server.pool + " " + server.address;
+      const requests = server.requests - previousRequests.get(key);
+      const rate = previousRequests.has(key) ? requests * 1000 / (now - previousTime) : 0;
+      previousRequests.set(key, server.requests);
+      addCell(row, server.pool); addCell(row, server.address);
+      addCell(row, server.state, server.state);
+      for (const number of [server.weight, server.in_flight, server.requests, rate.toFixed(0),
+                            server.failures])
+        addCell(row, number, "number");
+      addCell(row, server.reason);
     }
-    last = now;
+    previousTime = now;
     document.getElementById("servers").replaceWith(rows);
     document.getElementById("problem").textContent = "";
   } catch (error) {
-    document.getElementById("problem").textContent = "Nothing new: " + error.message;
+    document.getElementById("problem").textContent = "Update failed: " + error.message;
   }
-  setTimeout(look, 1000);
+  setTimeout(update, 1000);
 }
-look();
+update();
 </script>
 """

@@ -1,4 +1,9 @@
-"""The admin listener's side of HTTP, which is `twisted.web`'s, with bounds."""
+"""
+The HTTP server of the admin listener: `twisted.web` with limits.
+
+It limits body size, number of connections and time per request, keeps bodies in
+memory, and answers malformed requests with a JSON body.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +19,31 @@ from twisted.web.server import Request, Site
 from balancebeam.admin.responses import error
 from balancebeam.protocols.http1.local_reply import reason_phrase
 
-# Octets of a body. What can be asked for here is short.
+# Bytes of a request body. Valid bodies are short: an address and a weight.
 MAX_BODY = 64 * 1024
 
-# Connections; the oldest has to make room.
+# Open connections; a further one closes the oldest.
 MAX_CONNECTIONS = 256
 
-# Seconds from an answer, or the connection's beginning, until the next request is complete.
+# Seconds to receive a complete request, from the end of the previous response or
+# from the start of the connection. Bytes received do not extend it.
 REQUEST_TIMEOUT = 60
 
-# Seconds in which the client of a request that was rejected halfway may read why.
+# Seconds for the client to read the response, if its request was rejected before it
+# was complete. The lingering_timeout of nginx, 5 s, serves the same purpose.
 LINGERING_TIMEOUT = 2
 
-# Digits of a Content-Length. `int` takes its time for long ones, or raises.
+# Digits of a Content-Length. int() takes quadratic time for long ones, or raises.
 _MAX_DIGITS = 18
 
 
 class AdminRequest(Request):
-    """A request whose body is kept in memory, and is nothing but octets."""
+    """A request whose body is kept in memory and never parsed as a form."""
 
     _body_size = 0
 
     def gotLength(self, length: int | None) -> None:
-        # Otherwise a long body, or one of unknown length, would go to a file.
+        # With a longer or an unknown length, twisted.web would spool the body to a file.
         super().gotLength(0)
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -48,8 +55,8 @@ class AdminRequest(Request):
             super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        # What `twisted.web` does, but it would also take forms apart, for
-        # everybody, and answer some requests without asking a resource.
+        # As in twisted.web, except that it also parses forms before authorization, and
+        # answers some requests without calling the resource.
         channel: Any = self.channel
         content: Any = self.content
         content.seek(0)
@@ -63,8 +70,13 @@ class AdminRequest(Request):
 
 class AdminChannel(HTTPChannel):
     """
-    A connection on which a request may not take for ever, and gets an answer in
-    any case. `response_pending` is from the end of a request to that of its answer.
+    A connection with a time limit per request; every rejection has a response.
+
+    Attributes:
+        site: The factory.
+        rejected: Whether a request was rejected before it was complete; further
+            input is ignored.
+        response_pending: Whether a request is complete and its response is not.
     """
 
     site: Any = None
@@ -72,21 +84,22 @@ class AdminChannel(HTTPChannel):
     response_pending = False
 
     def reject(self, status: int, text: str) -> None:
-        """Answer what can be read no further, and read no other."""
+        """Reject the current request with `status`, and ignore all further input."""
         if self.rejected:
             return
         self.rejected = True
-        answer = error(status, text)
+        response = error(status, text)
         head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n"
-        fields = (status, reason_phrase(status), answer.content_type, len(answer.body))
+        values = (status, reason_phrase(status), response.content_type, len(response.body))
         transport: Any = self.transport
-        transport.write(head % fields + b"Connection: close\r\n\r\n" + answer.body)
-        # Closing while it sends would reset the connection, and it might never read this.
+        transport.write(head % values + b"Connection: close\r\n\r\n" + response.body)
+        # Closing while the client sends would reset the connection, and the client
+        # might not receive the response.
         transport.loseWriteConnection()
         self.setTimeout(LINGERING_TIMEOUT)
 
     def resetTimeout(self) -> None:
-        """No octet prolongs the time for a request."""
+        """Do nothing: received bytes do not extend the time for a request."""
 
     def dataReceived(self, data: bytes) -> None:
         if not self.rejected:
@@ -108,12 +121,12 @@ class AdminChannel(HTTPChannel):
         if name.lower() == b"content-length" and len(value.strip()) > _MAX_DIGITS:
             self.reject(413, "the request body is too large")
             return False
-        fine: bool = super().headerReceived(line)
-        return fine
+        accepted: bool = super().headerReceived(line)
+        return accepted
 
     def allHeadersReceived(self) -> None:
         if self.length is not None and self.length > MAX_BODY:
-            # Before the client is told to go on with it.
+            # Before 100 Continue is sent.
             self.reject(413, "the request body is too large")
         elif not self.rejected:
             super().allHeadersReceived()
@@ -128,7 +141,9 @@ class AdminChannel(HTTPChannel):
         super().requestDone(request)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self.reject(400, "the request cannot be read")
+        # A private method, but the only one that twisted.web calls for every malformed
+        # request; its own version sends a response without a body.
+        self.reject(400, "malformed request")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.connections.pop(self, None)
@@ -136,7 +151,12 @@ class AdminChannel(HTTPChannel):
 
 
 class AdminSite(Site):
-    """Listens for the operator."""
+    """
+    The protocol factory of the admin listener.
+
+    Attributes:
+        connections: The open connections, from the oldest to the newest.
+    """
 
     noisy = False
     protocol: Any = AdminChannel
@@ -146,28 +166,28 @@ class AdminSite(Site):
             resource, requestFactory=AdminRequest, reactor=reactor, timeout=REQUEST_TIMEOUT
         )
         self.displayTracebacks = False
-        # From the oldest to the newest.
         self.connections: dict[Any, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         channel: Any = super().buildProtocol(addr)
         if len(self.connections) >= MAX_CONNECTIONS:
-            # Who is let in last may be the operator, who wants to know what all the others do.
+            # The oldest, because the newest may be an administrator looking into
+            # the number of connections.
             self._close(next(iter(self.connections)))
         self.connections[channel] = None
         return channel
 
     def startFactory(self) -> None:
-        """`Site` would keep a clock for its log here."""
+        """Do nothing: `Site` would start the clock of its access log."""
 
     def stopFactory(self) -> None:
-        """Nothing was started."""
+        """Do nothing: `startFactory` has started nothing."""
 
     def log(self, request: Any) -> None:
-        """What the operator does is logged where it is done."""
+        """Do nothing: `AdminOperations` logs every change."""
 
     def close_all(self) -> None:
-        """Close every connection; those where somebody waits, such as for a reload, after that."""
+        """Close every connection; one with a pending response (of a reload, say) after it."""
         for channel in list(self.connections):
             if channel.response_pending:
                 channel.persistent = 0

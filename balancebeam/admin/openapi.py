@@ -1,4 +1,8 @@
-"""The description of the admin listener, in the form of OpenAPI 3.1."""
+"""
+The OpenAPI 3.1 document of the admin API.
+
+Tests hold it against the route table and against the responses.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import json
 from typing import Any
 
 from balancebeam import __version__
-from balancebeam.admin.operations import MAX_ADDRESS_LENGTH, MAX_WEIGHT
+from balancebeam.admin.parsing import MAX_ADDRESS_LENGTH
+from balancebeam.core.settings import MAX_WEIGHT
 
 Schema = dict[str, Any]
 
@@ -14,20 +19,22 @@ _WEIGHT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT}
 _TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 
+_FORBIDDEN = "The host name is not allowed, or the request comes from a page of another origin."
+
 
 def openapi_json() -> bytes:
-    """The document, as JSON."""
+    """Return the document as JSON."""
     return json.dumps(openapi_document(), indent=2).encode() + b"\n"
 
 
 def openapi_document() -> Schema:
-    """The document."""
+    """Return the document."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "balancebeam",
             "version": __version__,
-            "description": "What an operator can see and change of a running balancer.",
+            "description": "Inspect and change a running balancer.",
         },
         "security": [{}, {"token": []}, {"password": []}],
         "paths": _paths(),
@@ -44,104 +51,110 @@ def openapi_document() -> Schema:
 def _paths() -> Schema:
     server = _success({"$ref": "#/components/schemas/Server"})
     servers = _success({"type": "array", "items": {"$ref": "#/components/schemas/Server"}})
-    done = _success(
+    registered = _success(
         _object({"server": {"type": "string"}, "weight": _WEIGHT}, ["server", "weight"])
     )
-    register = {"200": _json("It gets traffic.", done), "404": _fail("It is not alive.")}
-    malformed = {"400": _fail("Missing or malformed."), "415": _error("It is no JSON.")}
-    address = [*_name("pool"), *_name("address")]
+    success = {"200": _json("The server was added, or its weight updated.", registered)}
+    unsupported = {"415": _error("The body is not application/json.")}
+    unknown_pool = {"404": _error("The pool does not exist.")}
+    unknown_server = {"404": _error("The pool or the server does not exist.")}
     return {
-        "/": {"get": _operation("A live page.", {"200": _text("A page.", "text/html")})},
+        "/": {"get": _operation("Dashboard", {"200": _text("An HTML page.", "text/html")})},
         "/register": {
             "post": _operation(
-                "Add a server to the first frontend's pool.",
+                "Add a server to the pool of the first frontend",
                 {
-                    **register,
-                    **malformed,
-                    "403": _either("An unknown field, or not from there, or not by that name."),
+                    **success,
+                    "400": _fail("The body is malformed, or a field is missing or invalid."),
+                    "403": _either(f"The body has an unknown field. {_FORBIDDEN}"),
+                    "404": _fail("The server failed its health check."),
+                    **unsupported,
                 },
                 body="Registration",
             )
         },
-        "/upstreams": {"get": _operation("All servers.", {"200": _json("All.", servers)})},
+        "/upstreams": {
+            "get": _operation("List all servers", {"200": _json("The servers.", servers)})
+        },
         "/upstreams/{pool}": {
-            "parameters": _name("pool"),
+            "parameters": _parameter("pool"),
             "get": _operation(
-                "The servers of a pool.",
-                {"200": _json("Those.", servers), "404": _error("There is no such pool.")},
+                "List the servers of a pool",
+                {"200": _json("The servers.", servers), **unknown_pool},
             ),
             "post": _operation(
-                "Add a server to a pool.",
+                "Add a server to a pool",
                 {
-                    "200": register["200"],
-                    "400": _either("Missing, malformed or unknown."),
-                    "404": _either("It is not alive, or there is no such pool."),
-                    "415": _error("It is no JSON."),
+                    **success,
+                    "400": _either("The body is malformed, or a field is missing or invalid."),
+                    "404": _either(
+                        "The server failed its health check, or the pool does not exist."
+                    ),
+                    **unsupported,
                 },
                 body="Registration",
             ),
         },
         "/upstreams/{pool}/{address}": {
-            "parameters": address,
+            "parameters": [*_parameter("pool"), *_parameter("address")],
             "get": _operation(
-                "One server.", {"200": _json("It.", server), "404": _error("There is none.")}
+                "Show a server", {"200": _json("The server.", server), **unknown_server}
             ),
             "patch": _operation(
-                "Change the weight or the state of a server.",
+                "Set the weight or the admin state of a server",
                 {
-                    "200": _json("As it is now.", server),
-                    "400": _error("A wish that cannot be granted."),
-                    "404": _error("There is none."),
-                    "415": _error("It is no JSON."),
+                    "200": _json("The server after the change.", server),
+                    "400": _error("The body is malformed, or a field is unknown or invalid."),
+                    **unknown_server,
+                    **unsupported,
                 },
                 body="Change",
             ),
             "delete": _operation(
-                "Drain a server, and forget it then.",
-                {"200": _json("As it was.", server), "404": _error("There is none.")},
+                "Drain a server, then remove it",
+                {"200": _json("The draining server.", server), **unknown_server},
             ),
         },
         "/metrics": {
-            "get": _operation("For Prometheus.", {"200": _text("Samples.", "text/plain")})
+            "get": _operation(
+                "Metrics", {"200": _text("The text format of Prometheus.", "text/plain")}
+            )
         },
         "/healthz": {
             "get": _operation(
-                "Whether the process lives.",
-                {"200": _json("It does.", _success({"type": "string"}))},
+                "Liveness of the process",
+                {"200": _json("The process is running.", _success({"type": "string"}))},
             )
         },
         "/readyz": {
             "get": _operation(
-                "Whether traffic can be served.",
-                {"200": _json("It can.", _success({"type": "string"})), "503": _error("Why not.")},
+                "Readiness for traffic",
+                {
+                    "200": _json("Traffic can be served.", _success({"type": "string"})),
+                    "503": _error("The balancer is draining, or a frontend has no server."),
+                },
             )
         },
         "/config": {
             "get": _operation(
-                "The effective configuration, without secrets.",
-                {"200": _text("TOML.", "application/toml")},
+                "The effective configuration, secrets masked",
+                {"200": _text("A configuration file.", "application/toml")},
             )
         },
-        "/reload": {
-            "post": _operation(
-                "Read the configuration again.",
-                {
-                    "200": _json(
-                        "What has changed.",
-                        _success(
-                            _object(
-                                {"changed": {"type": "array", "items": {"type": "string"}}},
-                                ["changed"],
-                            )
-                        ),
-                    ),
-                    "400": _error("There is nothing to say."),
-                    "415": _error("It is no JSON."),
-                    "422": _error("What is wrong with it; nothing has changed."),
-                },
-            )
+        "/reload": {"post": _operation("Reload the configuration", _reload_responses())},
+        "/openapi.json": {
+            "get": _operation("This document", {"200": _json("OpenAPI 3.1.", {"type": "object"})})
         },
-        "/openapi.json": {"get": _operation("This.", {"200": _json("This.", {"type": "object"})})},
+    }
+
+
+def _reload_responses() -> Schema:
+    changed = {"changed": {"type": "array", "items": {"type": "string"}}}
+    return {
+        "200": _json("The changes, a text each.", _success(_object(changed, ["changed"]))),
+        "400": _error("The request has a body other than an empty object."),
+        "415": _error("The body is not application/json."),
+        "422": _error("The configuration is invalid; the previous one stays in force."),
     }
 
 
@@ -192,9 +205,6 @@ def _server() -> Schema:
     )
 
 
-# Parts of the form.
-
-
 def _object(properties: Schema, required: list[str] | None = None) -> Schema:
     return {
         "type": "object",
@@ -229,24 +239,24 @@ def _either(text: str) -> Schema:
     return _json(text, {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]})
 
 
-def _name(name: str) -> list[Schema]:
+def _parameter(name: str) -> list[Schema]:
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
 
 
 def _operation(text: str, responses: Schema, body: str | None = None) -> Schema:
-    found: Schema = {
+    operation: Schema = {
         "summary": text,
         "responses": {
             **responses,
-            "401": _error("The token is wanted."),
-            "403": responses.get("403", _error("Not from there, or not by that name.")),
+            "401": _error("Authentication required."),
+            "403": responses.get("403", _error(_FORBIDDEN)),
         },
     }
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body}"}
-        found["requestBody"] = {
+        operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},
         }
-        found["responses"]["413"] = _error("The body is too large.")
-    return found
+        operation["responses"]["413"] = _error("The body is too large.")
+    return operation

@@ -1,41 +1,33 @@
-"""S4's `POST /register`, whichever way it comes in."""
+"""`POST /register`: the response to a registration, for admin and traffic listeners."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from balancebeam.admin.operations import (
-    AdminError,
-    AdminOperations,
-    NotHealthy,
-    Pool,
-    parse_registration,
-)
+from balancebeam.admin.interfaces import Pool
+from balancebeam.admin.operations import AdminOperations, NotHealthy
+from balancebeam.admin.parsing import AdminError, parse_registration
+from balancebeam.protocols.http1.local_reply import jsend_fail, jsend_success
 
 
 async def register(
     operations: AdminOperations, pool: Pool, body: bytes, unknown_field_status: int = 403
 ) -> tuple[int, bytes]:
     """
-    The status and the body of the answer to a server that wants to be in
-    `pool`. A field that is not known is answered with the status `unknown_field_status`.
+    Register the server that `body` names.
+
+    Args:
+        operations: Checks and adds the server.
+        pool: The pool that the server joins.
+        body: The JSON body of the request.
+        unknown_field_status: The status of the error for an unknown field.
+
+    Returns:
+        The status and the JSend body of the response.
     """
     try:
         registration = parse_registration(body, unknown_field_status)
-        done = await operations.register(pool, registration)
-    except AdminError as mistake:
-        return mistake.status, jsend_fail(mistake.text)
-    except NotHealthy as why:
-        return 404, jsend_fail(str(why))
-    return 200, jsend_success(done)
-
-
-def jsend_success(data: Any) -> bytes:
-    """The JSend form of what went well."""
-    return json.dumps({"status": "success", "data": data}).encode()
-
-
-def jsend_fail(title: str) -> bytes:
-    """The JSend form of a mistake of who asked, as S4 has it."""
-    return json.dumps({"status": "fail", "data": {"title": title}}).encode()
+        registered = await operations.register(pool, registration)
+    except AdminError as error:
+        return error.status, jsend_fail(error.text)
+    except NotHealthy as error:
+        return 404, jsend_fail(str(error))
+    return 200, jsend_success(registered)

@@ -1,4 +1,4 @@
-"""The admin listener's one resource: guards, finds what is asked for, and answers."""
+"""The resource of the admin listener: authorizes and routes requests, writes responses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from balancebeam.admin.api import AdminApi, ApiRequest, match_route
 from balancebeam.admin.auth import Authorizer, RequestInfo
-from balancebeam.admin.operations import AdminError
-from balancebeam.admin.responses import JSON, ApiResponse, error
+from balancebeam.admin.parsing import AdminError
+from balancebeam.admin.responses import ApiResponse, error
+from balancebeam.protocols.http1.local_reply import is_json
 
-_ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 
 
 class AdminResource(Resource):
-    """Answers all requests of the admin listener."""
+    """
+    The root resource of the admin listener; a leaf, because `AdminApi` has the routes.
+
+    Attributes:
+        authorizer: Authorizes every request; replaced by a reload.
+    """
 
     isLeaf = True
     log = Logger()
@@ -31,66 +37,69 @@ class AdminResource(Resource):
         self._api = api
 
     def render(self, request: Request) -> int:
-        """Answer now or later."""
-        answering = Deferred.fromCoroutine(self._dispatch(request))
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
+        """Start the handler; the response is written when it has finished."""
+        response = Deferred.fromCoroutine(self._dispatch(request))
+        disconnected: list[Failure] = []
+        request.notifyFinish().addErrback(disconnected.append)
 
-        def give(response: ApiResponse) -> None:
-            if not gone:
+        def write(response: ApiResponse) -> None:
+            if not disconnected:
                 _write_response(request, response)
 
-        answering.addErrback(self._internal_error).addCallback(give)
-        answering.addErrback(lambda failure: self.log.failure("while answering", failure))
+        response.addErrback(self._internal_error).addCallback(write)
+        response.addErrback(lambda failure: self.log.failure("response not written", failure))
         return NOT_DONE_YET
 
     async def _dispatch(self, request: Request) -> ApiResponse:
         path, authority = _target(request)
-        refused = self.authorizer.authorize(_request_info(request, authority))
-        if refused is not None:
-            return error(refused.status, refused.text, refused.headers)
-        found = match_route(path)
-        if found is None:
-            return error(404, "there is nothing here")
-        methods, names = found
+        denied = self.authorizer.authorize(_request_info(request, authority))
+        if denied is not None:
+            return error(denied.status, denied.text, denied.headers)
+        route = match_route(path)
+        if route is None:
+            return error(404, "not found")
+        handlers, params = route
         method = request.method.decode("ascii", "replace")
-        if method not in methods and not (method == "HEAD" and "GET" in methods):
-            allowed = ", ".join(sorted({*methods, *(("HEAD",) if "GET" in methods else ())}))
-            text = f"there is no {method} here; there is {allowed}"
+        if method not in handlers and not (method == "HEAD" and "GET" in handlers):
+            allowed = ", ".join(sorted({*handlers, *(("HEAD",) if "GET" in handlers else ())}))
+            # The method can have any length: the list of methods comes first.
+            text = f"method not allowed: expected {allowed}, not {method}"
             return error(405, text[:200], ((b"Allow", allowed.encode()),))
         content: Any = request.content
         body = content.read() if content is not None else b""
         content_types = list(request.requestHeaders.getRawHeaders(b"content-type") or [])
-        if not _is_json(content_types, needed=bool(body)):
-            return error(415, "the body has to be application/json")
+        if (body or content_types) and not is_json(content_types):
+            return error(415, "unsupported media type: expected application/json")
         try:
-            return await methods["GET" if method == "HEAD" else method](
-                self._api, ApiRequest(names, body)
+            return await handlers["GET" if method == "HEAD" else method](
+                self._api, ApiRequest(params, body)
             )
-        except AdminError as mistake:
-            return error(mistake.status, mistake.text)
+        except AdminError as rejection:
+            return error(rejection.status, rejection.text)
 
     def _internal_error(self, failure: Failure) -> ApiResponse:
-        self.log.failure("while answering the operator", failure)
-        return error(500, "something went wrong, which the log tells")
+        self.log.failure("admin request failed", failure)
+        return error(500, "internal error: see the log")
 
 
 def _target(request: Request) -> tuple[str, str | None]:
-    """The path that is asked for, and whose it is said to be, if it is."""
+    """Return the path of the request target, and its authority if it is in absolute-form."""
     path = request.path.decode("ascii", "replace")
-    absolute = _ABSOLUTE.fullmatch(path)
+    absolute = _ABSOLUTE_FORM.fullmatch(path)
     return (path, None) if absolute is None else (absolute[2] or "/", absolute[1])
 
 
 def _request_info(request: Request, authority: str | None) -> RequestInfo:
     """
-    RFC 9112, 3.2.2: who gets a target in absolute-form "MUST ignore the received
-    Host header field (if any)"; `authority` takes its place.
+    Return the properties of `request` that authorization depends on.
+
+    RFC 9112, 3.2.2: a server that receives a target in absolute-form "MUST ignore
+    the received Host header field (if any)"; `authority` replaces it.
     """
     headers = request.requestHeaders
 
     def values(name: str) -> list[str]:
-        # As octets, for not all that comes is UTF-8.
+        # Latin-1 decodes every byte; field values need not be UTF-8.
         return [value.decode("latin-1") for value in headers.getRawHeaders(name.encode()) or []]
 
     preflight = bool(values("access-control-request-method"))
@@ -101,12 +110,6 @@ def _request_info(request: Request, authority: str | None) -> RequestInfo:
         values("authorization"),
         preflight,
     )
-
-
-def _is_json(content_types: list[bytes], needed: bool) -> bool:
-    if not content_types:
-        return not needed
-    return len(content_types) == 1 and content_types[0].partition(b";")[0].strip().lower() == JSON
 
 
 def _write_response(request: Request, response: ApiResponse) -> None:

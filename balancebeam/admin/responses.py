@@ -1,18 +1,25 @@
-"""What the admin listener answers."""
+"""Responses of the admin API."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from attrs import frozen
 
-JSON = b"application/json"
+from balancebeam.protocols.http1.local_reply import JSON, jsend_error, jsend_success
 
 
 @frozen
 class ApiResponse:
-    """A whole answer. `headers` come besides Content-Type."""
+    """
+    A complete response.
+
+    Attributes:
+        status: The status code.
+        body: The body.
+        content_type: The value of Content-Type.
+        headers: Names and values of further headers.
+    """
 
     status: int
     body: bytes
@@ -21,11 +28,10 @@ class ApiResponse:
 
 
 def success(data: Any, status: int = 200) -> ApiResponse:
-    """What went well, in JSend form."""
-    return ApiResponse(status, json.dumps({"status": "success", "data": data}).encode() + b"\n")
+    """Return `data` as a JSend success."""
+    return ApiResponse(status, jsend_success(data) + b"\n")
 
 
 def error(status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> ApiResponse:
-    """What did not, in JSend form."""
-    body = json.dumps({"status": "error", "data": text}).encode() + b"\n"
-    return ApiResponse(status, body, headers=headers)
+    """Return `text` as a JSend error."""
+    return ApiResponse(status, jsend_error(text) + b"\n", headers=headers)

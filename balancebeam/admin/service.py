@@ -1,4 +1,4 @@
-"""The admin listener as a service."""
+"""The admin service: the HTTP server of the admin API, and its parts from settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from balancebeam.admin.api import AdminApi
 from balancebeam.admin.auth import Authorizer
 from balancebeam.admin.http_server import AdminSite
-from balancebeam.admin.operations import AdminOperations, Balancer
+from balancebeam.admin.interfaces import Balancer
+from balancebeam.admin.operations import AdminOperations, HealthCheck
 from balancebeam.admin.resource import AdminResource
 from balancebeam.config.cross_checks import is_local
 from balancebeam.config.secret_source import load_secret
@@ -22,24 +23,44 @@ from balancebeam.upstream.server import Server
 
 class AdminService(service.Service):
     """
-    Lets the operator of `balancer` in. `authorizer` says who that is; see
-    `build_authorizer`.
+    Serves the admin API of a balancer.
+
+    Attributes:
+        site: The protocol factory of the listener.
+        settings: The settings in force.
     """
 
     name = "admin"
 
-    def __init__(self, balancer: Balancer, operations: AdminOperations, reactor: Any) -> None:
-        self._resource = AdminResource(AdminApi(balancer, operations), Authorizer(b"\x00", ()))
+    def __init__(
+        self,
+        balancer: Balancer,
+        operations: AdminOperations,
+        reactor: Any,
+        settings: AdminSettings,
+        authorizer: Authorizer,
+    ) -> None:
+        """
+        Create the service; it binds no socket itself, see `listeners`.
+
+        Args:
+            balancer: The balancer to inspect and reload.
+            operations: Changes its servers.
+            reactor: The clock of the timeouts.
+            settings: The address of the listener, and the token.
+            authorizer: Authorizes requests; see `build_authorizer`.
+        """
+        self._resource = AdminResource(AdminApi(balancer, operations), authorizer)
         self.site = AdminSite(self._resource, reactor)
-        self.settings = AdminSettings()
+        self.settings = settings
 
     def apply(self, settings: AdminSettings, authorizer: Authorizer) -> None:
-        """Go by these from now on."""
+        """Replace the settings and the authorizer; open connections use them too."""
         self.settings = settings
         self._resource.authorizer = authorizer
 
-    def listeners(self) -> Mapping[ListenAddress, Any]:
-        """Who serves those that come in at the address."""
+    def listeners(self) -> Mapping[ListenAddress, AdminSite]:
+        """Return the protocol factory by the address to listen on."""
         return {self.settings.bind: self.site}
 
     def stopService(self) -> Any:
@@ -48,7 +69,7 @@ class AdminService(service.Service):
 
 
 def build_authorizer(settings: AdminSettings) -> Authorizer:
-    """Who is let in. Raises `ValueError` if the token cannot be had."""
+    """Return the authorizer for `settings`. Raises `ValueError` if the token cannot be read."""
     token = load_secret(settings.token) if settings.token is not None else None
     names = ["localhost"] if is_local(settings.bind) else []
     if isinstance(settings.bind, TcpAddress):
@@ -56,11 +77,11 @@ def build_authorizer(settings: AdminSettings) -> Authorizer:
     return Authorizer(token, names)
 
 
-def build_health_check(reactor: Any) -> Any:
-    """What asks a server once whether it is well, within the time that checks have."""
+def build_health_check(reactor: Any) -> HealthCheck:
+    """Return a function that checks a server once, within the timeout of its settings."""
 
     def check_once(server: Server, checks: HealthCheckSettings) -> Deferred[str]:
-        # Imported here because treq, which this needs, takes its time.
+        # Deferred import: treq is slow to import, and only health checks need it.
         from balancebeam.upstream.health.probes import build_probe
 
         check: Deferred[str] = Deferred.fromCoroutine(build_probe(checks, reactor).check(server))

@@ -12,6 +12,7 @@ here, so that all settings can be imported from one module.
 from __future__ import annotations
 
 import enum
+import reprlib
 from collections.abc import Mapping
 
 from attrs import field, frozen
@@ -45,6 +46,9 @@ __all__ = [
     "ServerSource",
     "Settings",
 ]
+
+# As in HAProxy, whose weights go from 0 to 256 too.
+MAX_WEIGHT = 256
 
 # As in HAProxy, whose weights go from 0 to 256 too.
 MAX_WEIGHT = 256
@@ -99,6 +103,16 @@ class AdminState(enum.Enum):
     READY = "ready"
     DRAIN = "drain"
     MAINTENANCE = "maintenance"
+
+    @classmethod
+    def parse(cls, value: object) -> AdminState:
+        """Return the state named `value`. Raises `ValueError`, which lists the names."""
+        # Not `cls(value)`: its error shows all of `value`, which may be nested without bound.
+        for state in cls:
+            if value == state.value:
+                return state
+        names = ", ".join(state.value for state in cls)
+        raise ValueError(f"invalid state {reprlib.repr(value)}: expected one of {names}")
 
 
 @frozen

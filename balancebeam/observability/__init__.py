@@ -1,1 +1,1 @@
-"""Access logs and metrics: what the balancer reports about itself."""
+"""Access logs, connection log and metrics."""

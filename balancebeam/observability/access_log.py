@@ -1,70 +1,81 @@
-"""A line in a file for every request, or TCP connection, that has ended."""
+"""
+Access logs: a line in a file for every finished request or TCP connection.
+
+`AccessLogs` owns the files, of which several frontends may share one. A reload
+calls `prepare`, then `commit` or `rollback`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Callable
 
 from twisted.application import service
 from twisted.logger import Logger
 
-from balancebeam.core.errors import ConfigError
+from balancebeam.core.errors import ConfigError, describe_os_error
 from balancebeam.core.settings import FrontendSettings
 from balancebeam.net.ticker import Ticker
-from balancebeam.observability.access_log_formats import (
-    Clock,
-    LineFormatter,
-    LogFormat,
-    build_format,
-)
+from balancebeam.observability.access_log_formats import Clock, LogFormat, build_format
 from balancebeam.observability.log_file import LogFile
-from balancebeam.observability.nonblocking_file import describe_os_error
+from balancebeam.proxy.rejected import RejectedRequest
 
-# Seconds from one flush to the next, less what a timer may be early.
+# Seconds between flushes: one second, less what a timer may fire early.
 _FLUSH_INTERVAL = 0.95
 
 
 class AccessLog:
-    """The observer of one frontend; its file and its format may change."""
+    """The observer that writes the access log of one frontend."""
 
     _log = Logger()
 
-    def __init__(self, file: LogFile, log_format: LogFormat) -> None:
+    def __init__(self, file: LogFile, log_format: LogFormat[Any]) -> None:
         self.reconfigure(file, log_format)
 
-    def reconfigure(self, file: LogFile, log_format: LogFormat) -> None:
-        """Write these lines to this file from now on."""
+    def reconfigure(self, file: LogFile, log_format: LogFormat[Any]) -> None:
+        """Write to `file`, in `log_format`, from now on."""
         self._file = file
         self._format = log_format
 
+    # `Any` because the dispatcher notifies observers with the base class of exchanges.
+    # `build_format` chooses the format by the mode of the frontend, so an HTTP format
+    # gets an `HttpRecord` and a TCP format a `TcpRecord`.
     def exchange_finished(self, exchange: Any) -> None:
-        """`exchange` is over, one way or another. Raises nothing."""
+        """Write the line of a finished exchange; never raises."""
         self._write(self._format.finished, exchange)
 
-    def request_rejected(self, request: Any) -> None:
-        """`request` could not be read. Raises nothing."""
+    def request_rejected(self, request: RejectedRequest) -> None:
+        """Write the line of a rejected request; never raises."""
         self._write(self._format.rejected, request)
 
-    def _write(self, formatter: LineFormatter, record: Any) -> None:
+    def _write(self, formatter: Callable[[Any], str], record: Any) -> None:
         try:
             line = formatter(record)
         except Exception:
-            # The client still waits for what comes after this.
-            self._log.failure("no line can be made of a request")
+            # The caller has yet to finish the response and release the server.
+            self._log.failure("access log line not written: formatting failed")
         else:
             self._file.write(line)
 
 
 class AccessLogs(service.Service):
     """
-    The files of all frontends that want a log, each opened once.
+    The access log files of all frontends, each opened once.
 
-    `clock` gives seconds since the epoch.
+    Attributes:
+        files: The files by path.
     """
 
     name = "access-logs"
 
     def __init__(self, ticker: Ticker, clock: Clock) -> None:
+        """
+        Create the service without files.
+
+        Args:
+            ticker: Triggers the flushes.
+            clock: Returns seconds since the epoch.
+        """
         self.files: dict[str, LogFile] = {}
         self._logs: dict[tuple[str, str], AccessLog] = {}
         self._clock = clock
@@ -73,54 +84,59 @@ class AccessLogs(service.Service):
 
     def prepare(self, frontends: Iterable[FrontendSettings]) -> dict[str, LogFile]:
         """
-        The files that they write to; those that are new are opened if the
-        balancer runs. Raises `ConfigError`, and then keeps none of them.
+        Open the files of `frontends` that are not open yet, if the service runs.
+
+        Returns:
+            The files by path, for `commit` or `rollback`.
+
+        Raises:
+            ConfigError: A file cannot be opened; all new files are closed again.
         """
-        paths = {one.access_log for one in frontends if one.access_log is not None}
+        paths = {frontend.access_log for frontend in frontends if frontend.access_log is not None}
         files = {path: self.files.get(path) or LogFile(path) for path in sorted(paths)}
         if self.running:
             _open(files.values())
         return files
 
     def open(self) -> None:
-        """Open all files. Raises `ConfigError`, and then none is open that was not."""
+        """Open all files. Raises `ConfigError`; then every file that was closed stays closed."""
         _open(self.files.values())
 
     def rollback(self, files: Mapping[str, LogFile]) -> None:
-        """What was planned does not happen."""
+        """Close the files that `prepare` has opened."""
         for path, file in files.items():
             if path not in self.files:
                 file.close()
 
     def commit(self, frontends: Iterable[FrontendSettings], files: Mapping[str, LogFile]) -> None:
-        """Write what was planned from now on, to what is at each path by now."""
-        before, self.files = self.files, dict(files)
-        for path, file in before.items():
+        """Activate `files` for `frontends`; files in use before are reopened (log rotation)."""
+        old_files, self.files = self.files, dict(files)
+        for path, file in old_files.items():
             if path in files:
                 file.reopen()
             else:
                 file.close()
-        logs, self._logs = self._logs, {}
+        old_logs, self._logs = self._logs, {}
         for frontend in frontends:
             if frontend.access_log is None:
                 continue
             key, file = (frontend.name, frontend.mode), files[frontend.access_log]
             style = frontend.access_log_format
-            lines = build_format(frontend.mode, style, frontend.name, self._clock)
-            # Requests in progress have the observer that they began with.
-            known = logs.get(key)
-            if known is None:
-                known = AccessLog(file, lines)
+            log_format = build_format(frontend.mode, style, frontend.name, self._clock)
+            # Kept by a reload: requests in progress hold their observer.
+            log = old_logs.get(key)
+            if log is None:
+                log = AccessLog(file, log_format)
             else:
-                known.reconfigure(file, lines)
-            self._logs[key] = known
+                log.reconfigure(file, log_format)
+            self._logs[key] = log
 
     def observer(self, frontend: FrontendSettings) -> AccessLog | None:
-        """Who is told of what ends there."""
+        """Return the access log of `frontend`; `None` if it has none."""
         return self._logs.get((frontend.name, frontend.mode))
 
     def close(self) -> None:
-        """Write what there is, and close all files."""
+        """Flush and close all files."""
         for file in self.files.values():
             file.close()
 
@@ -144,8 +160,8 @@ def _open(files: Iterable[LogFile]) -> None:
             file.open()
         except (OSError, ValueError) as error:
             problems.append(
-                f"--access-log {file.path}: {describe_os_error(error)}; "
-                "give a file that can be written, or -"
+                f"--access-log {file.path}: {describe_os_error(error)}: "
+                "expected a file that can be written, or -"
             )
         else:
             opened.append(file)

@@ -1,8 +1,9 @@
 """
-What the access log says of an exchange: one line, whatever the client sent.
+Access log formats: combined (Apache, nginx) and JSON, for HTTP and TCP frontends.
 
-The time in it is when the exchange ended, as in nginx's logs, so that lines
-are in order.
+The time of a line is the end of the exchange, as in nginx, so that lines are in
+order. Every line is ASCII and ends with the only line feed in it, whatever the
+client sent.
 """
 
 from __future__ import annotations
@@ -10,35 +11,42 @@ from __future__ import annotations
 import json
 import time
 from functools import lru_cache
-from typing import Any, Callable
+from typing import Any, Callable, Generic, TypeVar
 
 from attrs import frozen
 
+from balancebeam.observability.access_log_records import HttpRecord, TcpRecord
 from balancebeam.observability.escaping import (
     SAFE_BYTES,
     escape_quoted,
     escape_quoted_text,
     escape_word,
 )
+from balancebeam.proxy.rejected import RejectedRequest
 
-# Makes the line of an exchange, or of a request that could not be read.
-LineFormatter = Callable[[Any], str]
+RecordT = TypeVar("RecordT")
+
+# Returns seconds since the epoch.
+Clock = Callable[[], float]
 
 
 @frozen
-class LogFormat:
-    """How exchanges that have `finished` are told of, and requests that were `rejected`."""
+class LogFormat(Generic[RecordT]):
+    """
+    The formatters of an access log.
 
-    finished: LineFormatter
-    rejected: LineFormatter
+    Attributes:
+        finished: Returns the line of a finished exchange.
+        rejected: Returns the line of a request that could not be parsed.
+    """
 
+    finished: Callable[[RecordT], str]
+    rejected: Callable[[RejectedRequest], str]
 
-# Gives seconds since the epoch.
-Clock = Callable[[], float]
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-# What nginx logs when nothing was answered because the client had left.
+# As nginx logs a client that disconnected before the response.
 CLIENT_CLOSED_REQUEST = 499
 
 _escape_word_cached = lru_cache(maxsize=4096)(escape_word)
@@ -46,7 +54,7 @@ _escape_word_cached = lru_cache(maxsize=4096)(escape_word)
 
 @lru_cache(maxsize=2)
 def local_time(second: int) -> str:
-    """`second` since the epoch as in 10/Oct/2000:13:55:36 -0700."""
+    """Format `second` since the epoch in local time, as in 10/Oct/2000:13:55:36 -0700."""
     local = time.localtime(second)
     minutes = local.tm_gmtoff // 60
     sign, minutes = ("-", -minutes) if minutes < 0 else ("+", minutes)
@@ -63,101 +71,109 @@ def _utc_second(second: int) -> str:
 
 
 def utc_time(seconds: float) -> str:
-    """`seconds` since the epoch by RFC 3339, with milliseconds."""
+    """Format `seconds` since the epoch by RFC 3339, in UTC with milliseconds."""
     second = int(seconds // 1)
     return f"{_utc_second(second)}.{int((seconds - second) * 1000):03}Z"
 
 
-def logged_status(exchange: Any) -> int:
-    """The status that the client got, or 499."""
-    status: int = exchange.status
-    return CLIENT_CLOSED_REQUEST if exchange.client_aborted and not status else status
+def logged_status(record: HttpRecord) -> int:
+    """Return the status that was sent to the client; 499 if it disconnected before."""
+    status = record.status
+    return CLIENT_CLOSED_REQUEST if record.client_aborted and not status else status
 
 
-def _header_value(head_bytes: bytes, lower: bytes, name: bytes) -> bytes:
-    """The value of the first field that is called `name`, such as b"\\r\\nreferer:"."""
-    found = lower.find(name)
-    if found < 0:
+def _header_value(head: bytes, lower_head: bytes, name: bytes) -> bytes:
+    """
+    Return the value of the first header called `name`; empty if there is none.
+
+    Args:
+        head: A request head.
+        lower_head: The same in lower case.
+        name: The name between line break and colon, such as b"\\r\\nreferer:".
+    """
+    start = lower_head.find(name)
+    if start < 0:
         return b""
-    end = head_bytes.find(b"\r\n", found + len(name))
-    return head_bytes[found + len(name) : end if end >= 0 else None].strip(b" \t")
+    end = head.find(b"\r\n", start + len(name))
+    return head[start + len(name) : end if end >= 0 else None].strip(b" \t")
 
 
-def combined_formatter(clock: Clock) -> LineFormatter:
-    """Lines in the combined format of Apache and nginx."""
+def combined_formatter(clock: Clock) -> Callable[[HttpRecord], str]:
+    """Return a formatter of HTTP requests for the combined format of Apache and nginx."""
 
-    def line(exchange: Any) -> str:
-        head, octets, wire = exchange.head, exchange.body_bytes_sent, exchange.upstream_head
-        lower = wire.lower()
-        referer = _header_value(wire, lower, b"\r\nreferer:") or b"-"
-        agent = _header_value(wire, lower, b"\r\nuser-agent:") or b"-"
+    def format_line(record: HttpRecord) -> str:
+        head, sent, upstream_head = record.head, record.body_bytes_sent, record.upstream_head
+        lower = upstream_head.lower()
+        referer = _header_value(upstream_head, lower, b"\r\nreferer:") or b"-"
+        agent = _header_value(upstream_head, lower, b"\r\nuser-agent:") or b"-"
         request = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor)
-        # Nearly always there is nothing to escape, which one look shows.
+        # Fast path: one `translate` shows that nothing has to be escaped.
         if (request + referer + agent).translate(None, SAFE_BYTES):
-            said = f'"{escape_quoted(request)}" {logged_status(exchange)} {octets} '
-            said += f'"{escape_quoted(referer)}" "{escape_quoted(agent)}"\n'
+            fields = f'"{escape_quoted(request)}" {logged_status(record)} {sent} '
+            fields += f'"{escape_quoted(referer)}" "{escape_quoted(agent)}"\n'
         else:
-            said = f'"{request.decode()}" {exchange.status or logged_status(exchange)} {octets} '
-            said += f'"{referer.decode()}" "{agent.decode()}"\n'
-        return f"{_escape_word_cached(exchange.client)} - - [{local_time(int(clock()))}] {said}"
+            fields = f'"{request.decode()}" {record.status or logged_status(record)} {sent} '
+            fields += f'"{referer.decode()}" "{agent.decode()}"\n'
+        return f"{_escape_word_cached(record.client)} - - [{local_time(int(clock()))}] {fields}"
 
-    return line
+    return format_line
 
 
-def json_formatter(clock: Clock, frontend: str) -> LineFormatter:
-    """Lines that are JSON objects; what is not UTF-8 is shown as `\\xhh`."""
+def json_formatter(clock: Clock, frontend: str) -> Callable[[HttpRecord], str]:
+    """Return a formatter of HTTP requests as JSON; bytes that are not UTF-8 become `\\xhh`."""
 
-    def line(exchange: Any) -> str:
-        now, head, wire = clock(), exchange.head, exchange.upstream_head
-        lower = wire.lower()
-        server = exchange.last_server
-        said = {
+    def format_line(record: HttpRecord) -> str:
+        now, head, upstream_head = clock(), record.head, record.upstream_head
+        lower = upstream_head.lower()
+        server = record.last_server
+        fields: dict[str, Any] = {
             "time": utc_time(now),
             "frontend": frontend,
-            "pool": exchange.dispatcher.pool_name,
-            "client": exchange.client,
+            "pool": record.dispatcher.pool_name,
+            "client": record.client,
             "method": _decode(head.method),
             "host": _decode(head.host),
             "target": _decode(head.target),
             "protocol": f"HTTP/1.{head.minor}",
-            "status": logged_status(exchange),
-            "bytes_sent": exchange.body_bytes_sent,
-            "duration": _duration(exchange.started_at, now),
+            "status": logged_status(record),
+            "bytes_sent": record.body_bytes_sent,
+            "duration": _duration(record.started_at, now),
             "server": None if server is None else server.name,
-            "attempted_servers": [one.name for one in exchange.attempted_servers],
-            "referer": _decode(_header_value(wire, lower, b"\r\nreferer:")),
-            "user_agent": _decode(_header_value(wire, lower, b"\r\nuser-agent:")),
+            "attempted_servers": [server.name for server in record.attempted_servers],
+            "referer": _decode(_header_value(upstream_head, lower, b"\r\nreferer:")),
+            "user_agent": _decode(_header_value(upstream_head, lower, b"\r\nuser-agent:")),
         }
-        request_id = _header_value(wire, lower, b"\r\nx-request-id:")
+        request_id = _header_value(upstream_head, lower, b"\r\nx-request-id:")
         if request_id:
-            said["id"] = _decode(request_id)
-        if exchange.failure is not None:
-            said["failure"] = exchange.failure.detail
-        for what in ("truncated", "client_aborted"):
-            if getattr(exchange, what):
-                said[what] = True
-        return json.dumps(said) + "\n"
+            fields["id"] = _decode(request_id)
+        if record.failure is not None:
+            fields["failure"] = record.failure.detail
+        if record.truncated:
+            fields["truncated"] = True
+        if record.client_aborted:
+            fields["client_aborted"] = True
+        return json.dumps(fields) + "\n"
 
-    return line
+    return format_line
 
 
-def rejected_combined_formatter(clock: Clock) -> LineFormatter:
-    """Lines about requests that could not be read, in the combined format."""
+def rejected_combined_formatter(clock: Clock) -> Callable[[RejectedRequest], str]:
+    """Return a formatter of rejected requests for the combined format."""
 
-    def line(request: Any) -> str:
+    def format_line(request: RejectedRequest) -> str:
         return (
             f"{_escape_word_cached(request.client)} - - [{local_time(int(clock()))}] "
             f'"{escape_quoted(request.line)}" {request.status} {request.body_bytes_sent} "-" "-"\n'
         )
 
-    return line
+    return format_line
 
 
-def rejected_json_formatter(clock: Clock, frontend: str) -> LineFormatter:
-    """Lines about requests that could not be read, as JSON objects."""
+def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRequest], str]:
+    """Return a formatter of rejected requests as JSON."""
 
-    def line(request: Any) -> str:
-        said = {
+    def format_line(request: RejectedRequest) -> str:
+        fields = {
             "time": utc_time(clock()),
             "frontend": frontend,
             "client": request.client,
@@ -166,55 +182,69 @@ def rejected_json_formatter(clock: Clock, frontend: str) -> LineFormatter:
             "bytes_sent": request.body_bytes_sent,
             "failure": request.reason,
         }
-        return json.dumps(said) + "\n"
+        return json.dumps(fields) + "\n"
 
-    return line
+    return format_line
 
 
-def tcp_combined_formatter(clock: Clock) -> LineFormatter:
-    """Lines about TCP connections, for people."""
+def tcp_combined_formatter(clock: Clock) -> Callable[[TcpRecord], str]:
+    """Return a formatter of TCP connections as readable text."""
 
-    def line(exchange: Any) -> str:
+    def format_line(record: TcpRecord) -> str:
         now = clock()
         return (
-            f"[{local_time(int(now))}] {_escape_word_cached(exchange.client)} -> "
-            f"{escape_quoted_text(exchange.server_name or 'no server')}: "
-            f"{escape_quoted_text(exchange.close_reason)}; "
-            f"{exchange.bytes_from_client} bytes from client, "
-            f"{exchange.bytes_from_server} bytes from server, "
-            f"{max(0.0, now - exchange.started_at):.3f} s\n"
+            f"[{local_time(int(now))}] {_escape_word_cached(record.client)} -> "
+            f"{escape_quoted_text(record.server_name or 'no server')}: "
+            f"{escape_quoted_text(record.close_reason)}; "
+            f"{record.bytes_from_client} bytes from client, "
+            f"{record.bytes_from_server} bytes from server, "
+            f"{max(0.0, now - record.started_at):.3f} s\n"
         )
 
-    return line
+    return format_line
 
 
-def tcp_json_formatter(clock: Clock, frontend: str) -> LineFormatter:
-    """Lines about TCP connections that are JSON objects."""
+def tcp_json_formatter(clock: Clock, frontend: str) -> Callable[[TcpRecord], str]:
+    """Return a formatter of TCP connections as JSON."""
 
-    def line(exchange: Any) -> str:
+    def format_line(record: TcpRecord) -> str:
         now = clock()
-        said = {
+        fields = {
             "time": utc_time(now),
             "frontend": frontend,
-            "client": exchange.client,
-            "server": exchange.server_name or None,
-            "close_reason": exchange.close_reason,
-            "bytes_received": exchange.bytes_from_client,
-            "bytes_sent": exchange.bytes_from_server,
-            "duration": round(max(0.0, now - exchange.started_at), 6),
+            "client": record.client,
+            "server": record.server_name or None,
+            "close_reason": record.close_reason,
+            "bytes_received": record.bytes_from_client,
+            "bytes_sent": record.bytes_from_server,
+            "duration": round(max(0.0, now - record.started_at), 6),
         }
-        return json.dumps(said) + "\n"
+        return json.dumps(fields) + "\n"
 
-    return line
+    return format_line
 
 
-def build_format(mode: str, style: str, frontend: str, clock: Clock) -> LogFormat:
-    """What makes the lines of a frontend in `mode`, in the `style` combined or json."""
+def build_format(
+    mode: str, style: str, frontend: str, clock: Clock
+) -> LogFormat[HttpRecord] | LogFormat[TcpRecord]:
+    """
+    Return the log format of a frontend.
+
+    Args:
+        mode: "http" or "tcp".
+        style: "combined" or "json".
+        frontend: The name of the frontend.
+        clock: Returns seconds since the epoch.
+    """
     if style == "json":
-        ended = tcp_json_formatter if mode == "tcp" else json_formatter
-        return LogFormat(ended(clock, frontend), rejected_json_formatter(clock, frontend))
-    in_words = tcp_combined_formatter if mode == "tcp" else combined_formatter
-    return LogFormat(in_words(clock), rejected_combined_formatter(clock))
+        rejected = rejected_json_formatter(clock, frontend)
+        if mode == "tcp":
+            return LogFormat(tcp_json_formatter(clock, frontend), rejected)
+        return LogFormat(json_formatter(clock, frontend), rejected)
+    rejected = rejected_combined_formatter(clock)
+    if mode == "tcp":
+        return LogFormat(tcp_combined_formatter(clock), rejected)
+    return LogFormat(combined_formatter(clock), rejected)
 
 
 def _decode(data: bytes | None) -> str | None:
@@ -222,5 +252,5 @@ def _decode(data: bytes | None) -> str | None:
 
 
 def _duration(started_at: float, now: float) -> float | None:
-    """In seconds, if it is known when it began."""
+    """Return the seconds since `started_at`; `None` if it is 0, that is unknown."""
     return round(max(0.0, now - started_at), 6) if started_at else None

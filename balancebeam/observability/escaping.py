@@ -1,32 +1,32 @@
-"""Text that somebody else chose, so that it fits into one field of a line."""
+"""Escaping of text from clients and servers, so that it cannot forge log fields or lines."""
 
 from __future__ import annotations
 
 import re
 
-# As nginx does: quotes, the backslash, control characters and all beyond ASCII.
+# As nginx escapes by default: quotes, backslashes, control characters, and all non-ASCII.
 _UNSAFE = re.compile(r'["\\\x00-\x1f\x7f-\U0010ffff]')
 _UNSAFE_IN_WORD = re.compile(r'["\\\x00-\x20\x7f-\U0010ffff]')
 
-# For `bytes.translate`: what is left without these is to be escaped.
+# For `bytes.translate`: what remains without these bytes has to be escaped.
 SAFE_BYTES = bytes(set(range(0x20, 0x7F)) - {0x22, 0x5C})
 
 
 def escape_quoted(data: bytes) -> str:
-    """`data` for between two quotes: whatever could end them is `\\xHH`."""
+    """Escape `data` for a quoted field: unsafe bytes become `\\xHH`."""
     text = data.decode("latin-1")
     return _UNSAFE.sub(_hex_escape, text) if data.translate(None, SAFE_BYTES) else text
 
 
 def escape_quoted_text(text: str) -> str:
-    """The same of text, by its octets in UTF-8."""
+    """Escape `text` for a quoted field, by its bytes in UTF-8."""
     return escape_quoted(text.encode("utf-8", "surrogatepass"))
 
 
 def escape_word(text: str) -> str:
-    """`text` without blanks, for a field without quotes; "-" if it is empty."""
-    octets = text.encode("utf-8", "surrogatepass").decode("latin-1")
-    return _UNSAFE_IN_WORD.sub(_hex_escape, octets) or "-"
+    """Escape `text` for a field without quotes, spaces included; "-" if it is empty."""
+    data = text.encode("utf-8", "surrogatepass").decode("latin-1")
+    return _UNSAFE_IN_WORD.sub(_hex_escape, data) or "-"
 
 
 def _hex_escape(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""A balancer, as far as its metrics show it."""
+"""Interfaces through which metrics read a running balancer."""
 
 from __future__ import annotations
 
@@ -10,92 +10,144 @@ from balancebeam.upstream.server_set import ServerSet
 
 
 class DispatcherStats(Protocol):
-    """The way of a pool's requests, and what it has counted."""
+    """
+    The dispatcher of a pool.
+
+    Attributes:
+        total_requests: Requests, or TCP connections, since the pool was created.
+        total_retries: Attempts after the first of a request.
+    """
 
     total_requests: int
     total_retries: int
 
     @property
-    def responses_by_status(self) -> Mapping[int, int]: ...
+    def responses_by_status(self) -> Mapping[int, int]:
+        """The number of finished requests by status; 0 stands for no response."""
+
     @property
-    def queue(self) -> Sized: ...
+    def queue(self) -> Sized:
+        """The queued requests."""
 
 
 class ConnectionPoolStats(Protocol):
-    """Connections to servers, and attempts at more."""
+    """The connections to the servers of a pool."""
 
     @property
-    def connections(self) -> Sized: ...
+    def connections(self) -> Sized:
+        """The open connections."""
+
     @property
-    def attempts(self) -> Sized: ...
+    def attempts(self) -> Sized:
+        """The connect attempts in progress."""
 
 
 class PoolStats(Protocol):
-    """The servers of a pool, in `mode` "http" or "tcp"."""
+    """
+    A pool of servers.
+
+    Attributes:
+        mode: "http" or "tcp".
+        server_set: The servers.
+    """
 
     mode: str
     server_set: ServerSet
 
     @property
-    def dispatcher(self) -> DispatcherStats: ...
+    def dispatcher(self) -> DispatcherStats:
+        """The dispatcher of the pool."""
+
     @property
-    def connections(self) -> ConnectionPoolStats: ...
+    def connections(self) -> ConnectionPoolStats:
+        """The connections to its servers."""
 
 
 class FactoryStats(Protocol):
-    """The connections of a frontend's clients, and what could not be read, by status."""
+    """The protocol factory of a frontend."""
 
     @property
-    def channels(self) -> Sized: ...
+    def channels(self) -> Sized:
+        """The open client connections."""
+
     @property
-    def rejected_requests(self) -> Mapping[int, int]: ...
+    def rejected_requests(self) -> Mapping[int, int]:
+        """The number of requests rejected before dispatch, by status."""
 
 
 class FrontendStats(Protocol):
-    """The clients of a frontend."""
+    """A frontend."""
 
     @property
-    def factory(self) -> FactoryStats: ...
+    def factory(self) -> FactoryStats:
+        """The protocol factory of its listeners."""
 
 
 class LimiterStats(Protocol):
-    """All limits, by what they are about."""
+    """The rate limits of a balancer."""
 
     @property
-    def scopes(self) -> Mapping[str, Iterable[Limit]]: ...
+    def scopes(self) -> Mapping[str, Iterable[Limit]]:
+        """The limits by scope: a frontend, a route or a pool."""
 
 
 class LogFileStats(Protocol):
-    """A log, and how many of its lines could not be written."""
+    """
+    A log file.
+
+    Attributes:
+        dropped_lines: Lines that could not be written.
+    """
 
     dropped_lines: int
 
 
 class AccessLogStats(Protocol):
-    """The access logs, by path."""
+    """The access logs of a balancer."""
 
     @property
-    def files(self) -> Mapping[str, LogFileStats]: ...
+    def files(self) -> Mapping[str, LogFileStats]:
+        """The log files by path."""
 
 
 class BalancerStats(Protocol):
     """
-    A balancer, as far as metrics show it. `reloaded_at` is when its settings
-    last changed, in seconds since the epoch; 0 for never.
+    A balancer.
+
+    Attributes:
+        draining: Whether a graceful shutdown is in progress.
     """
 
     draining: bool
-    reloads: int
-    reloads_failed: int
-    reloaded_at: float
 
     @property
-    def pools(self) -> Mapping[str, PoolStats]: ...
+    def reloads(self) -> int:
+        """The number of successful reloads."""
+
     @property
-    def frontends(self) -> Mapping[str, FrontendStats]: ...
+    def reloads_failed(self) -> int:
+        """The number of rejected reloads."""
+
     @property
-    def limiter(self) -> LimiterStats: ...
+    def reloaded_at(self) -> float:
+        """When the last reload succeeded, in seconds since the epoch; 0 for never."""
+
     @property
-    def access_logs(self) -> AccessLogStats: ...
+    def pools(self) -> Mapping[str, PoolStats]:
+        """The pools by name."""
+
     @property
-    def retired(self) -> Sized: ...
+    def frontends(self) -> Mapping[str, FrontendStats]:
+        """The frontends by name."""
+
+    @property
+    def limiter(self) -> LimiterStats:
+        """The rate limits."""
+
+    @property
+    def access_logs(self) -> AccessLogStats:
+        """The access logs."""
+
+    @property
+    def retired(self) -> Sized:
+        """The pools and frontends that a reload removed, and that are still active."""

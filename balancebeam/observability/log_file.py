@@ -1,34 +1,37 @@
-"""A file that lines are added to, and that never makes anybody wait."""
+"""
+A log file that never blocks: buffers lines, survives full disks and log rotation.
+
+Lines are buffered until `flush`, or until there are `BATCH_SIZE` bytes. What cannot
+be written is retried; beyond `MAX_BUFFERED` bytes new lines are dropped and counted.
+"""
 
 from __future__ import annotations
 
 from twisted.logger import Logger
 
-from balancebeam.observability.nonblocking_file import (
-    NO_READER,
-    STDOUT,
-    NonBlockingFile,
-    describe_os_error,
-)
+from balancebeam.core.errors import describe_os_error
+from balancebeam.observability.nonblocking_file import PIPE_FULL, STDOUT, NonBlockingFile
 
-# Octets that are written as soon as they have come together.
+# Bytes that are written without waiting for the next flush: the capacity of a Linux pipe.
 BATCH_SIZE = 64 * 1024
 
-# Octets that are kept for a file that does not take them.
+# Bytes that are buffered while nothing can be written: a few thousand lines.
 MAX_BUFFERED = 1024 * 1024
 
 
 class LogFile:
     """
-    Adds lines to the file at `path`, or to stdout if that is "-".
+    A file, or stdout, to which lines are appended.
 
-    Lines are collected until `flush`, or until there are `BATCH_SIZE` octets. What
-    the file does not take is kept for the next time, and beyond `MAX_BUFFERED`
-    octets new lines are `dropped_lines`: nothing but `open` raises, or waits. The log
-    is told when that begins, and when it is over.
+    Only `open` raises, and nothing blocks. The first dropped line, or error, and
+    the recovery are logged.
 
-    A line for a file that is closed, from a request that outlived its
-    frontend, has it opened for just this line.
+    A line that is written after `close` (of a request that outlived its frontend)
+    opens the file for this line only.
+
+    Attributes:
+        path: The path of the file; "-" for stdout.
+        dropped_lines: Lines that could not be written.
     """
 
     _log = Logger()
@@ -38,69 +41,73 @@ class LogFile:
         self.dropped_lines = 0
         self._file: NonBlockingFile | None = None
         self._lines: list[str] = []
-        # Octets of all that is collected, and with how many something is to be done.
+        # Bytes in `_unwritten` and `_lines`, and at how many `_on_full` is called.
         self._pending_bytes = 0
         self._flush_threshold = 0
-        # What was to be written, but was not taken; it may begin within a line.
+        # The rest of an incomplete write, and whether it starts within a line.
         self._unwritten = b""
         self._mid_line = False
-        # Why it is not taken, and whether the log was told.
+        # Why writing fails, "" if it does not, and whether that was logged.
         self._last_error = ""
         self._error_logged = False
+        # `dropped_lines` at the last recovery.
         self._dropped_before = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether lines are collected for it."""
+        """Whether the file is open."""
         return self._file is not None
 
     def open(self) -> None:
-        """Open it if it is not. Raises `OSError`."""
+        """Open the file unless it is open. Raises `OSError`."""
         if self._file is None:
             self._attach(NonBlockingFile(self.path))
 
     def reopen(self) -> None:
-        """Go on with what is at the path by now; if that cannot be had, as before."""
+        """Open the path again, after log rotation; on failure keep the old file."""
         if self._file is None or self.path == STDOUT:
             return
         self.flush()
         try:
-            outlet = NonBlockingFile(self.path)
+            new_file = NonBlockingFile(self.path)
         except (OSError, ValueError) as error:
             self._log.error(
-                "{path} cannot be opened anew, and lines go to where they went: {reason}",
+                "cannot reopen log file {path}: {reason}; still writing to the old file",
                 path=self.path,
                 reason=describe_os_error(error),
             )
             return
         self._drop_partial_line()
         self._file.close()
-        self._attach(outlet)
+        self._attach(new_file)
 
     def close(self) -> None:
-        """Write what there is, and close it."""
+        """Flush and close the file; what cannot be written is dropped."""
         if self._file is None:
             return
         self.flush()
         self._drop_partial_line()
         self._count_dropped(self._unwritten.count(b"\n"))
         if self._error_logged:
-            lost = self.dropped_lines - self._dropped_before
-            self._log.error("{path} is closed; {lost} lines were lost", path=self.path, lost=lost)
+            self._log.error(
+                "log file {path} closed: {dropped} lines dropped",
+                path=self.path,
+                dropped=self.dropped_lines - self._dropped_before,
+            )
         self._unwritten = b""
         self._pending_bytes = self._flush_threshold = 0
         self._file.close()
         self._file = None
 
     def write(self, line: str) -> None:
-        """Add `line`, which ends with a line feed, sooner or later."""
+        """Append `line`, which ends with a line feed, at one of the next flushes."""
         self._lines.append(line)
         self._pending_bytes += len(line)
         if self._pending_bytes >= self._flush_threshold:
             self._on_full()
 
     def flush(self) -> None:
-        """Write what has come together, as far as that goes without waiting."""
+        """Write the buffered lines as far as that is possible without blocking."""
         if self._file is None or not self._pending_bytes:
             return
         data = self._unwritten + "".join(self._lines).encode("ascii", "backslashreplace")
@@ -113,17 +120,18 @@ class LogFile:
         if reason:
             self._last_error = reason
             self._flush_threshold = MAX_BUFFERED
-            if reason != NO_READER:
+            # A slow reader is no error before lines are dropped.
+            if reason != PIPE_FULL:
                 self._log_error()
         elif self._last_error:
             self._recover()
 
-    def _attach(self, outlet: NonBlockingFile) -> None:
-        self._file = outlet
+    def _attach(self, file: NonBlockingFile) -> None:
+        self._file = file
         self._flush_threshold = MAX_BUFFERED if self._last_error else BATCH_SIZE
 
     def _drop_partial_line(self) -> None:
-        """Forget the end of a line whose beginning is in a file that is left."""
+        """Drop the rest of a line whose start is in the old file."""
         if self._mid_line:
             self._unwritten = self._unwritten.partition(b"\n")[2]
             self._pending_bytes = len(self._unwritten)
@@ -150,8 +158,6 @@ class LogFile:
         else:
             self.close()
 
-    # What the log is told.
-
     def _count_dropped(self, lines: int) -> None:
         if lines:
             self.dropped_lines += lines
@@ -161,7 +167,8 @@ class LogFile:
         if not self._error_logged:
             self._error_logged = True
             self._log.error(
-                "{path} cannot be written, and lines are lost: {reason}",
+                "cannot write log file {path}: {reason}; "
+                "new lines are dropped when the buffer is full",
                 path=self.path,
                 reason=self._last_error,
             )
@@ -171,8 +178,9 @@ class LogFile:
         self._flush_threshold = BATCH_SIZE
         if self._error_logged:
             self._error_logged = False
-            lost = self.dropped_lines - self._dropped_before
             self._log.info(
-                "{path} is written again; {lost} lines were lost", path=self.path, lost=lost
+                "log file {path} writable again: {dropped} lines dropped",
+                path=self.path,
+                dropped=self.dropped_lines - self._dropped_before,
             )
         self._dropped_before = self.dropped_lines

@@ -1,4 +1,4 @@
-"""An open file, or stdout, that is written to without ever waiting."""
+"""A file, a pipe or stdout, appended to without blocking."""
 
 from __future__ import annotations
 
@@ -7,60 +7,66 @@ import os
 import select
 import stat
 
+from balancebeam.core.errors import describe_os_error
+
 STDOUT = "-"
 
-NO_READER = "nobody reads it"
+# The reason for an incomplete write to a pipe whose buffer is full.
+PIPE_FULL = "pipe full"
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
-# Pipes take so many octets at once, or say that they do not.
+# POSIX: a write of at most PIPE_BUF bytes to a pipe is atomic. It is taken as a whole
+# if poll() reports the pipe as writable, so it does not block.
 _MAX_PIPE_WRITE = select.PIPE_BUF
 
 
 class NonBlockingFile:
-    """The end of the file at `path`, or stdout if that is "-". Raises `OSError`."""
+    """An open file that is only appended to."""
 
     def __init__(self, path: str) -> None:
+        """Open the file at `path`, or stdout if it is "-". Raises `OSError`."""
         if path == STDOUT:
             self._descriptor = os.dup(1)
         else:
-            # Without O_NONBLOCK a named pipe would wait for who reads it.
+            # Without O_NONBLOCK, opening a named pipe blocks until it has a reader.
             self._descriptor = os.open(path, _FLAGS | os.O_NONBLOCK, 0o640)
         self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def write(self, data: bytes) -> tuple[int, str]:
-        """How many octets of `data` were taken, and reason it is not all of them, or ""."""
+        """
+        Write as much of `data` as is possible without blocking.
+
+        Returns:
+            The number of bytes written, and why it is not all of them: "" or an
+            error text.
+        """
         rest = memoryview(data)
         reason = ""
         try:
             while rest and not reason:
-                # Stdout belongs to others as well, so it is not made non-blocking.
+                # Stdout is polled instead of made non-blocking: O_NONBLOCK would apply
+                # to all processes that share it.
                 if self._is_file:
                     rest = rest[os.write(self._descriptor, rest) :]
                 elif self._is_writable():
                     rest = rest[os.write(self._descriptor, rest[:_MAX_PIPE_WRITE]) :]
                 else:
-                    reason = NO_READER
+                    reason = PIPE_FULL
         except BlockingIOError:
-            reason = NO_READER
+            reason = PIPE_FULL
         except OSError as error:
             reason = describe_os_error(error)
         return len(data) - len(rest), reason
 
     def _is_writable(self) -> bool:
-        """Whether a portion can be written without waiting, or fail at once."""
+        """Whether a write of `_MAX_PIPE_WRITE` bytes succeeds or fails without blocking."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         return bool(poll.poll(0))
 
     def close(self) -> None:
-        """Write no more."""
-        # What was written late may only be refused here.
+        """Close the descriptor."""
+        # close() reports write errors of file systems that write later (NFS, quota).
         with contextlib.suppress(OSError):
             os.close(self._descriptor)
-
-
-def describe_os_error(error: Exception) -> str:
-    """The reason as the operating system gives it, to follow a colon."""
-    text = getattr(error, "strerror", None) or str(error)
-    return f"{text[:1].lower()}{text[1:]}"

@@ -1,40 +1,37 @@
-"""Several observers, told as one."""
+"""Observers of finished exchanges, combined into one."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 from attrs import frozen
 
-
-class Observer(Protocol):
-    """Who is told of what has ended; see `doors.exchange.Observer`."""
-
-    def exchange_finished(self, exchange: Any) -> None:
-        """`exchange` is over."""
-
-    def request_rejected(self, request: Any) -> None:
-        """`request` could not be read."""
+from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.interfaces import Observer
+from balancebeam.proxy.rejected import RejectedRequest
 
 
 @frozen
 class CompositeObserver:
-    """Tells all of `observers`."""
+    """
+    Notifies several observers in turn.
 
-    observers: tuple[Observer, ...]
+    Attributes:
+        observers: The observers.
+    """
 
-    def exchange_finished(self, exchange: Any) -> None:
-        """`exchange` is over."""
+    observers: tuple[Observer[Exchange], ...]
+
+    def exchange_finished(self, exchange: Exchange) -> None:
+        """Notify every observer of a finished exchange."""
         for observer in self.observers:
             observer.exchange_finished(exchange)
 
-    def request_rejected(self, request: Any) -> None:
-        """`request` could not be read."""
+    def request_rejected(self, request: RejectedRequest) -> None:
+        """Notify every observer of a rejected request."""
         for observer in self.observers:
             observer.request_rejected(request)
 
 
-def combine(*observers: Observer | None) -> Observer | None:
-    """An observer that tells those of `observers` there are; `None` without any."""
-    there = tuple(observer for observer in observers if observer is not None)
-    return CompositeObserver(there) if len(there) > 1 else next(iter(there), None)
+def combine(*observers: Observer[Exchange] | None) -> Observer[Exchange] | None:
+    """Return one observer for all `observers` that are not `None`; `None` without any."""
+    present = tuple(observer for observer in observers if observer is not None)
+    return CompositeObserver(present) if len(present) > 1 else next(iter(present), None)

@@ -1,4 +1,4 @@
-"""The text format of Prometheus, version 0.0.4."""
+"""The text exposition format of Prometheus, version 0.0.4."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 @define
 class MetricFamily:
     """
-    One metric and its samples: `kind` is "counter" or "gauge", `labels` are
-    names, and each sample has as many values for them. Of equal samples the
-    sum is shown.
+    A metric and its samples. Samples with equal label values are added up.
+
+    Attributes:
+        name: The name.
+        kind: "counter" or "gauge".
+        help: The help text, a sentence.
+        labels: The names of the labels.
     """
 
     name: str
@@ -27,7 +31,7 @@ class MetricFamily:
     _samples: dict[tuple[str, ...], float] = field(factory=dict)
 
     def add(self, value: float, *labels: Any) -> None:
-        """Another sample."""
+        """Add a sample with a value for each label."""
         assert len(labels) == len(self.labels), (self.name, labels)
         key = tuple(str(label) for label in labels)
         self._samples[key] = self._samples.get(key, 0) + value
@@ -45,22 +49,22 @@ class MetricFamily:
 
     def _format_labels(self, values: tuple[str, ...]) -> str:
         pairs = zip(self.labels, values)
-        inside = ",".join(f'{name}="{_escape_label(value)}"' for name, value in pairs)
-        return f"{{{inside}}}" if inside else ""
+        content = ",".join(f'{name}="{_escape_label(value)}"' for name, value in pairs)
+        return f"{{{content}}}" if content else ""
 
 
 class MetricsRegistry:
-    """All families, in the order in which they were asked for first."""
+    """All metric families, in the order in which they were created."""
 
     def __init__(self) -> None:
         self._families: dict[str, MetricFamily] = {}
 
     def counter(self, name: str, text: str, *labels: str) -> MetricFamily:
-        """What only grows; its name ends with _total."""
+        """Return the counter called `name`, which ends with _total; create it if necessary."""
         return self._families.setdefault(name, MetricFamily(name, "counter", text, labels))
 
     def gauge(self, name: str, text: str, *labels: str) -> MetricFamily:
-        """What goes up and down."""
+        """Return the gauge called `name`; create it if necessary."""
         return self._families.setdefault(name, MetricFamily(name, "gauge", text, labels))
 
     def __str__(self) -> str:
@@ -68,7 +72,7 @@ class MetricsRegistry:
 
 
 def _escape_label(value: str) -> str:
-    # A path may hold octets that are no UTF-8.
+    # The path of a Unix socket may contain bytes that are not UTF-8.
     return value.encode("utf-8", "backslashreplace").decode("utf-8").translate(_LABEL_ESCAPES)
 
 

@@ -30,7 +30,8 @@ from balancebeam.server.listeners import BindAddress, Listener
 from balancebeam.server.pool import PoolService
 from balancebeam.server.service_tree import ServiceTree, required_sweep_interval
 from balancebeam.server.startup_log import log_listeners
-from balancebeam.state.service import StateService, restore, take_snapshot
+from balancebeam.state.service import StateService
+from balancebeam.state.snapshot import restore, take_snapshot
 
 
 class ReloadTransaction:
@@ -189,9 +190,12 @@ class ReloadTransaction:
                 tree.admin = None
             return
         if tree.admin is None:
-            tree.admin = AdminService(tree, tree.admin_operations, tree.reactor)
+            tree.admin = AdminService(
+                tree, tree.admin_operations, tree.reactor, settings, self.authorizer
+            )
             tree.admin.setServiceParent(tree)
-        tree.admin.apply(settings, self.authorizer)
+        else:
+            tree.admin.apply(settings, self.authorizer)
 
     def _commit_state(self, path: str | None) -> None:
         tree = self._tree

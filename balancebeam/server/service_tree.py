@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from twisted.application import service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 
 from balancebeam.admin.operations import AdminOperations
@@ -49,7 +49,7 @@ from balancebeam.server.listeners import (
 from balancebeam.server.pool import PoolService, SharedResources
 from balancebeam.server.retired import RetiredServices
 from balancebeam.server.route_tables import RouteTableBuilder
-from balancebeam.state.service import StateService, nothing_to_save
+from balancebeam.state.service import StateService
 from balancebeam.upstream.connect_attempt import ConnectFunction
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server_set import ServerSet
@@ -119,6 +119,25 @@ class ServiceTree(service.MultiService, abc.ABC):
         """Reload the settings; see `BalancerService.reload`. The admin API calls this."""
 
     @property
+    @abc.abstractmethod
+    def reloads(self) -> int:
+        """The number of successful reloads."""
+
+    @property
+    @abc.abstractmethod
+    def reloads_failed(self) -> int:
+        """The number of rejected reloads."""
+
+    @property
+    @abc.abstractmethod
+    def reloaded_at(self) -> float:
+        """The time of the last reload in seconds since the epoch; 0 if there was none."""
+
+    @abc.abstractmethod
+    def not_ready_reason(self) -> str:
+        """Why no traffic can be served; empty if the balancer is ready."""
+
+    @property
     def server_set(self) -> ServerSet:
         """The servers of the default pool."""
         return self.default_pool.server_set
@@ -148,7 +167,7 @@ class ServiceTree(service.MultiService, abc.ABC):
 
     def save(self) -> Deferred[None]:
         """Write the state file, if enabled. Never fails; errors are logged."""
-        return nothing_to_save() if self.state is None else self.state.save()
+        return succeed(None) if self.state is None else self.state.save()
 
     def defer_to_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
         """Run `call` in a thread of the reactor's pool."""

@@ -1,1 +1,1 @@
-"""Runtime changes that survive a restart: the state file."""
+"""Runtime changes that survive a restart: snapshot, file format and state file."""

@@ -1,4 +1,9 @@
-"""What was changed while the program ran, as text that outlives it."""
+"""
+The format of the state file: runtime changes as JSON.
+
+Decoding is strict: unknown keys, duplicate servers and values out of range are
+errors, so that a damaged file is set aside instead of being restored in part.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +15,31 @@ from typing import Any
 from attrs import frozen
 
 from balancebeam.config.addresses import parse_server_address
-from balancebeam.core.addresses import ServerAddress, TcpAddress
-from balancebeam.core.settings import AdminState
+from balancebeam.core.addresses import ServerAddress
+from balancebeam.core.settings import MAX_WEIGHT, AdminState
 
 FORMAT = "balancebeam state"
 VERSION = 1
 
-_MAX_WEIGHT = 256
-
-# Whole numbers of the format are short, and int() is slow with long ones.
+# Integers of the format are short; int() takes quadratic time on long ones.
 _MAX_DIGITS = 20
 
-# Characters of a message about an address, which can be of any length.
+# Characters of an error about an address, which can have any length.
 _MAX_MESSAGE_LENGTH = 300
 
 
 @frozen
 class ServerState:
     """
-    What was said of one server at run time.
+    The runtime changes of one server.
 
-    `weight` is what it was given, if it was, and `configured_weight` what its
-    configuration said then. A `registered` server is in no configuration.
+    Attributes:
+        address: The address of the server.
+        weight: The weight set at run time, 0 to 256; `None` if it was not changed.
+        configured_weight: The weight in the configuration when the snapshot was taken;
+            `None` for a registered server.
+        admin_state: The administrative state.
+        registered: Whether the server was registered at run time and is not configured.
     """
 
     address: ServerAddress
@@ -43,13 +51,18 @@ class ServerState:
 
 @frozen
 class State:
-    """Servers of which something was said, by the names of their pools."""
+    """
+    All runtime changes of a balancer.
+
+    Attributes:
+        pools: The changed servers of each pool, by the name of the pool.
+    """
 
     pools: Mapping[str, tuple[ServerState, ...]]
 
 
 def encode_state(state: State) -> bytes:
-    """`state` as JSON. Raises `ValueError` for a pool whose name is no Unicode text."""
+    """Return `state` as JSON. Raises `ValueError` for a pool name with a lone surrogate."""
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -63,7 +76,7 @@ def encode_state(state: State) -> bytes:
 
 def _encode_server(server: ServerState) -> dict[str, Any]:
     return {
-        "address": _encode_address(server.address),
+        "address": server.address.as_config(),
         "weight": server.weight,
         "configured_weight": server.configured_weight,
         "admin_state": server.admin_state.value,
@@ -71,37 +84,31 @@ def _encode_server(server: ServerState) -> dict[str, Any]:
     }
 
 
-def _encode_address(address: ServerAddress) -> str:
-    # unix:80 would be read as the path of a socket.
-    ambiguous = isinstance(address, TcpAddress) and address.host == "unix"
-    return f"http://{address}" if ambiguous else str(address)
-
-
 def decode_state(data: bytes) -> State:
-    """What `encode_state` made into `data`. Raises `ValueError`, saying what is wrong."""
+    """Parse the output of `encode_state`. Raises `ValueError` with the reason."""
     content = _parse_json(data)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f'it is of another format: it does not say "format": "{FORMAT}"')
+        raise ValueError(f'unknown format: expected an object with "format": "{FORMAT}"')
     version = content.get("version")
     if type(version) is not int or version < 1:
-        raise ValueError(f"it has no valid version: {reprlib.repr(version)}")
+        raise ValueError(f"invalid version {reprlib.repr(version)}: expected {VERSION}")
     if version > VERSION:
-        raise ValueError(f"it is of version {version}, and only {VERSION} is known")
-    _reject_unknown_keys("it", content, ("format", "version", "pools"))
+        raise ValueError(f"unsupported version {version}: expected {VERSION}")
+    _reject_unknown_keys("top level", content, ("format", "version", "pools"))
     pools = content.get("pools")
     if not isinstance(pools, dict):
-        raise ValueError(f"its pools are no object: {reprlib.repr(pools)}")
+        raise ValueError(f"invalid pools {reprlib.repr(pools)}: expected an object")
     return State({_parse_name(name): _parse_pool(name, pool) for name, pool in pools.items()})
 
 
 def _parse_json(data: bytes) -> Any:
-    """The JSON in `data`. Raises `ValueError`."""
+    """Return the JSON value in `data`. Raises `ValueError`."""
     if not data.strip():
-        raise ValueError("it is empty")
+        raise ValueError("empty file")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8: octet {error.start} is wrong") from None
+        raise ValueError(f"invalid UTF-8 at byte {error.start}") from None
     try:
         return json.loads(
             text,
@@ -110,31 +117,31 @@ def _parse_json(data: bytes) -> Any:
             parse_constant=_reject_constant,
         )
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("invalid JSON: nested too deeply") from None
     except json.JSONDecodeError as error:
-        written = text.rstrip()
-        torn = error.pos >= len(written) or not written.endswith("}")
-        kind = "cut off" if written.startswith("{") and torn else "not JSON"
-        raise ValueError(f"it is {kind}: {error}") from None
+        stripped = text.rstrip()
+        truncated = error.pos >= len(stripped) or not stripped.endswith("}")
+        kind = "truncated file" if stripped.startswith("{") and truncated else "invalid JSON"
+        raise ValueError(f"{kind}: {error}") from None
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
-            raise ValueError(f"it says {reprlib.repr(key)} twice in one object")
-        found[key] = value
-    return found
+        if key in result:
+            raise ValueError(f"duplicate key {reprlib.repr(key)}")
+        result[key] = value
+    return result
 
 
 def _parse_integer(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise ValueError(f"it holds a number of {len(text)} digits")
+        raise ValueError(f"integer of {len(text)} digits: expected at most {_MAX_DIGITS}")
     return int(text)
 
 
 def _reject_constant(text: str) -> Any:
-    raise ValueError(f"it holds {text}, which is no number of JSON")
+    raise ValueError(f"invalid JSON: {text} is not a JSON number")
 
 
 def _parse_name(name: str) -> str:
@@ -142,33 +149,35 @@ def _parse_name(name: str) -> str:
         name.encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"the pool {reprlib.repr(name)} has half a character in its name"
+            f"invalid pool name {reprlib.repr(name)}: expected no lone surrogate"
         ) from None
     return name
 
 
 def _parse_pool(name: str, pool: Any) -> tuple[ServerState, ...]:
-    where = f"the pool {reprlib.repr(name)}"
+    where = f"pool {reprlib.repr(name)}"
     if not isinstance(pool, list):
-        raise ValueError(f"{where} is no list: {reprlib.repr(pool)}")
+        raise ValueError(f"{where}: invalid value {reprlib.repr(pool)}: expected a list")
     servers = tuple(_parse_server(f"{where}, server {n}", item) for n, item in enumerate(pool, 1))
     seen: set[ServerAddress] = set()
     for server in servers:
         if server.address in seen:
-            raise ValueError(f"{where} has {_truncate(str(server.address))} twice")
+            raise ValueError(f"{where}: duplicate server {_truncate(str(server.address))}")
         seen.add(server.address)
     return servers
 
 
 def _parse_server(where: str, item: Any) -> ServerState:
     if not isinstance(item, dict):
-        raise ValueError(f"{where} is no object: {reprlib.repr(item)}")
+        raise ValueError(f"{where}: invalid value {reprlib.repr(item)}: expected an object")
     _reject_unknown_keys(
         where, item, ("address", "weight", "configured_weight", "admin_state", "registered")
     )
     registered = item.get("registered", False)
     if not isinstance(registered, bool):
-        raise ValueError(f"{where}: registered is true or false, not {reprlib.repr(registered)}")
+        raise ValueError(
+            f"{where}: invalid registered {reprlib.repr(registered)}: expected true or false"
+        )
     return ServerState(
         _parse_address(where, item.get("address")),
         _parse_weight(where, "weight", item.get("weight")),
@@ -180,37 +189,38 @@ def _parse_server(where: str, item: Any) -> ServerState:
 
 def _parse_address(where: str, value: Any) -> ServerAddress:
     if not isinstance(value, str):
-        raise ValueError(f"{where}: its address is no text: {reprlib.repr(value)}")
+        raise ValueError(f"{where}: invalid address {reprlib.repr(value)}: expected a string")
     try:
         return parse_server_address(value)
     except UnicodeEncodeError:
-        raise ValueError(f"{where}: {reprlib.repr(value)} holds half a character") from None
+        raise ValueError(
+            f"{where}: invalid address {reprlib.repr(value)}: expected no lone surrogate"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{where}: {_truncate(str(error))}") from None
 
 
 def _parse_weight(where: str, key: str, value: Any) -> int | None:
-    # A bool is an int to isinstance.
-    if value is None or (type(value) is int and 0 <= value <= _MAX_WEIGHT):
+    # `type` because a bool passes isinstance(value, int).
+    if value is None or (type(value) is int and 0 <= value <= MAX_WEIGHT):
         return value
     raise ValueError(
-        f"{where}: {key} is a whole number from 0 to {_MAX_WEIGHT}, not {reprlib.repr(value)}"
+        f"{where}: invalid {key} {reprlib.repr(value)}: expected an integer from 0 to {MAX_WEIGHT}"
     )
 
 
 def _parse_admin_state(where: str, value: Any) -> AdminState:
-    for state in AdminState:
-        if state.value == value:
-            return state
-    known = ", ".join(state.value for state in AdminState)
-    raise ValueError(f"{where}: admin_state is one of {known}, not {reprlib.repr(value)}")
+    try:
+        return AdminState.parse(value)
+    except ValueError as error:
+        raise ValueError(f"{where}: admin_state: {error}") from None
 
 
-def _reject_unknown_keys(where: str, found: dict[str, Any], known: tuple[str, ...]) -> None:
-    for key in found:
+def _reject_unknown_keys(where: str, item: dict[str, Any], known: tuple[str, ...]) -> None:
+    for key in item:
         if key not in known:
             raise ValueError(
-                f"{where}: {reprlib.repr(key)} is not known; there is {', '.join(known)}"
+                f"{where}: unknown key {reprlib.repr(key)}: expected {', '.join(known)}"
             )
 
 

@@ -1,4 +1,10 @@
-"""The file in which state outlives the program."""
+"""
+The state file: loading, quarantine of damaged files, and atomic writes in a thread.
+
+`load_state` never raises: a damaged file is renamed, and the balancer starts
+without saved state. `write_state` replaces the file as a whole. `StateFile`
+serializes the writes of one process.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +18,13 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from balancebeam.core.errors import describe_os_error
 from balancebeam.state.codec import State, decode_state
 
-# Octets. A file with more was not written here: 60 000 servers take less.
+# Bytes. The state of 60 000 servers is smaller, so a larger file is not a state file.
 MAX_FILE_SIZE = 16 * 1024 * 1024
 
-# How many files are set aside before somebody has to look at them.
+# Damaged files that are kept; an administrator has to look at them before there are more.
 MAX_QUARANTINED_FILES = 10
 
 _log = Logger()
@@ -25,11 +32,14 @@ _log = Logger()
 
 def load_state(path: str) -> State | None:
     """
-    The state in the file at `path`; None if there is none, or none of use.
+    Load the state file at `path`.
 
-    A file that holds something else (of a symbolic link, its target) gets
-    `.bad` behind its name, or `.bad-1` and so on, and the log is told; so it
-    is of one that cannot be read or renamed. Nothing is raised.
+    A file with other content is renamed to `PATH.bad`, or `PATH.bad-1` and so
+    on (of a symbolic link: its target). That, and a file that cannot be read or
+    renamed, is logged as a warning. Never raises.
+
+    Returns:
+        The state; `None` if there is no file, or none that can be used.
     """
     try:
         target = os.path.realpath(path)
@@ -38,14 +48,14 @@ def load_state(path: str) -> State | None:
         return None
     except (OSError, ValueError) as error:
         _log.warn(
-            "the state in {path!r} cannot be read, and is not used: {reason}",
+            "state file {path!r} not read: {reason}; continuing without saved state",
             path=path,
-            reason=_describe_error(error),
+            reason=describe_os_error(error),
         )
         return None
     try:
         if len(data) > MAX_FILE_SIZE:
-            raise ValueError(f"it has more than {MAX_FILE_SIZE} octets")
+            raise ValueError(f"larger than {MAX_FILE_SIZE} bytes")
         return decode_state(data)
     except ValueError as error:
         _reject_file(path, str(error), target)
@@ -53,12 +63,12 @@ def load_state(path: str) -> State | None:
 
 
 def _read_file(path: str) -> bytes:
-    """What the file at `path` holds, or its first `MAX_FILE_SIZE` octets and one more."""
-    # Opening a named pipe would otherwise wait for who writes to it.
+    """Return the content of the file at `path`, at most `MAX_FILE_SIZE` + 1 bytes."""
+    # Without O_NONBLOCK, opening a named pipe blocks until it has a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "not a regular file")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_FILE_SIZE + 1)
     finally:
@@ -66,81 +76,86 @@ def _read_file(path: str) -> bytes:
 
 
 def _reject_file(path: str, reason: str, target: str) -> None:
-    """Set aside the file at `target`, which `path` leads to, and tell the log."""
+    """Rename the damaged file at `target`, to which `path` resolves, and log the reason."""
     try:
-        kept = _quarantine(target)
+        quarantine_path = _quarantine(target)
     except OSError as error:
         _log.warn(
-            "the state in {path!r} is not used: {reason}; it cannot be set aside, and will be "
-            "written over: {error}",
+            "state file {path!r} ignored: {reason}; it will be overwritten, because it cannot be "
+            "renamed: {error}",
             path=path,
             reason=reason,
-            error=_describe_error(error),
+            error=describe_os_error(error),
         )
     else:
         _log.warn(
-            "the state in {path!r} is not used: {reason}; what was there is now {kept!r}",
+            "state file {path!r} ignored: {reason}; renamed to {quarantine_path!r}",
             path=path,
             reason=reason,
-            kept=kept,
+            quarantine_path=quarantine_path,
         )
 
 
 def _quarantine(path: str) -> str:
-    """Rename the file at `path`; its new name. Raises `OSError`."""
+    """Rename the file at `path`, and return its new name. Raises `OSError`."""
     for number in range(MAX_QUARANTINED_FILES):
-        kept = f"{path}.bad-{number}" if number else f"{path}.bad"
-        # Renaming replaces what is there, so the name is taken first.
+        quarantine_path = f"{path}.bad-{number}" if number else f"{path}.bad"
+        # rename() replaces an existing file, so the name is reserved with O_EXCL first.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            os.close(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(quarantine_path, flags, 0o600))
         except FileExistsError:
             continue
         try:
-            os.rename(path, kept)
+            os.rename(path, quarantine_path)
         except OSError:
             with contextlib.suppress(OSError):
-                os.unlink(kept)
+                os.unlink(quarantine_path)
             raise
-        return kept
+        return quarantine_path
     raise OSError(errno.EEXIST, f"there are {MAX_QUARANTINED_FILES} such files already")
 
 
 def write_state(path: str, data: bytes) -> None:
     """
-    Put `data` into the file at `path`: whoever reads it finds the old content
-    or the new one, even if this process or the machine is stopped halfway.
+    Replace the content of the file at `path` with `data`, atomically and durably.
 
-    Only one process may write to it. Of a symbolic link, the target is
-    written. Raises `OSError`; then it is the old content, unless only the
-    folder could not be made durable.
+    A reader, and a restart after a crash of the process or of the machine, finds
+    the old or the new content, never a mixture. Only one process may write to
+    the file. A symbolic link stays, and its target is replaced.
+
+    Raises:
+        OSError: The old content is still there, unless only the fsync of the
+            directory failed.
     """
     if len(data) > MAX_FILE_SIZE:
-        raise OSError(errno.EFBIG, f"the state has more than {MAX_FILE_SIZE} octets")
+        raise OSError(errno.EFBIG, f"state larger than {MAX_FILE_SIZE} bytes")
     target = os.path.realpath(path)
     mode = _file_mode(target)
-    folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _replace_file(target, data, mode)
-        _fsync_directory(folder)
+        _fsync_directory(directory)
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
 def _file_mode(path: str) -> int:
-    """Who may do what with the file at `path`, or shall when there is one."""
+    """Return the permissions of the file at `path`; 0600 if it does not exist."""
     try:
-        found = os.lstat(path).st_mode
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return 0o600
-    if not stat.S_ISREG(found):
-        # Renaming would replace a device or a pipe as well.
-        raise OSError(errno.EINVAL, "it is no regular file", path)
-    return stat.S_IMODE(found) & 0o777
+    if not stat.S_ISREG(mode):
+        # rename() would replace a device or a pipe as well.
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return stat.S_IMODE(mode) & 0o777
 
 
 def _replace_file(path: str, data: bytes, mode: int) -> None:
+    """Write `data` to `PATH.new`, and rename it to `path`. Raises `OSError`."""
     new = path + ".new"
-    # One that a killed write left behind, or that somebody else planted.
+    # Left by a killed process, or planted as a link by another user.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -154,7 +169,7 @@ def _replace_file(path: str, data: bytes, mode: int) -> None:
             os.close(descriptor)
         os.rename(new, path)
     except BaseException:
-        # It may be what fills the disk.
+        # Do not leave a partial file: it may be what fills the disk.
         with contextlib.suppress(OSError):
             os.unlink(new)
         raise
@@ -170,25 +185,28 @@ def _fsync_directory(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems know no such thing for folders.
+        # Some file systems do not implement fsync for directories.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
 
 
-def _describe_error(error: BaseException | None) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
 class StateFile:
     """
-    Writes state away from the reactor's thread, one write at a time.
+    Writes the state file in a thread, one write at a time.
 
-    `defer_to_thread` is `twisted.internet.threads.deferToThread`, whose thread
-    pool has to run until `flush` has fired. While a write is under way only
-    the newest state waits; what it replaced is never written.
+    While a write is in progress only the newest state is queued: the state that
+    it replaces is never written.
     """
 
     def __init__(self, path: str, defer_to_thread: Callable[..., Deferred[None]]) -> None:
+        """
+        Create the writer; no file is touched.
+
+        Args:
+            path: The state file.
+            defer_to_thread: `twisted.internet.threads.deferToThread` or the same for
+                another thread pool, which has to run until `flush` has fired.
+        """
         self._path = path
         self._defer_to_thread = defer_to_thread
         self._writing = False
@@ -198,19 +216,23 @@ class StateFile:
 
     @property
     def has_pending_writes(self) -> bool:
-        """Whether something is being written, or waits to be."""
+        """Whether a write is in progress or queued."""
         return self._writing or self._pending_data is not None
 
     def schedule(self, data: bytes) -> None:
-        """Write `data`, or newer, when that can be done. The log is told if it fails."""
+        """Write `data`, or newer state, as soon as possible. A failure is logged."""
         self._pending_data = data
         if not self._writing:
             self._write()
 
     def save(self, data: bytes) -> Deferred[None]:
         """
-        Like `schedule`; fires when `data`, or newer, is there to stay, and fails
-        with `OSError` if it is not. Callers must add an errback, or use `schedule`.
+        Schedule a write of `data`, and report its result.
+
+        Returns:
+            A Deferred that fires when `data`, or newer state, is durable, and fails
+            with `OSError` if it could not be written. Callers must add an errback,
+            or use `schedule`.
         """
         waiter: Deferred[None] = Deferred()
         self._save_waiters.append(waiter)
@@ -218,7 +240,7 @@ class StateFile:
         return waiter
 
     def flush(self) -> Deferred[None]:
-        """Fires when nothing is under way any more. Never fails."""
+        """Return a Deferred that fires when no write is in progress or queued. It never fails."""
         flusher: Deferred[None] = Deferred()
         self._flush_waiters.append(flusher)
         self._notify_flush_waiters()
@@ -240,19 +262,21 @@ class StateFile:
             waiter.callback(None)
 
     def _write_failed(self, waiters: list[Deferred[None]], failure: Failure) -> None:
-        if failure.check(OSError):
+        error = failure.value
+        if isinstance(error, OSError):
             _log.error(
-                "the state could not be written to {path!r}: {reason}",
+                "state file {path!r} not written: {reason}; "
+                "changes since the last write will not survive a restart",
                 path=self._path,
-                reason=_describe_error(failure.value),
+                reason=describe_os_error(error),
             )
         else:
-            _log.failure("the state could not be written to {path!r}", failure, path=self._path)
+            _log.failure("state file {path!r} not written", failure, path=self._path)
         for waiter in waiters:
             waiter.errback(failure)
 
     def _write_done(self) -> None:
-        # Only now, as those who were told may have come with newer state.
+        # After the callbacks, which may have scheduled newer state.
         self._writing = False
         if self._pending_data is not None:
             self._write()

@@ -140,8 +140,9 @@ class MemoryAdmin:
         self.operations = service.admin_operations
         self.health_checks: list[tuple[Server, HealthCheckSettings, Deferred[str]]] = []
         self.operations._check = self._check
-        self.service = AdminService(service, self.operations, self.balancer.clock)
-        self.service.apply(admin, build_authorizer(admin))
+        self.service = AdminService(
+            service, self.operations, self.balancer.clock, admin, build_authorizer(admin)
+        )
         self.clients: list[AdminClient] = []
 
     def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:

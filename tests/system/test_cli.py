@@ -85,9 +85,9 @@ def test_over_tcp(tmp_path: Path) -> None:
 
             # What is not granted.
             said = command("weight", one.address, "900", "--admin", admin, status=1)
-            assert said == "balancebeam: weight: 900 is no whole number from 0 to 256\n"
+            assert said == "balancebeam: invalid weight 900: expected an integer from 0 to 256\n"
             said = command("status", "--pool", "q/\u00e4", "--admin", admin, status=1)
-            assert said.startswith("balancebeam: there is no pool 'q/\u00e4'")
+            assert said.startswith("balancebeam: unknown pool 'q/\u00e4'")
             said = command("drain", "10.0.0.1:80", "--pool", pool, "--admin", admin, status=1)
             assert said == f"balancebeam: pool {pool} has no server 10.0.0.1:80\n"
             dead = f"127.0.0.1:{free_port()}"
@@ -109,9 +109,9 @@ def test_over_a_unix_socket_with_a_token(tmp_path: Path) -> None:
         assert server in command("status", **environment)
         assert "sesame" not in command("config", **environment)
         said = command("status", "--admin", admin, status=1)
-        assert said.startswith("balancebeam: the token is wanted; give it by --token-file")
+        assert said.startswith("balancebeam: authentication required; give it by --token-file")
         said = command("config", "--token-file", str(wrong), status=1, **environment)
-        assert said == "balancebeam: the token is wanted, and the one that was given is wrong\n"
+        assert said == "balancebeam: authentication required, and the one that was given is wrong\n"
 
 
 def test_a_token_over_tcp(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_token_over_tcp(tmp_path: Path) -> None:
     with run_balancer(tmp_path, *options):
         admin = ("--admin", f"127.0.0.1:{port}")
         assert "up" in command("status", *admin, "--token-file", str(token))
-        assert "the token is wanted" in command("status", *admin, status=1)
+        assert "authentication required" in command("status", *admin, status=1)
 
 
 def test_not_the_admin_listener(tmp_path: Path) -> None:

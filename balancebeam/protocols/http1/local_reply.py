@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Any
 
 ALLOWED_METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"
 
+JSON = b"application/json"
 
 # Python's names for these are older than RFC 9110.
 _RFC9110_PHRASES = {413: b"Content Too Large", 414: b"URI Too Long"}
@@ -32,6 +34,21 @@ def reason_phrase(status: int) -> bytes:
 def jsend_error(text: str) -> bytes:
     """The JSend form that S4 uses."""
     return json.dumps({"status": "error", "data": text}).encode("ascii")
+
+
+def jsend_success(data: Any) -> bytes:
+    """Return the JSend body of a success, without a line feed."""
+    return json.dumps({"status": "success", "data": data}).encode("ascii")
+
+
+def jsend_fail(title: str) -> bytes:
+    """Return the JSend body of a rejected registration, without a line feed."""
+    return json.dumps({"status": "fail", "data": {"title": title}}).encode("ascii")
+
+
+def is_json(content_types: list[bytes]) -> bool:
+    """Whether the values of Content-Type are exactly one, application/json with any parameters."""
+    return len(content_types) == 1 and content_types[0].partition(b";")[0].strip().lower() == JSON
 
 
 def local_reply_fields(

@@ -1,4 +1,4 @@
-"""What was set at run time, over restarts."""
+"""Runtime changes over restarts and reloads."""
 
 from __future__ import annotations
 
@@ -27,74 +27,88 @@ from balancebeam.core.settings import (
 )
 from balancebeam.server.balancer import BalancerService
 from balancebeam.state.codec import ServerState, State, encode_state
-from balancebeam.state.service import StateService, restore, take_snapshot
+from balancebeam.state.service import StateService
+from balancebeam.state.snapshot import restore, take_snapshot
 from balancebeam.state.store import load_state, write_state
 from balancebeam.upstream.server import Server
 from tests.helpers.memory import MemoryBalancer
-from tests.helpers.processes import TIMEOUT, free_port, read_all, respond_with, run_balancer
-from tests.helpers.processes import ScriptedServer as RealServer
+from tests.helpers.processes import (
+    TIMEOUT,
+    ScriptedServer,
+    free_port,
+    read_all,
+    respond_with,
+    run_balancer,
+)
 
 ONE, TWO, NEW = (TcpAddress(f"10.0.0.{number}", 80) for number in (1, 2, 9))
 
 
-def settings(*servers: ServerSettings, more: tuple[PoolSettings, ...] = ()) -> Settings:
+def app_settings(*servers: ServerSettings, more: tuple[PoolSettings, ...] = ()) -> Settings:
+    """Settings of a pool `app` with these servers, and of more pools."""
     return Settings((FrontendSettings(bind=()),), (PoolSettings("app", servers), *more))
 
 
 class PersistenceTestCase(SynchronousTestCase):
-    """Balancers with state in a file, which is written at once."""
+    """Balancers with a state file, which is written synchronously."""
 
     def setUp(self) -> None:
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
         self.path = os.path.join(self.folder, "state")
 
-    def start(self, wanted: Settings, path: str | None = "") -> MemoryBalancer:
-        """A balancer that goes by the file, unless `path` says otherwise."""
-        balancer = MemoryBalancer.from_settings(wanted)
+    def start(self, settings: Settings, path: str | None = "") -> MemoryBalancer:
+        """A balancer with the state file of this test, or with that at `path`, or with none."""
+        balancer = MemoryBalancer.from_settings(settings)
         self.addCleanup(balancer.stop)
         service = balancer.service
-        service.defer_to_thread = self._at_once  # type: ignore[method-assign]
-        place = self.path if path == "" else path
-        service.apply(evolve(wanted, state=place))
+        service.defer_to_thread = self._call  # type: ignore[method-assign]
+        state = self.path if path == "" else path
+        service.apply(evolve(settings, state=state))
         return balancer
 
-    def _at_once(self, call: Any, *arguments: Any) -> Deferred[Any]:
+    def _call(self, call: Any, *arguments: Any) -> Deferred[Any]:
+        """Run a call without a thread."""
         return succeed(call(*arguments))
 
-    def restart(self, wanted: Settings) -> MemoryBalancer:
-        return self.start(wanted)
+    def restart(self, settings: Settings) -> MemoryBalancer:
+        """A new balancer with the same state file."""
+        return self.start(settings)
 
     def server(self, balancer: MemoryBalancer, address: Any, pool: str = "app") -> Server:
-        found = balancer.service.pools[pool].server_set.find(address)
-        assert found is not None, address
-        return found
+        """The server of a pool at `address`."""
+        server = balancer.service.pools[pool].server_set.find(address)
+        assert server is not None, address
+        return server
 
-    def change(self, balancer: MemoryBalancer, address: Any, **wishes: Any) -> None:
+    def change(self, balancer: MemoryBalancer, address: Any, **changes: Any) -> None:
+        """Change weight or admin state of a server as the admin API does."""
         service = balancer.service
         server = self.server(balancer, address)
-        change = service.admin_operations.change(service.pools["app"], server, wishes)
+        change = service.admin_operations.change(service.pools["app"], server, changes)
         self.successResultOf(Deferred.fromCoroutine(change))
 
-    def add(self, balancer: MemoryBalancer, address: Any, weight: int = 1) -> None:
-        wanted = ServerSettings(address, weight)
-        balancer.service.server_set.add(wanted, ServerSource.REGISTERED)
+    def register(self, balancer: MemoryBalancer, address: Any, weight: int = 1) -> None:
+        """Register a server."""
+        server = ServerSettings(address, weight)
+        balancer.service.server_set.add(server, ServerSource.REGISTERED)
         self.successResultOf(balancer.service.save())
 
-    def kept(self) -> dict[str, Any]:
-        """What the file says of the servers of a pool, by address."""
+    def saved_servers(self) -> dict[str, Any]:
+        """The servers of the pool `app` in the state file, by address."""
         with open(self.path, "rb") as file:
             pools = json.load(file)["pools"]
-        return {one["address"]: one for one in pools.get("app", [])}
+        return {server["address"]: server for server in pools.get("app", [])}
 
 
-BOTH = settings(ServerSettings(ONE, 3), ServerSettings(TWO))
+BOTH = app_settings(ServerSettings(ONE, 3), ServerSettings(TWO))
 
 
 class PersistenceTests(PersistenceTestCase):
-    """What outlives a restart."""
+    """Runtime changes survive a restart."""
 
-    def test_weights_and_marks(self) -> None:
+    def test_weights_and_admin_states(self) -> None:
+        """Weights and admin states are restored, and keep servers from traffic."""
         first = self.start(BOTH)
         self.change(first, ONE, weight=7, state="drain")
         self.change(first, TWO, state="maintenance")
@@ -106,9 +120,10 @@ class PersistenceTests(PersistenceTestCase):
         self.assertEqual(second.service.not_ready_reason(), "pool app has no available server")
 
     def test_registered_servers(self) -> None:
+        """Registered servers are restored in order, with weight and admin state."""
         first = self.start(BOTH)
         for address, weight in ((NEW, 5), (UnixAddress("/run/a b\u00e9.sock"), 0)):
-            self.add(first, address, weight)
+            self.register(first, address, weight)
         self.change(first, NEW, state="drain")
         second = self.restart(BOTH)
         new = self.server(second, NEW)
@@ -116,108 +131,118 @@ class PersistenceTests(PersistenceTestCase):
         self.assertEqual(new.admin_state, AdminState.DRAIN)
         unix = self.server(second, UnixAddress("/run/a b\u00e9.sock"))
         self.assertEqual((unix.weight, unix.admin_state), (0, AdminState.READY))
-        names = [one.name for one in second.servers]
-        self.assertEqual(names, [one.name for one in first.servers])
+        names = [server.name for server in second.servers]
+        self.assertEqual(names, [server.name for server in first.servers])
 
-    def test_what_is_as_configured_is_not_kept(self) -> None:
+    def test_configured_values_are_not_saved(self) -> None:
+        """A server whose values are as configured is not in the file."""
         first = self.start(BOTH)
         self.change(first, ONE, weight=9, state="drain")
-        self.assertEqual(set(self.kept()), {"10.0.0.1:80"})
+        self.assertEqual(set(self.saved_servers()), {"10.0.0.1:80"})
         self.change(first, ONE, weight=3, state="ready")
-        self.assertEqual(self.kept(), {})
+        self.assertEqual(self.saved_servers(), {})
 
-    def test_one_that_was_removed_stays_so(self) -> None:
+    def test_removed_server(self) -> None:
+        """A registered server that was removed is not restored."""
         first = self.start(BOTH)
-        self.add(first, NEW)
+        self.register(first, NEW)
         remove = first.service.admin_operations.remove(
             first.service.pools["app"], self.server(first, NEW)
         )
         self.successResultOf(Deferred.fromCoroutine(remove))
-        self.assertEqual(self.kept(), {})
+        self.assertEqual(self.saved_servers(), {})
         self.assertEqual(len(self.restart(BOTH).servers), 2)
 
-    def test_demo_servers_are_not_kept(self) -> None:
+    def test_demo_servers_are_not_saved(self) -> None:
+        """Demo servers are not in the file."""
         first = self.start(BOTH)
         first.service.server_set.add(ServerSettings(NEW), ServerSource.DEMO)
         self.change(first, NEW, state="drain", weight=4)
-        self.assertEqual(self.kept(), {})
+        self.assertEqual(self.saved_servers(), {})
         first.service.server_set.remove(self.server(first, NEW))
 
-    def test_no_state(self) -> None:
+    def test_no_state_file(self) -> None:
+        """Without a state file nothing is written."""
         first = self.start(BOTH, None)
         self.change(first, ONE, weight=9)
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_all_pools(self) -> None:
+        """Servers at equal addresses of several pools are restored independently."""
         more = (PoolSettings("api", (ServerSettings(ONE),)),)
-        wanted = settings(ServerSettings(ONE), more=more)
-        first = self.start(wanted)
+        both_pools = app_settings(ServerSettings(ONE), more=more)
+        first = self.start(both_pools)
         first.service.pools["api"].health.set_weight(self.server(first, ONE, "api"), 6)
         first.service.save()
-        second = self.restart(wanted)
+        second = self.restart(both_pools)
         self.assertEqual(self.server(second, ONE, "api").weight, 6)
         self.assertEqual(self.server(second, ONE).weight, 1)
 
 
 class ChangedConfigurationTests(PersistenceTestCase):
-    """The configuration wins where it has changed the very value."""
+    """The configuration wins where it changed the same value."""
 
-    def test_a_weight_that_the_configuration_has_changed(self) -> None:
+    def test_changed_weight(self) -> None:
+        """A weight that the configuration has changed is not restored; the admin state is."""
         first = self.start(BOTH)
         self.change(first, ONE, weight=7, state="drain")
-        second = self.restart(settings(ServerSettings(ONE, 4), ServerSettings(TWO)))
+        second = self.restart(app_settings(ServerSettings(ONE, 4), ServerSettings(TWO)))
         one = self.server(second, ONE)
         self.assertEqual((one.weight, one.admin_state), (4, AdminState.DRAIN))
 
-    def test_a_server_that_has_left(self) -> None:
+    def test_removed_from_configuration(self) -> None:
+        """A server that is no longer configured is not restored."""
         first = self.start(BOTH)
         self.change(first, TWO, weight=7)
-        second = self.restart(settings(ServerSettings(ONE, 3)))
-        self.assertEqual([one.name for one in second.servers], ["10.0.0.1:80"])
+        second = self.restart(app_settings(ServerSettings(ONE, 3)))
+        self.assertEqual([server.name for server in second.servers], ["10.0.0.1:80"])
 
-    def test_a_pool_that_has_left(self) -> None:
-        first = self.start(settings(ServerSettings(ONE), more=(PoolSettings("api"),)))
+    def test_removed_pool(self) -> None:
+        """The state of an unknown pool is ignored with a warning."""
+        first = self.start(app_settings(ServerSettings(ONE), more=(PoolSettings("api"),)))
         first.service.pools["api"].server_set.add(ServerSettings(NEW), ServerSource.REGISTERED)
         first.service.save()
         with capturedLogs() as events:
-            second = self.restart(settings(ServerSettings(ONE)))
+            second = self.restart(app_settings(ServerSettings(ONE)))
         texts = [formatEvent(event) for event in events]
-        self.assertIn("the state knows of a pool 'api', which is no more", texts)
+        self.assertIn("ignoring saved state of unknown pool 'api'", texts)
         self.assertEqual(len(second.servers), 1)
 
-    def test_a_registered_server_that_is_configured_by_now(self) -> None:
-        first = self.start(settings(ServerSettings(ONE)))
-        self.add(first, NEW, 8)
+    def test_registered_server_becomes_configured(self) -> None:
+        """A registered server that is configured now has the configured weight."""
+        first = self.start(app_settings(ServerSettings(ONE)))
+        self.register(first, NEW, 8)
         self.change(first, NEW, state="drain")
-        second = self.restart(settings(ServerSettings(ONE), ServerSettings(NEW, 2)))
+        second = self.restart(app_settings(ServerSettings(ONE), ServerSettings(NEW, 2)))
         new = self.server(second, NEW)
         self.assertEqual((new.weight, new.source), (2, ServerSource.CONFIGURED))
         self.assertEqual(new.admin_state, AdminState.DRAIN)
         self.assertEqual(len(second.servers), 2)
 
-    def test_it_does_not_come_back_when_it_has_left_the_file(self) -> None:
-        """A reload is written down, so that no older state returns."""
-        balancer = self.start(settings(ServerSettings(ONE)))
-        self.add(balancer, NEW)
+    def test_registered_server_leaves_with_the_configuration(self) -> None:
+        """A registered server that was configured, and then removed, is not restored."""
+        balancer = self.start(app_settings(ServerSettings(ONE)))
+        self.register(balancer, NEW)
         service = balancer.service
-        for wanted in (
-            settings(ServerSettings(ONE), ServerSettings(NEW)),
-            settings(ServerSettings(ONE)),
+        for loaded in (
+            app_settings(ServerSettings(ONE), ServerSettings(NEW)),
+            app_settings(ServerSettings(ONE)),
         ):
-            self.read_from(service, evolve(wanted, state=self.path))
+            self.load_from(service, evolve(loaded, state=self.path))
             service.reload()
-        self.assertEqual(self.kept(), {})
-        self.assertEqual(len(self.restart(settings(ServerSettings(ONE))).servers), 1)
+        self.assertEqual(self.saved_servers(), {})
+        self.assertEqual(len(self.restart(app_settings(ServerSettings(ONE))).servers), 1)
 
-    def read_from(self, service: BalancerService, wanted: Settings) -> None:
-        service.load_settings = lambda: wanted
+    def load_from(self, service: BalancerService, loaded: Settings) -> None:
+        """Have reloads load these settings."""
+        service.load_settings = lambda: loaded
 
 
 class StateFileTests(PersistenceTestCase):
-    """Files that come and go, and those that are no state."""
+    """State files that change, are missing or damaged."""
 
-    def test_a_file_that_is_named_by_a_reload(self) -> None:
-        """What was set until then is newer than what the file says."""
+    def test_file_configured_by_a_reload(self) -> None:
+        """Changes before the reload are newer than the file, and are saved to it."""
         older = State(
             {
                 "app": (
@@ -229,33 +254,36 @@ class StateFileTests(PersistenceTestCase):
         write_state(self.path, encode_state(older))
         balancer = self.start(BOTH, None)
         self.change(balancer, ONE, state="drain", weight=5)
-        self.add(balancer, NEW)
+        self.register(balancer, NEW)
         balancer.service.apply(evolve(BOTH, state=self.path))
         one = self.server(balancer, ONE)
         self.assertEqual((one.admin_state, one.weight), (AdminState.DRAIN, 5))
         self.assertEqual(self.server(balancer, TWO).weight, 9)
-        self.assertEqual(set(self.kept()), {"10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"})
+        self.assertEqual(set(self.saved_servers()), {"10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"})
 
     def test_another_file(self) -> None:
+        """A reload can change the state file; the old one is not written any more."""
         balancer = self.start(BOTH)
         self.change(balancer, ONE, weight=5)
         other = self.path + "2"
         balancer.service.apply(evolve(BOTH, state=other))
-        kept = load_state(other)
-        assert kept is not None
-        self.assertEqual([one.weight for one in kept.pools["app"]], [5])
+        state = load_state(other)
+        assert state is not None
+        self.assertEqual([server.weight for server in state.pools["app"]], [5])
         self.change(balancer, ONE, weight=6)
-        self.assertEqual(self.kept()["10.0.0.1:80"]["weight"], 5)
+        self.assertEqual(self.saved_servers()["10.0.0.1:80"]["weight"], 5)
 
-    def test_no_file_any_more(self) -> None:
+    def test_file_removed_by_a_reload(self) -> None:
+        """A reload can remove the state file from the configuration."""
         balancer = self.start(BOTH)
         self.change(balancer, ONE, weight=5)
         balancer.service.apply(BOTH)
         self.change(balancer, ONE, weight=6)
-        self.assertEqual(self.kept()["10.0.0.1:80"]["weight"], 5)
+        self.assertEqual(self.saved_servers()["10.0.0.1:80"]["weight"], 5)
         self.assertIsNone(balancer.service.state)
 
-    def test_torn_and_foreign_files(self) -> None:
+    def test_damaged_files(self) -> None:
+        """A damaged file is renamed, the balancer starts, and writes a new one."""
         for content in (
             b"",
             b'{"format": "balancebeam state", "ver',
@@ -268,14 +296,15 @@ class StateFileTests(PersistenceTestCase):
             with capturedLogs() as events:
                 balancer = self.start(BOTH)
             texts = " ".join(formatEvent(event) for event in events)
-            self.assertIn("is not used", texts)
-            self.assertEqual([one.weight for one in balancer.servers], [3, 1])
+            self.assertIn("ignored", texts)
+            self.assertEqual([server.weight for server in balancer.servers], [3, 1])
             self.assertFalse(os.path.exists(self.path))
             self.change(balancer, ONE, weight=5)
-            self.assertEqual(self.kept()["10.0.0.1:80"]["weight"], 5)
+            self.assertEqual(self.saved_servers()["10.0.0.1:80"]["weight"], 5)
             os.unlink(self.path)
 
-    def test_a_folder_that_cannot_be_written(self) -> None:
+    def test_write_failure(self) -> None:
+        """A failed write is logged, and the change stays in force."""
         balancer = self.start(BOTH)
         service = balancer.service
         assert service.state is not None
@@ -284,15 +313,16 @@ class StateFileTests(PersistenceTestCase):
         service.apply(evolve(service.settings, state=os.path.join(self.folder, "nowhere", "state")))
         with capturedLogs() as events:
             self.change(balancer, ONE, weight=5)
-        self.assertIn("could not be written", " ".join(formatEvent(one) for one in events))
+        self.assertIn("not written", " ".join(formatEvent(event) for event in events))
         self.assertEqual(self.server(balancer, ONE).weight, 5)
         self.assertEqual(self.flushLoggedErrors(), [])
 
 
-class RoundTripTests(SynchronousTestCase):
-    """`collect` and `restore` without a file."""
+class SnapshotTests(SynchronousTestCase):
+    """Snapshots without a file, and the end of the service."""
 
-    def test_restored_twice_is_the_same(self) -> None:
+    def test_restore_is_idempotent(self) -> None:
+        """A snapshot after one or two restores equals the restored state."""
         state = State(
             {
                 "app": (
@@ -307,14 +337,16 @@ class RoundTripTests(SynchronousTestCase):
             self.assertEqual(take_snapshot(balancer.service.pools), state)
         balancer.stop()
 
-    def test_stopping_waits_for_the_last_write(self) -> None:
+    def test_stop_waits_for_the_last_write(self) -> None:
+        """Stopping the service finishes when the last write has."""
         writes: list[Deferred[None]] = []
 
-        def later(*_: Any) -> Deferred[None]:
+        def defer(*_: Any) -> Deferred[None]:
+            """Leave the write pending."""
             writes.append(Deferred())
             return writes[-1]
 
-        service = StateService("/nowhere", dict, later)
+        service = StateService("/nowhere", dict, defer)
         saved = service.save()
         stopped = service.stopService()
         self.assertNoResult(stopped)
@@ -323,8 +355,8 @@ class RoundTripTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(saved))
 
 
-def ask(port: int, method: str, path: str, body: Any = None) -> Any:
-    """What the admin listener at `port` answers."""
+def admin_request(port: int, method: str, path: str, body: Any = None) -> Any:
+    """Send a request to the admin API at `port`, and return the data of the response."""
     content = b"" if body is None else json.dumps(body).encode()
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -335,30 +367,30 @@ def ask(port: int, method: str, path: str, body: Any = None) -> Any:
         return json.loads(read_all(client).partition(b"\r\n\r\n")[2])["data"]
 
 
-def test_over_a_restart_and_a_kill(tmp_path: Path) -> None:
-    """What was answered for is there again, even when the program could say no goodbye."""
+def test_restart_after_kill(tmp_path: Path) -> None:
+    """Changes that were answered survive SIGKILL, and later ones a regular restart."""
     admin = free_port()
-    with RealServer(respond_with("one")) as one, RealServer(respond_with("two")) as two:
+    with ScriptedServer(respond_with("one")) as one, ScriptedServer(respond_with("two")) as two:
         options = ["--admin", f"127.0.0.1:{admin}", "--upstream", one.address]
         options += ["--state", str(tmp_path / "state")]
         path = f"/upstreams/app/{one.address}"
         with run_balancer(tmp_path, *options) as running:
-            assert ask(admin, "POST", "/register", {"address": two.address, "weight": 7})
-            assert ask(admin, "PATCH", path, {"state": "drain", "weight": 2})
+            assert admin_request(admin, "POST", "/register", {"address": two.address, "weight": 7})
+            assert admin_request(admin, "PATCH", path, {"state": "drain", "weight": 2})
             running.process.send_signal(signal.SIGKILL)
             running.process.wait()
             running.process.returncode = 0
         with run_balancer(tmp_path, *options):
-            found = [
+            servers = [
                 (server["address"], server["weight"], server["state"], server["source"])
-                for server in ask(admin, "GET", "/upstreams")
+                for server in admin_request(admin, "GET", "/upstreams")
             ]
-            assert found == [
+            assert servers == [
                 (one.address, 2, "draining", "configured"),
                 (two.address, 7, "up", "registered"),
             ]
-            ask(admin, "PATCH", path, {"state": "ready"})
-            ask(admin, "DELETE", f"/upstreams/app/{two.address}")
+            admin_request(admin, "PATCH", path, {"state": "ready"})
+            admin_request(admin, "DELETE", f"/upstreams/app/{two.address}")
         with run_balancer(tmp_path, *options):
-            (server,) = ask(admin, "GET", "/upstreams")
+            (server,) = admin_request(admin, "GET", "/upstreams")
             assert (server["address"], server["weight"], server["state"]) == (one.address, 2, "up")

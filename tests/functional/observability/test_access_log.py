@@ -1,19 +1,15 @@
-"""A line for everything that has ended."""
+"""Access logs of whole balancers: HTTP, twisted.web, TCP, reloads."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from attrs import evolve
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
@@ -32,10 +28,10 @@ from balancebeam.core.settings import (
     Settings,
 )
 from balancebeam.downstream.tcp.client import ClientRelay
-from balancebeam.observability.access_log import AccessLog
-from balancebeam.observability.access_log_formats import build_format, local_time, utc_time
+from balancebeam.observability.access_log_formats import local_time
 from balancebeam.observability.log_file import LogFile
-from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
+from tests.helpers.access_log import COMBINED
+from tests.helpers.files import temporary_log_path
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 from tests.helpers.processes import (
     ScriptedServer,
@@ -45,62 +41,58 @@ from tests.helpers.processes import (
     run_balancer,
     wait_until,
 )
-from tests.unit.observability.test_log_file import temporary_log_path
 
 BROWSER = (
     b"GET /a?b=c HTTP/1.1\r\nHost: example.org\r\nUser-Agent: Mozilla/5.0 (X11)\r\n"
     b"Referer: https://example.org/\r\n\r\n"
 )
 
-# A whole line of the combined format, and nothing else.
-_OCTET = r"[!#-\[\]-~]|\\x[0-9A-F]{2}"
-_QUOTED = f'"(?: |{_OCTET})*"'
-COMBINED = re.compile(
-    rf"(?:{_OCTET})+ - - \[[0-9A-Za-z/:]+ [+-][0-9]{{4}}\] "
-    rf"{_QUOTED} [0-9]+ [0-9]+ {_QUOTED} {_QUOTED}\n"
-)
 
-
-def settings(servers: int = 1, **frontend: Any) -> Settings:
+def logging_settings(servers: int = 1, **frontend: Any) -> Settings:
+    """Settings of one frontend with these options, and of `servers` servers."""
     listed = [ServerSettings(TcpAddress(f"10.0.0.{number + 1}", 80)) for number in range(servers)]
-    made = single_pool_settings(tuple(listed), bind=())
-    return evolve(made, frontends=(evolve(made.frontends[0], **frontend),))
+    defaults = single_pool_settings(tuple(listed), bind=())
+    return evolve(defaults, frontends=(evolve(defaults.frontends[0], **frontend),))
 
 
 class AccessLogTestCase(SynchronousTestCase):
-    """What the tests of whole balancers share."""
+    """Balancers in memory with an access log."""
 
     def setUp(self) -> None:
         self.path = temporary_log_path(self)
 
-    def make(self, style: str = "json", **more: Any) -> MemoryBalancer:
+    def start_balancer(self, style: str = "json", **more: Any) -> MemoryBalancer:
+        """A balancer with an access log in this format; its clock shows 1 000 000 000."""
         balancer = MemoryBalancer.from_settings(
-            settings(access_log=str(self.path), access_log_format=style, **more)
+            logging_settings(access_log=str(self.path), access_log_format=style, **more)
         )
         self.addCleanup(balancer.stop)
         balancer.clock.advance(1_000_000_000 - balancer.clock.seconds())
         return balancer
 
-    def lines(self, balancer: MemoryBalancer) -> list[str]:
+    def log_lines(self, balancer: MemoryBalancer) -> list[str]:
+        """The lines that were written."""
         balancer.advance(2)
         return self.path.read_text().splitlines()
 
-    def objects(self, balancer: MemoryBalancer) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines(balancer)]
+    def log_objects(self, balancer: MemoryBalancer) -> list[dict[str, Any]]:
+        """The JSON objects that were written."""
+        return [json.loads(line) for line in self.log_lines(balancer)]
 
 
 class HttpAccessLogTests(AccessLogTestCase):
-    """The HTTP door."""
+    """Requests of HTTP frontends."""
 
-    def test_combined(self) -> None:
-        balancer = self.make("combined")
+    def test_combined_format(self) -> None:
+        """A request makes a line in the combined format of Apache and nginx."""
+        balancer = self.start_balancer("combined")
         client = balancer.client()
         client.send(BROWSER)
         server = balancer.accept()
         server.send(OK)
         client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
         server.send(b"HTTP/1.1 204 No Content\r\n\r\n")
-        first, second = self.lines(balancer)
+        first, second = self.log_lines(balancer)
         when = local_time(1_000_000_000)
         self.assertEqual(
             first,
@@ -109,11 +101,12 @@ class HttpAccessLogTests(AccessLogTestCase):
         )
         self.assertEqual(second, f'192.0.2.1 - - [{when}] "HEAD / HTTP/1.1" 204 0 "-" "-"')
 
-    def test_what_cannot_be_read(self) -> None:
+    def test_rejected_requests(self) -> None:
+        """A rejected request is logged with its first line, escaped, and its status."""
         for style in ("combined", "json"):
-            balancer = self.make(style, max_body=10)
+            balancer = self.start_balancer(style, max_body=10)
             self.path.write_text("")
-            refused = (
+            rejected = (
                 (b"\r\nGET /a\tb HTTP/1.1\r\nHost: a\r\n\r\n", 400, r"GET /a\x09b HTTP/1.1"),
                 (b'\x16\x03"\\\n\r\n\r\n', 400, r"\x16\x03\x22\x5C"),
                 (b"GET /" + b"x" * 9000, 414, "GET /" + "x" * 2043),
@@ -125,44 +118,46 @@ class HttpAccessLogTests(AccessLogTestCase):
                 (b"HEAD / HTTP/3.0\r\nHost: a\r\n\r\n", 505, "HEAD / HTTP/3.0"),
                 (b"GET / HTTP/1.1\r\nHo", 408, "GET / HTTP/1.1"),
             )
-            answers = []
-            for sent, _, _ in refused:
+            responses = []
+            for sent, _, _ in rejected:
                 client = balancer.client()
                 client.send(sent)
                 balancer.advance(12)
-                answers.append(client.received().partition(b"\r\n\r\n"))
+                responses.append(client.received().partition(b"\r\n\r\n"))
             lines = self.path.read_text().splitlines()
-            self.assertEqual(len(lines), len(refused))
-            for line, (_, status, shown), (head, _, body) in zip(lines, refused, answers):
+            self.assertEqual(len(lines), len(rejected))
+            for line, (_, status, shown), (head, _, body) in zip(lines, rejected, responses):
                 self.assertIn(b" %d " % status, head[:14])
                 if style == "combined":
                     self.assertRegex(line + "\n", COMBINED)
                     self.assertIn(f'] "{shown}" {status} {len(body)} "-" "-"', line)
                 else:
-                    said = json.loads(line)
-                    self.assertEqual((said["status"], said["bytes_sent"]), (status, len(body)))
-                    self.assertEqual((said["client"], said["frontend"]), ("192.0.2.1", "web"))
-                    self.assertTrue(said["request"] and said["failure"])
+                    fields = json.loads(line)
+                    self.assertEqual((fields["status"], fields["bytes_sent"]), (status, len(body)))
+                    self.assertEqual((fields["client"], fields["frontend"]), ("192.0.2.1", "web"))
+                    self.assertTrue(fields["request"] and fields["failure"])
 
-    def test_a_body_that_cannot_be_read_is_told_of_once(self) -> None:
-        balancer = self.make()
+    def test_malformed_body(self) -> None:
+        """A request that is rejected for its body is logged once."""
+        balancer = self.start_balancer()
         client = balancer.client()
         client.send(b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n")
-        (said,) = self.objects(balancer)
-        self.assertEqual((said["target"], said["status"]), ("/a", 400))
+        (fields,) = self.log_objects(balancer)
+        self.assertEqual((fields["target"], fields["status"]), ("/a", 400))
 
     def test_json(self) -> None:
-        balancer = self.make(forwarding=ForwardingSettings(request_id="make"))
+        """The JSON format has all fields of the request and its response."""
+        balancer = self.start_balancer(forwarding=ForwardingSettings(request_id="make"))
         client = balancer.client()
         client.send(BROWSER)
         server = balancer.accept()
         sent = server.received()
         balancer.clock.advance(0.25)
         server.send(OK)
-        (said,) = self.objects(balancer)
-        self.assertIn(f"X-Request-Id: {said.pop('id')}\r\n".encode(), sent)
+        (fields,) = self.log_objects(balancer)
+        self.assertIn(f"X-Request-Id: {fields.pop('id')}\r\n".encode(), sent)
         self.assertEqual(
-            said,
+            fields,
             {
                 "time": "2001-09-09T01:46:40.250Z",
                 "frontend": "web",
@@ -182,8 +177,9 @@ class HttpAccessLogTests(AccessLogTestCase):
             },
         )
 
-    def test_own_answers(self) -> None:
-        balancer = self.make(limits=(LimitSettings(1),), servers=2)
+    def test_local_replies(self) -> None:
+        """Errors of the proxy are logged with attempted servers and failure."""
+        balancer = self.start_balancer(limits=(LimitSettings(1),), servers=2)
         client = balancer.client()
         client.send(b"GET / HTTP/1.0\r\n\r\n")
         balancer.connectors[0].refuse()
@@ -192,56 +188,63 @@ class HttpAccessLogTests(AccessLogTestCase):
         balancer.finish_closing()
         client = balancer.client()
         client.send(GET)
-        refused = client.received().partition(b"\r\n\r\n")[2]
-        failed, limited = self.objects(balancer)
+        rejected = client.received().partition(b"\r\n\r\n")[2]
+        failed, limited = self.log_objects(balancer)
         self.assertEqual((failed["status"], failed["bytes_sent"]), (502, len(body)))
         self.assertEqual(failed["attempted_servers"], ["10.0.0.1:80", "10.0.0.2:80"])
         self.assertIn("could not be reached", failed["failure"])
         self.assertEqual((failed["protocol"], failed["host"]), ("HTTP/1.0", None))
-        self.assertEqual((limited["status"], limited["bytes_sent"]), (429, len(refused)))
+        self.assertEqual((limited["status"], limited["bytes_sent"]), (429, len(rejected)))
         self.assertEqual((limited["server"], limited["attempted_servers"]), (None, []))
 
-    def test_abandoned(self) -> None:
-        balancer = self.make()
+    def test_client_aborted(self) -> None:
+        """A request whose client disconnected has status 499 and `client_aborted`."""
+        balancer = self.start_balancer()
         client = balancer.client()
         client.send(GET)
         client.reset()
-        (said,) = self.objects(balancer)
+        (fields,) = self.log_objects(balancer)
         self.assertEqual(
-            (said["status"], said["client_aborted"], said["bytes_sent"]), (499, True, 0)
+            (fields["status"], fields["client_aborted"], fields["bytes_sent"]), (499, True, 0)
         )
 
-    def test_abandoned_combined(self) -> None:
-        balancer = self.make("combined")
+    def test_client_aborted_combined(self) -> None:
+        """In the combined format, too, the status is 499."""
+        balancer = self.start_balancer("combined")
         client = balancer.client()
         client.send(GET)
         client.reset()
-        self.assertIn('"GET / HTTP/1.1" 499 0 ', self.lines(balancer)[0])
+        self.assertIn('"GET / HTTP/1.1" 499 0 ', self.log_lines(balancer)[0])
 
-    def test_cut(self) -> None:
-        balancer = self.make()
+    def test_truncated_response(self) -> None:
+        """A truncated response is logged with the bytes that were sent, and the failure."""
+        balancer = self.start_balancer()
         client = balancer.client()
         client.send(GET)
         server = balancer.accept()
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         server.send(b"d")
         server.reset()
-        (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["bytes_sent"], said["truncated"]), (200, 4, True))
-        self.assertIn("closed the connection", said["failure"])
-        self.assertNotIn("client_aborted", said)
+        (fields,) = self.log_objects(balancer)
+        self.assertEqual(
+            (fields["status"], fields["bytes_sent"], fields["truncated"]), (200, 4, True)
+        )
+        self.assertIn("closed the connection", fields["failure"])
+        self.assertNotIn("client_aborted", fields)
 
-    def test_refused_while_the_body_comes(self) -> None:
-        balancer = self.make(max_body=10)
+    def test_body_too_large(self) -> None:
+        """A request whose body exceeds the limit is logged with 413."""
+        balancer = self.start_balancer(max_body=10)
         client = balancer.client()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         client.send(b"14\r\n" + 20 * b"x")
         self.assertIn(b"413", client.received())
-        (said,) = self.objects(balancer)
-        self.assertEqual(said["status"], 413)
+        (fields,) = self.log_objects(balancer)
+        self.assertEqual(fields["status"], 413)
 
     def test_tunnel(self) -> None:
-        balancer = self.make()
+        """A tunnel is logged when it ends, with the bytes sent to the client."""
+        balancer = self.start_balancer()
         client = balancer.client()
         client.send(
             b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -252,18 +255,19 @@ class HttpAccessLogTests(AccessLogTestCase):
         )
         server.send(b"hello")
         balancer.advance(5)
-        self.assertEqual(self.lines(balancer), [])
+        self.assertEqual(self.log_lines(balancer), [])
         client.reset()
-        (said,) = self.objects(balancer)
-        self.assertEqual((said["status"], said["bytes_sent"]), (101, 5))
-        self.assertGreater(said["duration"], 5)
+        (fields,) = self.log_objects(balancer)
+        self.assertEqual((fields["status"], fields["bytes_sent"]), (101, 5))
+        self.assertGreater(fields["duration"], 5)
 
 
 class WebAccessLogTests(AccessLogTestCase):
-    """The web door."""
+    """Requests that a twisted.web resource handles."""
 
     def test_json(self) -> None:
-        balancer = self.make()
+        """The JSON format has all fields of the request and its response."""
+        balancer = self.start_balancer()
         root = Resource()
         root.putChild(b"app", balancer.service.resource)
         channel = Site(root, reactor=balancer.clock).buildProtocol(
@@ -278,17 +282,18 @@ class WebAccessLogTests(AccessLogTestCase):
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         server.reset()
         channel.connectionLost(Failure(ConnectionDone()))
-        whole, cut = self.objects(balancer)
-        self.assertEqual((whole["target"], whole["status"]), ("/a?b=c", 200))
-        self.assertEqual((whole["bytes_sent"], whole["duration"]), (5, 0.25))
-        self.assertEqual((cut["bytes_sent"], cut["truncated"]), (3, True))
+        complete, truncated = self.log_objects(balancer)
+        self.assertEqual((complete["target"], complete["status"]), ("/a?b=c", 200))
+        self.assertEqual((complete["bytes_sent"], complete["duration"]), (5, 0.25))
+        self.assertEqual((truncated["bytes_sent"], truncated["truncated"]), (3, True))
 
 
 class TcpAccessLogTests(AccessLogTestCase):
-    """The TCP door."""
+    """Connections of TCP frontends."""
 
-    def tcp(self, style: str) -> MemoryBalancer:
-        balancer = self.make(style, mode="tcp", log_connections=True)
+    def reset_connection(self, style: str) -> MemoryBalancer:
+        """A balancer after a TCP connection that the server reset."""
+        balancer = self.start_balancer(style, mode="tcp", log_connections=True)
         client = balancer.client()
         server = balancer.accept()
         client.send(b"four")
@@ -298,9 +303,10 @@ class TcpAccessLogTests(AccessLogTestCase):
         return balancer
 
     def test_json(self) -> None:
-        (said,) = self.objects(self.tcp("json"))
+        """The JSON format has all fields of the request and its response."""
+        (fields,) = self.log_objects(self.reset_connection("json"))
         self.assertEqual(
-            said,
+            fields,
             {
                 "time": "2001-09-09T01:46:40.500Z",
                 "frontend": "web",
@@ -313,8 +319,9 @@ class TcpAccessLogTests(AccessLogTestCase):
             },
         )
 
-    def test_words(self) -> None:
-        (line,) = self.lines(self.tcp("combined"))
+    def test_text(self) -> None:
+        """The text format names client, server, reason, bytes and duration."""
+        (line,) = self.log_lines(self.reset_connection("combined"))
         self.assertEqual(
             line,
             f"[{local_time(1_000_000_000)}] 192.0.2.1 -> 10.0.0.1:80: server reset; "
@@ -322,128 +329,18 @@ class TcpAccessLogTests(AccessLogTestCase):
         )
 
     def test_no_server(self) -> None:
-        balancer = self.make("combined", mode="tcp")
+        """A connection that got no server is logged with the reason."""
+        balancer = self.start_balancer("combined", mode="tcp")
         balancer.client()
         balancer.connectors[0].refuse()
-        self.assertIn("-> no server: the server could not be reached", self.lines(balancer)[0])
-
-
-def request(**changes: Any) -> SimpleNamespace:
-    """What a door hands over, with whatever in it."""
-    method, target, fields = (changes.pop(name, b"") for name in ("method", "target", "fields"))
-    wire = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, fields)
-    head = RequestHead(method, target, 1, changes.pop("host", None), wire, 0, True, NO_RARE_FIELDS)
-    server = SimpleNamespace(name="10.0.0.1:80")
-    said = {
-        "dispatcher": SimpleNamespace(pool_name="app"),
-        "client": "192.0.2.1",
-        "status": 200,
-        "body_bytes_sent": 1,
-        "started_at": 1.0,
-        "attempted_servers": (server,),
-        "last_server": server,
-        "failure": None,
-        "client_aborted": False,
-        "truncated": False,
-        **changes,
-    }
-    return SimpleNamespace(head=head, upstream_head=wire, **said)
-
-
-HOSTILE = st.one_of(
-    st.binary(max_size=40),
-    st.sampled_from((b'" 200 0 "-" "-"', b"\r\n", b"\n192.0.2.9 - -", b"\\", b"\xff\x00\x1b[2J")),
-)
-
-
-class LogInjectionTests(SynchronousTestCase):
-    """Nobody forges a line, or a field, or breaks anything."""
-
-    @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE, st.text(max_size=20))
-    def test_nothing_is_forged(
-        self, method: bytes, target: bytes, referer: bytes, agent: bytes, client: str
-    ) -> None:
-        fields = b"\r\nReferer: %b\r\nUser-agent:%b\r\nX-Request-Id: %b" % (referer, agent, method)
-        exchange = request(method=method, target=target, fields=fields, host=referer, client=client)
-        line = build_format("http", "combined", "web", time.time).finished(exchange)
-        self.assertIsNotNone(COMBINED.fullmatch(line), line)
-        line = build_format("http", "json", "web", time.time).finished(exchange)
-        self.assertEqual(line.count("\n"), 1)
-        self.assertTrue(line.isascii())
-        said = json.loads(line)
-        self.assertEqual(said["client"], client)
-        self.assertEqual(said["status"], 200)
-
-    @given(st.text(), st.text(), st.text())
-    def test_connections(self, client: str, server: str, why: str) -> None:
-        exchange = SimpleNamespace(
-            client=client,
-            server_name=server,
-            close_reason=why,
-            bytes_from_client=1,
-            bytes_from_server=2,
-            started_at=3.0,
-        )
-        line = build_format("tcp", "combined", "web", time.time).finished(exchange)
-        self.assertTrue(line[:-1].isascii() and line[:-1].isprintable(), line)
-        self.assertEqual(
-            json.loads(build_format("tcp", "json", "db", time.time).finished(exchange))[
-                "close_reason"
-            ],
-            why,
-        )
-
-    def test_escaped_as_nginx_does(self) -> None:
-        exchange = request(
-            method=b"GET", target=b"/\\", fields=b'User-Agent: a"b\\c\td\xc3\xa9\x7f\r\n'
-        )
-        line = build_format("http", "combined", "web", time.time).finished(exchange)
-        self.assertIn('"GET /\\x5C HTTP/1.1"', line)
-        self.assertTrue(line.endswith('"-" "a\\x22b\\x5Cc\\x09d\\xC3\\xA9\\x7F"\n'), line)
-
-    def test_what_is_no_exchange(self) -> None:
-        file = LogFile(str(temporary_log_path(self)))
-        AccessLog(file, build_format("http", "json", "web", time.time)).exchange_finished(object())
-        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
-        self.assertFalse(os.path.exists(file.path))
-
-
-class TimestampTests(SynchronousTestCase):
-    """How times are written."""
-
-    def zone(self, name: str) -> None:
-        before = os.environ.get("TZ")
-
-        def restore() -> None:
-            os.environ.pop("TZ", None)
-            if before is not None:
-                os.environ["TZ"] = before
-            time.tzset()
-            local_time.cache_clear()
-
-        self.addCleanup(restore)
-        os.environ["TZ"] = name
-        time.tzset()
-        local_time.cache_clear()
-
-    def test_local(self) -> None:
-        for zone, expected in (
-            ("UTC", "09/Sep/2001:01:46:40 +0000"),
-            ("XXX3:30", "08/Sep/2001:22:16:40 -0330"),
-            ("XXX-5:45", "09/Sep/2001:07:31:40 +0545"),
-        ):
-            self.zone(zone)
-            self.assertEqual(local_time(1_000_000_000), expected)
-
-    def test_utc(self) -> None:
-        self.assertEqual(utc_time(1_000_000_000.9999), "2001-09-09T01:46:40.999Z")
-        self.assertEqual(utc_time(0), "1970-01-01T00:00:00.000Z")
+        self.assertIn("-> no server: the server could not be reached", self.log_lines(balancer)[0])
 
 
 class AccessLogReloadTests(AccessLogTestCase):
-    """The files, when the settings change and when the balancer stops."""
+    """Files and formats at reloads, start and stop."""
 
     def get(self, balancer: MemoryBalancer) -> None:
+        """Send a request, and answer it."""
         client = balancer.client()
         client.send(GET)
         before = len(balancer.connectors)
@@ -456,10 +353,12 @@ class AccessLogReloadTests(AccessLogTestCase):
     server: Peer
 
     def apply(self, balancer: MemoryBalancer, **frontend: Any) -> None:
-        balancer.service.apply(settings(**frontend))
+        """Apply settings with these options of the frontend."""
+        balancer.service.apply(logging_settings(**frontend))
 
-    def test_observer_stays(self) -> None:
-        balancer = self.make("combined")
+    def test_rotation_by_reload(self) -> None:
+        """A reload opens the same path again, and keeps the observer."""
+        balancer = self.start_balancer("combined")
         site = balancer.service.default_frontend.factory
         before = site.observer
         self.get(balancer)
@@ -472,8 +371,9 @@ class AccessLogReloadTests(AccessLogTestCase):
         self.assertEqual(moved.read_text().count("\n"), 1)
         self.assertEqual(self.path.read_text().count("\n"), 1)
 
-    def test_refused(self) -> None:
-        balancer = self.make("combined")
+    def test_file_that_cannot_be_opened(self) -> None:
+        """If a file cannot be opened, the settings are rejected, and the log stays."""
+        balancer = self.start_balancer("combined")
         observer = balancer.service.default_frontend.factory.observer
         below = str(self.path / "below")
         error = self.assertRaises(ConfigError, self.apply, balancer, access_log=below)
@@ -482,29 +382,33 @@ class AccessLogReloadTests(AccessLogTestCase):
         self.assertIs(balancer.service.default_frontend.factory.observer, observer)
         self.assertEqual(list(balancer.service.access_logs.files), [str(self.path)])
 
-    def test_refused_for_another_reason(self) -> None:
-        balancer = self.make("combined")
+    def test_rollback(self) -> None:
+        """If the settings are rejected for another reason, new files are closed."""
+        balancer = self.start_balancer("combined")
         other = str(temporary_log_path(self))
         opened: list[LogFile] = []
         real = LogFile.open
 
         def open_file(file: LogFile) -> None:
+            """Record the file, and open it."""
             opened.append(file)
             real(file)
 
         self.patch(LogFile, "open", open_file)
 
-        def refuse(*addresses: Any) -> None:
-            raise ConfigError("taken")
+        def reject(*addresses: Any) -> None:
+            """Fail as an address in use does."""
+            raise ConfigError("address in use")
 
-        self.patch(balancer.service.listeners, "bind", refuse)
+        self.patch(balancer.service.listeners, "bind", reject)
         self.assertRaises(ConfigError, self.apply, balancer, access_log=other)
         self.assertEqual([(file.path, file.is_open) for file in opened], [(other, False)])
         self.get(balancer)
-        self.assertEqual(len(self.lines(balancer)), 1)
+        self.assertEqual(len(self.log_lines(balancer)), 1)
 
-    def test_in_progress_goes_to_the_new_file(self) -> None:
-        balancer = self.make("combined")
+    def test_request_in_progress_during_reload(self) -> None:
+        """A request in progress is logged to the new file, in the new format."""
+        balancer = self.start_balancer("combined")
         client = balancer.client()
         client.send(GET)
         other = temporary_log_path(self)
@@ -514,8 +418,9 @@ class AccessLogReloadTests(AccessLogTestCase):
         self.assertEqual(self.path.read_text(), "")
         self.assertEqual(json.loads(other.read_text())["status"], 200)
 
-    def test_in_progress_when_the_frontend_leaves(self) -> None:
-        balancer = self.make("combined")
+    def test_request_in_progress_of_removed_frontend(self) -> None:
+        """A request in progress is logged although its frontend was removed."""
+        balancer = self.start_balancer("combined")
         client = balancer.client()
         client.send(GET)
         file = balancer.service.access_logs.files[str(self.path)]
@@ -528,19 +433,21 @@ class AccessLogReloadTests(AccessLogTestCase):
         client.reset()
         balancer.advance(2)
 
-    def test_one_file_for_several(self) -> None:
-        made = settings()
+    def test_shared_file(self) -> None:
+        """Frontends with the same path share one file, with an observer each."""
+        defaults = logging_settings()
         frontends = tuple(
             FrontendSettings(name, (), access_log=str(self.path)) for name in ("one", "other")
         )
-        balancer = MemoryBalancer.from_settings(evolve(made, frontends=frontends))
+        balancer = MemoryBalancer.from_settings(evolve(defaults, frontends=frontends))
         self.addCleanup(balancer.stop)
         logs = balancer.service.access_logs
         self.assertEqual(list(logs.files), [str(self.path)])
         self.assertIsNot(logs.observer(frontends[0]), logs.observer(frontends[1]))
 
     def test_stop(self) -> None:
-        balancer = self.make("combined")
+        """Stopping logs requests in progress and closes the files; starting opens them."""
+        balancer = self.start_balancer("combined")
         self.get(balancer)
         client = balancer.client()
         client.send(GET)
@@ -550,29 +457,34 @@ class AccessLogReloadTests(AccessLogTestCase):
         balancer.service.startService()
         self.assertTrue(balancer.service.access_logs.files[str(self.path)].is_open)
 
-    def test_start_refused(self) -> None:
+    def test_start_with_invalid_path(self) -> None:
+        """The balancer does not start if the file cannot be opened."""
         error = self.assertRaises(
-            ConfigError, MemoryBalancer.from_settings, settings(access_log="/nowhere/at/all")
+            ConfigError,
+            MemoryBalancer.from_settings,
+            logging_settings(access_log="/nowhere/at/all"),
         )
         self.assertIn("--access-log /nowhere/at/all: no such file or directory", str(error))
 
-    def test_tcp_frontend_of_the_same_name(self) -> None:
-        balancer = self.make("json")
+    def test_frontend_changes_mode(self) -> None:
+        """After a change to TCP, a request in progress is logged as HTTP."""
+        balancer = self.start_balancer("json")
         client = balancer.client()
         client.send(GET)
         self.apply(balancer, access_log=str(self.path), access_log_format="json", mode="tcp")
-        link = balancer.service.default_frontend.factory.buildProtocol(
+        relay = balancer.service.default_frontend.factory.buildProtocol(
             IPv4Address("TCP", "192.0.2.7", 1)
         )
-        assert isinstance(link, ClientRelay)
+        assert isinstance(relay, ClientRelay)
         balancer.accept(0).send(OK)
         client.reset()
         balancer.advance(2)
-        (said,) = [json.loads(line) for line in self.path.read_text().splitlines()]
-        self.assertEqual(said["status"], 200)
+        (fields,) = [json.loads(line) for line in self.path.read_text().splitlines()]
+        self.assertEqual(fields["status"], 200)
 
 
-def test_through_the_program(tmp_path: Path) -> None:
+def test_process(tmp_path: Path) -> None:
+    """A real process writes every request within a second or two."""
     log = tmp_path / "access.log"
     with ScriptedServer(respond_with("one")) as server:
         options = ("-u", server.address, "--access-log", str(log), "--access-log-format", "json")
@@ -583,15 +495,16 @@ def test_through_the_program(tmp_path: Path) -> None:
                 wait_until(lambda: log.read_text().endswith("\n"))
                 client.sendall(BROWSER)
                 read_head(client)
-    said = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [one["status"] for one in said] == [200, 200]
-    assert said[0]["server"] == server.address
-    assert 0 < said[0]["duration"] < 10
-    ended = datetime.fromisoformat(said[0]["time"].replace("Z", "+00:00"))
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [entry["status"] for entry in entries] == [200, 200]
+    assert entries[0]["server"] == server.address
+    assert 0 < entries[0]["duration"] < 10
+    ended = datetime.fromisoformat(entries[0]["time"].replace("Z", "+00:00"))
     assert abs(ended.timestamp() - time.time()) < 60
 
 
-def test_stdout_of_the_program(tmp_path: Path) -> None:
+def test_process_stdout(tmp_path: Path) -> None:
+    """A real process writes to stdout for "-"."""
     with ScriptedServer(respond_with("one")) as server:
         with run_balancer(tmp_path, "-u", server.address, "--access-log", "-") as running:
             with running.connect() as client:

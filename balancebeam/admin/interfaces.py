@@ -1,0 +1,45 @@
+"""Interfaces through which the admin API reads and changes a running balancer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from balancebeam.core.settings import PoolSettings, Settings
+from balancebeam.observability.interfaces import BalancerStats, PoolStats
+from balancebeam.upstream.health.service import HealthService
+
+
+class Pool(PoolStats, Protocol):
+    """A pool whose servers can be listed and changed."""
+
+    settings: PoolSettings
+
+    @property
+    def health(self) -> HealthService:
+        """The service that sets weights and admin states."""
+
+
+class Balancer(BalancerStats, Protocol):
+    """A balancer that can be inspected, changed and reloaded."""
+
+    settings: Settings
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        """The pools by name."""
+
+    @property
+    def default_pool(self) -> Pool:
+        """The pool of the first frontend; `POST /register` adds servers to it."""
+
+    def not_ready_reason(self) -> str:
+        """Return why traffic cannot be served; an empty string if it can."""
+
+    def save(self) -> Deferred[None]:
+        """Write the runtime changes to the state file, if there is one; never fails."""
+
+    def reload(self) -> list[str]:
+        """Read the configuration again, and return the changes. Raises `ConfigError`."""
