@@ -18,6 +18,11 @@ class TcpAddress:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    def as_config(self) -> str:
+        """Return the text that `parse_server_address` parses as this address."""
+        # "unix:80" would be parsed as the path of a socket.
+        return f"http://{self}" if self.host == "unix" else str(self)
+
 
 @frozen
 class UnixAddress:
@@ -27,6 +32,10 @@ class UnixAddress:
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
+
+    def as_config(self) -> str:
+        """Return the text that `parse_server_address` parses as this address."""
+        return str(self)
 
 
 @frozen

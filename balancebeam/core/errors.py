@@ -43,3 +43,9 @@ class RequestError(Exception):
 
 class ResponseError(Exception):
     """Bytes from a server that cannot be read as exactly one response."""
+
+
+def describe_os_error(error: BaseException) -> str:
+    """Return the operating system's text for `error` in lower case, to follow a colon."""
+    text = getattr(error, "strerror", None) or str(error)
+    return f"{text[:1].lower()}{text[1:]}"

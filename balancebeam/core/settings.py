@@ -9,6 +9,9 @@ from attrs import field, frozen
 
 from balancebeam.core.addresses import ListenAddress, ServerAddress, TcpAddress
 
+# As in HAProxy, whose weights go from 0 to 256 too.
+MAX_WEIGHT = 256
+
 
 @frozen
 class ServerSettings:
@@ -44,6 +47,14 @@ class AdminState(enum.Enum):
     MAINTENANCE = "maintenance"
 
 
+# The path of active health checks that an option or a program turns on without a path.
+DEFAULT_CHECK_PATH = "/"
+
+# The path of the checks of [pool.health] without a path, and of the check before a server is
+# registered: a convention of HTTP services, and the path of the Go balancer that is replaced.
+DEFAULT_HEALTH_PATH = "/health"
+
+
 @frozen
 class HealthCheckSettings:
     """
@@ -56,7 +67,7 @@ class HealthCheckSettings:
     last status that is a success.
     """
 
-    path: str | None = "/"
+    path: str | None = DEFAULT_CHECK_PATH
     interval: float = 10.0
     timeout: float | None = None
     fall: int = 2

@@ -6,7 +6,7 @@ import h11
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.config.addresses import parse_listen_address, parse_server
-from balancebeam.config.numbers import parse_seconds
+from balancebeam.config.values import parse_seconds
 from balancebeam.core.errors import RequestError, ResponseError
 from balancebeam.protocols.http1 import fields as f
 from balancebeam.protocols.http1.body import MAX_CHUNK_LINE, MAX_TRAILERS, ChunkedReader

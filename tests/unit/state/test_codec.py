@@ -178,11 +178,11 @@ class InvalidStateTests(CodecTestCase):
 
     def test_servers(self) -> None:
         for changes, words in (
-            ({"address": "a"}, "'p', server 1: 'a' is no address; give host:port"),
+            ({"address": "a"}, "'p', server 1: invalid address 'a': expected host:port"),
             ({"address": "a:0"}, "from 1 to 65535"),
-            ({"address": "unix:x"}, "no valid path"),
+            ({"address": "unix:x"}, "expected unix:/path"),
             ({"address": "https://a"}, "TLS"),
-            ({"address": "unix:/\udc80"}, "no valid path"),
+            ({"address": "unix:/\udc80"}, "expected unix:/path"),
             ({"address": "\ud800:80"}, "no valid host"),
             ({"address": "x" * 100_000}, "…"),
             ({"address": ["a:80"]}, "no text"),
