@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
-from attrs import fields
+from attrs import AttrsInstance, fields
 
-from balancebeam.core.settings import PoolSettings, ServerSettings, Settings
+from balancebeam.core.settings import FrontendSettings, PoolSettings, ServerSettings, Settings
+
+ItemT = TypeVar("ItemT", FrontendSettings, PoolSettings)
 
 
 def diff_settings(old: Settings, new: Settings) -> list[str]:
@@ -30,17 +32,22 @@ def diff_settings(old: Settings, new: Settings) -> list[str]:
     return lines
 
 
-def _diff_named(kind: str, old_items: Sequence[Any], new_items: Sequence[Any]) -> Iterator[str]:
-    """Compare frontends or pools, which have a `name`."""
+def _diff_named(kind: str, old_items: Sequence[ItemT], new_items: Sequence[ItemT]) -> Iterator[str]:
+    """Compare frontends or pools by their names."""
     old_by_name = {item.name: item for item in old_items}
     new_by_name = {item.name: item for item in new_items}
     for name, new in new_by_name.items():
         if name not in old_by_name:
             yield f"{kind} {name} added"
             continue
-        for field in _changed_fields(old_by_name[name], new):
-            if field == "servers":
-                yield from _diff_servers(old_by_name[name], new)
+        old = old_by_name[name]
+        for field in _changed_fields(old, new):
+            if (
+                field == "servers"
+                and isinstance(old, PoolSettings)
+                and isinstance(new, PoolSettings)
+            ):
+                yield from _diff_servers(old, new)
             else:
                 yield f"{kind} {name}: {field} changed"
     yield from (f"{kind} {name} removed" for name in old_by_name if name not in new_by_name)
@@ -61,7 +68,7 @@ def _diff_servers(old_pool: PoolSettings, new_pool: PoolSettings) -> Iterator[st
         yield f"pool {new_pool.name}: the order of servers changed"
 
 
-def _changed_fields(old: Any, new: Any) -> list[str]:
+def _changed_fields(old: AttrsInstance, new: AttrsInstance) -> list[str]:
     """Return the names of the attributes in which two settings of one class differ."""
     return [
         field.name

@@ -217,4 +217,6 @@ def suggest(word: str, choices: Iterable[str]) -> str:
     """Return the end of an error message: the choice most similar to `word`, or all of them."""
     names = sorted(choices)
     similar = get_close_matches(word, names, 1, _MIN_SIMILARITY)
-    return f"did you mean {similar[0]}?" if similar else f"expected {', '.join(names) or 'none'}"
+    if similar:
+        return f"did you mean {similar[0]}?"
+    return f"expected {'one of ' if len(names) > 1 else ''}{', '.join(names) or 'none'}"

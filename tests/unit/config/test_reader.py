@@ -46,7 +46,8 @@ class UnknownKeyTests(ConfigFileTestCase):
     def test_suggestions(self) -> None:
         """The suggestion is the most similar choice, or all choices in order."""
         self.assertEqual(suggest("bnid", ("name", "bind")), "did you mean bind?")
-        self.assertEqual(suggest("x", ("name", "bind")), "expected bind, name")
+        self.assertEqual(suggest("x", ("name", "bind")), "expected one of bind, name")
+        self.assertEqual(suggest("x", ("name",)), "expected name")
         self.assertEqual(suggest("x", ()), "expected none")
 
 

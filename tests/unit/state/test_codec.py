@@ -183,7 +183,7 @@ class InvalidStateTests(CodecTestCase):
             ({"address": "unix:x"}, "expected unix:/path"),
             ({"address": "https://a"}, "TLS"),
             ({"address": "unix:/\udc80"}, "expected unix:/path"),
-            ({"address": "\ud800:80"}, "no valid host"),
+            ({"address": "\ud800:80"}, "expected a host name"),
             ({"address": "x" * 100_000}, "…"),
             ({"address": ["a:80"]}, "no text"),
             ({"weight": 257}, "weight is a whole number from 0 to 256, not 257"),
