@@ -271,3 +271,14 @@ class ServerSettingsTests(SynchronousTestCase):
         for text, part in cases.items():
             error = self.assertRaises(ValueError, parse_server, text)
             self.assertIn(part, str(error))
+
+
+class AddressRegressionTests(SynchronousTestCase):
+    """Addresses that were accepted by mistake."""
+
+    def test_malformed_addresses(self) -> None:
+        """Mistyped addresses were taken for endpoint descriptions or names."""
+        for text in ("fe80::1:80", "http://0.0.0.0:80", "localhost:80:90"):
+            self.assertRaises(ValueError, parse_listen_address, text)
+        for text in ("a:1,", "010.0.0.1:80", "1.2.3.4.:80", "a..b:80"):
+            self.assertRaises(ValueError, parse_server, text)

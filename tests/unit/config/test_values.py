@@ -208,3 +208,12 @@ class SizeAndStatusTests(ConfigFileTestCase):
                 ("[pool.health]\nstatus = 600\n", 2, ["pool.health.status", '"200-299"']),
             )
         )
+
+
+class NumberRegressionTests(SynchronousTestCase):
+    """Numbers that were accepted by mistake."""
+
+    def test_only_ascii_digits(self) -> None:
+        """float() accepts underscores, spaces and digits of other scripts."""
+        for text in ("1_0", " 10 ", "\uff11\uff10"):
+            self.assertRaises(ValueError, parse_seconds, text)
