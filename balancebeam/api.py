@@ -1,4 +1,24 @@
-"""Settings of the usual balancer: one frontend, one pool."""
+"""
+The embedding API: a balancer inside another Twisted program.
+
+`single_pool_settings` builds the settings of the most common balancer, one frontend and one pool;
+`balancebeam.core.settings` has the classes for any other. `make_balancer` turns settings into a
+service for the application::
+
+    from balancebeam.api import make_balancer, single_pool_settings
+    from balancebeam.core.addresses import TcpAddress
+    from balancebeam.core.settings import ServerSettings
+
+    settings = single_pool_settings(
+        servers=(
+            ServerSettings(TcpAddress("10.0.0.1", 8080)),
+            ServerSettings(TcpAddress("10.0.0.2", 8080), weight=2),
+        ),
+        bind=(TcpAddress("127.0.0.1", 1100),),
+        algorithm="least-connections",
+    )
+    make_balancer(settings).setServiceParent(application)
+"""
 
 from __future__ import annotations
 
@@ -32,7 +52,18 @@ if TYPE_CHECKING:
 
 @frozen
 class Timeouts:
-    """All time limits, in seconds; see `PoolTimeouts` and `FrontendTimeouts`."""
+    """
+    The timeouts of a frontend and its pool, in seconds.
+
+    Attributes:
+        connect: connecting to a server.
+        upstream: silence of a server while a response is pending.
+        header: receiving the head of a request from a client.
+        idle: silence of a client between requests, within a body, or while it does not read its
+            response.
+        tunnel: silence of both sides of a TCP connection or an upgraded connection, such as a
+            WebSocket; 0 for no timeout.
+    """
 
     connect: float = 5.0
     upstream: float = 60.0
@@ -61,7 +92,34 @@ def single_pool_settings(
     demo: int = 0,
     log_connections: bool = False,
 ) -> Settings:
-    """One frontend called "web", and one pool called "app" behind it."""
+    """
+    Build the settings of a balancer with one frontend, "web", and one pool, "app".
+
+    The arguments are not validated; the parsers of `balancebeam.config` do that for files and
+    options.
+
+    Args:
+        servers: the servers of the pool.
+        bind: the addresses of the listeners, `0.0.0.0:1100` by default.
+        mode: "http" to balance requests, "tcp" to balance connections.
+        algorithm: the name of the balancing algorithm, a key of
+            `balancebeam.balancing.registry.ALGORITHMS`.
+        active: the active health checks; `None` disables them.
+        passive: when a server is ejected because requests to it failed.
+        retries: how often a failed request is sent to another server.
+        queue: how many requests wait for a pool whose servers are all at their `max_in_flight`,
+            and for how long.
+        slow_start: the seconds over which a recovered server gets its full share of requests.
+        timeouts: the timeouts of the frontend and the pool.
+        trusted_proxies: networks (CIDR) of proxies whose `X-Forwarded-*` headers are trusted.
+        forwarding: the headers that carry the client's address to the servers.
+        allow: networks (CIDR) whose clients are accepted; all networks if empty.
+        deny: networks (CIDR) whose clients are rejected.
+        limits: the rate limits of the frontend.
+        max_body: the maximum size of a request body in bytes; `None` for no maximum.
+        demo: the number of demo servers to start in this process and to add to the pool.
+        log_connections: whether to log each connection in TCP mode.
+    """
     frontend = FrontendSettings(
         bind=bind,
         mode=mode,

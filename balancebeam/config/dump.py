@@ -1,12 +1,15 @@
-"""Settings as a configuration file that reads back to the same."""
+"""
+Settings written as a configuration file, for `--check` and `GET /config`.
+
+The file has every key that has a value, defaults included. Loading it results in equal settings.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from balancebeam.core.addresses import ServerAddress, TcpAddress
 from balancebeam.core.settings import (
     AdminSettings,
     FrontendSettings,
@@ -18,12 +21,17 @@ from balancebeam.core.settings import (
     Settings,
 )
 
-# What stands for a secret that is not shown.
+# Replaces the token in masked output.
 MASK = "********"
 
 
 def dump(settings: Settings, mask: bool = False) -> str:
-    """All of `settings` as TOML; secrets are not shown with `mask`."""
+    """
+    Return `settings` as TOML.
+
+    Args:
+        mask: whether to replace a token with `MASK`. Files and variables with tokens are named.
+    """
     lines = list(
         _table(
             "",
@@ -161,7 +169,7 @@ def _health(checks: HealthCheckSettings) -> Mapping[str, Any]:
 
 def _server(server: ServerSettings) -> Mapping[str, Any]:
     return {
-        "address": _address(server.address),
+        "address": server.address.as_config(),
         "weight": server.weight,
         "backup": server.backup,
         "max_in_flight": server.max_in_flight,
@@ -169,28 +177,20 @@ def _server(server: ServerSettings) -> Mapping[str, Any]:
     }
 
 
-def _address(address: ServerAddress) -> str:
-    # A machine may be called unix, too.
-    named = isinstance(address, TcpAddress) and address.host == "unix"
-    return f"http://{address}" if named else str(address)
-
-
 def _admin(admin: AdminSettings, mask: bool) -> Mapping[str, Any]:
     token = admin.token
-    found: dict[str, Any] = {"bind": str(admin.bind)}
+    content: dict[str, Any] = {"bind": str(admin.bind)}
     if token is not None and token.file is not None:
-        found["token_file"] = token.file
+        content["token_file"] = token.file
     elif token is not None and token.variable is not None:
-        found["token"] = {"env": token.variable}
+        content["token"] = {"env": token.variable}
     elif token is not None:
-        found["token"] = MASK if mask else token.value
-    return found
-
-
-# TOML.
+        content["token"] = MASK if mask else token.value
+    return content
 
 
 def _table(header: str, content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table; keys whose value is `None` are left out."""
     if header:
         yield ""
         yield header
@@ -200,23 +200,20 @@ def _table(header: str, content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _value(value: Any) -> str:
+    """Return a value as TOML: tables inline, and a list of tables with one line for each."""
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, str):
-        # Of what JSON does not escape, TOML wants only DEL escaped.
+        # JSON strings are TOML strings, but for DEL, which only TOML requires to be escaped.
         text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     elif isinstance(value, Mapping):
-        given = (f"{key} = {_value(one)}" for key, one in value.items() if one is not None)
-        text = f"{{{_joined(given)}}}"
-    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-        text = "[\n" + "".join(f"    {_value(one)},\n" for one in value) + "]"
+        pairs = (f"{key} = {_value(item)}" for key, item in value.items() if item is not None)
+        text = f"{{{', '.join(pairs)}}}"
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        text = "[\n" + "".join(f"    {_value(item)},\n" for item in value) + "]"
     elif isinstance(value, list):
-        text = f"[{_joined(_value(one) for one in value)}]"
+        text = f"[{', '.join(map(_value, value))}]"
     else:
-        whole = isinstance(value, float) and value.is_integer()
-        text = repr(int(value) if whole else value)
+        integral = isinstance(value, float) and value.is_integer()
+        text = repr(int(value) if integral else value)
     return text
-
-
-def _joined(texts: Iterable[str]) -> str:
-    return ", ".join(texts)

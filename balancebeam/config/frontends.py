@@ -1,4 +1,4 @@
-"""Frontends in a configuration file."""
+"""Parsers of `[[frontend]]` tables, with their routes, timeouts and forwarding settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from balancebeam.config import values as v
 from balancebeam.config.addresses import parse_listen_address
-from balancebeam.config.limits import check_tcp_limits, parse_limits
+from balancebeam.config.limits import parse_limits
 from balancebeam.config.reader import Table
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import (
@@ -21,59 +21,43 @@ MODES = ("http", "tcp")
 
 ACCESS_LOG_FORMATS = ("combined", "json")
 
-# What has no meaning for connections of which nothing is read.
-_HTTP_ONLY = ("max_body", "registration", "registration_from", "forwarding")
+_REQUEST_ID_MODES = ("off", "keep", "make")
 
 
 def parse_frontend(table: Table) -> FrontendSettings:
-    """What one [[frontend]] says."""
-    usual = FrontendSettings()
+    """Parse one `[[frontend]]`."""
+    defaults = FrontendSettings()
     networks = v.parsed(parse_network)
     settings = FrontendSettings(
-        name=table.get("name", v.name, usual.name),
-        bind=table.get_list("bind", v.parsed(parse_listen_address), usual.bind),
-        mode=table.get("mode", v.one_of(MODES), usual.mode),
-        pool=table.get("pool", v.name, usual.pool),
+        name=table.get("name", v.name, defaults.name),
+        bind=table.get_list("bind", v.parsed(parse_listen_address), defaults.bind),
+        mode=table.get("mode", v.one_of(MODES), defaults.mode),
+        pool=table.get("pool", v.name, defaults.pool),
         routes=tuple(_parse_route(route) for route in table.tables("route")),
         trusted_proxies=table.get_list("trusted_proxies", networks),
         max_body=table.get("max_body", v.size, None),
-        registration=table.get("registration", v.boolean, False),
+        registration=table.get("registration", v.boolean, defaults.registration),
         registration_from=table.get_list("registration_from", networks),
         access_log=table.get("access_log", v.file_path, None),
-        access_log_format=table.get("access_log_format", v.one_of(ACCESS_LOG_FORMATS), "combined"),
+        access_log_format=table.get(
+            "access_log_format", v.one_of(ACCESS_LOG_FORMATS), defaults.access_log_format
+        ),
         timeouts=_parse_timeouts(table.table("timeouts")),
         limits=parse_limits(table.tables("limit")),
         allow=table.get_list("allow", networks),
         deny=table.get_list("deny", networks),
         forwarding=_parse_forwarding(table.table("forwarding")),
-        log_connections=table.get("log_connections", v.boolean, False),
+        log_connections=table.get("log_connections", v.boolean, defaults.log_connections),
     )
     table.reject_unknown_keys()
     if "bind" in table and not settings.bind and "bind" not in table.invalid_keys:
-        table.add_error("bind", "needs an address at least")
-    if settings.mode == "tcp":
-        _check_tcp(table)
-    elif "log_connections" in table:
-        table.add_error(
-            "log_connections", "belongs to the mode tcp; for requests there is access_log"
-        )
+        table.add_error("bind", "empty list: expected at least one address")
     return settings
-
-
-def _check_tcp(table: Table) -> None:
-    for key in _HTTP_ONLY:
-        if key in table:
-            table.add_error(key, 'belongs to the mode "http"')
-    check_tcp_limits(table.tables("limit"))
-    for route in table.tables("route"):
-        check_tcp_limits(route.tables("limit"))
-        if "path" in route:
-            route.add_error("path", 'belongs to the mode "http"')
 
 
 def _parse_route(table: Table) -> RouteSettings:
     if "pool" not in table:
-        table.document.add_error(table.path, "needs a pool")
+        table.document.add_error(table.path, "missing pool: expected the name of a pool")
     route = RouteSettings(
         pool=table.get("pool", v.name, ""),
         host=table.get("host", _parse_host, None),
@@ -82,41 +66,43 @@ def _parse_route(table: Table) -> RouteSettings:
     )
     table.reject_unknown_keys()
     if "host" not in table and "path" not in table:
-        table.document.add_error(table.path, "needs a host or a path to go by")
+        table.document.add_error(table.path, "empty route: expected a host, a path or both")
     return route
 
 
 def _parse_host(value: Any) -> str:
-    HostPathMatcher(host=v.text(value))
+    """Return the host of a route, which its matcher validates."""
+    HostPathMatcher(host=v.string(value))
     return str(value)
 
 
 def _parse_path(value: Any) -> str:
-    HostPathMatcher(path=v.text(value))
+    """Return the path of a route, which its matcher validates."""
+    HostPathMatcher(path=v.string(value))
     return str(value)
 
 
 def _parse_timeouts(table: Table | None) -> FrontendTimeouts:
-    usual = FrontendTimeouts()
+    defaults = FrontendTimeouts()
     if table is None:
-        return usual
+        return defaults
     settings = FrontendTimeouts(
-        table.get("header", v.seconds, usual.header),
-        table.get("idle", v.seconds, usual.idle),
-        table.get("tunnel", v.seconds_or_zero, usual.tunnel),
+        table.get("header", v.seconds, defaults.header),
+        table.get("idle", v.seconds, defaults.idle),
+        table.get("tunnel", v.seconds_or_zero, defaults.tunnel),
     )
     table.reject_unknown_keys()
     return settings
 
 
 def _parse_forwarding(table: Table | None) -> ForwardingSettings:
-    usual = ForwardingSettings()
+    defaults = ForwardingSettings()
     if table is None:
-        return usual
+        return defaults
     settings = ForwardingSettings(
-        table.get("x_forwarded", v.boolean, usual.x_forwarded),
-        table.get("forwarded", v.boolean, usual.forwarded),
-        table.get("request_id", v.one_of(("off", "keep", "make")), usual.request_id),
+        table.get("x_forwarded", v.boolean, defaults.x_forwarded),
+        table.get("forwarded", v.boolean, defaults.forwarded),
+        table.get("request_id", v.one_of(_REQUEST_ID_MODES), defaults.request_id),
     )
     table.reject_unknown_keys()
     return settings

@@ -1,23 +1,28 @@
-"""S2's hosts file: one server a line."""
+"""The hosts file of `--hosts`: servers, one address per line."""
 
 from __future__ import annotations
 
 from balancebeam.config.addresses import parse_server_address
+from balancebeam.core.errors import describe_os_error
 from balancebeam.core.settings import ServerSettings
 
 
 def load_hosts(path: str) -> tuple[list[ServerSettings], list[str]]:
     """
-    The servers in the file at `path`, and what is wrong with it, a line each.
+    Read the hosts file at `path`.
 
-    Blank lines, and what follows a `#`, mean nothing.
+    Blank lines are ignored, and so is the rest of a line after `#`.
+
+    Returns:
+        The servers, and one message for each mistake, `<path>:<line>: <mistake>`.
     """
     try:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        return [], [f"{path}: cannot be read: {reason}"]
+    except UnicodeDecodeError:
+        return [], [f"{path}: cannot be read: it is not UTF-8"]
+    except OSError as error:
+        return [], [f"{path}: cannot be read: {describe_os_error(error)}"]
     servers: list[ServerSettings] = []
     problems: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -30,9 +35,11 @@ def load_hosts(path: str) -> tuple[list[ServerSettings], list[str]]:
             problems.append(f"{path}:{number}: {error}")
             continue
         if server in servers:
-            problems.append(f"{path}:{number}: {server.address} is given twice")
+            problems.append(
+                f"{path}:{number}: duplicate address {server.address}: expected each server once"
+            )
         else:
             servers.append(server)
     if not servers and not problems:
-        problems.append(f"{path}: names no server; give one host:port a line")
+        problems.append(f"{path}: no servers: expected one host:port per line")
     return servers, problems

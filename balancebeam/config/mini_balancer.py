@@ -1,20 +1,28 @@
-"""S3's file: one TCP frontend, and where it forwards to."""
+"""
+The configuration file of mini-balancer, one of the programs that balancebeam replaces.
+
+Its schema has one TCP frontend, `[frontend] bind_on`, with servers in round robin,
+`[[frontend.backend]] forward_to`.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Callable, TypeVar
 
-from balancebeam.api import single_pool_settings
 from balancebeam.config.addresses import parse_listen_address, parse_server_address
 from balancebeam.config.reader import escape_control
-from balancebeam.core.settings import ServerSettings, Settings
+from balancebeam.config.values import display
+from balancebeam.core.addresses import ServerAddress
+from balancebeam.core.settings import FrontendSettings, PoolSettings, ServerSettings, Settings
+
+T = TypeVar("T")
 
 _BACKEND = re.compile(r"\s*\[\[\s*frontend\s*\.\s*backend\s*\]\]")
 
 
 def is_mini_balancer(content: dict[str, Any]) -> bool:
-    """Whether this is S3's schema."""
+    """Return whether the parsed file has the schema of mini-balancer."""
     frontend = content.get("frontend")
     return isinstance(frontend, dict) and ("bind_on" in frontend or "backend" in frontend)
 
@@ -23,69 +31,109 @@ def parse_mini_balancer(
     path: str, text: str, content: dict[str, Any]
 ) -> tuple[Settings, list[str]]:
     """
-    What the file at `path`, which holds `text`, says, and what is wrong with
-    it, a line each.
+    Parse a file of mini-balancer.
+
+    Args:
+        path: the path of the file, for messages.
+        text: the text of the file, in which the lines of mistakes are searched.
+        content: the text, parsed as TOML.
+
+    Returns:
+        The settings, and one message for each mistake.
     """
-    reader = _Parser(path, text)
-    settings = reader.parse(content)
-    return settings, reader.problems
+    parser = _Parser(path, text)
+    settings = parser.parse(content)
+    return settings, parser.problems
 
 
 class _Parser:
-    """Reads what the file holds, and notes what is wrong with it."""
+    """
+    Parser of one file.
+
+    Attributes:
+        problems: one message for each mistake.
+    """
 
     def __init__(self, path: str, text: str) -> None:
         self.problems: list[str] = []
         self._path = path
         self._lines = text.splitlines()
-        self._seen: set[Any] = set()
+        self._addresses: set[ServerAddress] = set()
 
     def parse(self, content: dict[str, Any]) -> Settings:
+        """Return the settings of the file; mistakes are added to `problems`."""
         all_lines = range(1, len(self._lines) + 1)
         self._reject_unknown_keys("", content, ("frontend",), all_lines)
         frontend = content.get("frontend")
         if not isinstance(frontend, dict):
-            self._add_error("frontend", all_lines, "needs a table [frontend] with bind_on")
+            self._add_error(
+                "frontend", all_lines, "missing table: expected [frontend] with bind_on"
+            )
             return Settings((), ())
         self._reject_unknown_keys("frontend.", frontend, ("bind_on", "backend"), all_lines)
         bind = self._address(frontend.get("bind_on"), "bind_on", all_lines, parse_listen_address)
         backends = frontend.get("backend", [])
         if not isinstance(backends, list) or not backends:
             self._add_error(
-                "frontend", all_lines, "needs a table [[frontend.backend]] with forward_to"
+                "frontend",
+                all_lines,
+                "missing servers: expected a table [[frontend.backend]] with forward_to",
             )
             backends = []
-        servers = [s for n, backend in enumerate(backends) for s in self._backend(n, backend)]
-        # S3 told of every connection.
-        return single_pool_settings(
-            tuple(servers), (bind,) if bind else (), mode="tcp", log_connections=True
+        servers = [
+            server
+            for number, backend in enumerate(backends)
+            for server in self._parse_backend(number, backend)
+        ]
+        pool = PoolSettings(servers=tuple(servers))
+        # mini-balancer logs every connection.
+        settings = FrontendSettings(
+            bind=() if bind is None else (bind,), mode="tcp", pool=pool.name, log_connections=True
         )
+        return Settings((settings,), (pool,))
 
-    def _backend(self, number: int, backend: Any) -> list[ServerSettings]:
+    def _parse_backend(self, number: int, backend: Any) -> list[ServerSettings]:
+        """Return the server of a backend; none if it has a mistake."""
         lines = self._backend_lines(number)
         if not isinstance(backend, dict):
-            self._add_error("backend", lines, "is no table; write [[frontend.backend]]")
+            self._add_error(
+                "backend",
+                lines,
+                f"invalid backend {display(backend)}: expected a table [[frontend.backend]]",
+            )
             return []
         self._reject_unknown_keys("frontend.backend.", backend, ("forward_to",), lines)
         address = self._address(
             backend.get("forward_to"), "forward_to", lines, parse_server_address
         )
-        if address and address in self._seen:
-            self._add_error("forward_to", lines, f"forward_to: {address} is given twice")
-        self._seen.add(address)
-        return [ServerSettings(address)] if address else []
+        if address is None:
+            return []
+        if address in self._addresses:
+            self._add_error(
+                "forward_to",
+                lines,
+                f"forward_to: duplicate address {address}: expected each server once",
+            )
+        self._addresses.add(address)
+        return [ServerSettings(address)]
 
     def _backend_lines(self, number: int) -> range:
-        """The numbers of the lines of the `number`th backend, if that can be told."""
-        heads = [n for n, line in enumerate(self._lines, 1) if _BACKEND.match(line)]
-        if number >= len(heads):
+        """Return the line numbers of a backend; empty if it has no header `[[…]]` of its own."""
+        headers = [n for n, line in enumerate(self._lines, 1) if _BACKEND.match(line)]
+        if number >= len(headers):
             return range(0)
-        ends = [*heads, len(self._lines) + 1]
-        return range(ends[number], ends[number + 1])
+        boundaries = [*headers, len(self._lines) + 1]
+        return range(boundaries[number], boundaries[number + 1])
 
-    def _address(self, value: Any, key: str, lines: range, parse: Any) -> Any:
+    def _address(self, value: Any, key: str, lines: range, parse: Callable[[str], T]) -> T | None:
+        """Return the address at `key`, parsed; `None` if it is missing or invalid."""
+        if value is None:
+            self._add_error(key, lines, f'missing {key}: expected {key} = "host:port"')
+            return None
         if not isinstance(value, str):
-            self._add_error(key, lines, f'needs {key} = "host:port"')
+            self._add_error(
+                key, lines, f'invalid {key} {display(value)}: expected {key} = "host:port"'
+            )
             return None
         try:
             return parse(value)
@@ -99,13 +147,13 @@ class _Parser:
         for key in table:
             if key not in known:
                 self._add_error(
-                    key, lines, f"{prefix}{key} is not known; there is {', '.join(known)}"
+                    key, lines, f"{prefix}{key}: unknown key: expected {', '.join(known)}"
                 )
 
     def _add_error(self, key: str, lines: range, message: str) -> None:
-        """Note a mistake: with the line of `key` among `lines`, or else the first of them."""
+        """Record a mistake, at the line of `key` among `lines`, or else at the first of them."""
         pattern = re.compile(rf"\s*(\[+\s*)?\b{re.escape(key)}\b")
-        found = [n for n in lines if pattern.match(self._lines[n - 1])]
-        line = next(iter(found), lines.start if lines and lines.start > 1 else 0)
-        place = f"{self._path}:{line}" if line else self._path
-        self.problems.append(escape_control(f"{place}: {message}"))
+        matches = [n for n in lines if pattern.match(self._lines[n - 1])]
+        line = next(iter(matches), lines.start if lines and lines.start > 1 else 0)
+        location = f"{self._path}:{line}" if line else self._path
+        self.problems.append(escape_control(f"{location}: {message}"))

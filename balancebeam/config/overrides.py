@@ -1,4 +1,4 @@
-"""What the command line says, over what the file says."""
+"""Overrides: options of the command line that replace settings of the configuration file."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from balancebeam.core.settings import (
     FrontendSettings,
     HealthCheckSettings,
     LimitSettings,
-    OutlierDetectionSettings,
     PoolSettings,
     SecretSource,
     ServerSettings,
     Settings,
 )
 
-# The limit of --max-requests-per-minute.
+# The name of the limit of --max-requests-per-minute.
 PER_MINUTE = "requests-per-minute"
+
+# Settings of pools; the other timeouts are settings of frontends.
+_POOL_TIMEOUTS = ("connect", "upstream")
 
 
 class Overrides:
     """
-    `settings`, changed option by option. Those that a frontend or a pool has
-    are changed in all of them; `problems` are those that cannot be.
+    Settings of a file, to which options are applied one by one.
+
+    An option for a setting of frontends or pools changes all of them.
+
+    Attributes:
+        settings: the result so far. It has at least one frontend and one pool.
+        problems: one message for each option that cannot be applied.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -34,56 +41,69 @@ class Overrides:
         self.problems: list[str] = []
 
     def update_frontends(self, change: Callable[[FrontendSettings], FrontendSettings]) -> None:
-        """Change all frontends."""
-        changed = tuple(map(change, self.settings.frontends))
-        self.settings = evolve(self.settings, frontends=changed)
+        """Replace every frontend with the result of `change`."""
+        self.settings = evolve(self.settings, frontends=tuple(map(change, self.settings.frontends)))
 
     def update_pools(self, change: Callable[[PoolSettings], PoolSettings]) -> None:
-        """Change all pools."""
+        """Replace every pool with the result of `change`."""
         self.settings = evolve(self.settings, pools=tuple(map(change, self.settings.pools)))
 
     def set_bind(self, addresses: tuple[ListenAddress, ...]) -> None:
-        """Listen at these instead."""
+        """Replace the addresses of the frontend; ambiguous with several frontends."""
         if len(self.settings.frontends) > 1:
-            self.problems.append("--bind: the file has several frontends; change it there")
+            self.problems.append(
+                "--bind: ambiguous, as the file has several frontends: expected bind in the file"
+            )
         else:
             self.update_frontends(lambda frontend: evolve(frontend, bind=addresses))
 
     def set_servers(self, servers: tuple[ServerSettings, ...], option: str) -> None:
-        """Balance over these, which `option` gives, instead."""
+        """
+        Replace the servers of the pool; ambiguous with several pools.
+
+        Args:
+            option: the option that names the servers, for the message.
+        """
         if len(self.settings.pools) > 1:
-            self.problems.append(f"{option}: the file has several pools; change it there")
+            self.problems.append(
+                f"{option}: ambiguous, as the file has several pools: "
+                "expected upstreams in the file"
+            )
         else:
             self.update_pools(lambda pool: evolve(pool, servers=servers))
 
     def set_mode(self, mode: str) -> None:
-        """Balance requests, or connections."""
+        """Set the mode of the frontends, "http" or "tcp"."""
 
         def change(frontend: FrontendSettings) -> FrontendSettings:
-            # For requests there is an access log.
-            log = frontend.log_connections and mode == "tcp"
-            return evolve(frontend, mode=mode, log_connections=log)
+            # HTTP mode has no connection log, but the access log.
+            log_connections = frontend.log_connections and mode == "tcp"
+            return evolve(frontend, mode=mode, log_connections=log_connections)
 
         self.update_frontends(change)
 
     def set_timeout(self, name: str, seconds: float) -> None:
-        """Change one time limit."""
+        """Set one timeout, of pools or of frontends, by its key."""
         change: dict[str, Any] = {name: seconds}
-        if name in ("connect", "upstream"):
+        if name in _POOL_TIMEOUTS:
             self.update_pools(lambda pool: evolve(pool, timeouts=evolve(pool.timeouts, **change)))
         else:
-            self.update_frontends(lambda one: evolve(one, timeouts=evolve(one.timeouts, **change)))
+            self.update_frontends(
+                lambda frontend: evolve(frontend, timeouts=evolve(frontend.timeouts, **change))
+            )
 
     def set_cooldown(self, seconds: float) -> None:
-        """Avoid servers that failed for so long."""
-
-        def change(passive: OutlierDetectionSettings) -> OutlierDetectionSettings:
-            return evolve(passive, cooldown=seconds)
-
-        self.update_pools(lambda pool: evolve(pool, passive=change(pool.passive)))
+        """Set the time for which failed servers are ejected."""
+        self.update_pools(lambda pool: evolve(pool, passive=evolve(pool.passive, cooldown=seconds)))
 
     def set_health_checks(self, path: str | None, interval: float | None) -> None:
-        """Turn active checks on, and change them."""
+        """
+        Enable active health checks, or change them where they are enabled.
+
+        Args:
+            path: the path of the check, or `None` to keep the configured or default path.
+            interval: seconds between checks, or `None` to keep the configured or default interval.
+        """
 
         def change(pool: PoolSettings) -> PoolSettings:
             checks = pool.active or HealthCheckSettings()
@@ -97,17 +117,23 @@ class Overrides:
         self.update_pools(change)
 
     def set_requests_per_minute(self, maximum: int) -> None:
-        """Let in so many requests of a client in a minute; 0 for any number."""
+        """Limit the requests of each client per minute, before other limits; 0 for no limit."""
         limit = (LimitSettings(maximum, 60.0, name=PER_MINUTE),) if maximum else ()
 
         def change(frontend: FrontendSettings) -> FrontendSettings:
-            others = tuple(one for one in frontend.limits if one.name != PER_MINUTE)
+            # A file printed by --check has this limit as one of its own, which is replaced.
+            others = tuple(other for other in frontend.limits if other.name != PER_MINUTE)
             return evolve(frontend, limits=limit + others)
 
         self.update_frontends(change)
 
     def enable_registration(self, networks: tuple[str, ...]) -> None:
-        """Let servers register through the first frontend that speaks HTTP."""
+        """
+        Enable the registration of servers on the first HTTP frontend.
+
+        Args:
+            networks: the networks of `registration_from`; the configured ones are kept if empty.
+        """
         frontends = list(self.settings.frontends)
         for number, frontend in enumerate(frontends):
             if frontend.mode == "http":
@@ -118,21 +144,27 @@ class Overrides:
                 )
                 self.settings = evolve(self.settings, frontends=tuple(frontends))
                 return
-        self.problems.append("--registration: belongs to --mode http")
+        self.problems.append("--registration: not available in mode tcp: expected --mode http")
 
     def set_registration_from(self, networks: tuple[str, ...]) -> None:
-        """Let servers register from there, where they may."""
+        """Replace the networks of `registration_from` where registration is enabled."""
         self.update_frontends(
-            lambda one: evolve(one, registration_from=networks) if one.registration else one
+            lambda frontend: (
+                evolve(frontend, registration_from=networks) if frontend.registration else frontend
+            )
         )
 
     def set_admin(self, bind: ListenAddress | None, token_file: str | None) -> None:
-        """Let the operator in there."""
+        """
+        Enable the admin listener, or change it.
+
+        Args:
+            bind: its address, or `None` to keep that of the file.
+            token_file: the file of its token, or `None` to keep the token of the file.
+        """
         admin = self.settings.admin
         if admin is None and bind is None:
-            self.problems.append(
-                "--admin-token-file: there is no admin listener; give --admin ADDR"
-            )
+            self.problems.append("--admin-token-file: no admin listener: expected --admin ADDR")
             return
         admin = admin or AdminSettings()
         self.settings = evolve(

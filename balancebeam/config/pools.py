@@ -1,4 +1,4 @@
-"""Pools in a configuration file."""
+"""Parsers of `[[pool]]` tables, with their servers, health checks, retries and queues."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from balancebeam.balancing.registry import algorithm_name
 from balancebeam.config import values as v
 from balancebeam.config.addresses import parse_server, parse_server_address
-from balancebeam.config.checks import parse_check_path
 from balancebeam.config.limits import parse_limits
 from balancebeam.config.reader import Table
 from balancebeam.core.settings import (
+    DEFAULT_HEALTH_PATH,
     HealthCheckSettings,
     OutlierDetectionSettings,
     PoolSettings,
@@ -20,25 +20,29 @@ from balancebeam.core.settings import (
     ServerSettings,
 )
 
-_INVALID_SERVER = ServerSettings(parse_server_address("localhost:1"))
+_PROXY_VERSIONS = {"v1": 1, "v2": 2}
 
 
 def parse_pool(table: Table, first: bool) -> PoolSettings:
-    """What one [[pool]] says. Only the `first` may do without a name."""
-    usual = PoolSettings()
+    """
+    Parse one `[[pool]]`.
+
+    Args:
+        first: whether it is the first pool, which has a default name.
+    """
+    defaults = PoolSettings()
     if not first and "name" not in table:
-        table.document.add_error(table.path, "needs a name")
-        table.invalid_keys.add("name")
+        table.reject("name", "missing name: expected one for every pool but the first")
     settings = PoolSettings(
-        name=table.get("name", v.name, usual.name),
+        name=table.get("name", v.name, defaults.name),
         servers=_parse_servers(table),
-        algorithm=table.get("algorithm", v.parsed(algorithm_name), usual.algorithm),
+        algorithm=table.get("algorithm", v.parsed(algorithm_name), defaults.algorithm),
         timeouts=_parse_timeouts(table.table("timeouts")),
         active=_parse_health_check(table.table("health")),
-        passive=_parse_passive(table.table("passive")),
+        passive=_parse_outlier_detection(table.table("passive")),
         retries=_parse_retries(table.table("retries")),
         queue=_parse_queue(table.table("queue")),
-        slow_start=table.get("slow_start", v.seconds_or_zero, usual.slow_start),
+        slow_start=table.get("slow_start", v.seconds_or_zero, defaults.slow_start),
         limits=parse_limits(table.tables("limit")),
     )
     table.reject_unknown_keys()
@@ -48,102 +52,108 @@ def parse_pool(table: Table, first: bool) -> PoolSettings:
 def _parse_servers(table: Table) -> tuple[ServerSettings, ...]:
     servers: list[ServerSettings] = []
     for path, value in table.get_raw_list("upstreams"):
+        server: ServerSettings | None = None
         if isinstance(value, dict):
             server = _parse_server_table(Table(table.document, path, value))
         else:
             try:
-                server = parse_server(v.text(value))
+                server = parse_server(v.string(value))
             except ValueError as error:
                 table.document.add_error(path, str(error))
-                continue
-        if server.address is _INVALID_SERVER.address:
+        if server is None:
             continue
-        if any(server.address == other.address for other in servers):
-            table.document.add_error(path, f"{server.address} is given twice")
+        if any(server.address == earlier.address for earlier in servers):
+            table.document.add_error(
+                path, f"duplicate address {server.address}: expected each server once"
+            )
         servers.append(server)
     return tuple(servers)
 
 
-def _parse_server_table(table: Table) -> ServerSettings:
+def _parse_server_table(table: Table) -> ServerSettings | None:
+    """Parse a server with options; `None` if its address is missing or invalid."""
     if "address" not in table:
-        table.document.add_error(table.path, "needs an address")
-    settings = ServerSettings(
-        table.get("address", v.parsed(parse_server_address), _INVALID_SERVER.address),
-        table.get("weight", v.integer(0, 256), 1),
-        table.get("backup", v.boolean, False),
-        table.get("max_in_flight", v.integer(1), None),
-        table.get("proxy", _parse_proxy, None),
-    )
+        table.document.add_error(table.path, "missing address: expected host:port or unix:/path")
+    address = table.get("address", v.parsed(parse_server_address), None)
+    weight = table.get("weight", v.weight, 1)
+    backup = table.get("backup", v.boolean, False)
+    max_in_flight = table.get("max_in_flight", v.integer(1), None)
+    proxy_protocol = table.get("proxy", _parse_proxy_version, None)
     table.reject_unknown_keys()
-    return settings
+    if address is None:
+        return None
+    return ServerSettings(address, weight, backup, max_in_flight, proxy_protocol)
 
 
-def _parse_proxy(value: Any) -> int:
-    return {"v1": 1, "v2": 2}[v.one_of(("v1", "v2"))(value)]
+def _parse_proxy_version(value: Any) -> int:
+    """Return the version of the PROXY protocol."""
+    return _PROXY_VERSIONS[v.one_of(tuple(_PROXY_VERSIONS))(value)]
 
 
 def _parse_timeouts(table: Table | None) -> PoolTimeouts:
-    usual = PoolTimeouts()
+    defaults = PoolTimeouts()
     if table is None:
-        return usual
+        return defaults
     settings = PoolTimeouts(
-        table.get("connect", v.seconds, usual.connect),
-        table.get("upstream", v.seconds, usual.upstream),
+        table.get("connect", v.seconds, defaults.connect),
+        table.get("upstream", v.seconds, defaults.upstream),
     )
     table.reject_unknown_keys()
     return settings
 
 
 def _parse_health_check(table: Table | None) -> HealthCheckSettings | None:
+    """Parse `[pool.health]`; without that table there are no active health checks."""
     if table is None:
         return None
+    defaults = HealthCheckSettings(DEFAULT_HEALTH_PATH)
     settings = HealthCheckSettings(
-        path=table.get("path", v.parsed(parse_check_path), "/health"),
-        interval=table.get("interval", v.seconds, 10.0),
+        path=table.get("path", v.parsed(v.parse_check_path), defaults.path),
+        interval=table.get("interval", v.seconds, defaults.interval),
         timeout=table.get("timeout", v.seconds, None),
-        fall=table.get("fall", v.integer(1, 1000), 2),
-        rise=table.get("rise", v.integer(1, 1000), 2),
-        status=table.get("status", v.status_range, (200, 299)),
+        fall=table.get("fall", v.integer(1, 1000), defaults.fall),
+        rise=table.get("rise", v.integer(1, 1000), defaults.rise),
+        status=table.get("status", v.status_range, defaults.status),
     )
     table.reject_unknown_keys()
     return settings
 
 
-def _parse_passive(table: Table | None) -> OutlierDetectionSettings:
-    usual = OutlierDetectionSettings()
+def _parse_outlier_detection(table: Table | None) -> OutlierDetectionSettings:
+    defaults = OutlierDetectionSettings()
     if table is None:
-        return usual
+        return defaults
     settings = OutlierDetectionSettings(
-        failures=table.get("failures", v.integer(1, 10**6), usual.failures),
-        cooldown=table.get("cooldown", v.seconds_or_zero, usual.cooldown),
+        failures=table.get("failures", v.integer(1, 10**6), defaults.failures),
+        cooldown=table.get("cooldown", v.seconds_or_zero, defaults.cooldown),
         error_ratio=table.get("error_ratio", v.fraction, None),
-        window=table.get("window", v.seconds, usual.window),
-        min_requests=table.get("min_requests", v.integer(1), usual.min_requests),
-        max_ejected_ratio=table.get("max_ejected_ratio", v.fraction, usual.max_ejected_ratio),
+        window=table.get("window", v.seconds, defaults.window),
+        min_requests=table.get("min_requests", v.integer(1), defaults.min_requests),
+        max_ejected_ratio=table.get("max_ejected_ratio", v.fraction, defaults.max_ejected_ratio),
     )
     table.reject_unknown_keys()
     return settings
 
 
 def _parse_retries(table: Table | None) -> RetrySettings:
-    usual = RetrySettings()
+    defaults = RetrySettings()
     if table is None:
-        return usual
+        return defaults
     settings = RetrySettings(
-        table.get("attempts", v.integer(1, 1000), usual.attempts),
-        table.get("budget", v.fraction, usual.budget),
+        table.get("attempts", v.integer(1, 1000), defaults.attempts),
+        table.get("budget", v.fraction, defaults.budget),
     )
     table.reject_unknown_keys()
     return settings
 
 
 def _parse_queue(table: Table | None) -> QueueSettings:
-    usual = QueueSettings()
+    defaults = QueueSettings()
     if table is None:
-        return usual
+        return defaults
     settings = QueueSettings(
-        table.get("limit", v.integer(0, 10**6), usual.limit),
-        table.get("timeout", v.seconds_or_zero, usual.timeout),
+        table.get("limit", v.integer(0, 10**6), defaults.limit),
+        table.get("timeout", v.seconds_or_zero, defaults.timeout),
     )
     table.reject_unknown_keys()
     return settings

@@ -1,4 +1,9 @@
-"""Which line of a TOML file says what: `tomllib` tells the values, but not the places."""
+"""
+Source map: the line of each key, table and array element of a TOML file.
+
+`tomllib` returns the values without their positions, so a scanner of its own finds them. It scans
+only text that `tomllib` has accepted, so it need not detect errors.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# What indexes the parsed data: ("pool", 0, "upstreams", 1, "weight").
+# The keys and indices of a value in the parsed data: ("pool", 0, "upstreams", 1, "weight").
 Path = tuple[Union[str, int], ...]
 
-# A table or an array that is still open: its path, and the indices that an
-# array has left; a table has none.
+# A table or an array that is not closed yet: its path, and the iterator of the indices of an
+# array, or `None` for a table.
 _Container = tuple[Path, Optional[Iterator[int]]]
 
-# These always match, if nothing at all, and take linear time. A string of several
-# lines ends at the first three quotes, and up to two more are its own.
+# All patterns match the empty string at least, and take linear time. A multi-line string ends at
+# the first three quotes; up to two quotes before them are part of the string (TOML 1.0, String).
 _STRING = (
     r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"{3,5}'
     r"|'''.*?'{3,5}"
@@ -31,40 +36,45 @@ _STRING = (
 _KEY = re.compile(rf"{_STRING}|[\w-]*", re.DOTALL)
 _SCALAR = re.compile(rf"{_STRING}|[^,\]}}#\n]*", re.DOTALL)
 _SPACE = re.compile(r"[ \t]*")
-# Where a comma may stand is known to be right.
+# Whitespace, newlines, comments and commas, whose positions tomllib has checked.
 _GAP = re.compile(r"(?:[ \t\n,]+|#[^\n]*)*")
 
 
 def key_lines(text: str) -> dict[Path, int]:
     """
-    The lines, from 1 on, of all keys, tables and elements of arrays in `text`.
+    Return the line numbers of all keys, tables and array elements of a document.
 
-    `tomllib` must have accepted the text. What has a header of its own is found
-    there, and everything else where it is first mentioned.
+    Args:
+        text: the document, which `tomllib` has accepted.
+
+    Returns:
+        The numbers, from 1, by path. A table with a header has the line of the header; any other
+        value has the line where its key or the value is first mentioned.
     """
     return _Scanner(text).scan()
 
 
 def line_of(lines: dict[Path, int], path: Path) -> int:
-    """The line of `path`, or of the nearest that it is part of; 0 if there is none."""
+    """Return the line of `path`, or of the nearest table or array around it; 0 without any."""
     prefixes = (path[:length] for length in range(len(path), 0, -1))
     return next((lines[prefix] for prefix in prefixes if prefix in lines), 0)
 
 
 class _Scanner:
-    """Goes through the text once. It has no recursion: no nesting is too deep for it."""
+    """Scanner of one document, in one pass and without recursion, for nesting of any depth."""
 
     def __init__(self, text: str) -> None:
-        # As tomllib does: no other place in its text may hold a "\r".
+        # As in tomllib, which accepts "\r" nowhere else.
         self._text = text.replace("\r\n", "\n")
         self._position = 0
         self._line = 1
         self._counted_to = 0
         self._lines: dict[Path, int] = {}
-        # How many headers [[…]] each path has had.
+        # The number of headers [[…]] of each path so far.
         self._array_lengths: dict[Path, int] = {}
 
     def scan(self) -> dict[Path, int]:
+        """Return the line number of each path."""
         table: Path = ()
         self._skip(_GAP)
         while self._position < len(self._text):
@@ -76,7 +86,7 @@ class _Scanner:
         return self._lines
 
     def _scan_header(self) -> Path:
-        """Go past a header; the path of the table that follows."""
+        """Skip a header; return the path of its table."""
         brackets = 2 if self._text.startswith("[[", self._position) else 1
         self._position += brackets
         path = self._scan_dotted_key(())
@@ -86,13 +96,13 @@ class _Scanner:
             number = self._array_lengths.get(path, 0)
             self._array_lengths[path] = number + 1
             path = (*path, number)
-        # Tables below it may have come before it.
+        # Not setdefault: headers of tables within this one may come first and mention it.
         self._lines[path] = line
         self._position += brackets
         return path
 
     def _scan_key(self, table: Path) -> Path:
-        """Go past a key of `table` and the "=" after it; the path of the value."""
+        """Skip a key of `table` and the "=" after it; return the path of the value."""
         path = self._scan_dotted_key(table)
         self._lines[path] = self._current_line()
         self._position += 1
@@ -100,7 +110,7 @@ class _Scanner:
         return path
 
     def _scan_dotted_key(self, table: Path) -> Path:
-        """Go past a name, dotted or not, in `table`; its path."""
+        """Skip a key, dotted or not, relative to `table`; return its path."""
         path = (*table, self._scan_key_part())
         line = self._current_line()
         while self._text.startswith(".", self._position):
@@ -112,19 +122,19 @@ class _Scanner:
         return path
 
     def _scan_key_part(self) -> str:
-        """Go past one part of a name and the space around it."""
+        """Skip one part of a dotted key and the whitespace around it; return its name."""
         self._skip(_SPACE)
         part = self._skip(_KEY)
         self._skip(_SPACE)
         if not part.startswith(('"', "'")):
             return part
         if part.startswith('"') and "\\" in part:
-            # Who reads the values knows all the escapes.
+            # tomllib decodes the escapes.
             return str(tomllib.loads(f"part = {part}")["part"])
         return part[1:-1]
 
     def _scan_value(self, path: Path) -> None:
-        """Go past the value at `path` and note the places of what is in it."""
+        """Skip the value at `path` and record the lines of the keys and elements in it."""
         containers: list[_Container] = []
         value: Path | None = path
         while value is not None:
@@ -137,7 +147,12 @@ class _Scanner:
             value = self._next_value(containers)
 
     def _next_value(self, containers: list[_Container]) -> Path | None:
-        """Go to the next value in the innermost open container; `None` once all are closed."""
+        """
+        Skip to the next value in the innermost open container.
+
+        Returns:
+            The path of that value, or `None` when all containers are closed.
+        """
         while containers:
             self._skip(_GAP)
             if self._text[self._position : self._position + 1] in ("]", "}", ""):
@@ -153,14 +168,14 @@ class _Scanner:
         return None
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
-        """Go past what `pattern` matches here, and return that."""
+        """Skip the match of `pattern` at the current position; return its text."""
         start = self._position
         match = pattern.match(self._text, start)
         self._position = match.end() if match else start
         return self._text[start : self._position]
 
     def _current_line(self) -> int:
-        """The number of the line. Newlines are counted once, on the way."""
+        """Return the current line number. Each newline is counted once, so scans stay linear."""
         self._line += self._text.count("\n", self._counted_to, self._position)
         self._counted_to = self._position
         return self._line

@@ -53,6 +53,9 @@ MAX_WEIGHT = 256
 # As in HAProxy, whose weights go from 0 to 256 too.
 MAX_WEIGHT = 256
 
+# As in HAProxy, whose weights go from 0 to 256 too.
+MAX_WEIGHT = 256
+
 
 @frozen
 class ServerSettings:
@@ -115,6 +118,14 @@ class AdminState(enum.Enum):
         raise ValueError(f"invalid state {reprlib.repr(value)}: expected one of {names}")
 
 
+# The path of active health checks that an option or a program turns on without a path.
+DEFAULT_CHECK_PATH = "/"
+
+# The path of the checks of [pool.health] without a path, and of the check before a server is
+# registered: a convention of HTTP services, and the path of the Go balancer that is replaced.
+DEFAULT_HEALTH_PATH = "/health"
+
+
 @frozen
 class HealthCheckSettings:
     """
@@ -129,7 +140,7 @@ class HealthCheckSettings:
         status: the first and the last status that is a success.
     """
 
-    path: str | None = "/"
+    path: str | None = DEFAULT_CHECK_PATH
     interval: float = 10.0
     timeout: float | None = None
     fall: int = 2

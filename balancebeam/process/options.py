@@ -16,15 +16,14 @@ from balancebeam import __version__
 from balancebeam.balancing.registry import ALGORITHMS, algorithm_name
 from balancebeam.cli.arguments import COMMANDS
 from balancebeam.config.addresses import parse_listen_address, parse_server
-from balancebeam.config.checks import parse_check_path
 from balancebeam.config.cross_checks import check_admin, validate_settings
 from balancebeam.config.dump import dump
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
 from balancebeam.config.hosts_file import load_hosts
-from balancebeam.config.numbers import parse_count, parse_seconds
 from balancebeam.config.overrides import Overrides
 from balancebeam.config.reader import Document, escape_control
 from balancebeam.config.toml_file import finalize, load_document, with_defaults
+from balancebeam.config.values import parse_check_path, parse_count, parse_seconds
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings

@@ -250,7 +250,7 @@ def test_bad_start(tmp_path: Path) -> None:
         used = f"127.0.0.1:{taken.getsockname()[1]}"
         for options, words in (
             ([], "no server"),
-            (["--upstream", "nonsense"], "'nonsense' is no address"),
+            (["--upstream", "nonsense"], "invalid address 'nonsense'"),
             (["--demo", "1", "--bind", used], f"--bind {used}: address already in use"),
             (["--demo", "1", "--bogus"], "option --bogus not recognized"),
         ):
@@ -433,9 +433,9 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
         (["--bind", f"unix:{precious}"], "no socket"),
         (["--bind", f"unix:{tmp_path}/link"], "no socket"),
         (["--bind", "127.0.0.1:0", "--admin", f"unix:{precious}"], "no socket"),
-        (["--state", f"{tmp_path}/nowhere/state"], "there is no folder"),
-        (["--state", f"{tmp_path}"], "is a folder"),
-        (["--hosts", f"{hosts}"], f"{hosts}:3: 127.0.0.1:1 is given twice"),
+        (["--state", f"{tmp_path}/nowhere/state"], "missing directory"),
+        (["--state", f"{tmp_path}"], "not a directory"),
+        (["--hosts", f"{hosts}"], f"{hosts}:3: duplicate address 127.0.0.1:1"),
         (["--bind", f"unix:{precious}", "--access-log", "/nowhere/a"], "/nowhere/a"),
     ):
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Addresses as people write them."""
+"""Parsers of addresses of listeners and servers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from balancebeam.config.addresses import (
 from balancebeam.core.addresses import (
     EndpointAddress,
     ListenAddress,
+    ProxyProtocolAddress,
     ServerAddress,
     TcpAddress,
     UnixAddress,
@@ -25,7 +26,8 @@ from balancebeam.core.settings import ServerSettings
 class TcpAddressTests(SynchronousTestCase):
     """`host:port` and `[v6]:port`."""
 
-    def test_what_is_read(self) -> None:
+    def test_valid(self) -> None:
+        """Names, IPv4 addresses and bracketed IPv6 addresses with a port are accepted."""
         cases = {
             "127.0.0.1:8080": TcpAddress("127.0.0.1", 8080),
             "localhost:1": TcpAddress("localhost", 1),
@@ -39,15 +41,17 @@ class TcpAddressTests(SynchronousTestCase):
             self.assertEqual(parse_tcp_address(text), address, msg=text)
             self.assertEqual(str(address), text)
 
-    def test_the_same_address_is_the_same_text(self) -> None:
-        for one, other in (
+    def test_equal_addresses_compare_equal(self) -> None:
+        """IPv6 addresses have one canonical form, and host names are in lower case."""
+        for first, second in (
             ("[2001:DB8:0::1]:80", "[2001:db8::1]:80"),
             ("[::ffff:192.0.2.1]:80", "[::ffff:c000:201]:80"),
             ("App.Example.ORG:80", "app.example.org:80"),
         ):
-            self.assertEqual(parse_tcp_address(one), parse_tcp_address(other))
+            self.assertEqual(parse_tcp_address(first), parse_tcp_address(second))
 
-    def test_what_is_refused(self) -> None:
+    def test_invalid(self) -> None:
+        """Anything else is rejected; the message has the text."""
         cases = [
             "",
             "a",
@@ -92,15 +96,17 @@ class TcpAddressTests(SynchronousTestCase):
     @settings(max_examples=200, deadline=None)
     @given(st.one_of(st.text(max_size=20), st.text("[]:.%/a1,", max_size=12)))
     def test_any_text_is_an_address_or_a_value_error(self, text: str) -> None:
-        for read in (parse_tcp_address, parse_listen_address, parse_server_address, parse_server):
+        """No text makes a parser fail in another way than with a `ValueError` with a message."""
+        for parse in (parse_tcp_address, parse_listen_address, parse_server_address, parse_server):
             try:
-                read(text)
+                parse(text)
             except ValueError as error:
                 self.assertNotEqual(str(error), "")
 
     @settings(max_examples=100, deadline=None)
     @given(st.ip_addresses(), st.integers(1, 65535))
-    def test_written_addresses_are_read_as_they_were(self, ip: object, port: int) -> None:
+    def test_text_of_an_address_is_parsed_as_that_address(self, ip: object, port: int) -> None:
+        """The text of an address with any IP address results in an equal address."""
         address = TcpAddress(str(ip), port)
         self.assertEqual(parse_tcp_address(str(address)), address)
         self.assertEqual(parse_server_address(str(address)), address)
@@ -108,9 +114,10 @@ class TcpAddressTests(SynchronousTestCase):
 
 
 class ListenAddressTests(SynchronousTestCase):
-    """Where to listen."""
+    """Addresses of listeners."""
 
-    def test_what_is_read(self) -> None:
+    def test_valid(self) -> None:
+        """TCP addresses, Unix sockets and Twisted endpoint descriptions are accepted."""
         cases: dict[str, ListenAddress] = {
             "0.0.0.0:1100": TcpAddress("0.0.0.0", 1100),
             "localhost:0": TcpAddress("localhost", 0),
@@ -127,28 +134,50 @@ class ListenAddressTests(SynchronousTestCase):
             self.assertEqual(parse_listen_address(text), address, msg=text)
             self.assertEqual(str(address), text)
 
-    def test_tls_is_refused_by_name(self) -> None:
+    def test_tls_endpoints(self) -> None:
+        """TLS endpoints are rejected as not supported yet."""
         for text in ("ssl:443:privateKey=k", "tls:443", "txacme:x:443"):
             error = self.assertRaises(ValueError, parse_listen_address, text)
             self.assertIn("TLS is not supported yet", str(error))
 
-    def test_what_is_refused(self) -> None:
+    def test_proxy_protocol(self) -> None:
+        """The prefix `haproxy:` is accepted once, before plain addresses and endpoints."""
+        cases: dict[str, TcpAddress | UnixAddress | EndpointAddress] = {
+            "haproxy:127.0.0.1:80": TcpAddress("127.0.0.1", 80),
+            "haproxy:unix:/a": UnixAddress("/a"),
+            "haproxy:tcp:80": EndpointAddress("tcp:80"),
+        }
+        for text, address in cases.items():
+            self.assertEqual(parse_listen_address(text), ProxyProtocolAddress(address))
+            self.assertEqual(str(parse_listen_address(text)), text)
+        for text, part in (
+            ("haproxy:haproxy:a:80", "haproxy: once"),
+            ("haproxy:stdio:", "'stdio:'"),
+            ("haproxy:custom:x=1", "tcp:, tcp6:, unix: or systemd:"),
+        ):
+            error = self.assertRaises(ValueError, parse_listen_address, text)
+            self.assertIn(part, str(error))
+
+    def test_invalid(self) -> None:
+        """Incomplete and malformed addresses are rejected; the message has the text."""
         for text in ("", "8080", "localhost", "unix:", "::1:80", "a:99999", "1.2.3:80"):
             error = self.assertRaises(ValueError, parse_listen_address, text)
             self.assertIn(repr(text), str(error))
 
-    def test_a_path_has_to_fit_a_socket_address(self) -> None:
+    def test_length_of_unix_paths(self) -> None:
+        """The path of a Unix socket has at most 107 bytes, as sun_path has 108 with the NUL."""
         longest = "unix:/" + "a" * 106
         self.assertEqual(parse_listen_address(longest), UnixAddress(longest[5:]))
         self.assertRaises(ValueError, parse_listen_address, longest + "a")
-        # Octets count, not characters.
+        # 54 characters, but 108 bytes in UTF-8.
         self.assertRaises(ValueError, parse_listen_address, "unix:/" + "\u00e4" * 54)
 
 
 class ServerAddressTests(SynchronousTestCase):
-    """Where a server is."""
+    """Addresses of servers."""
 
-    def test_what_is_read(self) -> None:
+    def test_valid(self) -> None:
+        """TCP addresses, Unix sockets and HTTP URLs without a path are accepted."""
         cases: dict[str, ServerAddress] = {
             "127.0.0.1:8080": TcpAddress("127.0.0.1", 8080),
             "app:8080": TcpAddress("app", 8080),
@@ -165,34 +194,43 @@ class ServerAddressTests(SynchronousTestCase):
         for text, address in cases.items():
             self.assertEqual(parse_server_address(text), address, msg=text)
 
-    def test_what_is_refused(self) -> None:
+    def test_text_for_the_configuration(self) -> None:
+        """`as_config` returns a text of the same address, also for a host with the name unix."""
+        for text in ("app:80", "[::1]:80", "unix:/run/app.sock", "http://unix:80"):
+            address = parse_server_address(text)
+            self.assertEqual(address.as_config(), text)
+            self.assertEqual(parse_server_address(address.as_config()), address)
+
+    def test_invalid(self) -> None:
+        """Anything else is rejected with what is expected; TLS is not supported yet."""
         cases = {
             "https://app": "TLS to servers is not supported yet",
             "https://app:443": "TLS to servers is not supported yet",
-            "http://app/path": "has a path",
-            "http://app:80/path/": "has a path",
-            "http://": "no address",
-            "http://app?x": "no valid host",
-            "http://app:": "no address",
-            "http://user@app": "no address",
-            "app": "no address",
-            "app:0": "ports go from 1 to 65535",
-            "http://app:0": "ports go from 1 to 65535",
-            "app:65536": "no such port",
-            "unix:relative": "no valid path",
-            "unix:": "no valid path",
-            "unix:/" + "a" * 107: "no valid path",
-            "tcp:8080:x": "no address",
+            "http://app/path": "without a path",
+            "http://app:80/path/": "without a path",
+            "http://": "expected host:port",
+            "http://app?x": "expected a host name or an IP address",
+            "http://app:": "expected host:port",
+            "http://user@app": "expected host:port",
+            "app": "expected host:port",
+            "app:0": "a port from 1 to 65535",
+            "http://app:0": "a port from 1 to 65535",
+            "app:65536": "a port from 0 to 65535",
+            "unix:relative": "expected unix:/path",
+            "unix:": "expected unix:/path",
+            "unix:/" + "a" * 107: "at most 107 bytes",
+            "tcp:8080:x": "expected host:port",
         }
-        for text, why in cases.items():
+        for text, part in cases.items():
             error = self.assertRaises(ValueError, parse_server_address, text)
-            self.assertIn(why, str(error))
+            self.assertIn(part, str(error))
 
 
 class ServerSettingsTests(SynchronousTestCase):
-    """A server with its weight and role."""
+    """Servers with options, as in `--upstream`."""
 
-    def test_what_is_read(self) -> None:
+    def test_valid(self) -> None:
+        """Weight and backup follow the address in any order."""
         address = TcpAddress("app", 80)
         cases = {
             "app:80": ServerSettings(address, 1, False),
@@ -207,7 +245,8 @@ class ServerSettingsTests(SynchronousTestCase):
         for text, server in cases.items():
             self.assertEqual(parse_server(text), server, msg=text)
 
-    def test_what_is_refused(self) -> None:
+    def test_invalid(self) -> None:
+        """Unknown, malformed and repeated options are rejected with what is expected."""
         weight = "whole number from 0 to 256"
         cases = {
             "app:80,weight=257": weight,
@@ -217,21 +256,21 @@ class ServerSettingsTests(SynchronousTestCase):
             "app:80,weight=x": weight,
             "app:80,weight= 1": weight,
             "app:80,weight=\u0663": weight,
-            "app:80,weight=": "not known",
-            "app:80,weight": "not known",
-            "app:80,backup=1": "not known",
-            "app:80,backup=": "not known",
-            "app:80,Backup": "not known",
-            "app:80,color=red": "'color=red' is not known",
-            "app:80,,backup": "not known",
-            "app:80,backup,backup": "says backup twice",
-            "app:80,weight=1,weight=1": "says weight twice",
-            ",weight=1": "no address",
-            "app,weight=1": "no address",
+            "app:80,weight=": "expected weight=N, backup",
+            "app:80,weight": "expected weight=N, backup",
+            "app:80,backup=1": "expected weight=N, backup",
+            "app:80,backup=": "expected weight=N, backup",
+            "app:80,Backup": "expected weight=N, backup",
+            "app:80,color=red": "invalid option 'color=red'",
+            "app:80,,backup": "expected weight=N, backup",
+            "app:80,backup,backup": "expected backup once",
+            "app:80,weight=1,weight=1": "expected weight once",
+            ",weight=1": "expected host:port",
+            "app,weight=1": "expected host:port",
         }
-        for text, why in cases.items():
+        for text, part in cases.items():
             error = self.assertRaises(ValueError, parse_server, text)
-            self.assertIn(why, str(error))
+            self.assertIn(part, str(error))
 
 
 class AddressRegressionTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""The lines of what a TOML file says."""
+"""The lines of keys, tables and array elements of TOML documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ else:
 
 Path = tuple[Union[str, int], ...]
 
-WHOLE = """\
+EXAMPLE = """\
 # A comment [with] = "things"
 [admin]
 bind = "127.0.0.1:9000"  # [[no]]
@@ -56,27 +56,28 @@ upstreams = [{ address = "a:1" },
 
 
 def paths(value: Any, path: Path = ()) -> set[Path]:
-    """All that indexes parsed data, but for the whole of it."""
-    found = {path} if path else set()
+    """Return the paths of all values in parsed data, except the root."""
+    result = {path} if path else set()
     table = dict(enumerate(value)) if isinstance(value, list) else value
     if isinstance(table, dict):
         for key, child in table.items():
-            found |= paths(child, (*path, key))
-    return found
+            result |= paths(child, (*path, key))
+    return result
 
 
 class ExampleTests(SynchronousTestCase):
-    """By hand."""
+    """Documents with the lines written down by hand."""
 
     def assert_lines(self, text: str, expected: dict[Path, int]) -> None:
-        """`expected` holds all that is found, however the lines end."""
+        """Check the lines of all paths, with either line ending."""
         for version in (text, text.replace("\n", "\r\n")):
-            found = key_lines(version)
-            self.assertEqual(found, expected, msg=repr(version))
-            self.assertEqual(set(found), paths(tomllib.loads(version)), msg=repr(version))
+            lines = key_lines(version)
+            self.assertEqual(lines, expected, msg=repr(version))
+            self.assertEqual(set(lines), paths(tomllib.loads(version)), msg=repr(version))
 
-    def test_a_whole_file(self) -> None:
-        found = key_lines(WHOLE)
+    def test_configuration_file(self) -> None:
+        """Headers, keys, inline tables and elements of a typical file have their lines."""
+        lines = key_lines(EXAMPLE)
         for path, line in (
             (("admin",), 2),
             (("admin", "bind"), 3),
@@ -101,10 +102,11 @@ class ExampleTests(SynchronousTestCase):
             (("pool", 0, "upstreams", 1, "at", 1, "deep"), 29),
             (("pool", 0, "upstreams", 2), 30),
         ):
-            self.assertEqual(found[path], line, msg=str(path))
-        self.assertEqual(set(found), paths(tomllib.loads(WHOLE)))
+            self.assertEqual(lines[path], line, msg=str(path))
+        self.assertEqual(set(lines), paths(tomllib.loads(EXAMPLE)))
 
-    def test_the_nearest_line(self) -> None:
+    def test_line_of_the_nearest_parent(self) -> None:
+        """A path without a line has that of the nearest table or array around it, or 0."""
         lines = {("a",): 3, ("a", 0, "b"): 5}
         for path, line in (
             (("a",), 3),
@@ -117,16 +119,19 @@ class ExampleTests(SynchronousTestCase):
             self.assertEqual(line_of(lines, path), line, msg=str(path))
         self.assertEqual(line_of({}, ("a",)), 0)
 
-    def test_nothing(self) -> None:
+    def test_no_keys(self) -> None:
+        """Blank lines and comments have no paths."""
         for text in ("", "\n", "# x", " \t\n\n# [x]\n"):
             self.assert_lines(text, {})
 
-    def test_a_last_line_without_an_end(self) -> None:
+    def test_last_line_without_newline(self) -> None:
+        """The last line need not end in a newline."""
         self.assert_lines("\na = 1", {("a",): 2})
         self.assert_lines("\n[a]", {("a",): 2})
         self.assert_lines("\n[[a]] # b", {("a",): 2, ("a", 0): 2})
 
-    def test_names(self) -> None:
+    def test_keys(self) -> None:
+        """Bare, quoted and dotted keys are found in pairs and in headers."""
         for name, parts in (
             ("a", ("a",)),
             ("1.2", ("1", "2")),
@@ -148,6 +153,7 @@ class ExampleTests(SynchronousTestCase):
             self.assert_lines(f"\n[[{name}]]\nz = 1", {**prefixes, **element})
 
     def test_values(self) -> None:
+        """Strings, arrays and inline tables end where they end, whatever they contain."""
         for value in (
             "1979-05-27 07:32:00Z",
             "-1.5e3",
@@ -178,33 +184,39 @@ class ExampleTests(SynchronousTestCase):
                 {("a",): 2, ("a", "b"): 2, ("a", "b", "c"): 2, ("a", "d"): after},
             )
 
-    def test_a_header_after_what_it_holds(self) -> None:
+    def test_header_after_its_subtable(self) -> None:
+        """A table has the line of its header, even if a table within it comes first."""
         self.assert_lines("[a.b]\n[a]\nc = 1\n", {("a",): 2, ("a", "b"): 1, ("a", "c"): 3})
 
-    def test_a_header_under_what_a_dotted_key_made(self) -> None:
+    def test_header_below_a_dotted_key(self) -> None:
+        """A header may add a table to one that a dotted key has created."""
         self.assert_lines(
             "[a]\nb.c = 1\n[a.b.d]\n",
             {("a",): 1, ("a", "b"): 2, ("a", "b", "c"): 2, ("a", "b", "d"): 3},
         )
 
-    def test_elements_that_are_apart(self) -> None:
+    def test_array_elements_with_other_tables_between(self) -> None:
+        """The elements of an array of tables are numbered across other tables."""
         self.assert_lines(
             "[[a]]\n[b]\n[[a]]\n[a.c]\n",
             {("a",): 1, ("a", 0): 1, ("b",): 2, ("a", 1): 3, ("a", 1, "c"): 4},
         )
 
-    def test_deep(self) -> None:
+    def test_nested_arrays(self) -> None:
+        """Each level of nested arrays has a path."""
         depth = 100
         text = "\na = " + "[" * depth + "\n" + "]" * depth
         self.assert_lines(text, {("a", *[0] * length): 2 for length in range(depth)})
 
-    def test_deeper_than_anything_can_be_called(self) -> None:
+    def test_nesting_beyond_the_recursion_limit(self) -> None:
+        """Nesting deeper than Python's recursion limit is scanned."""
         depth = 2000
         for opening, closing, parts in (("[", "]", 1), ("{a=", "}", 1), ("[{a=", "}]", 2)):
             text = "a = " + opening * depth + "1" + closing * depth
             self.assertEqual(len(key_lines(text)), 1 + depth * parts)
 
-    def test_the_time_it_takes(self) -> None:
+    def test_time_is_linear(self) -> None:
+        """Large documents take less than 5 seconds of CPU time, so no step is quadratic."""
         for piece in (
             "[[a]]\nb.c = 1\n[a.d]\n",
             "# x\n\n",
@@ -218,6 +230,7 @@ class ExampleTests(SynchronousTestCase):
                 self.assertLess(self.seconds(f"a = {opening}{filling * 100_000}{closing}"), 5)
 
     def seconds(self, text: str) -> float:
+        """Return the CPU time of scanning a document."""
         start = time.process_time()
         key_lines(text)
         return time.process_time() - start
@@ -226,7 +239,7 @@ class ExampleTests(SynchronousTestCase):
 NASTY = "\"'\\#[]{}=,. \t\né\x7f\U0001f600ab"
 BARE = re.compile(r"[A-Za-z0-9_-]+")
 
-# What strings of several lines are made of, as written.
+# Pieces of multi-line strings, as source text.
 BASIC_PIECES = [
     "\n",
     '"',
@@ -258,7 +271,13 @@ TREES: Any = st.recursive(
 
 
 class TomlGenerator:
-    """Writes tables as TOML, in any way there is, and keeps the lines of all it writes."""
+    """
+    Writer of a tree of tables as TOML, in a random one of all equivalent forms.
+
+    Attributes:
+        text: the document so far.
+        lines: the line of each path, recorded while writing.
+    """
 
     def __init__(self, random: Random) -> None:
         self.text = ""
@@ -266,6 +285,7 @@ class TomlGenerator:
         self._random = random
 
     def document(self, tree: dict[str, Any]) -> None:
+        """Write a whole document."""
         statements, blocks = self._split((), (), tree)
         self._statements((), statements)
         for path, names, inner in blocks:
@@ -274,7 +294,7 @@ class TomlGenerator:
             self._statements(path, inner)
 
     def _split(self, path: Path, names: tuple[str, ...], table: dict[str, Any]) -> Any:
-        """What is written below the header of a table, and the tables with headers within."""
+        """Return the pairs to write below the header of a table, and its subtables with headers."""
         statements: list[Any] = []
         children: list[list[Any]] = []
         for key, value in table.items():
@@ -292,7 +312,7 @@ class TomlGenerator:
         return statements, self._merged(children)
 
     def _table(self, path: Path, names: tuple[str, ...], table: dict[str, Any]) -> list[Any]:
-        """The header of a table and those within it, in an order that is allowed."""
+        """Return the headers of a table and its subtables, in a valid order."""
         blocks: list[Any]
         statements, blocks = self._split(path, names, table)
         own = (path, names, statements)
@@ -304,13 +324,13 @@ class TomlGenerator:
         return [*blocks[:place], own, *blocks[place:]]
 
     def _dotted(self, names: tuple[str, ...], value: Any) -> list[Any]:
-        """A key and its value, or instead those of the table that it is."""
+        """Return a table as one inline value, or as several pairs with dotted keys."""
         if not isinstance(value, dict) or not value or self._toss():
             return [(names, value)]
-        return [one for key, child in value.items() for one in self._dotted((*names, key), child)]
+        return [pair for key, child in value.items() for pair in self._dotted((*names, key), child)]
 
     def _merged(self, children: list[list[Any]]) -> list[Any]:
-        """All of them, each in its own order."""
+        """Interleave lists at random; each keeps its order."""
         turns = [n for n, child in enumerate(children) for _ in child]
         self._random.shuffle(turns)
         each = [iter(child) for child in children]
@@ -354,7 +374,7 @@ class TomlGenerator:
             self._write(self._scalar())
 
     def _inline(self, path: Path, table: dict[str, Any]) -> None:
-        pairs = [one for key, value in table.items() for one in self._dotted((key,), value)]
+        pairs = [pair for key, value in table.items() for pair in self._dotted((key,), value)]
         self._random.shuffle(pairs)
         self._write("{")
         for number, (names, value) in enumerate(pairs):
@@ -396,7 +416,7 @@ class TomlGenerator:
         return '"' + "".join(map(self._escaped, text)) + '"'
 
     def _note(self, path: Path) -> None:
-        """All of `path` is on this line, unless it has been before."""
+        """Record the current line for each prefix of `path` that has none."""
         for length in range(1, len(path) + 1):
             self.lines.setdefault(path[:length], self._line())
 
@@ -426,10 +446,11 @@ class TomlGenerator:
 
 
 class GeneratedDocumentTests(SynchronousTestCase):
-    """By whoever writes a file, who knows the lines."""
+    """Random documents, whose writer knows the lines."""
 
     @given(st.dictionaries(KEYS, TREES, max_size=5), st.integers(0, 1 << 32), st.booleans())
-    def test_the_lines_are_those_written(self, tree: Any, seed: int, returns: bool) -> None:
+    def test_lines_are_as_written(self, tree: Any, seed: int, returns: bool) -> None:
+        """Every path has the line on which it was written, with either line ending."""
         writer = TomlGenerator(Random(seed))
         writer.document(tree)
         text = writer.text.replace("\n", "\r\n") if returns else writer.text
