@@ -59,7 +59,9 @@ def request_heads(data: bytes) -> None:
     assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
     if not isinstance(outcomes[0], tuple):
         head = outcomes[0]
-        wire = head.forward_bytes + build_forwarded_fields(head, b"192.0.2.1", b"http", b"localhost", False)
+        wire = head.forward_bytes + build_forwarded_fields(
+            head, b"192.0.2.1", b"http", b"localhost", False
+        )
         check_requests(wire, min_requests=1)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.errors import ResponseError
+from balancebeam.protocols.http1.body import CHUNKED, CLOSE_DELIMITED
 from balancebeam.protocols.http1.local_reply import (
     http_date,
     jsend_error,
@@ -17,8 +18,6 @@ from balancebeam.protocols.http1.local_reply import (
     reason_phrase,
 )
 from balancebeam.protocols.http1.response_head import (
-    CHUNKED,
-    CLOSE_DELIMITED,
     MAX_RESPONSE_FIELDS,
     ResponseHead,
     ResponseHeadParser,
