@@ -138,9 +138,9 @@ class FramingTests(RequestHeadTestCase):
     def test_repeated_content_length(self) -> None:
         """Repeated Content-Length fields are rejected, also with equal values."""
         five = b"Content-Length: 5"
-        for other in (five, b"Content-Length: 6", b"content-length:5", b"Content-Length:"):
-            self.assert_rejected(400, self.POST, HOST, five, other)
-            self.assert_rejected(400, self.POST, HOST, other, b"X: 1", five)
+        for second in (five, b"Content-Length: 6", b"content-length:5", b"Content-Length:"):
+            self.assert_rejected(400, self.POST, HOST, five, second)
+            self.assert_rejected(400, self.POST, HOST, second, b"X: 1", five)
 
     def test_content_length_with_transfer_encoding(self) -> None:
         """Content-Length and Transfer-Encoding together are rejected."""
@@ -190,8 +190,8 @@ class FramingTests(RequestHeadTestCase):
     def test_repeated_transfer_encoding(self) -> None:
         """Repeated Transfer-Encoding fields are rejected."""
         line = b"Transfer-Encoding: chunked"
-        for other in (line, b"transfer-encoding: chunked", b"Transfer-Encoding: identity"):
-            self.assert_rejected(400, self.POST, HOST, line, other)
+        for second in (line, b"transfer-encoding: chunked", b"Transfer-Encoding: identity"):
+            self.assert_rejected(400, self.POST, HOST, line, second)
 
     def test_empty_list_member_in_transfer_encoding(self) -> None:
         """An empty list member is rejected."""
@@ -242,11 +242,11 @@ class FieldRuleTests(RequestHeadTestCase):
 
     def test_repeated_host(self) -> None:
         """Repeated Host fields are rejected, also with equal values."""
-        for other in (HOST, b"host: a", b"Host: b", b"Host:", b"HOST: a:80"):
-            self.assert_rejected(400, GET, HOST, other)
-            self.assert_rejected(400, GET, other, b"X: 1", HOST)
-            self.assert_rejected(400, GET, HOST, b"Connection: keep-alive", other)
-            self.assert_rejected(400, b"GET / HTTP/1.0", HOST, other)
+        for second in (HOST, b"host: a", b"Host: b", b"Host:", b"HOST: a:80"):
+            self.assert_rejected(400, GET, HOST, second)
+            self.assert_rejected(400, GET, second, b"X: 1", HOST)
+            self.assert_rejected(400, GET, HOST, b"Connection: keep-alive", second)
+            self.assert_rejected(400, b"GET / HTTP/1.0", HOST, second)
 
     def test_invalid_hosts(self) -> None:
         """A Host that is not a host with an optional port is rejected."""
