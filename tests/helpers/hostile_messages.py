@@ -1,7 +1,9 @@
 """
-Hostile and odd messages, what becomes of each, and the section that decides it.
+Hostile and unusual HTTP messages, the outcome of each, and the RFC section that decides it.
 
-`python -m tests.helpers.hostile_messages` prints them as `docs/message-conformance.rst`.
+`REQUESTS` and `RESPONSES` are sent over real sockets by
+`tests/system/test_hostile_messages.py`. Their table in `docs/message-conformance.rst`
+is printed by `python -m tests.helpers.hostile_messages`.
 """
 
 from __future__ import annotations
@@ -10,16 +12,23 @@ from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
-# What a client gets instead of a status when its connection is cut.
+# Takes the place of a status where the client's connection is closed within the body.
 TRUNCATED = 0
 
 
 @frozen
 class RequestCase:
     """
-    `sent` is what a client sends. `status` is what it gets: with 200 the
-    request reaches a server, with anything else nothing of it does.
-    `forwarded` must then stand in what the server gets, and `stripped` must not.
+    A request and its outcome.
+
+    Attributes:
+        name: Title in the table.
+        section: RFC numbers and sections.
+        sent: The bytes that the client sends.
+        status: The status of the response. With 200 the request is forwarded, with
+            any other status nothing of it reaches a server.
+        forwarded: Bytes that the server receives.
+        stripped: Bytes that the server does not receive.
     """
 
     name: str
@@ -33,10 +42,18 @@ class RequestCase:
 @frozen
 class ResponseCase:
     """
-    `sent` is what a server answers to `request`. `status` is what the client
-    gets, `TRUNCATED` if its connection ends within the body (or 502, if the head has not
-    been forwarded by then). With `reused` the connection to the server may serve another
-    request.
+    A response and its outcome.
+
+    Attributes:
+        name: Title in the table.
+        section: RFC numbers and sections.
+        sent: The bytes that the server sends.
+        status: The status that the client receives. `TRUNCATED` if its connection is
+            closed within the body, or 502 if the head was not forwarded before.
+        request: The bytes that the client sends.
+        reused: The connection to the server may serve another request.
+        forwarded: Bytes that the client receives.
+        stripped: Bytes that the client does not receive.
     """
 
     name: str
@@ -50,25 +67,28 @@ class ResponseCase:
 
 
 def get(*lines: bytes, line: bytes = b"GET / HTTP/1.1") -> bytes:
-    """A request with the given field lines beside Host."""
+    """Return a request with Host and these field lines."""
     return b"\r\n".join((line, b"Host: a", *lines, b"", b""))
 
 
 def post(*lines: bytes, body: bytes = b"") -> bytes:
+    """Return a POST request with Host and these field lines."""
     return get(*lines, line=b"POST / HTTP/1.1") + body
 
 
 def chunked(body: bytes) -> bytes:
+    """Return a POST request with an encoded chunked body."""
     return post(b"Transfer-Encoding: chunked", body=body)
 
 
 def printable(data: bytes) -> str:
-    """Bytes as a person can read them."""
+    """Return bytes with Python's escapes, abbreviated if long."""
     text = repr(data)[2:-1].replace('"', '\\"')
     return text if len(text) <= 60 else f"{text[:40]}… ({len(data)} bytes)"
 
 
 def framing() -> Iterator[RequestCase]:
+    """Content-Length and Transfer-Encoding of requests."""
     for value in (
         *(b"+5", b"-5", b"5_0", b"0x5", b"5 5", b"5,5", b"5, 5", b"5, 6", b"", b" ", b"5;", b"5.0"),
         *(b"1e1", b"\xd9\xa5", b"\xb2", b"five", b"9223372036854775808", b"9" * 30, b"0 0"),
@@ -110,7 +130,7 @@ def framing() -> Iterator[RequestCase]:
             post(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n"),
             status,
         )
-    for several in (
+    for group in (
         (b"Transfer-Encoding : chunked",),
         (b" Transfer-Encoding: chunked",),
         (b"X: 1", b"\tTransfer-Encoding: chunked"),
@@ -126,9 +146,9 @@ def framing() -> Iterator[RequestCase]:
         (b"X: 1\rTransfer-Encoding: chunked",),
     ):
         yield RequestCase(
-            " then ".join(printable(line) for line in several),
+            " then ".join(printable(line) for line in group),
             "9112 5, 6.1",
-            post(*several, body=b"0\r\n\r\n"),
+            post(*group, body=b"0\r\n\r\n"),
         )
     yield RequestCase(
         "Transfer-Encoding in HTTP/1.0",
@@ -159,6 +179,7 @@ def framing() -> Iterator[RequestCase]:
 
 
 def fields() -> Iterator[RequestCase]:
+    """Field lines of requests."""
     for number in (*range(0x20), 0x7F):
         if number != 0x09:
             character = bytes([number])
@@ -174,17 +195,19 @@ def fields() -> Iterator[RequestCase]:
     for line in (b": 1", b"X", b"X 1", b" : 1", b"X : 1", b"X\t: 1", b"=X: 1", b"\xffX: 1"):
         yield RequestCase(f"field line {printable(line)}", "9112 5", get(line))
     for line in (b" folded", b"\tfolded", b" X: 1", b" "):
-        yield RequestCase(f"continued by {printable(line)}", "9112 5.2", get(b"A: 1", line))
+        yield RequestCase(
+            f"field line continued by {printable(line)}", "9112 5.2", get(b"A: 1", line)
+        )
     yield RequestCase(
-        "blank before the first field line",
+        "space before the first field line",
         "9112 2.2",
         b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
     )
-    yield RequestCase("128 fields too many", "6585 5", get(*[b"X: 1"] * 256), 431)
+    yield RequestCase("256 fields", "6585 5", get(*[b"X: 1"] * 256), 431)
     yield RequestCase("a field line of 40,000 bytes", "6585 5", get(b"X: " + b"a" * 40000), 431)
     yield RequestCase("a head without an end", "6585 5", get(b"X: " + b"a" * 40000)[:-4], 431)
     yield RequestCase(
-        "values of any other byte",
+        "a value with HTAB, spaces and bytes above 0x7f",
         "9110 5.5",
         get(b"X: \t \x80\xff~"),
         200,
@@ -192,7 +215,7 @@ def fields() -> Iterator[RequestCase]:
     )
     yield RequestCase("empty value", "9110 5.5", get(b"X:"), 200, b"X:\r\n")
     yield RequestCase(
-        "names that Connection lists",
+        "fields that Connection names",
         "9110 7.6.1",
         get(b"Connection: X-A,,x-b ,", b"X-A: 1", b"X-B: 2"),
         200,
@@ -208,7 +231,10 @@ def fields() -> Iterator[RequestCase]:
 
 
 def request_lines() -> Iterator[RequestCase]:
+    """Request lines and targets."""
+
     def line(text: bytes) -> bytes:
+        """Return a request with this first line."""
         return text + b"\r\nHost: a\r\n\r\n"
 
     for text, status in (
@@ -248,7 +274,7 @@ def request_lines() -> Iterator[RequestCase]:
     )
     yield RequestCase("a method of 9,000 bytes", "9112 3", line(b"A" * 9000 + b" / HTTP/1.1"), 414)
     yield RequestCase("a request line without an end", "9112 3", b"GET /" + b"a" * 9000, 414)
-    for text, passed in (
+    for text, forwarded in (
         (b"GET http://a/x?y HTTP/1.1", b"GET /x?y HTTP/1.1\r\n"),
         (b"GET HTTP://A:80 HTTP/1.1", b"GET / HTTP/1.1\r\n"),
         (b"GET http://a?x HTTP/1.1", b"GET /?x HTTP/1.1\r\n"),
@@ -263,17 +289,18 @@ def request_lines() -> Iterator[RequestCase]:
         (b"GET / HTTP/1.2", b"GET / HTTP/1.1\r\n"),
         (b"GET / HTTP/1.0", b"GET / HTTP/1.1\r\n"),
     ):
-        yield RequestCase(f"request line {printable(text)}", "9112 3", line(text), 200, passed)
+        yield RequestCase(f"request line {printable(text)}", "9112 3", line(text), 200, forwarded)
 
 
 def line_endings() -> Iterator[RequestCase]:
-    good = b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n"
-    yield RequestCase("every line end a bare LF", "9112 2.2", good.replace(b"\r\n", b"\n"))
+    """Bare LF, bare CR and empty lines."""
+    valid = b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n"
+    yield RequestCase("every line end a bare LF", "9112 2.2", valid.replace(b"\r\n", b"\n"))
     yield RequestCase(
-        "every line end a bare CR", "9112 2.2", good.replace(b"\r\n", b"\r") + b"\r\n\r\n"
+        "every line end a bare CR", "9112 2.2", valid.replace(b"\r\n", b"\r") + b"\r\n\r\n"
     )
     for index in range(4):
-        parts = good.split(b"\r\n")
+        parts = valid.split(b"\r\n")
         for name, end in (
             ("LF", b"\n"),
             ("CR", b"\r"),
@@ -282,14 +309,15 @@ def line_endings() -> Iterator[RequestCase]:
         ):
             text = b"\r\n".join(parts[: index + 1]) + end + b"\r\n".join(parts[index + 1 :])
             yield RequestCase(f"{name} for line end {index + 1}", "9112 2.2", text + b"\r\n\r\n")
-    yield RequestCase("one empty line first", "9112 2.2", b"\r\n" + good, 200, b"GET / HTTP/1.1")
-    yield RequestCase("two empty lines first", "9112 2.2", b"\r\n\r\n" + good)
-    yield RequestCase("a bare LF first", "9112 2.2", b"\n" + good)
+    yield RequestCase("one empty line first", "9112 2.2", b"\r\n" + valid, 200, b"GET / HTTP/1.1")
+    yield RequestCase("two empty lines first", "9112 2.2", b"\r\n\r\n" + valid)
+    yield RequestCase("a bare LF first", "9112 2.2", b"\n" + valid)
     yield RequestCase("TLS", "9112 3", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
     yield RequestCase("the preface of HTTP/2", "9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505)
 
 
 def hosts() -> Iterator[RequestCase]:
+    """The Host field."""
     for lines in (
         (),
         (b"Host: a", b"Host: a"),
@@ -338,6 +366,7 @@ def hosts() -> Iterator[RequestCase]:
 
 
 def chunked_bodies() -> Iterator[RequestCase]:
+    """Chunk sizes, extensions, line ends and trailers."""
     for size in (
         *(b"+3", b"-3", b"0x3", b"3 ", b"3\t", b" 3", b"3_0", b"", b"g", b"3h", b"3\x00", b"\x003"),
         *(b"3\r", b"3\n", b"3.", b"3,", b"three", b"\xef\xbc\x93", b"00000000000000003", b"3 3"),
@@ -396,14 +425,16 @@ def chunked_bodies() -> Iterator[RequestCase]:
         *(b"1;" + b"a" * 5000 + b"\r\na\r\n", b"1;a\r\na\r\n" * 9000, b"1;" + b"a" * 5000),
     ):
         yield RequestCase(f"chunked body {printable(body)}", "9112 7.1", chunked(body))
-    for body, passed in (
+    for body, forwarded in (
         (b"003\r\nabc\r\n00\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n"),
         (b"A\r\n0123456789\r\n0\r\n\r\n", b"a\r\n0123456789\r\n0\r\n\r\n"),
         (b'3;a=b;c="d;\\"e\t";f\r\nabc\r\n0;x\r\n\r\n', b"3\r\nabc\r\n0\r\n\r\n"),
         (b"3\r\n\r\n\r\r\n0\r\n\r\n", b"3\r\n\r\n\r\r\n0\r\n\r\n"),
         (b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n", b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"),
     ):
-        yield RequestCase(f"chunked body {printable(body)}", "9112 7.1", chunked(body), 200, passed)
+        yield RequestCase(
+            f"chunked body {printable(body)}", "9112 7.1", chunked(body), 200, forwarded
+        )
     for name in (
         *(
             b"Content-Length",
@@ -431,6 +462,7 @@ def chunked_bodies() -> Iterator[RequestCase]:
 
 
 def expectations() -> Iterator[RequestCase]:
+    """Expect, Max-Forwards and Upgrade."""
     for value in (b"tea", b"100-continue, tea", b"100-continue;x", b"200-ok"):
         yield RequestCase(
             f"Expect: {printable(value)}", "9110 10.1.1", get(b"Expect: " + value), 417
@@ -520,7 +552,7 @@ def expectations() -> Iterator[RequestCase]:
 
 
 def incomplete_heads() -> Iterator[RequestCase]:
-    """Heads that are not complete, and can no longer become good ones."""
+    """Incomplete heads that cannot become valid any more."""
     for data, status in (
         *((b"GET /x\r\n", 400), (b"FOO\r\n", 400), (b"EHLO x\r\n", 400), (b"SSH-2.0-x\r\n", 400)),
         *(
@@ -533,9 +565,9 @@ def incomplete_heads() -> Iterator[RequestCase]:
         *((b"GET / HTTP/1.1\r\nHost: a\nX", 400), (b"GET / HTTP/1.1\r\nX: \x00\r\nH", 400)),
         *((b"GET / HTTP/1.1\n", 400), (b"\r\nGET /x\r\n", 400)),
     ):
-        yield RequestCase(f"the beginning {printable(data)}", "9112 2.2, 3", data, status)
+        yield RequestCase(f"incomplete head {printable(data)}", "9112 2.2, 3", data, status)
     body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na"
-    yield RequestCase("more than the body", "9112 6.2", body + b"x\r\n", 200)
+    yield RequestCase("bytes after the body", "9112 6.2", body + b"x\r\n", 200)
 
 
 REQUESTS: tuple[RequestCase, ...] = (
@@ -553,10 +585,12 @@ REQUESTS: tuple[RequestCase, ...] = (
 def response(
     *lines: bytes, status: bytes = b"200 OK", body: bytes = b"", version: bytes = b"1.1"
 ) -> bytes:
+    """Return a response with these field lines."""
     return b"\r\n".join((b"HTTP/" + version + b" " + status, *lines, b"", b"")) + body
 
 
 def response_heads() -> Iterator[ResponseCase]:
+    """Status lines, fields and framing of responses."""
     for line in (
         *(
             b"HTTP/1.1 20 OK",
@@ -633,7 +667,7 @@ def response_heads() -> Iterator[ResponseCase]:
         )
     for pair in ((b"5", b"5"), (b"5", b"6"), (b"0", b"5")):
         yield ResponseCase(
-            f"lengths {printable(pair[0])} and {printable(pair[1])}",
+            f"two lengths, {printable(pair[0])} and {printable(pair[1])}",
             "9112 6.3",
             response(*(b"Content-Length: " + v for v in pair), body=b"abcde"),
         )
@@ -668,7 +702,7 @@ def response_heads() -> Iterator[ResponseCase]:
         response(b"Transfer-Encoding: chunked", version=b"1.0", body=b"0\r\n\r\n"),
     )
     yield ResponseCase(
-        "bare LF for all line ends",
+        "every line end a bare LF",
         "9112 2.2",
         response(b"Content-Length: 0").replace(b"\r\n", b"\n"),
     )
@@ -676,16 +710,17 @@ def response_heads() -> Iterator[ResponseCase]:
     yield ResponseCase("300 fields", "9112 5.4", response(*[b"X: 1"] * 300))
     yield ResponseCase("200 informational responses", "9110 15.2", response(status=b"102 P") * 200)
     yield ResponseCase(
-        "a 101 without a request to upgrade",
+        "101 without Upgrade in the request",
         "9110 7.8",
         response(b"Upgrade: x", b"Connection: upgrade", status=b"101 S"),
     )
-    yield ResponseCase("nothing", "9112 6.3", b"")
-    yield ResponseCase("half a head", "9112 6.3", b"HTTP/1.1 200 OK\r\nContent-Le")
+    yield ResponseCase("close without a response", "9112 6.3", b"")
+    yield ResponseCase("close within the head", "9112 6.3", b"HTTP/1.1 200 OK\r\nContent-Le")
     yield ResponseCase("not HTTP", "9112 4", b"SSH-2.0-OpenSSH_9.2\r\n")
 
 
 def response_bodies() -> Iterator[ResponseCase]:
+    """Bodies of responses, and responses without a body."""
     for body in (
         *(
             b"+3\r\nabc\r\n0\r\n\r\n",
@@ -718,14 +753,14 @@ def response_bodies() -> Iterator[ResponseCase]:
         "a body that ends early", "9112 8", response(b"Content-Length: 9", body=b"abc"), TRUNCATED
     )
     yield ResponseCase(
-        "bytes behind the end",
+        "bytes after the end",
         "9112 9.2",
         response(b"Content-Length: 3", body=b"abcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
         200,
         stripped=b"evil",
     )
     yield ResponseCase(
-        "bytes behind the last chunk",
+        "bytes after the last chunk",
         "9112 9.2",
         response(b"Transfer-Encoding: chunked", body=b"1\r\na\r\n0\r\n\r\nevil"),
         200,
@@ -786,7 +821,7 @@ def response_bodies() -> Iterator[ResponseCase]:
         stripped=b"X-A",
     )
     yield ResponseCase(
-        "a Date is added",
+        "no Date",
         "9110 6.6.1",
         response(b"Content-Length: 0"),
         200,
@@ -794,7 +829,7 @@ def response_bodies() -> Iterator[ResponseCase]:
         forwarded=b"\r\nDate: ",
     )
     yield ResponseCase(
-        "trailers that frame",
+        "forbidden trailers",
         "9110 6.5.1",
         response(
             b"Transfer-Encoding: chunked",
@@ -806,7 +841,7 @@ def response_bodies() -> Iterator[ResponseCase]:
         stripped=b"Set-Cookie",
     )
     yield ResponseCase(
-        "HTTP/1.1 without a reason",
+        "a status line without a reason phrase",
         "9112 4",
         b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
         200,
@@ -819,7 +854,7 @@ RESPONSES: tuple[ResponseCase, ...] = (*response_heads(), *response_bodies())
 
 
 def rst_table() -> str:
-    """All cases as reStructuredText."""
+    """Return the page `docs/message-conformance.rst`."""
     lines = [
         "Message conformance",
         "===================",
@@ -846,6 +881,7 @@ def rst_table() -> str:
 
 
 def _outcome(case: ResponseCase) -> str:
+    """Return the outcome of a response as text."""
     if case.status == TRUNCATED:
         return "502, or the client's connection is closed within the body"
     if case.status == 502 or case.reused:
@@ -854,9 +890,10 @@ def _outcome(case: ResponseCase) -> str:
 
 
 def _rows(cases: Iterable[tuple[str, str, str]]) -> list[str]:
+    """Return a table of messages, outcomes and sections, as lines."""
     rows = [".. list-table::", "   :header-rows: 1", ""]
     for row in (("message", "outcome", "RFC"), *cases):
-        # A literal may not begin or end with a blank, hence the quotes.
+        # A literal must not begin or end with a space, hence the quotation marks.
         name = row[0] if row[0] == "message" else f'``"{row[0]}"``'
         rows += [f"   * - {name}", f"     - {row[1]}", f"     - {row[2]}"]
     return rows
