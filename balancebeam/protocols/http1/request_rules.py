@@ -96,7 +96,7 @@ class RequestHead:
         forward_bytes: The request line and the fields to forward, each ended by
             CRLF. The proxy's own fields and the empty line have to be appended.
         length: The length of the body in bytes, 0 without a body, or `CHUNKED`.
-        persistent: The client keeps the connection open after the response.
+        persistent: The connection may carry another request after this one.
         rare_fields: What only some requests have.
         max_forwards_exhausted: Max-Forwards is 0: the request is not forwarded.
     """
@@ -156,8 +156,8 @@ def validate_fields(lines: list[bytes], special_fields: list[f.Field]) -> Reques
             rare_fields = evolve(rare_fields, upgrade=b"")
     if options:
         dropped += _connection_named_lines(lines, options, dropped)
-    keep, close = b"keep-alive" in options, b"close" in options
-    return RequestFields(host, dropped, length, chunked, keep, close, rare_fields)
+    keep_alive, close = b"keep-alive" in options, b"close" in options
+    return RequestFields(host, dropped, length, chunked, keep_alive, close, rare_fields)
 
 
 def _check_host(hosts: list[bytes]) -> bytes | None:
@@ -301,7 +301,7 @@ def build_request_head(
     Raises:
         RequestError: The request line and the fields do not fit together.
     """
-    host, _, length, chunked, keep, close, rare_fields = fields
+    host, _, length, chunked, keep_alive, close, rare_fields = fields
     if minor >= 1 and host is None:
         raise RequestError(400, "missing Host header")
     if minor == 0 and chunked:
@@ -333,7 +333,7 @@ def build_request_head(
         block = _remove_field(block, b"max-forwards")
         block += b"Max-Forwards: %d\r\n" % max(max_forwards - 1, 0)
     forward_bytes = b"%b %b HTTP/1.1\r\n%b" % (method, target, block)
-    persistent = not close and (minor >= 1 or keep)
+    persistent = not close and (minor >= 1 or keep_alive)
     return RequestHead(
         method,
         target,
