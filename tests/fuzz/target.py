@@ -8,7 +8,7 @@ the independent parser of everything that is forwarded.
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Callable
 
 import h11
 
@@ -19,7 +19,8 @@ from balancebeam.protocols.http1.body import BodyError, ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.protocols.http1.grammar import is_host
 from balancebeam.protocols.http1.request_head import RequestHeadParser
-from balancebeam.protocols.http1.response_head import ResponseHeadParser
+from balancebeam.protocols.http1.request_rules import RequestHead
+from balancebeam.protocols.http1.response_head import ResponseHead, ResponseHeadParser
 from balancebeam.protocols.proxy_protocol import (
     ProxyProtocolError,
     encode_proxy_header,
@@ -46,17 +47,15 @@ def request_heads(data: bytes) -> None:
     """A request head gives the same result with empty and with filled caches."""
     if b"\r\n\r\n" in data or not data.endswith(b"\r\n"):
         data = data.split(b"\r\n\r\n")[0] + b"\r\n"
-    outcomes: list[Any] = []
+    outcomes: list[RequestHead | int] = []
     for parser in (RequestHeadParser(), _WARM_REQUESTS, _WARM_REQUESTS):
         try:
-            head = parser.parse(data)
+            outcomes.append(parser.parse(data))
         except RequestError as error:
-            outcomes.append((error.status,))
-        else:
-            outcomes.append(head)
+            outcomes.append(error.status)
     assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
-    if not isinstance(outcomes[0], tuple):
-        head = outcomes[0]
+    head = outcomes[0]
+    if isinstance(head, RequestHead):
         added = build_forwarded_fields(head, b"192.0.2.1", b"http", b"localhost", False)
         check_requests(head.forward_bytes + added, min_requests=1)
 
@@ -118,7 +117,7 @@ def proxy_headers(data: bytes) -> None:
 def response_heads(data: bytes) -> None:
     """A response head gives the same result with empty and with filled caches."""
     data = data.split(b"\r\n\r\n")[0] + b"\r\n"
-    outcomes: list[Any] = []
+    outcomes: list[ResponseHead | None] = []
     for parser in (ResponseHeadParser(), _WARM_RESPONSES, _WARM_RESPONSES):
         try:
             outcomes.append(parser.parse(data))

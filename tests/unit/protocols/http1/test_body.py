@@ -169,6 +169,13 @@ class ChunkedReaderTests(SynchronousTestCase):
             self.assertFalse(reader.complete, msg=repr(RICH[:length]))
             self.assertTrue(RICH_CONTENT.startswith(content), msg=repr(RICH[:length]))
 
+    def test_representation(self) -> None:
+        """A reader shows its state and the rest of its chunk."""
+        reader = ChunkedReader()
+        self.assertEqual(repr(reader), "<ChunkedReader SIZE remaining=0>")
+        reader.feed(b"5\r\nab")
+        self.assertEqual(repr(reader), "<ChunkedReader DATA remaining=3>")
+
     def test_content_of_incomplete_chunk_is_returned(self) -> None:
         """Content is returned before its chunk is complete."""
         reader = ChunkedReader()

@@ -191,6 +191,19 @@ class FieldLineTests(SynchronousTestCase):
         self.assertEqual(f.parse_field(b"My_Field: 1", f.REQUEST_KINDS).kind, f.PLAIN)
 
 
+class FieldKindTests(SynchronousTestCase):
+    """The kinds of fields."""
+
+    def test_representation(self) -> None:
+        """A field shows the name of its kind."""
+        field = f.parse_field(b"TE: trailers", f.REQUEST_KINDS)
+        self.assertIn("FieldKind.TE", repr(field))
+
+    def test_kinds_are_unique_keys(self) -> None:
+        """Kinds are different from each other, and keys of dictionaries."""
+        self.assertEqual(len({kind: kind.name for kind in f.FieldKind}), len(f.FieldKind))
+
+
 class FieldRemovalTests(SynchronousTestCase):
     """Removing lines from a head."""
 
