@@ -118,7 +118,7 @@ class ClientHelloReader:
 
 
 def _parse_int(data: bytes | bytearray, size: int) -> int:
-    """Return an unsigned integer of `size` bytes, with 0 for bytes that are not received yet."""
+    """Return an integer of `size` bytes; the smallest possible one if some are missing."""
     return int.from_bytes(data.ljust(size, b"\0"), "big")
 
 

@@ -12,8 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.core.errors import RequestError
 from balancebeam.protocols.http1.request_head import (
     MAX_REQUEST_FIELDS,
+    MAX_REQUEST_HEAD,
     MAX_REQUEST_LINE,
     RequestHeadParser,
+    check_partial_head,
 )
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from tests.helpers.request_heads import (
@@ -302,6 +304,34 @@ class FieldLineTests(RequestHeadTestCase):
             self.assert_rejected(431, line, HOST, *lines, b"Y: 1")
             self.assert_rejected(431, line, HOST, *lines, b"Content-Length: 0")
         self.assert_rejected(431, GET, HOST, *[b"X: 1"] * 3000)
+
+
+class PartialHeadTests(SynchronousTestCase):
+    """Heads whose end has not been received."""
+
+    def test_beginning_of_valid_head(self) -> None:
+        """Every prefix of a valid head is accepted, however it arrives."""
+        for data in (build_head(GET, HOST, b"X: 1"), b"\r\n" + build_head(GET, HOST)):
+            for step in (1, 2, 7):
+                checked = 0
+                for length in range(0, len(data), step):
+                    previous, checked = checked, check_partial_head(data[:length], checked)
+                    self.assertGreaterEqual(checked, previous)
+
+    def test_beginning_of_invalid_head(self) -> None:
+        """An invalid beginning is rejected with the status of the complete head."""
+        for data, status in (
+            (b"\x16\x03\x01", 400),
+            (b"GET /\r\n", 400),
+            (b"GET / HTTP/2.0\r\n", 505),
+            (GET + b"\n", 400),
+            (GET + b"\r\nno colon\r\n", 400),
+            (GET + b"\r\nHost: a\nX", 400),
+            (b"GET /" + b"a" * MAX_REQUEST_LINE, 414),
+            (GET + b"\r\nX: " + b"a" * MAX_REQUEST_HEAD, 431),
+        ):
+            error = self.assertRaises(RequestError, check_partial_head, data, 0)
+            self.assertEqual(error.status, status, msg=repr(data[:40]))
 
 
 class RequestHeadCacheTests(SynchronousTestCase):
