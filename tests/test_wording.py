@@ -26,7 +26,7 @@ FORBIDDEN = (
 
 FORBIDDEN_PHRASES = ("let in", "lets in", "on trial", "goes on", "comes in", "as they like")
 
-_WORDS = re.compile(r"(?<![\w'])(?:%s)(?!\w)" % "|".join((*FORBIDDEN, *FORBIDDEN_PHRASES)))
+_WORDS = re.compile(rf"(?<![\w'])(?:{'|'.join((*FORBIDDEN, *FORBIDDEN_PHRASES))})(?!\w)")
 _OCTETS = re.compile(r"\boctets?\b")
 _PART = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 

@@ -11,11 +11,13 @@ from twisted.logger import Logger
 from balancebeam.admin.interfaces import Balancer, Pool
 from balancebeam.admin.parsing import AdminError, Registration, parse_change
 from balancebeam.config.addresses import parse_server_address
-from balancebeam.core.settings import HealthCheckSettings, ServerSettings, ServerSource
+from balancebeam.core.settings import (
+    DEFAULT_HEALTH_PATH,
+    HealthCheckSettings,
+    ServerSettings,
+    ServerSource,
+)
 from balancebeam.upstream.server import Server
-
-# The path of the health check of a registration, unless the pool configures one.
-DEFAULT_HEALTH_PATH = "/health"
 
 # Checks a server once. The Deferred fails if the check does.
 HealthCheck = Callable[[Server, HealthCheckSettings], "Deferred[str]"]

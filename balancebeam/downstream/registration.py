@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 from balancebeam.admission.admission import Admission
 from balancebeam.core.networks import NetworkSet
 from balancebeam.downstream.http1.exchange import Http1Exchange
-from balancebeam.protocols.http1.body import ChunkedReader
+from balancebeam.protocols.http1.body import CHUNKED, ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
-from balancebeam.protocols.http1.local_reply import jsend_error
+from balancebeam.protocols.http1.local_reply import is_json, jsend_error
 from balancebeam.proxy.dispatcher import Dispatcher
 from balancebeam.proxy.exchange import Exchange
 
@@ -71,7 +71,7 @@ class RegistrationEndpoint:
             exchange.local_reply(405, "registration requires POST", ((b"Allow", b"POST"),))
         elif _from_browser(exchange):
             exchange.local_reply(403, "registration from web pages is not allowed")
-        elif not _is_json(exchange):
+        elif not is_json(exchange.field_values(b"content-type")):
             exchange.local_reply(415, "registration requires Content-Type: application/json")
         else:
             self._read_body(exchange)
@@ -122,7 +122,7 @@ class _BodyCollector:
         self._exchange = exchange
         self._on_complete = on_complete
         self._content = b""
-        self._chunked_reader = ChunkedReader() if exchange.head.length < 0 else None
+        self._chunked_reader = ChunkedReader() if exchange.head.length == CHUNKED else None
 
     def send_body(self, data: bytes) -> None:
         """Append `data`, which is in wire form."""
@@ -144,12 +144,6 @@ class _BodyCollector:
 
     def resume_reading(self) -> None:
         """Do nothing: the response is short."""
-
-
-def _is_json(exchange: Http1Exchange) -> bool:
-    values = exchange.field_values(b"content-type")
-    media_types = [value.partition(b";")[0].strip().lower() for value in values]
-    return media_types == [b"application/json"]
 
 
 def _via_untrusted_proxy(exchange: Http1Exchange) -> bool:

@@ -1,1 +1,1 @@
-"""Wire formats as pure code: no I/O and no Twisted."""
+"""Wire formats: pure parsers and encoders, without I/O and without Twisted."""

@@ -1,8 +1,8 @@
 """
-The beginning of a TLS connection: the name of the server that the client wants.
+The server name in a TLS ClientHello (SNI), read without decryption.
 
-It is read without decrypting anything (RFC 8446, 4.1.2 and 5.1; RFC 6066, 3).
-What decides about the name is checked; the rest is the server's to judge.
+RFC 8446, 4.1.2 and 5.1; RFC 6066, 3. Everything that the name depends on is
+validated; the rest is left to the server.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ from balancebeam.core.ip import parse_ip
 # RFC 8446, 5.1: "The length MUST NOT exceed 2^14 bytes."
 _MAX_RECORD_LENGTH = 2**14
 
-# All that is waited for, record headers included: what nginx reads ahead
-# (preread_buffer_size) and HAProxy has in a buffer (tune.bufsize). A hello
-# with post-quantum key shares has about 2 KiB.
+# The most that is buffered, record headers included: as nginx (preread_buffer_size)
+# and HAProxy (tune.bufsize). A hello with post-quantum key shares has about 2 KiB.
 _MAX_HELLO_LENGTH = 16 * 1024
 
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _SERVER_NAME, _HOST_NAME = 0, 0
 
-# Underscores are for no host (RFC 952), but there are hosts that have them.
+# RFC 952 does not allow underscores in host names, but names in use have them.
 _NAME = re.compile(rb"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
 
 class ClientHelloError(Exception):
-    """Bytes that are not the beginning of a TLS connection."""
+    """Bytes that are not a valid ClientHello."""
 
 
 @frozen
 class ClientHello:
-    """What a client asks for; without a `server_name` (in lower case) if it gives none of use."""
+    """
+    A parsed ClientHello.
+
+    Attributes:
+        server_name: The server name in lower case, or `None` if there is none, or
+            none that can be a host name in the DNS.
+    """
 
     server_name: str | None
 
 
 class ClientHelloReader:
     """
-    Takes the hello out of its records.
+    Reassembles a ClientHello from TLS records, and parses it.
 
-    `feed` returns `None` until the hello is complete, and is not called any
-    more after that; it raises `ClientHelloError` at the first octet of a header
-    that is wrong, and for a hello that is malformed, when that is complete.
-    `received` is all that was fed, for the server.
+    Attributes:
+        received: All bytes that were fed, to be forwarded to the server.
     """
 
     __slots__ = ("_hello", "_position", "_remaining", "received")
@@ -58,6 +61,17 @@ class ClientHelloReader:
         self._hello = bytearray()
 
     def feed(self, data: bytes) -> ClientHello | None:
+        """
+        Add received bytes.
+
+        Returns:
+            `None` until the hello is complete, then the hello. Not to be called
+            again after that.
+
+        Raises:
+            ClientHelloError: At the first invalid byte of a header, or for an invalid
+                hello once it is complete.
+        """
         self.received += data
         # RFC 8446, 5.1: handshake messages may be "fragmented across several records".
         while self._remaining or self._read_record_header():
@@ -73,43 +87,43 @@ class ClientHelloReader:
         return None
 
     def _read_record_header(self) -> bool:
-        """Read the header of the next record, if it is all there."""
+        """Parse the header of the next record; false if it has not been received completely."""
         header = self.received[self._position : self._position + 5]
         if header and header[0] != _HANDSHAKE:
-            raise ClientHelloError("no handshake")
+            raise ClientHelloError("not a TLS handshake record")
         # RFC 5246, E.1: servers "MUST accept any value {03,XX} as the record
         # layer version number for ClientHello".
         if len(header) > 1 and header[1] != 3:
-            raise ClientHelloError("an unknown version")
+            raise ClientHelloError("unknown TLS record version")
         length = _parse_int(header[3:], 2)
         if length > _MAX_RECORD_LENGTH:
-            raise ClientHelloError("a record that is too long")
+            raise ClientHelloError("TLS record too long")
         if len(header) < 5:
             return False
         if not length:
             # RFC 8446, 5.1: "MUST NOT send zero-length fragments of Handshake types".
-            raise ClientHelloError("an empty record")
+            raise ClientHelloError("empty TLS record")
         self._position += 5
         self._remaining = length
         return True
 
     def _hello_end(self) -> int | None:
-        """Where the hello ends, if it says so yet."""
+        """Return the length of the hello, or `None` if its header is not complete."""
         if self._hello and self._hello[0] != _CLIENT_HELLO:
-            raise ClientHelloError("another message than a hello")
+            raise ClientHelloError("TLS handshake message other than ClientHello")
         end = 4 + _parse_int(self._hello[1:4], 3)
         if self._position + end - len(self._hello) > _MAX_HELLO_LENGTH:
-            raise ClientHelloError("a hello that is too long")
+            raise ClientHelloError("ClientHello too long")
         return end if len(self._hello) >= 4 else None
 
 
 def _parse_int(data: bytes | bytearray, size: int) -> int:
-    """The number of `size` octets; the least it can be, if some are still to come."""
+    """Return an integer of `size` bytes; the smallest possible one if some are missing."""
     return int.from_bytes(data.ljust(size, b"\0"), "big")
 
 
 class _ByteReader:
-    """What is taken apart from its beginning."""
+    """Reads the fields of a message in order; true while some of it has not been read."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -119,34 +133,37 @@ class _ByteReader:
         return self._position < len(self._data)
 
     def read(self, length: int) -> bytes:
+        """Return the next `length` bytes."""
         end = self._position + length
         if end > len(self._data):
-            raise ClientHelloError("a length that does not fit")
-        taken = self._data[self._position : end]
+            raise ClientHelloError("invalid length in a ClientHello")
+        content = self._data[self._position : end]
         self._position = end
-        return taken
+        return content
 
     def read_int(self, size: int) -> int:
+        """Return the next unsigned integer, of `size` bytes."""
         return _parse_int(self.read(size), size)
 
     def read_vector(self, size: int) -> bytes:
-        """What follows its own length, which has `size` octets."""
+        """Return the next vector (RFC 8446, 3.4), which follows a length of `size` bytes."""
         return self.read(self.read_int(size))
 
     def read_last_vector(self, size: int) -> _ByteReader:
-        """A vector behind which there is nothing."""
+        """Return a reader of the next vector, after which the message must end."""
         vector = self.read_vector(size)
         if self:
-            raise ClientHelloError("a length that does not fit")
+            raise ClientHelloError("invalid length in a ClientHello")
         return _ByteReader(vector)
 
 
 def _parse_hello(message: bytes) -> ClientHello:
+    """Parse the body of a ClientHello message."""
     hello = _ByteReader(message)
-    hello.read(2 + 32)  # The version and the random octets.
-    hello.read_vector(1)  # The session,
-    hello.read_vector(2)  # cipher suites,
-    hello.read_vector(1)  # and compression methods.
+    hello.read(2 + 32)  # legacy_version and random
+    hello.read_vector(1)  # legacy_session_id
+    hello.read_vector(2)  # cipher_suites
+    hello.read_vector(1)  # legacy_compression_methods
     # RFC 5246, 7.4.1.2: "both with and without the extensions field [...] it
     # MUST check that the amount of data in the message precisely matches".
     extensions = hello.read_last_vector(2) if hello else hello
@@ -156,7 +173,7 @@ def _parse_hello(message: bytes) -> ClientHello:
         if kind == _SERVER_NAME:
             if names is not None:
                 # RFC 8446, 4.2: "There MUST NOT be more than one extension of the same type".
-                raise ClientHelloError("two lists of server names")
+                raise ClientHelloError("more than one server_name extension")
             names = content
     return ClientHello(
         None if names is None else _parse_server_names(_ByteReader(names).read_last_vector(2))
@@ -164,22 +181,23 @@ def _parse_hello(message: bytes) -> ClientHello:
 
 
 def _parse_server_names(names: _ByteReader) -> str | None:
-    found: bytes | None = None
+    """Return the host name in a ServerNameList, if it can be one."""
+    host_name: bytes | None = None
     while names:
         # RFC 6066, 3: "all future data structures associated with new
         # NameTypes MUST begin with a 16-bit length field."
         kind, name = names.read_int(1), names.read_vector(2)
         if kind == _HOST_NAME:
-            if found is not None:
+            if host_name is not None:
                 # RFC 6066, 3: "The ServerNameList MUST NOT contain more than
-                # one name of the same name_type." Servers could take either.
-                raise ClientHelloError("two server names")
-            found = name
-    return None if found is None else _valid_host_name(found.lower())
+                # one name of the same name_type." Servers might use either.
+                raise ClientHelloError("more than one server name")
+            host_name = name
+    return None if host_name is None else _valid_host_name(host_name.lower())
 
 
 def _valid_host_name(name: bytes) -> str | None:
-    """`name`, if it can be one that is in the DNS."""
+    """Return a name in lower case if it can be a host name in the DNS, without the final dot."""
     # RFC 6066, 3: "without a trailing dot".
     name = name[:-1] if name.endswith(b".") else name
     if len(name) > 253 or not _NAME.fullmatch(name):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from balancebeam.core.settings import ForwardingSettings
+from balancebeam.protocols.http1.body import CHUNKED
 from balancebeam.protocols.http1.forwarded import encode_forwarded_element
 from balancebeam.protocols.http1.request_rules import RequestHead
-
-# The length of a request with chunked transfer coding.
-CHUNKED = -1
 
 
 def build_default_forwarded_fields(peer: bytes, proto: bytes, host: bytes) -> bytes:

@@ -29,7 +29,7 @@ from balancebeam.core.addresses import (
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.errors import ConfigError
+from balancebeam.core.errors import ConfigError, describe_os_error
 from balancebeam.net import listening
 from balancebeam.server.endpoints import PLAIN_ENDPOINT_PREFIXES, listen_on_endpoint
 
@@ -291,5 +291,4 @@ def _is_dual_stack(fd: int) -> bool:
 def _describe_bind_error(error: Exception) -> str:
     """The text of the operating system, in lower case, with the remedy."""
     reason = error.socketError if isinstance(error, CannotListenError) else error
-    text = getattr(reason, "strerror", None) or str(reason)
-    return f"{text[:1].lower()}{text[1:]}; use another address or stop the process that uses it"
+    return f"{describe_os_error(reason)}; use another address or stop the process that uses it"

@@ -20,6 +20,8 @@ from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.socket_options import set_socket_options
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.http1.body import (
+    CHUNKED,
+    CLOSE_DELIMITED,
     BodyError,
     ChunkedReader,
     CloseDelimitedReader,
@@ -27,8 +29,6 @@ from balancebeam.protocols.http1.body import (
 )
 from balancebeam.protocols.http1.grammar import CRLF, HEAD_END, list_items
 from balancebeam.protocols.http1.response_head import (
-    CHUNKED,
-    CLOSE_DELIMITED,
     MAX_RESPONSE_HEAD,
     ResponseHead,
     ResponseHeadParser,

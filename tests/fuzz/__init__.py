@@ -1,1 +1,1 @@
-"""Fuzzing: `python -m tests.fuzz.run` (needs the extra `fuzz`)."""
+"""Fuzzing of the parsers and of a whole balancer: `python -m tests.fuzz.run`."""

@@ -1,9 +1,10 @@
 """
-`python -m tests.fuzz.run [FOLDER] [atheris options]`: fuzz both parsers and both doors' ends.
+Fuzz the parsers, and both sides of a balancer in memory, guided by coverage (Atheris).
 
-Atheris guides it by coverage. `-max_total_time=3600` ends it after an hour;
-what it finds is written to the working directory as `crash-…`, belongs into
-`tests/fuzz/corpus`, and is then tried by the tests.
+`python -m tests.fuzz.run [FOLDER] [atheris options]` needs the extra `fuzz`. FOLDER
+is a corpus, to which the seeds are written first. `-max_total_time=3600` ends the
+run after an hour. Inputs that fail are written to the working directory as
+`crash-…`; add them to `tests/fuzz/corpus`, where the ordinary tests try them again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ with atheris.instrument_imports(include=["balancebeam"]):
 
 
 def main() -> None:
+    """Write the seeds to the corpus, if one is given, and run Atheris."""
     folders = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     if folders:
         for number, seed in enumerate(SEEDS):

@@ -1,14 +1,14 @@
 """
-What is tried with arbitrary bytes, and what must hold for all of them.
+Fuzz targets: functions of arbitrary bytes that check invariants.
 
-`try_input` takes bytes of which the first says what to do with the rest. It
-raises `AssertionError`, or whatever the code under test raises, if something
-is wrong; h11 is the independent reader of what goes on.
+The first byte of an input selects the target, the rest is its input. A violated
+invariant raises `AssertionError`, or whatever the code under test raises. h11 is
+the independent parser of everything that is forwarded.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Callable
 
 import h11
 
@@ -19,7 +19,8 @@ from balancebeam.protocols.http1.body import BodyError, ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.protocols.http1.grammar import is_host
 from balancebeam.protocols.http1.request_head import RequestHeadParser
-from balancebeam.protocols.http1.response_head import ResponseHeadParser
+from balancebeam.protocols.http1.request_rules import RequestHead
+from balancebeam.protocols.http1.response_head import ResponseHead, ResponseHeadParser
 from balancebeam.protocols.proxy_protocol import (
     ProxyProtocolError,
     encode_proxy_header,
@@ -28,47 +29,43 @@ from balancebeam.protocols.proxy_protocol import (
 from balancebeam.proxy.forwarded_fields import build_forwarded_fields
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
 
-# Readers that remember everything they have seen so far. What they remember
-# must never change what they say.
+# Parsers whose caches hold all inputs so far, which must never change a result.
 _WARM_REQUESTS = RequestHeadParser()
 _WARM_RESPONSES = ResponseHeadParser()
 
+# h11's limit for a head: larger than any that the proxy accepts or forwards.
 MAX_EVENT_SIZE = 200_000
-
-_ENDS = (b"\r\n\r\n", b"\n\n")
 
 
 def try_input(data: bytes) -> None:
-    """Do what the first octet says with the rest."""
+    """Run the target that the first byte selects with the rest of `data`."""
     if data:
         _TARGETS[data[0] % len(_TARGETS)](data[1:])
 
 
 def request_heads(data: bytes) -> None:
-    """A request head is read the same whether it was seen before or not."""
+    """A request head gives the same result with empty and with filled caches."""
     if b"\r\n\r\n" in data or not data.endswith(b"\r\n"):
         data = data.split(b"\r\n\r\n")[0] + b"\r\n"
-    outcomes: list[Any] = []
-    for heads in (RequestHeadParser(), _WARM_REQUESTS, _WARM_REQUESTS):
+    outcomes: list[RequestHead | int] = []
+    for parser in (RequestHeadParser(), _WARM_REQUESTS, _WARM_REQUESTS):
         try:
-            head = heads.parse(data)
-        except RequestError as refused:
-            outcomes.append((refused.status,))
-        else:
-            outcomes.append(head)
+            outcomes.append(parser.parse(data))
+        except RequestError as error:
+            outcomes.append(error.status)
     assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
-    if not isinstance(outcomes[0], tuple):
-        head = outcomes[0]
-        wire = head.wire + build_forwarded_fields(head, b"192.0.2.1", b"http", b"localhost", False)
-        check_requests(wire, min_requests=1)
+    head = outcomes[0]
+    if isinstance(head, RequestHead):
+        added = build_forwarded_fields(head, b"192.0.2.1", b"http", b"localhost", False)
+        check_requests(head.forward_bytes + added, min_requests=1)
 
 
 def client_hellos(data: bytes) -> None:
-    """A hello is read, or refused, the same in pieces; its name can stand in a Host field."""
+    """A ClientHello gives the same result in pieces; its name is a valid Host."""
     step = data[0] + 1 if data else 1
     whole = _read_client_hello(data[1:], len(data) + 1)
-    for pieces in (step, 1):
-        assert _read_client_hello(data[1:], pieces) == whole, whole
+    for size in (step, 1):
+        assert _read_client_hello(data[1:], size) == whole, whole
     if isinstance(whole, ClientHello) and whole.server_name is not None:
         name = whole.server_name
         assert is_host(name.encode("ascii")) and name == name.lower(), name
@@ -76,6 +73,7 @@ def client_hellos(data: bytes) -> None:
 
 
 def _read_client_hello(data: bytes, step: int) -> ClientHello | str | None:
+    """Feed `data` in pieces of `step` bytes; return the hello or the error."""
     reader = ClientHelloReader()
     try:
         for start in range(0, len(data), step):
@@ -88,16 +86,16 @@ def _read_client_hello(data: bytes, step: int) -> ClientHello | str | None:
 
 
 def forwarded_chains(data: bytes) -> None:
-    """What a client invents stays left of what a trusted proxy adds."""
-    for read, last in ((iter_x_forwarded_for, b"192.0.2.1"), (iter_forwarded, b"for=192.0.2.1")):
-        found = list(read(data + b", " + last))
-        assert found[0] == "192.0.2.1", found
-        for address in found:
+    """The element of a trusted proxy comes first, whatever a client has sent before it."""
+    for parse, last in ((iter_x_forwarded_for, b"192.0.2.1"), (iter_forwarded, b"for=192.0.2.1")):
+        addresses = list(parse(data + b", " + last))
+        assert addresses[0] == "192.0.2.1", addresses
+        for address in addresses:
             assert address is None or normalize_ip(address) == address, address
 
 
 def proxy_headers(data: bytes) -> None:
-    """A PROXY header names addresses in their one form, and says the same in pieces."""
+    """A PROXY header gives canonical addresses, and survives being encoded again."""
     try:
         header = parse_proxy_header(data)
     except ProxyProtocolError:
@@ -111,51 +109,52 @@ def proxy_headers(data: bytes) -> None:
         assert normalize_ip(address) == address, address
     assert parse_proxy_header(data[:length]) == header
     for version in (1, 2):
-        again = parse_proxy_header(encode_proxy_header(version, connection))
-        assert again is not None
-        assert again[0] == connection
+        reparsed = parse_proxy_header(encode_proxy_header(version, connection))
+        assert reparsed is not None
+        assert reparsed[0] == connection
 
 
 def response_heads(data: bytes) -> None:
-    """The same for response heads."""
+    """A response head gives the same result with empty and with filled caches."""
     data = data.split(b"\r\n\r\n")[0] + b"\r\n"
-    outcomes: list[Any] = []
-    for heads in (ResponseHeadParser(), _WARM_RESPONSES, _WARM_RESPONSES):
+    outcomes: list[ResponseHead | None] = []
+    for parser in (ResponseHeadParser(), _WARM_RESPONSES, _WARM_RESPONSES):
         try:
-            outcomes.append(heads.parse(data))
+            outcomes.append(parser.parse(data))
         except ResponseError:
             outcomes.append(None)
     assert outcomes[0] == outcomes[1] == outcomes[2], outcomes
 
 
 def chunked_bodies(data: bytes) -> None:
-    """A chunked body is the same in one piece and in many."""
+    """A chunked body gives the same result in one piece and in several."""
     step = data[0] % 7 + 1 if data else 1
     whole = _read_chunked([data[1:]])
     pieces = _read_chunked([data[i : i + step] for i in range(1, len(data), step)])
     if whole is None or pieces is None:
-        # In pieces, a fault may be found before what stands in front of it is used.
+        # In one piece, the content before an error is lost: compare the errors only.
         assert whole is None and pieces is None, (whole, pieces)
     else:
         assert whole == pieces, (whole, pieces)
 
 
 def _read_chunked(pieces: list[bytes]) -> tuple[bytes, bool, bytes, bytes] | None:
+    """Return content, completeness, trailers and trailing data; `None` for an invalid body."""
     reader = ChunkedReader()
-    content = excess = b""
+    content = trailing_data = b""
     for piece in pieces:
         if reader.complete:
-            excess += piece
+            trailing_data += piece
             continue
         try:
             content += reader.feed(piece)
         except BodyError:
             return None
-    return content, reader.complete, reader.trailers, reader.trailing_data + excess
+    return content, reader.complete, reader.trailers, reader.trailing_data + trailing_data
 
 
 def client_streams(data: bytes) -> None:
-    """Whatever a client sends, a server gets whole requests or the start of one."""
+    """Whatever a client sends, a server receives valid requests, the last perhaps incomplete."""
     step = data[0] + 1 if data else 1
     balancer = MemoryBalancer()
     client = balancer.client()
@@ -177,6 +176,7 @@ def client_streams(data: bytes) -> None:
 
 
 def _respond(balancer: MemoryBalancer, servers: list[Peer], received: list[bytes]) -> None:
+    """Accept new connections, collect what servers have received, answer complete requests."""
     for connector in balancer.connectors:
         if connector.state == "connecting":
             server = connector.accept()
@@ -192,7 +192,7 @@ def _respond(balancer: MemoryBalancer, servers: list[Peer], received: list[bytes
 
 
 def server_streams(data: bytes) -> None:
-    """Whatever a server sends, a client gets what h11 can read, or is cut off."""
+    """Whatever a server sends, a client receives a valid response, or its connection is closed."""
     step = data[0] + 1 if data else 1
     balancer = MemoryBalancer()
     client = balancer.client()
@@ -208,21 +208,21 @@ def server_streams(data: bytes) -> None:
         if not server.transport.closing:
             server.half_close()
         received += client.received()
-        cut = client.transport.closing
+        truncated = client.transport.closing
     finally:
         balancer.stop()
-    check_response(received, cut)
+    check_response(received, truncated)
 
 
 def check_requests(stream: bytes, min_requests: int = 0) -> None:
-    """Check that h11 reads `stream` as requests, the last perhaps not complete."""
+    """Check that h11 parses `stream` as requests, the last perhaps incomplete."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_EVENT_SIZE)
     connection.receive_data(stream)
-    found = 0
+    requests = 0
     while True:
         event = connection.next_event()
         if isinstance(event, h11.Request):
-            found += 1
+            requests += 1
         elif isinstance(event, h11.EndOfMessage):
             if connection.their_state is h11.MUST_CLOSE:
                 break
@@ -234,14 +234,14 @@ def check_requests(stream: bytes, min_requests: int = 0) -> None:
         elif event is h11.NEED_DATA or event is h11.PAUSED:
             break
         elif isinstance(event, h11.ConnectionClosed):
-            # So h11 takes a stream of nothing at all.
+            # h11 treats an empty stream as closed.
             assert not stream
             break
-    assert found >= min_requests, stream
+    assert requests >= min_requests, stream
 
 
 def check_response(stream: bytes, truncated: bool) -> None:
-    """Check that h11 reads `stream` as the response to a GET, or as the start of one."""
+    """Check that h11 parses `stream` as the response to a GET, incomplete only if `truncated`."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_EVENT_SIZE)
     if not stream:
         return
@@ -270,7 +270,7 @@ _TARGETS: tuple[Callable[[bytes], None], ...] = (
     client_hellos,
 )
 
-# Where to begin: one well-formed example of each, and some that are nearly so.
+# Initial corpus: for each target valid inputs, and some that are almost valid.
 SEEDS: tuple[bytes, ...] = (
     b"\x07\x04\x16\x03\x01\x00\x4e\x01\x00\x00\x4a\x03\x03" + bytes(32) + b"\x00\x00\x02\x13\x01"
     b"\x01\x00\x00\x1f\x00\x0a\x00\x04\x00\x02\x00\x1d\x00\x00\x00\x13\x00\x11\x00\x00"

@@ -1,4 +1,4 @@
-"""What fuzzing begins with, and what it has found, tried again."""
+"""The seeds of the fuzzer, and inputs that have failed, as ordinary tests."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ CORPUS = Path(__file__).parent / "corpus"
 
 
 class CorpusTests(SynchronousTestCase):
-    """Inputs that made something fail once, and must not again."""
+    """Seeds, variations of them, and inputs that once failed."""
 
     def test_seeds(self) -> None:
+        """The seeds violate no invariant."""
         for seed in SEEDS:
             try_input(seed)
 
-    def test_finds(self) -> None:
+    def test_corpus(self) -> None:
+        """Inputs that once failed violate no invariant any more."""
         for path in sorted(CORPUS.glob("*.bin")):
             try:
                 try_input(path.read_bytes())
             except Exception as error:
                 raise AssertionError(f"{path.name}: {error!r}") from error
 
-    def test_seeds_cut_short_and_spoilt(self) -> None:
+    def test_truncated_and_changed_seeds(self) -> None:
+        """No prefix of a seed, and no seed with one byte changed, violates an invariant."""
         for seed in SEEDS:
-            for place in range(1, len(seed)):
-                try_input(seed[:place])
-                for octet in (b"\x00", b"\r", b"\n", b" ", b":", b"\xff", b"0"):
-                    try_input(seed[:place] + octet + seed[place + 1 :])
+            for position in range(1, len(seed)):
+                try_input(seed[:position])
+                for byte in (b"\x00", b"\r", b"\n", b" ", b":", b"\xff", b"0"):
+                    try_input(seed[:position] + byte + seed[position + 1 :])

@@ -20,6 +20,7 @@ from balancebeam.downstream.http1.channel_state import (
 from balancebeam.downstream.http1.context import Http1Context
 from balancebeam.downstream.http1.exchange import ClientStream, Http1Exchange
 from balancebeam.protocols.http1.body import (
+    CHUNKED,
     BodyError,
     ChunkedReader,
     ContentLengthReader,
@@ -189,7 +190,7 @@ class RequestReader:
             line = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor)
             channel.reject(_body_too_large(), line)
             return False
-        self._body = ChunkedReader() if head.length < 0 else ContentLengthReader(head.length)
+        self._body = ChunkedReader() if head.length == CHUNKED else ContentLengthReader(head.length)
         self._body_bytes = 0
         channel.state = READING_BODY
         exchange.expect_body()
@@ -211,7 +212,7 @@ class RequestReader:
         if limit is not None and self._body_bytes > limit:
             channel.abort_request(exchange, _body_too_large())
             return
-        if exchange.head.length < 0:
+        if exchange.head.length == CHUNKED:
             wire = encode_chunk(content) if content else b""
             if body.complete:
                 wire += encode_last_chunk(body.trailers)

@@ -1,4 +1,4 @@
-"""Answers that the proxy makes itself: complete, framed, in JSend form."""
+"""Local replies: complete responses that the proxy makes itself, with JSend bodies."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ ALLOWED_METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"
 
 JSON = b"application/json"
 
-# Python's names for these are older than RFC 9110.
+# Python's phrases for these are older than RFC 9110.
 _RFC9110_PHRASES = {413: b"Content Too Large", 414: b"URI Too Long"}
 
 
 def http_date(seconds: float) -> bytes:
-    """`seconds` since the epoch as an IMF-fixdate (RFC 9110, 5.6.7)."""
+    """Return a time in seconds since the epoch as an IMF-fixdate (RFC 9110, 5.6.7)."""
     return formatdate(seconds, usegmt=True).encode("ascii")
 
 
 def reason_phrase(status: int) -> bytes:
-    """The phrase of RFC 9110, 15 for a status that the proxy uses itself."""
+    """Return the phrase of RFC 9110, 15 for a status; nothing for an unknown one."""
     if status in _RFC9110_PHRASES:
         return _RFC9110_PHRASES[status]
     try:
         return HTTPStatus(status).phrase.encode("ascii")
     except ValueError:
-        # One that somebody configured. RFC 9112, 4: the phrase may be empty.
+        # The status of a rate limit is configurable. RFC 9112, 4: the reason
+        # phrase may be empty.
         return b""
 
 
 def jsend_error(text: str) -> bytes:
-    """The JSend form that S4 uses."""
+    """Return the JSend body of an error, without a line feed."""
     return json.dumps({"status": "error", "data": text}).encode("ascii")
 
 
@@ -54,12 +55,8 @@ def is_json(content_types: list[bytes]) -> bool:
 def local_reply_fields(
     body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
 ) -> list[tuple[bytes, bytes]]:
-    """The fields of an error answer, beside those about the connection."""
-    return [
-        (b"Content-Type", b"application/json"),
-        (b"Content-Length", b"%d" % len(body)),
-        *extra,
-    ]
+    """Return the fields of a local reply with a JSON body, without Date and Connection."""
+    return [(b"Content-Type", JSON), (b"Content-Length", b"%d" % len(body)), *extra]
 
 
 def local_reply(
@@ -71,10 +68,15 @@ def local_reply(
     now: float,
 ) -> bytes:
     """
-    A whole answer of the proxy's own, of which the body is JSON.
+    Return a complete local reply with a JSON body.
 
-    `bodyless`: it answers a HEAD. `persistent`: the connection goes on after
-    it. `now` is in seconds since the epoch.
+    Args:
+        status: The status code.
+        body: The body.
+        extra: Names and values of further fields.
+        bodyless: The request was HEAD: the body is left out, its length is not.
+        persistent: The connection stays open after the response.
+        now: The time in seconds since the epoch.
     """
     lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status)), b"Date: " + http_date(now)]
     lines += [b"%b: %b" % field for field in local_reply_fields(body, extra)]

@@ -1,8 +1,9 @@
 """
-The rules for request heads (RFC 9110 and RFC 9112), read strictly.
+The rules for request heads (RFC 9110 and RFC 9112), applied strictly.
 
-`validate_fields` combines the special fields of a head, `build_request_head` joins them with
-the request line. Both refuse what could be read in more than one way.
+`validate_fields` combines the special fields of a head, `build_request_head` joins
+them with the request line. Both reject what could be interpreted in more than one
+way.
 """
 
 from __future__ import annotations
@@ -14,25 +15,35 @@ from attrs import define, evolve, frozen
 
 from balancebeam.core.errors import RequestError
 from balancebeam.protocols.http1 import fields as f
+from balancebeam.protocols.http1.body import CHUNKED
 from balancebeam.protocols.http1.grammar import (
     ABSOLUTE_TARGET,
-    MAX_CONTENT_LENGTH,
-    MAX_LENGTH_DIGITS,
     TOKEN,
     is_host,
     list_items,
+    parse_content_length,
 )
 
-# RFC 9110, 7.6.1: fields that Connection names are removed. These, however,
-# are meant for all recipients, and removing them would change what the
-# message is; RFC 9110, 7.6.1 forbids to name such fields. Nor may a client
-# make forget who it is.
+# RFC 9110, 7.6.1: fields that Connection names are removed, but a sender MUST NOT
+# name "a field that is intended for all recipients of the content". Removing the
+# framing or Host would change the message, removing Forwarded would hide the client.
 _NEVER_HOP_BY_HOP = frozenset((b"host", b"content-length", b"transfer-encoding", b"forwarded"))
 
 
 @frozen
 class RareFields:
-    """What only some requests have; absent from most."""
+    """
+    What only some requests have.
+
+    Attributes:
+        forwarded_for: X-Forwarded-For, all lines joined to one list.
+        forwarded_proto: X-Forwarded-Proto, likewise.
+        forwarded_host: X-Forwarded-Host, likewise.
+        upgrade: The protocols of Upgrade that may be offered to a server.
+        expects_continue: Expect: 100-continue was sent.
+        accepts_trailers: TE: trailers was sent.
+        max_forwards: The values of Max-Forwards, not validated.
+    """
 
     forwarded_for: bytes = b""
     forwarded_proto: bytes = b""
@@ -48,11 +59,16 @@ NO_RARE_FIELDS = RareFields()
 
 class RequestFields(NamedTuple):
     """
-    A block of field lines, understood.
+    A validated block of field lines.
 
-    `dropped` are the lines that go no further. `length` is the
-    Content-Length, `None` without one. `keep_alive` and `close` are the connection
-    options of these names.
+    Attributes:
+        host: The value of Host, or `None` without one.
+        dropped: The lines that are not forwarded.
+        length: The Content-Length in bytes, or `None` without one.
+        chunked: The body is in chunked transfer coding.
+        keep_alive: Connection has the option keep-alive.
+        close: Connection has the option close.
+        rare_fields: The other fields that matter.
     """
 
     host: bytes | None
@@ -67,13 +83,22 @@ class RequestFields(NamedTuple):
 @define
 class RequestHead:
     """
-    One request, before its body. Not frozen, because that costs half a microsecond.
+    The head of one request.
 
-    `forward_bytes` is what goes to a server: the request line and the fields that are
-    passed on, each ended by CRLF; the end of the head is still to come.
-    `host` is whom the client addressed; `None` if it did not say, which only
-    HTTP/1.0 allows. `length` is that of the body: 0 for none, -1 for a
-    chunked one. `max_forwards_exhausted`: Max-Forwards does not let the request go on.
+    Not frozen: that would cost half a microsecond per request.
+
+    Attributes:
+        method: The method, as received.
+        target: The target to forward, in origin-form or "*".
+        minor: The minor version, 0 or 1.
+        host: The host and port that the client addressed, or `None`, which only
+            HTTP/1.0 allows.
+        forward_bytes: The request line and the fields to forward, each ended by
+            CRLF. The proxy's own fields and the empty line have to be appended.
+        length: The length of the body in bytes, 0 without a body, or `CHUNKED`.
+        persistent: The connection may carry another request after this one.
+        rare_fields: What only some requests have.
+        max_forwards_exhausted: Max-Forwards is 0: the request is not forwarded.
     """
 
     method: bytes
@@ -88,7 +113,17 @@ class RequestHead:
 
 
 def validate_fields(lines: list[bytes], special_fields: list[f.Field]) -> RequestFields:
-    """Combine the special fields of one head, or refuse them."""
+    """
+    Validate the special fields of one head together.
+
+    Args:
+        lines: All field lines of the head.
+        special_fields: The special fields among them, in order.
+
+    Raises:
+        RequestError: They could be interpreted in more than one way, or they
+            require something that the proxy does not support.
+    """
     hosts: list[bytes] = []
     lengths: list[bytes] = []
     codings: list[bytes] = []
@@ -97,17 +132,17 @@ def validate_fields(lines: list[bytes], special_fields: list[f.Field]) -> Reques
     rare: list[f.Field] = []
     for field in special_fields:
         kind = field.kind
-        if kind == f.HOST:
+        if kind is f.HOST:
             hosts.append(field.value)
-        elif kind == f.CONNECTION:
+        elif kind is f.CONNECTION:
             options += list_items(field.value)
             dropped.append(field.line)
-        elif kind == f.CONTENT_LENGTH:
+        elif kind is f.CONTENT_LENGTH:
             lengths.append(field.value)
-        elif kind == f.TRANSFER_ENCODING:
+        elif kind is f.TRANSFER_ENCODING:
             codings.append(field.value)
             dropped.append(field.line)
-        elif kind != f.CREDENTIAL:
+        elif kind is not f.CREDENTIAL:
             rare.append(field)
     host = _check_host(hosts)
     length = _check_length(lengths)
@@ -116,16 +151,17 @@ def validate_fields(lines: list[bytes], special_fields: list[f.Field]) -> Reques
     if rare:
         rare_fields = _parse_rare_fields(rare, options, dropped)
         if rare_fields.upgrade and (chunked or length):
-            # A protocol switch in the middle of a body has no meaning that
-            # all servers share.
+            # Servers differ in whether the new protocol begins before or after
+            # the body.
             rare_fields = evolve(rare_fields, upgrade=b"")
     if options:
         dropped += _connection_named_lines(lines, options, dropped)
-    keep, close = b"keep-alive" in options, b"close" in options
-    return RequestFields(host, dropped, length, chunked, keep, close, rare_fields)
+    keep_alive, close = b"keep-alive" in options, b"close" in options
+    return RequestFields(host, dropped, length, chunked, keep_alive, close, rare_fields)
 
 
 def _check_host(hosts: list[bytes]) -> bytes | None:
+    """Return the value of Host, of which there may be one."""
     if not hosts:
         return None
     # RFC 9112, 3.2: "A server MUST respond with a 400 (Bad Request) status
@@ -133,31 +169,30 @@ def _check_host(hosts: list[bytes]) -> bytes | None:
     # to any request message that contains more than one Host header field
     # line [...]."
     if len(hosts) > 1:
-        raise RequestError(400, "more than one Host field")
+        raise RequestError(400, "more than one Host header")
     return hosts[0]
 
 
 def _check_length(lengths: list[bytes]) -> int | None:
+    """Return the Content-Length, of which there may be one."""
     if not lengths:
         return None
-    # RFC 9110, 8.6 allows to accept repeated equal values; a reader that
-    # takes the list for something else exists, so one value it must be.
-    text = lengths[0]
-    if len(lengths) > 1 or not text.isdigit():
-        raise RequestError(400, "a malformed Content-Length")
-    length = int(text) if len(text) <= MAX_LENGTH_DIGITS else MAX_CONTENT_LENGTH + 1
-    if length > MAX_CONTENT_LENGTH:
-        raise RequestError(400, "a Content-Length beyond 2^63")
+    # RFC 9110, 8.6 allows a recipient to accept repeated equal values. Some
+    # recipients interpret such a list differently, so it is rejected.
+    length = parse_content_length(lengths[0]) if len(lengths) == 1 else None
+    if length is None:
+        raise RequestError(400, "invalid Content-Length: expected one number below 2^63")
     return length
 
 
 def _check_codings(codings: list[bytes], length: int | None) -> bool:
+    """Whether the body is chunked; other transfer codings are rejected."""
     if not codings:
         return False
     # RFC 9112, 6.1: a request with both fields "might indicate an attempt to
-    # perform request smuggling"; it is refused rather than repaired.
+    # perform request smuggling"; it is rejected rather than repaired.
     if length is not None:
-        raise RequestError(400, "Content-Length beside Transfer-Encoding")
+        raise RequestError(400, "both Content-Length and Transfer-Encoding")
     if len(codings) > 1 or codings[0].lower() != b"chunked":
         *foreign, last = (name.strip(b" \t") for name in b",".join(codings).lower().split(b","))
         if (
@@ -168,23 +203,23 @@ def _check_codings(codings: list[bytes], length: int | None) -> bool:
         ):
             # RFC 9112, 6.1: "A server that receives a request message with a
             # transfer coding it does not understand SHOULD respond with 501".
-            raise RequestError(501, "a transfer coding other than chunked")
-        raise RequestError(400, "a malformed Transfer-Encoding")
+            raise RequestError(501, "unsupported transfer coding: expected chunked")
+        raise RequestError(400, "invalid Transfer-Encoding")
     return True
 
 
 def _connection_named_lines(
     lines: list[bytes], options: list[bytes], dropped: list[bytes]
 ) -> list[bytes]:
-    """The lines whose fields Connection names, and that are not dropped yet."""
+    """Return the lines whose fields Connection names, without the lines dropped already."""
     names = set(options) - _NEVER_HOP_BY_HOP - {b"keep-alive", b"close"}
     if not names:
         return []
-    left = list(dropped)
+    already_dropped = list(dropped)
     named = []
     for line in lines:
-        if line in left:
-            left.remove(line)
+        if line in already_dropped:
+            already_dropped.remove(line)
         elif line.partition(b":")[0].lower() in names:
             named.append(line)
     return named
@@ -193,18 +228,30 @@ def _connection_named_lines(
 def _parse_rare_fields(
     rare: list[f.Field], options: list[bytes], dropped: list[bytes]
 ) -> RareFields:
-    values: dict[int, list[bytes]] = {}
+    """
+    Interpret the rare fields of a head.
+
+    Args:
+        rare: The special fields that are neither Host, framing, Connection nor
+            credentials.
+        options: The connection options.
+        dropped: The lines that are not forwarded; the hop-by-hop and X-Forwarded
+            fields among `rare` are added.
+    """
+    values: dict[f.FieldKind, list[bytes]] = {}
     for field in rare:
         values.setdefault(field.kind, []).append(field.value)
         if field.kind not in (f.EXPECT, f.TRAILER, f.MAX_FORWARDS):
             dropped.append(field.line)
     expectations = list_items(b",".join(values.get(f.EXPECT, [])))
     if any(expectation != b"100-continue" for expectation in expectations):
-        raise RequestError(417, "an expectation other than 100-continue")
+        raise RequestError(417, "unsupported expectation: expected 100-continue")
     upgrade = b""
     if f.UPGRADE in values and b"upgrade" in options:
         offers = [offer.strip(b" \t") for offer in b",".join(values[f.UPGRADE]).split(b",")]
-        upgrade = b", ".join(o for o in offers if o and o.lower() != b"h2c")
+        # RFC 9113, 3.1 deprecates h2c; in a tunnel it would bypass the checks of
+        # every later request.
+        upgrade = b", ".join(offer for offer in offers if offer and offer.lower() != b"h2c")
     forwarded_for = [value for value in values.get(f.FORWARDED_FOR, []) if value]
     return RareFields(
         forwarded_for=b", ".join(forwarded_for),
@@ -218,8 +265,8 @@ def _parse_rare_fields(
 
 
 def rare_forwarded_fields(fields: list[f.Field]) -> RareFields:
-    """The rare fields of a head that has only X-Forwarded fields of what is rare."""
-    values: dict[int, list[bytes]] = {}
+    """Return the rare fields of a head whose only rare fields are these X-Forwarded fields."""
+    values: dict[f.FieldKind, list[bytes]] = {}
     for field in fields:
         values.setdefault(field.kind, []).append(field.value)
     return RareFields(
@@ -230,10 +277,11 @@ def rare_forwarded_fields(fields: list[f.Field]) -> RareFields:
 
 
 def _parse_max_forwards(values: Sequence[bytes]) -> int:
+    """Return the value of Max-Forwards, 10^9 at most."""
     if len(values) > 1 or not values[0].isdigit():
-        raise RequestError(400, "a malformed Max-Forwards")
-    # RFC 9110, 7.6.2: what goes on is the lesser of the value less one "and
-    # the recipient's maximum supported value for Max-Forwards".
+        raise RequestError(400, "invalid Max-Forwards")
+    # RFC 9110, 7.6.2: the forwarded value is the lesser of the value less one
+    # and "the recipient's maximum supported value for Max-Forwards".
     return int(values[0]) if len(values[0]) < 10 else 10**9
 
 
@@ -241,20 +289,30 @@ def build_request_head(
     method: bytes, target: bytes, minor: int, block: bytes, fields: RequestFields
 ) -> RequestHead:
     """
-    The head of any request, from all that is known of it. `block` is what is
-    left of its fields.
+    Build the head of a request from its request line and its validated fields.
+
+    Args:
+        method: The method.
+        target: The request target as received.
+        minor: The minor version as received, 0 to 9.
+        block: The field lines without the dropped ones, each ended by CRLF.
+        fields: The validated fields.
+
+    Raises:
+        RequestError: The request line and the fields do not fit together.
     """
-    host, _, length, chunked, keep, close, rare_fields = fields
+    host, _, length, chunked, keep_alive, close, rare_fields = fields
     if minor >= 1 and host is None:
-        raise RequestError(400, "no Host field")
+        raise RequestError(400, "missing Host header")
     if minor == 0 and chunked:
         # RFC 9112, 6.1: "A server or client that receives an HTTP/1.0 message
         # containing a Transfer-Encoding header field MUST treat the message as
         # if the framing is faulty".
-        raise RequestError(400, "Transfer-Encoding in HTTP/1.0")
+        raise RequestError(400, "Transfer-Encoding in an HTTP/1.0 request")
     target, authority = _parse_target(method, target, host)
     if host is None and authority is not None:
-        # RFC 9112, 3.2: every HTTP/1.1 request has one.
+        # RFC 9112, 3.2: "A client MUST send a Host header field [...] in all
+        # HTTP/1.1 request messages."
         block += b"Host: %b\r\n" % authority
     host = authority
     if minor == 0 and rare_fields.expects_continue:
@@ -268,21 +326,21 @@ def build_request_head(
         rare_fields = evolve(rare_fields, upgrade=b"")
     max_forwards_exhausted = False
     if rare_fields.max_forwards and method in (b"TRACE", b"OPTIONS"):
-        # RFC 9110, 7.6.2: for these methods a proxy MUST count down; for
-        # others the field means nothing, and passes.
-        left = _parse_max_forwards(rare_fields.max_forwards)
-        max_forwards_exhausted = left == 0
+        # RFC 9110, 7.6.2: for these methods a proxy MUST count down; for others
+        # it may ignore the field, which is forwarded unchanged.
+        max_forwards = _parse_max_forwards(rare_fields.max_forwards)
+        max_forwards_exhausted = max_forwards == 0
         block = _remove_field(block, b"max-forwards")
-        block += b"Max-Forwards: %d\r\n" % max(left - 1, 0)
-    wire = b"%b %b HTTP/1.1\r\n%b" % (method, target, block)
-    persistent = not close and (minor >= 1 or keep)
+        block += b"Max-Forwards: %d\r\n" % max(max_forwards - 1, 0)
+    forward_bytes = b"%b %b HTTP/1.1\r\n%b" % (method, target, block)
+    persistent = not close and (minor >= 1 or keep_alive)
     return RequestHead(
         method,
         target,
         min(minor, 1),
         host,
-        wire,
-        -1 if chunked else length or 0,
+        forward_bytes,
+        CHUNKED if chunked else length or 0,
         persistent,
         rare_fields,
         max_forwards_exhausted,
@@ -290,30 +348,36 @@ def build_request_head(
 
 
 def _remove_field(block: bytes, name: bytes) -> bytes:
+    """Remove the field lines with exactly this lower-case name."""
     lines = block.split(b"\r\n")
     return b"\r\n".join(line for line in lines if line.partition(b":")[0].lower() != name)
 
 
 def _parse_target(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
-    """The target in the form that goes to a server, and whom it addresses."""
+    """
+    Return the target in the form that is forwarded, and the host that it addresses.
+
+    RFC 9112, 3.2.1: a request to an origin server has its target in origin-form;
+    absolute-form is for proxies.
+    """
     if method == b"CONNECT":
         raise RequestError(501, "CONNECT is not supported")
     if target.startswith(b"/"):
         return target, host
     if target == b"*":
         if method != b"OPTIONS":
-            raise RequestError(400, "the target * belongs to OPTIONS")
+            raise RequestError(400, "invalid request target: * requires OPTIONS")
         return target, host
     match = ABSOLUTE_TARGET.fullmatch(target)
     if match is None or match.group(1).lower() != b"http" or not match.group(2):
-        raise RequestError(400, "a malformed request target")
+        raise RequestError(400, "invalid request target")
     authority, path = match.group(2), match.group(3)
     if not is_host(authority):
-        raise RequestError(400, "a malformed request target")
+        raise RequestError(400, "invalid request target")
     if host is not None and _without_port(host) != _without_port(authority):
-        # RFC 9112, 3.2.2 has a proxy replace Host by the target's; a server
-        # that prefers the other one exists, so the two must agree.
-        raise RequestError(400, "a Host field that contradicts the target")
+        # RFC 9112, 3.2.2 has a proxy replace Host by the target's host. Some
+        # servers prefer the original Host, so the two must agree.
+        raise RequestError(400, "Host header contradicts the request target")
     if not path:
         # RFC 9112, 3.2.4: "the last proxy on the request chain MUST send a
         # request-target of "*"" for an OPTIONS request with an empty path.
@@ -324,5 +388,6 @@ def _parse_target(method: bytes, target: bytes, host: bytes | None) -> tuple[byt
 
 
 def _without_port(authority: bytes) -> bytes:
+    """Return a host in lower case, without the default port of http or an empty one."""
     authority = authority.lower()
     return authority[:-3] if authority.endswith(b":80") else authority.rstrip(b":")

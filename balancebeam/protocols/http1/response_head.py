@@ -1,5 +1,16 @@
 """
-Response heads from servers: read in exactly one way, or not passed on.
+Response heads: each is parsed in exactly one way, or rejected.
+
+`ResponseHeadParser.parse` is a pure function of the bytes; its caches only make it
+faster. The stages, with their times for five field lines (CPython 3.11):
+
+1. Head cache, 1.3 µs: the same head, but for Content-Length, Transfer-Encoding and
+   keep-alive, was parsed before.
+2. Status line: cached or parsed (`_parse_status_line`).
+3. Line cache, 6 µs: every line is plain, a credential, or one of the usual framing
+   and keep-alive lines (`_parse_head`).
+4. Rules, 12 µs: `_build_response_head` validates the special fields of any other
+   head together.
 """
 
 from __future__ import annotations
@@ -10,19 +21,19 @@ from attrs import define
 
 from balancebeam.core.errors import ResponseError
 from balancebeam.protocols.http1 import fields as f
+from balancebeam.protocols.http1.body import CHUNKED, CLOSE_DELIMITED
 from balancebeam.protocols.http1.grammar import (
     CRLF,
-    MAX_CONTENT_LENGTH,
     MAX_LENGTH_DIGITS,
     STATUS_LINE,
     list_items,
+    parse_content_length,
 )
 
+# Envoy has 60 KiB (max_response_headers_kb), Python 64 KiB for a single line.
 MAX_RESPONSE_HEAD = 64 * 1024
+# Envoy and Python have 100, HAProxy 101 (tune.http.maxhdr).
 MAX_RESPONSE_FIELDS = 256
-
-CHUNKED = -1
-CLOSE_DELIMITED = -2
 
 _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 _CHUNKED = b"\r\nTransfer-Encoding: chunked\r\n"
@@ -35,8 +46,13 @@ _BODILESS_STATUSES = frozenset((*range(100, 200), 204))
 
 class StatusLine(NamedTuple):
     """
-    A status line, understood. `forward_line` is what a client gets for it, without
-    CRLF; `None` if that is the line itself.
+    A parsed status line.
+
+    Attributes:
+        minor: The minor version, 0 or 1.
+        status: The status code.
+        forward_line: The line to forward, without CRLF, or `None` if the line is
+            forwarded as received.
     """
 
     minor: int
@@ -47,13 +63,22 @@ class StatusLine(NamedTuple):
 @define
 class ResponseHead:
     """
-    One response, before its body. Not frozen, because that costs half a microsecond.
+    The head of one response.
 
-    `forward_bytes` is the status line and the fields to pass on, each ended by CRLF.
-    `length` is the body's, or `CHUNKED`, or `CLOSE_DELIMITED`. It is what the
-    fields say: whether a body may be there at all depends on the request
-    (`has_body`). `persistent` tells whether the server keeps the connection.
-    `needs_no_added_fields` responses are HTTP/1.1, have a Date and are not about an upgrade.
+    Not frozen: that would cost half a microsecond per request.
+
+    Attributes:
+        status: The status code.
+        forward_bytes: The status line and the fields to forward, each ended by
+            CRLF. The proxy's own fields and the empty line have to be appended.
+        length: The length of the body in bytes, `CHUNKED` or `CLOSE_DELIMITED`,
+            by the fields alone: whether there is a body depends on the request
+            too (`has_body`).
+        persistent: The server keeps the connection open after the response.
+        needs_no_added_fields: The response is HTTP/1.1, has a Date and no Upgrade.
+        has_date: It has a Date field.
+        upgrade: The value of Upgrade.
+        minor: The minor version, 0 or 1.
     """
 
     status: int
@@ -68,86 +93,105 @@ class ResponseHead:
 
 class ResponseHeadParser:
     """
-    Reads response heads and remembers what repeats itself.
+    Parses response heads, and caches what servers repeat.
 
-    Beside field lines, whole heads are remembered, without the lines that
-    frame a body or are about the connection: what is left of them is plain.
+    Besides field lines, whole heads are cached, without the lines that frame the
+    body or concern the connection: the rest of them is plain.
+
+    Attributes:
+        MAX_CACHED_STATUS_LINES: Status lines, of `MAX_CACHED_STATUS_LINE_LENGTH`
+            bytes at most. Servers use about 60 codes with one phrase each.
+        MAX_CACHED_HEADS: Heads, of `MAX_CACHED_HEAD_LENGTH` bytes at most: 1 MiB.
     """
 
     MAX_CACHED_STATUS_LINES = 64
+    MAX_CACHED_STATUS_LINE_LENGTH = 127
     MAX_CACHED_HEADS = 512
     MAX_CACHED_HEAD_LENGTH = 2048
 
     def __init__(self) -> None:
         self._line_cache = f.FieldLineCache(f.RESPONSE_KINDS)
         self._status_line_cache: dict[bytes, StatusLine] = {}
-        # A plain rest of a head, and its status and whether it has a Date.
+        # Status and presence of a Date, by the plain rest of a head.
         self._head_cache: dict[bytes, tuple[int, bool]] = {}
 
     def parse(self, head: bytes) -> ResponseHead:
         """
-        Read `head`: the status line and the field lines, each with its CRLF.
+        Parse a complete response head.
 
-        Raises `ResponseError`.
+        Args:
+            head: The status line and the field lines, each ended by CRLF, without
+                the empty line.
+
+        Raises:
+            ResponseError: The response cannot be forwarded.
         """
-        # What most servers send, and what changes nothing in HTTP/1.1.
-        wire = head.replace(_KEEP_ALIVE, CRLF, 1)
-        start = wire.find(_CONTENT_LENGTH)
+        # Most servers send it with every response; in HTTP/1.1 it changes nothing.
+        forward_bytes = head.replace(_KEEP_ALIVE, CRLF, 1)
+        start = forward_bytes.find(_CONTENT_LENGTH)
         if start >= 0:
-            end = wire.find(CRLF, start + 2)
-            value = wire[start + len(_CONTENT_LENGTH) : end]
-            rest = wire[:start] + wire[end:]
-            known = self._head_cache.get(rest)
-            if known is not None and value.isdigit() and len(value) < MAX_LENGTH_DIGITS:
-                return ResponseHead(known[0], wire, int(value), True, known[1], known[1])
+            end = forward_bytes.find(CRLF, start + 2)
+            value = forward_bytes[start + len(_CONTENT_LENGTH) : end]
+            rest = forward_bytes[:start] + forward_bytes[end:]
+            cached = self._head_cache.get(rest)
+            if cached is not None and value.isdigit() and len(value) < MAX_LENGTH_DIGITS:
+                return ResponseHead(
+                    cached[0], forward_bytes, int(value), True, cached[1], cached[1]
+                )
         else:
-            rest = wire.replace(_CHUNKED, CRLF, 1)
-            if len(rest) == len(wire):
+            rest = forward_bytes.replace(_CHUNKED, CRLF, 1)
+            if len(rest) == len(forward_bytes):
                 return self._parse_head(head)
-            known = self._head_cache.get(rest)
-            if known is not None:
-                return ResponseHead(known[0], rest, CHUNKED, True, known[1], known[1])
-        read = self._parse_head(head)
+            cached = self._head_cache.get(rest)
+            if cached is not None:
+                return ResponseHead(cached[0], rest, CHUNKED, True, cached[1], cached[1])
+        parsed = self._parse_head(head)
         if (
             len(rest) <= self.MAX_CACHED_HEAD_LENGTH
-            and read.persistent
-            and read.status not in _BODILESS_STATUSES
+            and parsed.persistent
+            and parsed.status not in _BODILESS_STATUSES
         ):
-            self._cache_head(rest, read)
-        return read
+            self._cache_head(rest, parsed)
+        return parsed
 
     def _cache_head(self, rest: bytes, head: ResponseHead) -> None:
         """
-        Remember `rest`, if all of its lines are known as plain: a line that was
-        never seen before will hardly be seen again with all the others.
+        Cache `rest`, which is `head` without its framing, if all lines are known as plain.
+
+        A line that was never seen before will hardly be seen again with all others.
         """
         line, *lines = rest.split(CRLF)
         if not lines:
-            # It was cut short, within its last line.
+            # The head ended within its last line, without CRLF.
             return
         lines.pop()
-        known = self._status_line_cache.get(line)
-        if known is None or known.forward_line is not None or not self._line_cache.all_plain(lines):
+        cached = self._status_line_cache.get(line)
+        if (
+            cached is None
+            or cached.forward_line is not None
+            or not self._line_cache.all_plain(lines)
+        ):
             return
         if len(lines) > MAX_RESPONSE_FIELDS - 2:
-            # What was left out may be too much next time.
+            # The next head may have two more lines, which are not in `rest`.
             return
         if len(self._head_cache) >= self.MAX_CACHED_HEADS:
-            # Most of them have a Date that will not come again.
+            # Most entries have a Date that has passed.
             self._head_cache.clear()
         self._head_cache[rest] = (head.status, head.has_date)
 
     def _parse_head(self, head: bytes) -> ResponseHead:
+        """Parse a head by its lines alone if they allow it, otherwise by the rules."""
         lines = head.split(CRLF)
         line = lines[0]
-        known = self._status_line_cache.get(line) or self._parse_status_line(line)
-        minor, status, wire_line = known
-        # Found by a search instead of line by line: a Date changes every
-        # second, and all that matters of it is that there is one.
-        dated = b"\r\nDate:" in head
+        status_line = self._status_line_cache.get(line) or self._parse_status_line(line)
+        minor, status, forward_line = status_line
+        # A search of the whole head instead of its lines: a Date changes every
+        # second, and only its presence matters.
+        has_date = b"\r\nDate:" in head
         length = CLOSE_DELIMITED
         persistent = minor == 1
-        wire = head if wire_line is None else wire_line + head[len(line) :]
+        forward_bytes = head if forward_line is None else forward_line + head[len(line) :]
         plain = self._line_cache.plain
         for line in lines[1:-1]:
             if line in plain:
@@ -158,75 +202,94 @@ class ResponseHeadParser:
                     continue
                 if line == b"Transfer-Encoding: chunked":
                     length = CHUNKED
-                    wire = wire.replace(_CHUNKED, CRLF, 1)
+                    forward_bytes = forward_bytes.replace(_CHUNKED, CRLF, 1)
                     continue
             if line == b"Connection: keep-alive" and persistent:
-                wire = wire.replace(_KEEP_ALIVE, CRLF, 1)
+                forward_bytes = forward_bytes.replace(_KEEP_ALIVE, CRLF, 1)
             elif self._is_special(line):
-                return self._parse_slow_path(lines[0], known, lines[1:-1], dated)
-        # The status line and the empty end are in the count as well.
+                return self._parse_slow_path(lines[0], status_line, lines[1:-1], has_date)
+        # The status line and the empty item behind the last CRLF count as well.
         if len(lines) > MAX_RESPONSE_FIELDS + 2:
-            raise ResponseError("too many header fields")
+            raise ResponseError("too many headers")
         if status in _BODILESS_STATUSES:
             length = 0
-        usual = dated and minor == 1
-        return ResponseHead(status, wire, length, persistent, usual, dated, b"", minor)
+        needs_no_added_fields = has_date and minor == 1
+        return ResponseHead(
+            status, forward_bytes, length, persistent, needs_no_added_fields, has_date, b"", minor
+        )
 
     def _is_special(self, line: bytes) -> bool:
-        """Whether a line, not known as plain, is one that decides something."""
+        """Whether a line that is not cached as plain has to be interpreted."""
         try:
             field = self._line_cache.special.get(line) or self._line_cache.classify(line)
         except f.FieldError as error:
             raise ResponseError(str(error)) from None
-        return field is not None and field.kind != f.CREDENTIAL
+        return field is not None and field.kind is not f.CREDENTIAL
 
     def _parse_slow_path(
-        self, first: bytes, line: StatusLine, lines: list[bytes], dated: bool
+        self, first: bytes, status_line: StatusLine, lines: list[bytes], has_date: bool
     ) -> ResponseHead:
+        """Parse a head by the rules; with the arguments of `_build_response_head`."""
         if len(lines) > MAX_RESPONSE_FIELDS:
-            raise ResponseError("too many header fields")
+            raise ResponseError("too many headers")
         try:
             special_fields = self._line_cache.special_fields(lines)
         except f.FieldError as error:
             raise ResponseError(str(error)) from None
-        return _build_response_head(first, line, lines, special_fields, dated)
+        return _build_response_head(first, status_line, lines, special_fields, has_date)
 
     def _parse_status_line(self, line: bytes) -> StatusLine:
+        """Parse a status line, and cache it unless it is long."""
         match = STATUS_LINE.fullmatch(line)
         if match is None:
-            raise ResponseError("a malformed status line")
+            raise ResponseError("invalid status line")
         minor, status, reason = match.groups()
-        # RFC 9112, 4: the blank before an absent reason is part of the line.
-        wire = b"HTTP/1.1 %b %b" % (status, reason or b"")
-        understood = StatusLine(min(int(minor), 1), int(status), None if wire == line else wire)
+        # RFC 9112, 4: the space before an absent reason phrase is part of the line.
+        forward_line = b"HTTP/1.1 %b %b" % (status, reason or b"")
+        status_line = StatusLine(
+            min(int(minor), 1), int(status), None if forward_line == line else forward_line
+        )
         if len(self._status_line_cache) >= self.MAX_CACHED_STATUS_LINES:
             self._status_line_cache.clear()
-        if len(line) < 128:
-            self._status_line_cache[line] = understood
-        return understood
+        if len(line) <= self.MAX_CACHED_STATUS_LINE_LENGTH:
+            self._status_line_cache[line] = status_line
+        return status_line
 
 
 def has_body(method: bytes, status: int) -> bool:
-    """Whether RFC 9112, 6.3 gives such a response a body at all."""
+    """Whether a response to `method` with this status has a body (RFC 9112, 6.3)."""
     return method != b"HEAD" and status >= 200 and status not in (204, 304)
 
 
 def _parse_length(value: bytes) -> int:
-    if value.isdigit() and len(value) <= MAX_LENGTH_DIGITS:
-        length = int(value)
-        if length <= MAX_CONTENT_LENGTH:
-            return length
-    raise ResponseError("a malformed Content-Length")
+    """Return the value of a Content-Length field."""
+    length = parse_content_length(value)
+    if length is None:
+        raise ResponseError("invalid Content-Length")
+    return length
 
 
 def _build_response_head(
-    first: bytes, line: StatusLine, lines: list[bytes], special_fields: list[f.Field], dated: bool
+    first: bytes,
+    status_line: StatusLine,
+    lines: list[bytes],
+    special_fields: list[f.Field],
+    has_date: bool,
 ) -> ResponseHead:
     """
-    The whole of the rules, for heads that are not of the plainest form.
-    `first` is the first line as it came, `line` what it means.
+    Validate the special fields of a head together, and build the response.
+
+    Args:
+        first: The first line as received.
+        status_line: What it means.
+        lines: All field lines.
+        special_fields: The special fields among them, in order.
+        has_date: The head has a field that is spelled `Date`.
+
+    Raises:
+        ResponseError: The fields could be interpreted in more than one way.
     """
-    minor, status, wire_line = line
+    minor, status, forward_line = status_line
     length: int | None = None
     options: list[bytes] = []
     codings: list[bytes] = []
@@ -234,44 +297,45 @@ def _build_response_head(
     dropped: list[bytes] = []
     for field in special_fields:
         kind = field.kind
-        if kind == f.DATE:
-            dated = True
-        elif kind == f.CONTENT_LENGTH:
+        if kind is f.DATE:
+            has_date = True
+        elif kind is f.CONTENT_LENGTH:
             if length is not None:
                 raise ResponseError("more than one Content-Length")
             length = _parse_length(field.value)
-        elif kind == f.TRANSFER_ENCODING:
+        elif kind is f.TRANSFER_ENCODING:
             codings.append(field.value.lower())
             dropped.append(field.line)
-        elif kind == f.CONNECTION:
+        elif kind is f.CONNECTION:
             options += list_items(field.value)
             dropped.append(field.line)
-        elif kind == f.UPGRADE:
+        elif kind is f.UPGRADE:
             upgrades.append(field.value)
             dropped.append(field.line)
         elif kind not in (f.CREDENTIAL, f.TRAILER):
             dropped.append(field.line)
     framing = _check_framing(minor, status, length, codings)
     if framing is None:
-        dropped += [s.line for s in special_fields if s.kind == f.CONTENT_LENGTH]
-    # Date is for all recipients, and RFC 9110, 7.6.1 forbids to name such fields.
+        dropped += [field.line for field in special_fields if field.kind is f.CONTENT_LENGTH]
+    # RFC 9110, 7.6.1: a sender MUST NOT name a field that is intended for all
+    # recipients, such as Date.
     names = set(options) - {b"keep-alive", b"close", b"content-length", b"date"}
-    passed = [first if wire_line is None else wire_line]
-    for text in lines:
-        if text in dropped:
-            dropped.remove(text)
-        elif text.partition(b":")[0].lower() not in names:
-            passed.append(text)
-    passed.append(b"")
+    forwarded = [first if forward_line is None else forward_line]
+    for line in lines:
+        if line in dropped:
+            dropped.remove(line)
+        elif line.partition(b":")[0].lower() not in names:
+            forwarded.append(line)
+    forwarded.append(b"")
     persistent = b"close" not in options and (minor == 1 or b"keep-alive" in options)
     upgrade = b", ".join(upgrades)
     return ResponseHead(
         status,
-        CRLF.join(passed),
+        CRLF.join(forwarded),
         0 if framing is None else framing,
         persistent,
-        dated and minor == 1 and not upgrade,
-        dated,
+        has_date and minor == 1 and not upgrade,
+        has_date,
         upgrade,
         minor,
     )
@@ -279,11 +343,16 @@ def _build_response_head(
 
 def _check_framing(minor: int, status: int, length: int | None, codings: list[bytes]) -> int | None:
     """
-    RFC 9112, 6.3, read strictly. `None`: such a status has no body, and
-    framing fields in it mean nothing and go no further.
+    Return the length of the body by RFC 9112, 6.3, applied strictly.
+
+    Returns:
+        Bytes, `CHUNKED` or `CLOSE_DELIMITED`; or `None` for a status without a body,
+        whose framing fields mean nothing and are not forwarded.
     """
     if codings and (length is not None or minor == 0 or codings != [b"chunked"]):
-        raise ResponseError("a Transfer-Encoding that cannot be trusted")
+        raise ResponseError(
+            "invalid Transfer-Encoding: expected chunked, in HTTP/1.1, without Content-Length"
+        )
     if status in _BODILESS_STATUSES:
         return None
     if codings:

@@ -208,7 +208,10 @@ class InvalidOptionsTests(SynchronousTestCase):
             *("-u", "a", "-u", "b", "-b", "c", "--algo", "d", "--demo", "e", "--hosts", hosts)
         )
         self.assertEqual(len(problems), 7)
-        for text in (f"{hosts}:2: invalid address 'nonsense'", f"{hosts}:4: invalid address '10.0.0.1:x'"):
+        for text in (
+            f"{hosts}:2: invalid address 'nonsense'",
+            f"{hosts}:4: invalid address '10.0.0.1:x'",
+        ):
             self.assertTrue(any(text in problem for problem in problems), problems)
 
     def test_empty_hosts_file(self) -> None:

@@ -1,4 +1,4 @@
-"""Server names, read from the beginning of TLS connections."""
+"""Server names in TLS ClientHello messages."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from balancebeam.protocols.client_hello import ClientHello, ClientHelloError, Cl
 LIMIT = 16 * 1024
 
 
-def genuine(name: str | None, *, tls12: bool = False) -> bytes:
-    """What OpenSSL sends first."""
+def openssl_hello(name: str | None, *, tls12: bool = False) -> bytes:
+    """Return the first bytes that OpenSSL sends for a server name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -26,37 +26,41 @@ def genuine(name: str | None, *, tls12: bool = False) -> bytes:
     client = context.wrap_bio(incoming, outgoing, server_hostname=name)
     try:
         client.do_handshake()
-    except ssl.SSLWantReadError:
+    except ssl.SSLError:
+        # The handshake continues with the server's response.
         pass
     else:
-        raise AssertionError("a handshake with nobody")
+        raise AssertionError("handshake completed without a server")
     return outgoing.read()
 
 
 def vector(size: int, content: bytes) -> bytes:
-    """`content` behind its length."""
+    """Encode a vector: `content` after its length in `size` bytes."""
     return len(content).to_bytes(size, "big") + content
 
 
 def record(fragment: bytes, version: int = 0x0301) -> bytes:
+    """Encode a handshake record."""
     return struct.pack("!BH", 22, version) + vector(2, fragment)
 
 
 def message(body: bytes) -> bytes:
+    """Encode a ClientHello message with this body."""
     return b"\x01" + vector(3, body)
 
 
-def entry(name: bytes, kind: int = 0) -> bytes:
-    """One of a list of server names."""
+def name_entry(name: bytes, kind: int = 0) -> bytes:
+    """Encode one entry of a ServerNameList."""
     return bytes((kind,)) + vector(2, name)
 
 
-def names(*entries: bytes) -> bytes:
-    """The extension that holds them."""
+def name_extension(*entries: bytes) -> bytes:
+    """Encode the extension server_name with a list of entries."""
     return extension(0, vector(2, b"".join(entries)))
 
 
 def extension(kind: int, content: bytes) -> bytes:
+    """Encode an extension."""
     return struct.pack("!H", kind) + vector(2, content)
 
 
@@ -64,13 +68,13 @@ UP_TO_SUITES = b"\x03\x03" + bytes(32) + vector(1, b"s" * 32) + vector(2, b"\x13
 UP_TO_COMPRESSION = UP_TO_SUITES + vector(1, b"\0")
 
 
-def hello(*extensions: bytes) -> bytes:
-    """A message with these extensions."""
+def hello_message(*extensions: bytes) -> bytes:
+    """Encode a ClientHello message with these extensions."""
     return message(UP_TO_COMPRESSION + vector(2, b"".join(extensions)))
 
 
 def records(message: bytes, sizes: Iterable[int]) -> bytes:
-    """`message` in records of `sizes`, the last of which holds the rest."""
+    """Encode `message` in records of these sizes; the last record holds the rest."""
     result = b""
     for size in sizes:
         if size < len(message):
@@ -79,13 +83,13 @@ def records(message: bytes, sizes: Iterable[int]) -> bytes:
     return result + record(message)
 
 
-def read(data: bytes) -> ClientHello | None:
-    """What is read all at once."""
+def parse(data: bytes) -> ClientHello | None:
+    """Parse `data` in one call."""
     return ClientHelloReader().feed(data)
 
 
-def read_slowly(data: bytes, step: int = 1) -> ClientHello | None:
-    """What is read in pieces, until it is known."""
+def parse_in_pieces(data: bytes, step: int = 1) -> ClientHello | None:
+    """Parse `data` in pieces of `step` bytes, until there is a result."""
     reader = ClientHelloReader()
     for start in range(0, len(data), step):
         result = reader.feed(data[start : start + step])
@@ -95,86 +99,104 @@ def read_slowly(data: bytes, step: int = 1) -> ClientHello | None:
 
 
 def outcome(data: bytes, step: int) -> str:
-    """What is read, or refused, for comparison."""
+    """Return the result or the error as text, for comparison."""
     try:
-        return repr(read_slowly(data, step))
+        return repr(parse_in_pieces(data, step))
     except ClientHelloError as error:
         return str(error)
 
 
-NAME = ClientHello("www.example.org")
-PLAIN = hello(extension(10, b"ab"), names(entry(b"www.example.org")), extension(0xFE0D, b"x" * 99))
-GENUINE = genuine("www.example.org")
+EXPECTED = ClientHello("www.example.org")
+PLAIN = hello_message(
+    extension(10, b"ab"),
+    name_extension(name_entry(b"www.example.org")),
+    extension(0xFE0D, b"x" * 99),
+)
+OPENSSL = openssl_hello("www.example.org")
 
 
 class ValidClientHelloTests(SynchronousTestCase):
-    """Hellos that are well-formed."""
+    """Well-formed hellos."""
 
-    def test_genuine(self) -> None:
+    def test_openssl(self) -> None:
+        """Hellos of OpenSSL are parsed, with and without a name."""
         for tls12 in (False, True):
-            self.assertEqual(read(genuine("www.example.org", tls12=tls12)), NAME)
-            self.assertEqual(read(genuine(None, tls12=tls12)), ClientHello(None))
+            self.assertEqual(parse(openssl_hello("www.example.org", tls12=tls12)), EXPECTED)
+            self.assertEqual(parse(openssl_hello(None, tls12=tls12)), ClientHello(None))
 
     def test_upper_case(self) -> None:
-        self.assertEqual(read(genuine("WWW.Example.ORG")), NAME)
-        self.assertEqual(read(record(hello(names(entry(b"WWW.Example.ORG"))))), NAME)
+        """Names are returned in lower case."""
+        self.assertEqual(parse(openssl_hello("WWW.Example.ORG")), EXPECTED)
+        self.assertEqual(
+            parse(record(hello_message(name_extension(name_entry(b"WWW.Example.ORG"))))), EXPECTED
+        )
 
     def test_every_prefix(self) -> None:
-        for data in (GENUINE, record(PLAIN), records(PLAIN, (1, 2, 3, 50))):
+        """No proper prefix of a hello has a result."""
+        for data in (OPENSSL, record(PLAIN), records(PLAIN, (1, 2, 3, 50))):
             for length in range(len(data)):
-                self.assertIsNone(read(data[:length]), msg=str(length))
-            self.assertEqual(read(data), NAME)
+                self.assertIsNone(parse(data[:length]), msg=str(length))
+            self.assertEqual(parse(data), EXPECTED)
 
     def test_in_pieces(self) -> None:
-        for data in (GENUINE, record(PLAIN), records(PLAIN, (1, 2, 3, 50))):
+        """The result does not depend on how the data arrives."""
+        for data in (OPENSSL, record(PLAIN), records(PLAIN, (1, 2, 3, 50))):
             for step in (1, 2, 3, 5, 7, 100):
-                self.assertEqual(read_slowly(data, step), NAME)
+                self.assertEqual(parse_in_pieces(data, step), EXPECTED)
 
     def test_in_several_records(self) -> None:
-        for data in (PLAIN, GENUINE[5:]):
+        """A hello may be fragmented across records."""
+        for data in (PLAIN, OPENSSL[5:]):
             for size in (1, 2, 3, 4, 5, 99, len(data) - 1):
                 fragmented = records(data, [size] * len(data))
-                self.assertEqual(read(fragmented), NAME)
-                self.assertEqual(read_slowly(fragmented), NAME)
+                self.assertEqual(parse(fragmented), EXPECTED)
+                self.assertEqual(parse_in_pieces(fragmented), EXPECTED)
 
-    def test_what_follows(self) -> None:
+    def test_following_data(self) -> None:
+        """Data after the hello is not parsed."""
         for rest in (b"\x17\x03\x03", b"GET / HTTP/1.1\r\n\r\n", bytes(2 * LIMIT)):
-            self.assertEqual(read(record(PLAIN) + rest), NAME)
-        self.assertEqual(read(record(PLAIN + b"\x0b\0\0\0")), NAME)
+            self.assertEqual(parse(record(PLAIN) + rest), EXPECTED)
+        self.assertEqual(parse(record(PLAIN + b"\x0b\0\0\0")), EXPECTED)
 
-    def test_everything_is_kept(self) -> None:
+    def test_received_data(self) -> None:
+        """All bytes that were fed are kept for the server."""
         reader = ClientHelloReader()
         data = records(PLAIN, (1, 2, 3)) + b"and more"
         for start in range(0, len(data), 100):
             reader.feed(data[start : start + 100])
         self.assertEqual(bytes(reader.received), data)
 
-    def test_versions_of_records(self) -> None:
+    def test_record_versions(self) -> None:
+        """Any record version 3.x is accepted."""
         for version in (0x0300, 0x0301, 0x0302, 0x0303, 0x0304):
-            self.assertEqual(read(record(PLAIN, version)), NAME)
+            self.assertEqual(parse(record(PLAIN, version)), EXPECTED)
 
     def test_without_extensions(self) -> None:
-        self.assertEqual(read(record(message(UP_TO_COMPRESSION))), ClientHello(None))
-        self.assertEqual(read(record(hello())), ClientHello(None))
+        """A hello without extensions has no name."""
+        self.assertEqual(parse(record(message(UP_TO_COMPRESSION))), ClientHello(None))
+        self.assertEqual(parse(record(hello_message())), ClientHello(None))
 
-    def test_as_long_as_may_be(self) -> None:
-        room = LIMIT - 5 - len(hello(names(entry(b"www.example.org")), extension(21, b"")))
-        longest = record(hello(extension(21, bytes(room)), names(entry(b"www.example.org"))))
+    def test_longest_hello(self) -> None:
+        """A hello of 16 KiB with its record headers is accepted."""
+        name = name_extension(name_entry(b"www.example.org"))
+        padding = LIMIT - 5 - len(hello_message(name, extension(21, b"")))
+        longest = record(hello_message(extension(21, bytes(padding)), name))
         self.assertEqual(len(longest), LIMIT)
-        self.assertEqual(read(longest), NAME)
-        self.assertEqual(read_slowly(longest), NAME)
+        self.assertEqual(parse(longest), EXPECTED)
+        self.assertEqual(parse_in_pieces(longest), EXPECTED)
 
 
 class ServerNameTests(SynchronousTestCase):
-    """Which of them count."""
+    """Which names are usable."""
 
-    def name(self, *entries: bytes) -> str | None:
-        """The name in such a list."""
-        found = read(record(hello(names(*entries))))
-        assert found is not None
-        return found.server_name
+    def server_name(self, *entries: bytes) -> str | None:
+        """Return the name of a hello with these entries."""
+        result = parse(record(hello_message(name_extension(*entries))))
+        assert result is not None
+        return result.server_name
 
-    def test_usable(self) -> None:
+    def test_valid_names(self) -> None:
+        """Names that can be in the DNS are returned without a final dot."""
         for name in (
             "a",
             "localhost",
@@ -185,17 +207,19 @@ class ServerNameTests(SynchronousTestCase):
             "a" * 63 + ".example",
             ".".join(["a" * 49] * 5) + ".abc",
         ):
-            self.assertEqual(self.name(entry(name.encode())), name)
-            self.assertEqual(self.name(entry(name.upper().encode() + b".")), name)
+            self.assertEqual(self.server_name(name_entry(name.encode())), name)
+            self.assertEqual(self.server_name(name_entry(name.upper().encode() + b".")), name)
 
-    def test_longest(self) -> None:
+    def test_longest_name(self) -> None:
+        """A name has at most 253 characters."""
         longest = b".".join([b"a" * 63] * 3 + [b"b" * 61])
         self.assertEqual(len(longest), 253)
-        self.assertEqual(self.name(entry(longest)), longest.decode())
-        self.assertEqual(self.name(entry(longest + b".")), longest.decode())
-        self.assertIsNone(self.name(entry(longest + b"b")))
+        self.assertEqual(self.server_name(name_entry(longest)), longest.decode())
+        self.assertEqual(self.server_name(name_entry(longest + b".")), longest.decode())
+        self.assertIsNone(self.server_name(name_entry(longest + b"b")))
 
-    def test_of_no_use(self) -> None:
+    def test_invalid_names(self) -> None:
+        """Addresses and names that cannot be in the DNS are ignored."""
         for name in (
             b"",
             b".",
@@ -218,44 +242,48 @@ class ServerNameTests(SynchronousTestCase):
             b"2001:db8::1",
             b"[2001:db8::1]",
         ):
-            self.assertIsNone(self.name(entry(name)), msg=repr(name))
+            self.assertIsNone(self.server_name(name_entry(name)), msg=repr(name))
 
-    def test_lists(self) -> None:
-        self.assertIsNone(self.name())
-        self.assertIsNone(self.name(entry(b"www.example.org", kind=7)))
-        self.assertEqual(self.name(entry(b"x", kind=7), entry(b"a.b")), "a.b")
-        self.assertEqual(self.name(entry(b"a.b"), entry(b"\0\xff", kind=255)), "a.b")
+    def test_name_types(self) -> None:
+        """Only an entry of the type host_name counts."""
+        self.assertIsNone(self.server_name())
+        self.assertIsNone(self.server_name(name_entry(b"www.example.org", kind=7)))
+        self.assertEqual(self.server_name(name_entry(b"x", kind=7), name_entry(b"a.b")), "a.b")
+        self.assertEqual(
+            self.server_name(name_entry(b"a.b"), name_entry(b"\0\xff", kind=255)), "a.b"
+        )
 
 
-class MalformedClientHelloTests(SynchronousTestCase):
-    """What is no hello."""
+class InvalidClientHelloTests(SynchronousTestCase):
+    """Bytes that are not a valid hello."""
 
-    def refused(self, data: bytes) -> int:
-        """After how many octets it is."""
-        self.assertRaises(ClientHelloError, read, data)
+    def rejected_at(self, data: bytes) -> int:
+        """Check that `data` is rejected, and return after how many bytes."""
+        self.assertRaises(ClientHelloError, parse, data)
         reader = ClientHelloReader()
         for length in range(1, len(data) + 1):
             try:
                 reader.feed(data[length - 1 : length])
             except ClientHelloError:
                 return length
-        raise AssertionError("only refused all at once")
+        raise AssertionError("rejected in one piece only")
 
-    def test_at_the_first_wrong_octet(self) -> None:
+    def test_rejected_at_first_invalid_byte(self) -> None:
+        """Other protocols and messages are rejected at their first invalid byte."""
         for data, length in (
             (b"GET / HTTP/1.1\r\n", 1),
             (b"SSH-2.0-OpenSSH\r\n", 1),
             (b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n", 1),
             # SSL 2.0.
             (b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", 1),
-            # An alert, application data, a change of the cipher.
+            # Alert, application data, ChangeCipherSpec.
             (b"\x15\x03\x01\x00\x02\x02\x28", 1),
             (b"\x17\x03\x03\x00\x02ab", 1),
             (b"\x14\x03\x03\x00\x01\x01", 1),
             # DTLS.
             (b"\x16\xfe\xfd\x00\x00", 2),
             (b"\x16\x02\x00\x00\x05", 2),
-            # Records that are too long, and one that is empty.
+            # Records that are too long, and an empty record.
             (b"\x16\x03\x01\x41\x00", 4),
             (b"\x16\x03\x01\x40\x01", 5),
             (b"\x16\x03\x01\x00\x00", 5),
@@ -267,9 +295,10 @@ class MalformedClientHelloTests(SynchronousTestCase):
             (record(b"\x01\x00\x40\x00" + bytes(99)), 8),
             (record(b"\x01\x00\x3f\xf8" + bytes(99)), 9),
         ):
-            self.assertEqual(self.refused(data), length, msg=repr(data))
+            self.assertEqual(self.rejected_at(data), length, msg=repr(data))
 
-    def test_among_records(self) -> None:
+    def test_invalid_second_record(self) -> None:
+        """An invalid record after the first one is rejected within its header."""
         first = record(PLAIN[:10])
         for rest in (
             b"\x15\x03\x01\x00\x02\x02\x28",
@@ -278,21 +307,24 @@ class MalformedClientHelloTests(SynchronousTestCase):
             b"\x16\x03\x01\xff\xff",
             b"\x16\x03\x01\x00\x00",
         ):
-            length = self.refused(first + rest)
+            length = self.rejected_at(first + rest)
             self.assertLessEqual(length, len(first) + 5)
             self.assertGreater(length, len(first))
 
-    def test_longest_hello_and_one_octet(self) -> None:
+    def test_hello_that_is_too_long(self) -> None:
+        """A hello that grows beyond 16 KiB by record headers is rejected."""
         fits = b"\x01" + (LIMIT - 9).to_bytes(3, "big")
-        self.assertIsNone(read(record(fits)))
-        self.assertEqual(self.refused(record(fits) + record(b"\x03")), 9 + 5)
+        self.assertIsNone(parse(record(fits)))
+        self.assertEqual(self.rejected_at(record(fits) + record(b"\x03")), 9 + 5)
 
-    def test_records_without_end(self) -> None:
+    def test_hello_in_tiny_records(self) -> None:
+        """The limit includes record headers."""
         data = b"\x01" + (8192).to_bytes(3, "big") + bytes(8192)
-        length = self.refused(b"".join(record(data[i : i + 1]) for i in range(len(data))))
+        length = self.rejected_at(b"".join(record(data[i : i + 1]) for i in range(len(data))))
         self.assertLess(length, LIMIT)
 
-    def test_lengths_that_do_not_fit(self) -> None:
+    def test_invalid_lengths(self) -> None:
+        """Lengths that do not match the message are rejected."""
         for body in (
             b"",
             b"\x03\x03",
@@ -311,9 +343,10 @@ class MalformedClientHelloTests(SynchronousTestCase):
             UP_TO_COMPRESSION + vector(2, b"\x00\x0a\x00\x01"),
         ):
             data = record(message(body))
-            self.assertEqual(self.refused(data), len(data), msg=repr(body))
+            self.assertEqual(self.rejected_at(data), len(data), msg=repr(body))
 
-    def test_lists_of_names_that_do_not_fit(self) -> None:
+    def test_invalid_name_lists(self) -> None:
+        """Lengths that do not match the server_name extension are rejected."""
         for content in (
             b"",
             b"\x00",
@@ -323,33 +356,38 @@ class MalformedClientHelloTests(SynchronousTestCase):
             vector(2, b"\x00\x00"),
             vector(2, b"\x00\x00\x01"),
             vector(2, b"\x07\x00\x01"),
-            vector(2, entry(b"a") + b"\x00"),
-            vector(2, entry(b"a")) + b"\x00",
+            vector(2, name_entry(b"a") + b"\x00"),
+            vector(2, name_entry(b"a")) + b"\x00",
         ):
-            self.refused(record(hello(extension(0, content))))
+            self.rejected_at(record(hello_message(extension(0, content))))
 
-    def test_twice(self) -> None:
-        one = names(entry(b"a"))
-        self.refused(record(hello(one, one)))
-        self.refused(record(hello(names(), extension(10, b""), one)))
-        self.refused(record(hello(extension(0, b""), one)))
-        self.refused(record(hello(names(entry(b"a"), entry(b"b")))))
-        self.refused(record(hello(names(entry(b""), entry(b"\xff")))))
+    def test_repeated_names(self) -> None:
+        """Repeated extensions and names are rejected."""
+        server_name = name_extension(name_entry(b"a"))
+        self.rejected_at(record(hello_message(server_name, server_name)))
+        self.rejected_at(record(hello_message(name_extension(), extension(10, b""), server_name)))
+        self.rejected_at(record(hello_message(extension(0, b""), server_name)))
+        self.rejected_at(record(hello_message(name_extension(name_entry(b"a"), name_entry(b"b")))))
+        self.rejected_at(
+            record(hello_message(name_extension(name_entry(b""), name_entry(b"\xff"))))
+        )
 
 
 class ClientHelloPropertyTests(SynchronousTestCase):
-    """Whatever is sent, it is a hello or it is not."""
+    """Properties of any bytes."""
 
     @settings(max_examples=300, deadline=None)
     @given(
         st.binary(max_size=200), st.sampled_from((b"", b"\x16\x03\x01", record(b"\x01\0\0")[:8]))
     )
-    def test_octets(self, data: bytes, start: bytes) -> None:
+    def test_any_bytes(self, data: bytes, start: bytes) -> None:
+        """Any bytes give the same result in pieces of any size."""
         self.assertEqual(outcome(start + data, 1), outcome(start + data, 7))
 
     @settings(max_examples=300, deadline=None)
     @given(st.binary(max_size=100))
-    def test_bodies(self, rest: bytes) -> None:
+    def test_any_body(self, rest: bytes) -> None:
+        """A complete message always has a result or an error."""
         for body in (rest, UP_TO_COMPRESSION + rest, UP_TO_COMPRESSION + vector(2, rest)):
             data = record(message(body))
             self.assertNotEqual(outcome(data, len(data)), "None")
@@ -357,46 +395,52 @@ class ClientHelloPropertyTests(SynchronousTestCase):
 
     @settings(max_examples=300, deadline=None)
     @given(st.binary(max_size=60))
-    def test_names(self, name: bytes) -> None:
-        found = read(record(hello(names(entry(name)))))
-        assert found is not None
-        if found.server_name is not None:
-            self.assertEqual(found.server_name, name.decode("ascii").lower().rstrip("."))
-            self.assertNotIn("..", found.server_name)
+    def test_any_name(self, name: bytes) -> None:
+        """A returned name is the one sent, in lower case."""
+        result = parse(record(hello_message(name_extension(name_entry(name)))))
+        assert result is not None
+        if result.server_name is not None:
+            self.assertEqual(result.server_name, name.decode("ascii").lower().rstrip("."))
+            self.assertNotIn("..", result.server_name)
 
     @settings(max_examples=200, deadline=None)
     @given(st.lists(st.integers(1, 300)), st.integers(1, 400))
-    def test_records(self, sizes: list[int], step: int) -> None:
-        for data in (PLAIN, GENUINE[5:]):
-            self.assertEqual(read_slowly(records(data, sizes), step), NAME)
+    def test_any_fragmentation(self, sizes: list[int], step: int) -> None:
+        """The result does not depend on the fragmentation."""
+        for data in (PLAIN, OPENSSL[5:]):
+            self.assertEqual(parse_in_pieces(records(data, sizes), step), EXPECTED)
 
     @settings(max_examples=500, deadline=None)
     @given(
-        st.sampled_from((record(PLAIN), GENUINE, records(PLAIN, (1, 2, 3, 50)))),
+        st.sampled_from((record(PLAIN), OPENSSL, records(PLAIN, (1, 2, 3, 50)))),
         st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), min_size=1, max_size=4),
         st.integers(2, 400),
     )
     def test_mutations(self, data: bytes, changes: list[tuple[int, int]], step: int) -> None:
+        """A hello with changed bytes gives the same result in pieces of any size."""
         changed = bytearray(data)
-        for place, octet in changes:
-            changed[place % len(data)] = octet
+        for position, byte in changes:
+            changed[position % len(data)] = byte
         self.assertEqual(outcome(bytes(changed), 1), outcome(bytes(changed), step))
         self.assertEqual(outcome(bytes(changed), 1), outcome(bytes(changed), len(data)))
 
 
 class OpenSslTests(SynchronousTestCase):
-    """What a server is told of hellos is what is read from them."""
+    """Comparison with an OpenSSL server."""
 
-    def test_names_of_servers(self) -> None:
+    def test_server_names(self) -> None:
+        """The name is the one that OpenSSL's servers receive."""
         for name in ("www.example.org", "a.b", "X.Example", None):
-            told: list[str | None] = []
+            received: list[str | None] = []
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.sni_callback = lambda _object, name, _context, told=told: told.append(name)
-            data = genuine(name)
+            context.sni_callback = lambda _object, name, _context, received=received: (
+                received.append(name)
+            )
+            data = openssl_hello(name)
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             server = context.wrap_bio(incoming, outgoing, server_side=True)
             incoming.write(records(data[5:], [7] * 20))
             self.assertRaises(ssl.SSLError, server.do_handshake)
-            found = read(data)
-            assert found is not None
-            self.assertEqual([found.server_name], [name and name.lower() for name in told])
+            result = parse(data)
+            assert result is not None
+            self.assertEqual([result.server_name], [name and name.lower() for name in received])

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.errors import RequestError
+from balancebeam.protocols.http1.body import CHUNKED
 from balancebeam.protocols.http1.grammar import list_items
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.proxy.forwarded_fields import (
-    CHUNKED,
     build_default_forwarded_fields,
     build_forwarded_fields,
 )

@@ -1,4 +1,4 @@
-"""Bodies: where one ends, however it arrives."""
+"""Bodies in the three framings, however their bytes arrive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from balancebeam.protocols.http1.body import (
 
 Reader = Union[ContentLengthReader, ChunkedReader]
 
-# Everything that a chunked body may have, and then the next request.
+# All that the grammar of a chunked body has, followed by the next request.
 RICH = (
     b'5;a;b=c;d="e;\\""\r\nhello\r\n'
     + b"00b\r\n\r\n binary \x00\r\n"
@@ -36,11 +36,11 @@ RICH = (
 )
 RICH_CONTENT = b"hello" + b"\r\n binary \x00"
 RICH_TRAILERS = b"X-Sum: 1\r\nX-Other:2\r\n"
-RICH_EXCESS = b"GET / HTTP/1.1\r\n"
+RICH_TRAILING_DATA = b"GET / HTTP/1.1\r\n"
 
 
 def feed(reader: Reader, pieces: list[bytes]) -> tuple[bytes, bytes]:
-    """The content in `pieces`, and what is behind it; nothing is fed to a complete reader."""
+    """Return the content of `pieces` and the trailing data; a complete reader is fed nothing."""
     content, rest = [], []
     for piece in pieces:
         if reader.complete:
@@ -50,13 +50,13 @@ def feed(reader: Reader, pieces: list[bytes]) -> tuple[bytes, bytes]:
     return b"".join(content), reader.trailing_data + b"".join(rest)
 
 
-def split(data: bytes, places: list[int]) -> list[bytes]:
-    """`data` cut at `places`."""
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+def split(data: bytes, positions: list[int]) -> list[bytes]:
+    """Cut `data` at `positions`, taken modulo its length."""
+    edges = [0, *sorted(position % (len(data) + 1) for position in positions), len(data)]
     return [data[start:end] for start, end in zip(edges, edges[1:])]
 
 
-def breaks(data: bytes) -> bool:
+def is_invalid(data: bytes) -> bool:
     """Whether `data` cannot be the beginning of a chunked body."""
     try:
         ChunkedReader().feed(data)
@@ -68,48 +68,55 @@ def breaks(data: bytes) -> bool:
 class ContentLengthReaderTests(SynchronousTestCase):
     """A body of known length."""
 
-    def test_no_body_is_complete_at_once(self) -> None:
+    def test_empty_body_is_complete_at_once(self) -> None:
+        """A body of length 0 is complete before anything is fed."""
         reader = ContentLengthReader(0)
         self.assertTrue(reader.complete)
         self.assertEqual((reader.feed(b"next"), reader.trailing_data), (b"", b"next"))
 
-    def test_complete_with_the_last_octet(self) -> None:
+    def test_complete_with_the_last_byte(self) -> None:
+        """The body is complete when its last byte has been fed."""
         reader = ContentLengthReader(5)
         self.assertEqual(reader.feed(b"hel"), b"hel")
         self.assertEqual((reader.complete, reader.remaining), (False, 2))
         self.assertEqual(reader.feed(b"lo"), b"lo")
         self.assertEqual((reader.complete, reader.trailing_data), (True, b""))
 
-    def test_excess_is_kept_apart(self) -> None:
+    def test_trailing_data_is_separated(self) -> None:
+        """Bytes after the end are kept as trailing data."""
         reader = ContentLengthReader(5)
         self.assertEqual(reader.feed(b"helloGET /"), b"hello")
         self.assertEqual((reader.complete, reader.trailing_data), (True, b"GET /"))
 
-    def test_nothing_changes_nothing(self) -> None:
+    def test_empty_input_changes_nothing(self) -> None:
+        """Feeding no bytes does not complete a body."""
         reader = ContentLengthReader(1)
         self.assertEqual((reader.feed(b""), reader.complete), (b"", False))
 
     def test_split_anywhere(self) -> None:
-        data = b"hello world" + b"excess"
+        """The result does not depend on where the data is split in three."""
+        data = b"hello world" + b"trailing_data"
         for first in range(len(data) + 1):
             for second in range(first, len(data) + 1):
                 pieces = [data[:first], data[first:second], data[second:]]
                 reader = ContentLengthReader(11)
                 self.assertEqual(
-                    feed(reader, pieces), (b"hello world", b"excess"), msg=repr(pieces)
+                    feed(reader, pieces), (b"hello world", b"trailing_data"), msg=repr(pieces)
                 )
                 self.assertTrue(reader.complete)
 
-    def test_lengths_of_any_size(self) -> None:
+    def test_largest_length(self) -> None:
+        """A length of 2^63 - 1 is counted exactly."""
         reader = ContentLengthReader(2**63 - 1)
         reader.feed(b"x" * 1000)
         self.assertEqual((reader.complete, reader.remaining), (False, 2**63 - 1001))
 
 
 class CloseDelimitedReaderTests(SynchronousTestCase):
-    """A body that ends with its connection never ends by itself."""
+    """A body that ends with its connection."""
 
-    def test_everything_belongs_to_it(self) -> None:
+    def test_all_data_belongs_to_the_body(self) -> None:
+        """All data belongs to the body, which never completes."""
         reader = CloseDelimitedReader()
         for data in (b"0\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\n"):
             self.assertEqual(reader.feed(data), data)
@@ -118,52 +125,66 @@ class CloseDelimitedReaderTests(SynchronousTestCase):
 
 
 class ChunkedReaderTests(SynchronousTestCase):
-    """The chunked coding, read strictly."""
+    """The chunked transfer coding, decoded strictly."""
 
-    def test_an_empty_body(self) -> None:
+    def test_empty_body(self) -> None:
+        """The last chunk alone is an empty body."""
         reader = ChunkedReader()
         self.assertEqual(reader.feed(b"0\r\n\r\n"), b"")
         self.assertEqual((reader.complete, reader.trailing_data, reader.trailers), (True, b"", b""))
 
-    def test_all_at_once(self) -> None:
+    def test_single_feed(self) -> None:
+        """A body with extensions and trailers is decoded in one call."""
         reader = ChunkedReader()
         self.assertEqual(reader.feed(RICH), RICH_CONTENT)
         self.assertEqual(
             (reader.complete, reader.trailing_data, reader.trailers),
-            (True, RICH_EXCESS, RICH_TRAILERS),
+            (True, RICH_TRAILING_DATA, RICH_TRAILERS),
         )
 
     def test_split_anywhere(self) -> None:
+        """The result does not depend on where the data is split in three."""
         for first in range(len(RICH) + 1):
             for second in range(first, len(RICH) + 1):
                 pieces = [RICH[:first], RICH[first:second], RICH[second:]]
                 reader = ChunkedReader()
                 self.assertEqual(
-                    feed(reader, pieces), (RICH_CONTENT, RICH_EXCESS), msg=repr(pieces)
+                    feed(reader, pieces), (RICH_CONTENT, RICH_TRAILING_DATA), msg=repr(pieces)
                 )
                 self.assertEqual((reader.complete, reader.trailers), (True, RICH_TRAILERS))
 
-    def test_octet_by_octet(self) -> None:
+    def test_byte_by_byte(self) -> None:
+        """A body is decoded from single bytes."""
         reader = ChunkedReader()
         pieces = [RICH[i : i + 1] for i in range(len(RICH))]
-        self.assertEqual(feed(reader, pieces), (RICH_CONTENT, RICH_EXCESS))
+        self.assertEqual(feed(reader, pieces), (RICH_CONTENT, RICH_TRAILING_DATA))
         self.assertEqual(reader.trailers, RICH_TRAILERS)
 
-    def test_a_body_that_is_cut_is_never_complete(self) -> None:
-        end = len(RICH) - len(RICH_EXCESS)
+    def test_truncated_body_is_never_complete(self) -> None:
+        """No proper prefix of a body is complete; its content is a prefix too."""
+        end = len(RICH) - len(RICH_TRAILING_DATA)
         for length in range(end):
             reader = ChunkedReader()
             content = reader.feed(RICH[:length])
             self.assertFalse(reader.complete, msg=repr(RICH[:length]))
             self.assertTrue(RICH_CONTENT.startswith(content), msg=repr(RICH[:length]))
 
-    def test_content_goes_on_before_its_chunk_is_complete(self) -> None:
+    def test_representation(self) -> None:
+        """A reader shows its state and the rest of its chunk."""
+        reader = ChunkedReader()
+        self.assertEqual(repr(reader), "<ChunkedReader SIZE remaining=0>")
+        reader.feed(b"5\r\nab")
+        self.assertEqual(repr(reader), "<ChunkedReader DATA remaining=3>")
+
+    def test_content_of_incomplete_chunk_is_returned(self) -> None:
+        """Content is returned before its chunk is complete."""
         reader = ChunkedReader()
         self.assertEqual(reader.feed(b"a\r\n01234"), b"01234")
         self.assertEqual(reader.feed(b"567"), b"567")
         self.assertEqual(reader.feed(b"89\r\n1\r\nx"), b"89x")
 
-    def test_sizes_that_are_read(self) -> None:
+    def test_valid_sizes(self) -> None:
+        """Chunk sizes are hexadecimal, in either case, with leading zeros."""
         for size, length in (
             (b"1", 1),
             (b"a", 10),
@@ -178,19 +199,22 @@ class ChunkedReaderTests(SynchronousTestCase):
             )
             self.assertTrue(reader.complete, msg=repr(size))
 
-    def test_any_number_of_zeros_up_to_sixteen_is_the_last_chunk(self) -> None:
+    def test_up_to_sixteen_zeros_are_the_last_chunk(self) -> None:
+        """A size of one to sixteen zeros is the last chunk; seventeen are rejected."""
         for size in (b"0", b"00", b"0" * 16):
             reader = ChunkedReader()
             reader.feed(size + b"\r\n\r\n")
             self.assertTrue(reader.complete, msg=repr(size))
-        self.assertTrue(breaks(b"0" * 17 + b"\r\n"))
+        self.assertTrue(is_invalid(b"0" * 17 + b"\r\n"))
 
-    def test_the_largest_size(self) -> None:
+    def test_largest_size(self) -> None:
+        """A chunk size of 2^63 - 1 is accepted."""
         reader = ChunkedReader()
         self.assertEqual(reader.feed(b"7fffffffffffffff\r\nabc"), b"abc")
         self.assertFalse(reader.complete)
 
-    def test_sizes_that_are_refused(self) -> None:
+    def test_invalid_sizes(self) -> None:
+        """Signs, prefixes, whitespace and sizes of 2^63 or more are rejected."""
         for size in (
             b"",
             b" ",
@@ -220,9 +244,10 @@ class ChunkedReaderTests(SynchronousTestCase):
             b"00000000000000005",
             b"f" * 100,
         ):
-            self.assertTrue(breaks(size + b"\r\nhello\r\n0\r\n\r\n"), msg=repr(size))
+            self.assertTrue(is_invalid(size + b"\r\nhello\r\n0\r\n\r\n"), msg=repr(size))
 
-    def test_extensions_that_are_read(self) -> None:
+    def test_valid_extensions(self) -> None:
+        """Extensions of the grammar of RFC 9112, 7.1.1 are accepted and removed."""
         for extension in (
             b";a",
             b";a=b",
@@ -239,7 +264,8 @@ class ChunkedReaderTests(SynchronousTestCase):
             content = reader.feed(b"5" + extension + b"\r\nhello\r\n0" + extension + b"\r\n\r\n")
             self.assertEqual((content, reader.complete), (b"hello", True), msg=repr(extension))
 
-    def test_extensions_that_are_refused(self) -> None:
+    def test_invalid_extensions(self) -> None:
+        """Malformed extensions, with whitespace or bare line ends, are rejected."""
         for extension in (
             b";",
             b";;a",
@@ -264,19 +290,22 @@ class ChunkedReaderTests(SynchronousTestCase):
             b';a="b\nc"',
             b';a="b\rc"',
         ):
-            self.assertTrue(breaks(b"5" + extension + b"\r\nhello\r\n"), msg=repr(extension))
+            self.assertTrue(is_invalid(b"5" + extension + b"\r\nhello\r\n"), msg=repr(extension))
 
-    def test_chunk_ends_that_are_refused(self) -> None:
+    def test_invalid_chunk_ends(self) -> None:
+        """Chunk data is followed by exactly CRLF."""
         for end in (b"x", b"\n", b"\rx", b"\r\r", b"\n\r", b" \r\n", b"0\r\n\r\n"):
-            self.assertTrue(breaks(b"5\r\nhello" + end), msg=repr(end))
+            self.assertTrue(is_invalid(b"5\r\nhello" + end), msg=repr(end))
 
-    def test_a_broken_chunk_end_is_noticed_in_pieces_as_well(self) -> None:
+    def test_invalid_chunk_end_in_two_pieces(self) -> None:
+        """A chunk end is checked across two calls."""
         reader = ChunkedReader()
         self.assertEqual(reader.feed(b"5\r\nhello"), b"hello")
         self.assertEqual(reader.feed(b"\r"), b"")
         self.assertRaises(BodyError, reader.feed, b"\r")
 
-    def test_bare_line_feeds_are_noticed_at_once(self) -> None:
+    def test_bare_line_feeds_are_rejected_at_once(self) -> None:
+        """A bare LF is rejected without waiting for more data."""
         for data in (
             b"5\n",
             b"5\nhello\n0\n\n",
@@ -286,29 +315,33 @@ class ChunkedReaderTests(SynchronousTestCase):
             b"0\r\nX: 1\n",
             b"0\r\nX: 1\r\nY: 2\n\r\n\r\n",
         ):
-            self.assertTrue(breaks(data), msg=repr(data))
+            self.assertTrue(is_invalid(data), msg=repr(data))
 
-    def test_a_size_line_is_bounded(self) -> None:
-        self.assertFalse(breaks(b"1;" + b"a" * (MAX_CHUNK_LINE - 2) + b"\r\n"))
-        self.assertTrue(breaks(b"1;" + b"a" * (MAX_CHUNK_LINE - 1) + b"\r\n"))
-        self.assertTrue(breaks(b"1;" + b"a" * MAX_CHUNK_LINE))
+    def test_size_line_is_bounded(self) -> None:
+        """A size line has a maximum length, complete or not."""
+        self.assertFalse(is_invalid(b"1;" + b"a" * (MAX_CHUNK_LINE - 2) + b"\r\n"))
+        self.assertTrue(is_invalid(b"1;" + b"a" * (MAX_CHUNK_LINE - 1) + b"\r\n"))
+        self.assertTrue(is_invalid(b"1;" + b"a" * MAX_CHUNK_LINE))
 
-    def test_extensions_are_bounded_in_all(self) -> None:
+    def test_total_of_extensions_is_bounded(self) -> None:
+        """The extensions of all chunks together have a maximum length."""
         reader = ChunkedReader()
-        one = b"1;" + b"a" * 1023 + b"\r\nx\r\n"
+        chunk = b"1;" + b"a" * 1023 + b"\r\nx\r\n"
         for _ in range(MAX_EXTENSIONS // 1024):
-            self.assertEqual(reader.feed(one), b"x")
+            self.assertEqual(reader.feed(chunk), b"x")
         self.assertEqual(reader.feed(b"1\r\nx\r\n"), b"x")
-        self.assertRaises(BodyError, reader.feed, one)
+        self.assertRaises(BodyError, reader.feed, chunk)
 
     def test_trailers_are_bounded(self) -> None:
-        self.assertTrue(breaks(b"0\r\n" + b"X: 1\r\n" * (MAX_TRAILER_FIELDS + 1) + b"\r\n"))
-        self.assertFalse(breaks(b"0\r\n" + b"X: 1\r\n" * MAX_TRAILER_FIELDS + b"\r\n"))
+        """The trailer section has a maximum number of fields and length."""
+        self.assertTrue(is_invalid(b"0\r\n" + b"X: 1\r\n" * (MAX_TRAILER_FIELDS + 1) + b"\r\n"))
+        self.assertFalse(is_invalid(b"0\r\n" + b"X: 1\r\n" * MAX_TRAILER_FIELDS + b"\r\n"))
         long = b"X: " + b"a" * MAX_TRAILERS
-        self.assertTrue(breaks(b"0\r\n" + long))
-        self.assertTrue(breaks(b"0\r\n" + long + b"\r\n\r\n"))
+        self.assertTrue(is_invalid(b"0\r\n" + long))
+        self.assertTrue(is_invalid(b"0\r\n" + long + b"\r\n\r\n"))
 
-    def test_trailers_that_are_refused(self) -> None:
+    def test_invalid_trailers(self) -> None:
+        """Lines that are not valid field lines are rejected in trailers."""
         for line in (
             b"no colon",
             b" X: leading blank",
@@ -318,18 +351,20 @@ class ChunkedReaderTests(SynchronousTestCase):
             b"X: a\rb",
             b"X: a\r\n folded: 1",
         ):
-            self.assertTrue(breaks(b"0\r\n" + line + b"\r\n\r\n"), msg=repr(line))
+            self.assertTrue(is_invalid(b"0\r\n" + line + b"\r\n\r\n"), msg=repr(line))
 
-    def test_trailers_that_go_no_further(self) -> None:
+    def test_forbidden_trailers_are_removed(self) -> None:
+        """Forbidden trailer fields are removed, in any case and with underscores."""
         for name in sorted(FORBIDDEN_TRAILERS):
-            for spelled in (name, name.title(), name.upper().replace(b"-", b"_")):
+            for spelling in (name, name.title(), name.upper().replace(b"-", b"_")):
                 reader = ChunkedReader()
-                reader.feed(b"0\r\nX-A: 1\r\n" + spelled + b": 1\r\nX-B: 2\r\n\r\n")
-                self.assertEqual(reader.trailers, b"X-A: 1\r\nX-B: 2\r\n", msg=repr(spelled))
+                reader.feed(b"0\r\nX-A: 1\r\n" + spelling + b": 1\r\nX-B: 2\r\n\r\n")
+                self.assertEqual(reader.trailers, b"X-A: 1\r\nX-B: 2\r\n", msg=repr(spelling))
         for name in (b"content-length", b"transfer-encoding", b"host", b"set-cookie"):
             self.assertIn(name, FORBIDDEN_TRAILERS)
 
-    def test_trailers_pass_as_they_were_spelled(self) -> None:
+    def test_allowed_trailers_are_unchanged(self) -> None:
+        """Allowed trailer fields are forwarded byte for byte."""
         self.assertEqual(
             filter_trailers([b"x-SUM:1 ", b"Server-Timing: a;dur=1"]),
             b"x-SUM:1 \r\nServer-Timing: a;dur=1\r\n",
@@ -337,12 +372,14 @@ class ChunkedReaderTests(SynchronousTestCase):
 
 
 class ChunkEncodingTests(SynchronousTestCase):
-    """What we write ourselves."""
+    """The chunked transfer coding, encoded."""
 
-    def test_chunks(self) -> None:
+    def test_chunk(self) -> None:
+        """A chunk is its size in hexadecimal, CRLF, the content and CRLF."""
         self.assertEqual(encode_chunk(b"x" * 26), b"1a\r\n" + b"x" * 26 + b"\r\n")
 
-    def test_the_end(self) -> None:
+    def test_last_chunk(self) -> None:
+        """The last chunk is followed by the trailers and an empty line."""
         self.assertEqual(encode_last_chunk(b""), b"0\r\n\r\n")
         self.assertEqual(LAST_CHUNK, b"0\r\n\r\n")
         self.assertEqual(encode_last_chunk(b"X: 1\r\n"), b"0\r\nX: 1\r\n\r\n")
@@ -363,23 +400,23 @@ CHUNKS = st.lists(
     st.tuples(st.binary(min_size=1, max_size=40), EXTENSIONS, st.integers(0, 3), st.booleans()),
     max_size=6,
 )
-PLACES = st.lists(st.integers(0, 10_000), max_size=8)
+POSITIONS = st.lists(st.integers(0, 10_000), max_size=8)
 
 
 def encode(chunks: list[tuple[bytes, bytes, int, bool]], trailers: bytes) -> bytes:
-    """A chunked body in all the ways that the grammar has."""
-    wire = b""
+    """Encode a chunked body with everything that the grammar allows."""
+    encoded = b""
     for content, extension, zeros, upper in chunks:
         size = b"0" * zeros + b"%x" % len(content)
-        wire += (size.upper() if upper else size) + extension + b"\r\n" + content + b"\r\n"
-    return wire + b"0\r\n" + trailers + b"\r\n"
+        encoded += (size.upper() if upper else size) + extension + b"\r\n" + content + b"\r\n"
+    return encoded + b"0\r\n" + trailers + b"\r\n"
 
 
-def read_by_h11(wire: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes]:
-    """Content, trailers and excess of a chunked body, as h11 reads it."""
+def decode_with_h11(encoded: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes]:
+    """Return content, trailers and trailing data of a chunked body, decoded by h11."""
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(
-        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + wire
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + encoded
     )
     content = b""
     while True:
@@ -389,40 +426,42 @@ def read_by_h11(wire: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes]:
         elif isinstance(event, h11.EndOfMessage):
             return content, list(event.headers), connection.trailing_data[0]
         elif not isinstance(event, h11.Request):
-            raise AssertionError(f"h11 made {event} of {wire!r}")
+            raise AssertionError(f"h11 made {event} of {encoded!r}")
 
 
 class ChunkedPropertyTests(SynchronousTestCase):
-    """What holds for all bodies."""
+    """Properties of all chunked bodies."""
 
     @settings(max_examples=150, deadline=None)
-    @given(CHUNKS, st.sampled_from([b"", b"X-Sum: 1\r\n"]), PLACES, st.binary(max_size=9))
-    def test_any_chunking_and_any_split_give_the_content(
+    @given(CHUNKS, st.sampled_from([b"", b"X-Sum: 1\r\n"]), POSITIONS, st.binary(max_size=9))
+    def test_content_of_any_chunking_and_split(
         self,
         chunks: list[tuple[bytes, bytes, int, bool]],
         trailers: bytes,
-        places: list[int],
-        excess: bytes,
+        positions: list[int],
+        trailing_data: bytes,
     ) -> None:
+        """The content does not depend on chunk sizes or on how the data arrives."""
         content = b"".join(piece for piece, _, _, _ in chunks)
         reader = ChunkedReader()
-        pieces = split(encode(chunks, trailers) + excess, places)
-        self.assertEqual(feed(reader, pieces), (content, excess))
+        pieces = split(encode(chunks, trailers) + trailing_data, positions)
+        self.assertEqual(feed(reader, pieces), (content, trailing_data))
         self.assertEqual((reader.complete, reader.trailers), (True, trailers))
 
     @settings(max_examples=100, deadline=None)
-    @given(CHUNKS, st.sampled_from([b"", b"X-Sum: 1\r\n"]), PLACES)
-    def test_what_is_framed_anew_is_read_by_h11(
-        self, chunks: list[tuple[bytes, bytes, int, bool]], trailers: bytes, places: list[int]
+    @given(CHUNKS, st.sampled_from([b"", b"X-Sum: 1\r\n"]), POSITIONS)
+    def test_reencoded_body_is_parsed_by_h11(
+        self, chunks: list[tuple[bytes, bytes, int, bool]], trailers: bytes, positions: list[int]
     ) -> None:
-        reader, wire = ChunkedReader(), b""
-        for piece in split(encode(chunks, trailers), places):
+        """h11 decodes a body that was decoded and encoded again to the same content."""
+        reader, encoded = ChunkedReader(), b""
+        for piece in split(encode(chunks, trailers), positions):
             content = reader.feed(piece) if not reader.complete else b""
-            wire += encode_chunk(content) if content else b""
-        wire += encode_last_chunk(reader.trailers)
+            encoded += encode_chunk(content) if content else b""
+        encoded += encode_last_chunk(reader.trailers)
         expected = b"".join(piece for piece, _, _, _ in chunks)
         fields = [(b"x-sum", b"1")] if trailers else []
-        self.assertEqual(read_by_h11(wire), (expected, fields, b""))
+        self.assertEqual(decode_with_h11(encoded), (expected, fields, b""))
 
     @settings(max_examples=200, deadline=None)
     @given(
@@ -435,18 +474,21 @@ class ChunkedPropertyTests(SynchronousTestCase):
                 max_size=14,
             ).map(b"".join),
         ),
-        PLACES,
+        POSITIONS,
     )
-    def test_any_bytes_are_a_body_or_a_body_error(self, data: bytes, places: list[int]) -> None:
+    def test_any_bytes_are_a_body_or_an_error(self, data: bytes, positions: list[int]) -> None:
+        """Any bytes give content or `BodyError`, and the same in pieces."""
+
         def outcome(pieces: list[bytes]) -> tuple[str, bytes, bytes]:
+            """Return whether the body is complete, its content and trailing data; or the error."""
             reader = ChunkedReader()
             try:
-                content, excess = feed(reader, pieces)
+                content, trailing_data = feed(reader, pieces)
             except BodyError as error:
                 return type(error).__name__, b"", b""
-            return str(reader.complete), content, excess
+            return str(reader.complete), content, trailing_data
 
-        whole, pieces = outcome([data]), outcome(split(data, places))
+        whole, pieces = outcome([data]), outcome(split(data, positions))
         if "True" in (whole[0], pieces[0]):
             self.assertEqual(whole, pieces)
 

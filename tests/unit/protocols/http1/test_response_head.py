@@ -1,4 +1,4 @@
-"""Response heads: read in exactly one way, or not passed on."""
+"""Response heads: parsed in exactly one way, or rejected."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.errors import ResponseError
-from balancebeam.protocols.http1.local_reply import (
-    http_date,
-    jsend_error,
-    local_reply_fields,
-    reason_phrase,
-)
+from balancebeam.protocols.http1.body import CHUNKED, CLOSE_DELIMITED
 from balancebeam.protocols.http1.response_head import (
-    CHUNKED,
-    CLOSE_DELIMITED,
     MAX_RESPONSE_FIELDS,
     ResponseHead,
     ResponseHeadParser,
@@ -28,28 +21,29 @@ from balancebeam.protocols.http1.response_head import (
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-def head(*lines: bytes) -> bytes:
-    """A head of these lines."""
+def build_head(*lines: bytes) -> bytes:
+    """Join a first line and field lines to a head, each ended by CRLF."""
     return b"".join(line + b"\r\n" for line in lines)
 
 
-def read(data: bytes) -> ResponseHead:
-    """Read one head with no memory of others."""
+def parse(data: bytes) -> ResponseHead:
+    """Parse one head with empty caches."""
     return ResponseHeadParser().parse(data)
 
 
-def outcome(heads: ResponseHeadParser, data: bytes) -> ResponseHead | None:
-    """What becomes of a head; `None` if it is refused."""
+def outcome(parser: ResponseHeadParser, data: bytes) -> ResponseHead | None:
+    """Return the parsed head, or `None` if it is rejected."""
     try:
-        return heads.parse(data)
+        return parser.parse(data)
     except ResponseError:
         return None
 
 
 class StatusLineTests(SynchronousTestCase):
-    """The first line."""
+    """The status line."""
 
-    def test_what_is_read(self) -> None:
+    def test_valid_status_lines(self) -> None:
+        """Any reason phrase, or none, is accepted; the version is forwarded as 1.1."""
         cases = {
             b"HTTP/1.1 200 OK": (200, b"HTTP/1.1 200 OK", True),
             b"HTTP/1.1 200 ": (200, b"HTTP/1.1 200 ", True),
@@ -60,18 +54,19 @@ class StatusLineTests(SynchronousTestCase):
             b"HTTP/1.0 200": (200, b"HTTP/1.1 200 ", False),
             b"HTTP/1.9 200 OK": (200, b"HTTP/1.1 200 OK", True),
         }
-        heads = ResponseHeadParser()
+        parser = ResponseHeadParser()
         for line, (status, wire, persistent) in cases.items():
             for _ in range(3):
-                found = heads.parse(head(line, b"Content-Length: 0"))
+                parsed = parser.parse(build_head(line, b"Content-Length: 0"))
                 self.assertEqual(
-                    (found.status, found.forward_bytes, found.persistent),
-                    (status, head(wire, b"Content-Length: 0"), persistent),
+                    (parsed.status, parsed.forward_bytes, parsed.persistent),
+                    (status, build_head(wire, b"Content-Length: 0"), persistent),
                     msg=repr(line),
                 )
 
-    def test_what_is_refused(self) -> None:
-        heads = ResponseHeadParser()
+    def test_invalid_status_lines(self) -> None:
+        """Status lines that do not match the grammar are rejected every time."""
+        parser = ResponseHeadParser()
         for line in (
             b"",
             b"HTTP/1.1",
@@ -101,20 +96,22 @@ class StatusLineTests(SynchronousTestCase):
             b"HTTP/1.1 \xb2\xb0\xb0 OK",
         ):
             for _ in range(2):
-                self.assertIsNone(outcome(heads, head(line)), msg=repr(line))
+                self.assertIsNone(outcome(parser, build_head(line)), msg=repr(line))
 
 
 class FramingTests(SynchronousTestCase):
-    """Where the body ends (RFC 9112, 6.3)."""
+    """Message framing (RFC 9112, 6.3)."""
 
-    def test_lengths_that_are_read(self) -> None:
+    def test_valid_content_length(self) -> None:
+        """Content-Length is parsed and forwarded unchanged."""
         for value in (b"0", b"5", b"05", b"0000000000000000005", b"9223372036854775807"):
             for line in (b"Content-Length: ", b"content-length:", b"Content-Length: \t"):
-                found = read(OK + head(line + value + b" "))
-                self.assertEqual(found.length, int(value), msg=repr(line + value))
-                self.assertEqual(found.forward_bytes, OK + head(line + value + b" "))
+                parsed = parse(OK + build_head(line + value + b" "))
+                self.assertEqual(parsed.length, int(value), msg=repr(line + value))
+                self.assertEqual(parsed.forward_bytes, OK + build_head(line + value + b" "))
 
-    def test_lengths_that_are_refused(self) -> None:
+    def test_invalid_content_length(self) -> None:
+        """Values other than one decimal number below 2^63 are rejected."""
         for value in (
             b"",
             b" ",
@@ -136,23 +133,35 @@ class FramingTests(SynchronousTestCase):
         ):
             for name in (b"Content-Length: ", b"content-length: "):
                 line = name + value
-                self.assertIsNone(outcome(ResponseHeadParser(), OK + head(line)), msg=repr(line))
+                self.assertIsNone(
+                    outcome(ResponseHeadParser(), OK + build_head(line)), msg=repr(line)
+                )
 
-    def test_two_lengths_are_refused(self) -> None:
-        one, other = b"Content-Length: 5", b"content-length: 5"
-        for lines in ((one, one), (one, b"Content-Length: 6"), (one, other), (other, one)):
-            self.assertIsNone(outcome(ResponseHeadParser(), OK + head(*lines)), msg=repr(lines))
+    def test_repeated_content_length(self) -> None:
+        """Repeated Content-Length fields are rejected, also with equal values."""
+        length, lower = b"Content-Length: 5", b"content-length: 5"
+        for lines in (
+            (length, length),
+            (length, b"Content-Length: 6"),
+            (length, lower),
+            (lower, length),
+        ):
+            self.assertIsNone(
+                outcome(ResponseHeadParser(), OK + build_head(*lines)), msg=repr(lines)
+            )
 
-    def test_chunked(self) -> None:
+    def test_chunked_body(self) -> None:
+        """Transfer-Encoding: chunked is recognized in any case, and removed."""
         for line in (b"Transfer-Encoding: chunked", b"transfer-encoding:Chunked "):
-            found = read(OK + head(b"A: 1", line, b"B: 2"))
+            parsed = parse(OK + build_head(b"A: 1", line, b"B: 2"))
             self.assertEqual(
-                (found.length, found.forward_bytes),
-                (CHUNKED, OK + head(b"A: 1", b"B: 2")),
+                (parsed.length, parsed.forward_bytes),
+                (CHUNKED, OK + build_head(b"A: 1", b"B: 2")),
                 msg=repr(line),
             )
 
-    def test_codings_that_are_refused(self) -> None:
+    def test_unsupported_transfer_codings(self) -> None:
+        """A Transfer-Encoding other than chunked is rejected."""
         for value in (
             b"",
             b"gzip",
@@ -168,28 +177,35 @@ class FramingTests(SynchronousTestCase):
             b"chunked\x00",
         ):
             line = b"Transfer-Encoding: " + value
-            self.assertIsNone(outcome(ResponseHeadParser(), OK + head(line)), msg=repr(line))
+            self.assertIsNone(outcome(ResponseHeadParser(), OK + build_head(line)), msg=repr(line))
 
-    def test_codings_on_two_lines_are_refused(self) -> None:
+    def test_repeated_transfer_encoding(self) -> None:
+        """Repeated Transfer-Encoding fields are rejected."""
         chunked = b"Transfer-Encoding: chunked"
-        for other in (chunked, b"Transfer-Encoding: gzip", b"Transfer-Encoding:"):
-            for lines in ((chunked, other), (other, chunked)):
-                self.assertIsNone(outcome(ResponseHeadParser(), OK + head(*lines)), msg=repr(lines))
+        for second in (chunked, b"Transfer-Encoding: gzip", b"Transfer-Encoding:"):
+            for lines in ((chunked, second), (second, chunked)):
+                self.assertIsNone(
+                    outcome(ResponseHeadParser(), OK + build_head(*lines)), msg=repr(lines)
+                )
 
-    def test_length_beside_a_coding_is_refused(self) -> None:
+    def test_content_length_with_transfer_encoding(self) -> None:
+        """Content-Length and Transfer-Encoding together are rejected."""
         lines = [b"Content-Length: 5", b"Transfer-Encoding: chunked"]
-        for data in (OK + head(*lines), OK + head(*reversed(lines))):
+        for data in (OK + build_head(*lines), OK + build_head(*reversed(lines))):
             self.assertIsNone(outcome(ResponseHeadParser(), data), msg=repr(data))
 
-    def test_a_coding_in_http_1_0_is_refused(self) -> None:
-        data = head(b"HTTP/1.0 200 OK", b"Transfer-Encoding: chunked")
+    def test_transfer_encoding_in_http_1_0(self) -> None:
+        """Transfer-Encoding in an HTTP/1.0 response is rejected."""
+        data = build_head(b"HTTP/1.0 200 OK", b"Transfer-Encoding: chunked")
         self.assertIsNone(outcome(ResponseHeadParser(), data))
 
-    def test_without_either_the_end_of_the_connection_ends_the_body(self) -> None:
-        self.assertEqual(read(OK).length, CLOSE_DELIMITED)
-        self.assertEqual(read(OK + head(b"Server: x")).length, CLOSE_DELIMITED)
+    def test_close_delimited_body(self) -> None:
+        """A body without framing fields ends with the connection."""
+        self.assertEqual(parse(OK).length, CLOSE_DELIMITED)
+        self.assertEqual(parse(OK + build_head(b"Server: x")).length, CLOSE_DELIMITED)
 
-    def test_statuses_without_a_body_lose_their_framing_fields(self) -> None:
+    def test_framing_of_bodiless_statuses_is_removed(self) -> None:
+        """1xx and 204 are forwarded without framing fields."""
         for status in (100, 101, 102, 103, 199, 204):
             line = b"HTTP/1.1 %d X" % status
             for framing in (
@@ -197,23 +213,26 @@ class FramingTests(SynchronousTestCase):
                 b"content-length: 0",
                 b"Transfer-Encoding: chunked",
             ):
-                found = read(head(line, b"A: 1", framing, b"B: 2"))
+                parsed = parse(build_head(line, b"A: 1", framing, b"B: 2"))
                 self.assertEqual(
-                    (found.length, found.forward_bytes),
-                    (0, head(line, b"A: 1", b"B: 2")),
+                    (parsed.length, parsed.forward_bytes),
+                    (0, build_head(line, b"A: 1", b"B: 2")),
                     msg=f"{status} {framing!r}",
                 )
 
-    def test_what_cannot_be_trusted_is_refused_there_as_well(self) -> None:
+    def test_ambiguous_framing_of_bodiless_statuses(self) -> None:
+        """Ambiguous framing fields are rejected in a 204 too."""
         both = (b"Content-Length: 5", b"Transfer-Encoding: chunked")
         for lines in (both, both[:1] * 2, (b"Content-Length: x",)):
-            self.assertIsNone(outcome(ResponseHeadParser(), head(b"HTTP/1.1 204 X", *lines)))
+            self.assertIsNone(outcome(ResponseHeadParser(), build_head(b"HTTP/1.1 204 X", *lines)))
 
-    def test_304_keeps_the_length_of_what_it_stands_for(self) -> None:
-        data = head(b"HTTP/1.1 304 Not Modified", b"Content-Length: 5")
-        self.assertEqual((read(data).length, read(data).forward_bytes), (5, data))
+    def test_content_length_of_304(self) -> None:
+        """A 304 keeps the Content-Length of the corresponding 200."""
+        data = build_head(b"HTTP/1.1 304 Not Modified", b"Content-Length: 5")
+        self.assertEqual((parse(data).length, parse(data).forward_bytes), (5, data))
 
-    def test_who_has_a_body(self) -> None:
+    def test_has_body(self) -> None:
+        """Responses to HEAD, 1xx, 204 and 304 have no body."""
         cases = [
             (b"GET", 200, True),
             (b"GET", 404, True),
@@ -230,9 +249,10 @@ class FramingTests(SynchronousTestCase):
 
 
 class FieldTests(SynchronousTestCase):
-    """What is passed on, and what is not."""
+    """Fields that are forwarded, removed or rejected."""
 
-    def test_lines_that_are_refused(self) -> None:
+    def test_invalid_field_lines(self) -> None:
+        """Invalid field lines are rejected wherever they are in the head."""
         for line in (
             b"no colon",
             b": 1",
@@ -245,11 +265,12 @@ class FieldTests(SynchronousTestCase):
             b"X Y: 1",
             b"",
         ):
-            for before in ([], [b"Content-Length: 5"], [b"Connection: close"]):
-                data = OK + head(*before, line, b"Server: x")
+            for preceding in ([], [b"Content-Length: 5"], [b"Connection: close"]):
+                data = OK + build_head(*preceding, line, b"Server: x")
                 self.assertIsNone(outcome(ResponseHeadParser(), data), msg=repr(data))
 
-    def test_ordinary_fields_pass_byte_for_byte(self) -> None:
+    def test_end_to_end_fields_are_unchanged(self) -> None:
+        """End-to-end fields are forwarded byte for byte."""
         lines = [
             b"server:x",
             b"Set-Cookie: a=1",
@@ -261,9 +282,10 @@ class FieldTests(SynchronousTestCase):
             b"Content-Length: 5",
             b"Empty:",
         ]
-        self.assertEqual(read(OK + head(*lines)).forward_bytes, OK + head(*lines))
+        self.assertEqual(parse(OK + build_head(*lines)).forward_bytes, OK + build_head(*lines))
 
-    def test_hop_by_hop_fields_stop_here(self) -> None:
+    def test_hop_by_hop_fields_are_removed(self) -> None:
+        """Hop-by-hop fields are removed."""
         for line in (
             b"Connection: close",
             b"Connection: keep-alive",
@@ -275,42 +297,54 @@ class FieldTests(SynchronousTestCase):
             b"TE: trailers",
             b"Upgrade: h2c",
         ):
-            found = read(OK + head(b"A: 1", line, b"Content-Length: 5", b"B: 2"))
+            parsed = parse(OK + build_head(b"A: 1", line, b"Content-Length: 5", b"B: 2"))
             self.assertEqual(
-                (found.forward_bytes, found.length),
-                (OK + head(b"A: 1", b"Content-Length: 5", b"B: 2"), 5),
+                (parsed.forward_bytes, parsed.length),
+                (OK + build_head(b"A: 1", b"Content-Length: 5", b"B: 2"), 5),
                 msg=repr(line),
             )
 
-    def test_repeated_connection_fields_all_stop_here(self) -> None:
+    def test_repeated_connection_fields_are_removed(self) -> None:
+        """All Connection fields are removed."""
         line = b"Connection: keep-alive"
         self.assertEqual(
-            read(OK + head(line, line, b"A: 1", line)).forward_bytes, OK + head(b"A: 1")
+            parse(OK + build_head(line, line, b"A: 1", line)).forward_bytes,
+            OK + build_head(b"A: 1"),
         )
 
-    def test_fields_that_connection_names_stop_here(self) -> None:
-        data = OK + head(b"A: 1", b"X-Hop: 1", b"x-hop: 2", b"Connection: X-Hop, Other", b"B: 2")
-        self.assertEqual(read(data).forward_bytes, OK + head(b"A: 1", b"B: 2"))
+    def test_fields_named_by_connection_are_removed(self) -> None:
+        """Fields that Connection names are removed."""
+        data = OK + build_head(
+            b"A: 1", b"X-Hop: 1", b"x-hop: 2", b"Connection: X-Hop, Other", b"B: 2"
+        )
+        self.assertEqual(parse(data).forward_bytes, OK + build_head(b"A: 1", b"B: 2"))
 
     def test_connection_cannot_name_the_framing(self) -> None:
-        data = OK + head(b"Connection: content-length, transfer-encoding", b"Content-Length: 5")
-        found = read(data)
-        self.assertEqual((found.length, found.forward_bytes), (5, OK + head(b"Content-Length: 5")))
+        """Connection cannot remove framing fields."""
+        data = OK + build_head(
+            b"Connection: content-length, transfer-encoding", b"Content-Length: 5"
+        )
+        parsed = parse(data)
+        self.assertEqual(
+            (parsed.length, parsed.forward_bytes), (5, OK + build_head(b"Content-Length: 5"))
+        )
 
     def test_too_many_fields(self) -> None:
+        """More than `MAX_RESPONSE_FIELDS` fields are rejected."""
         line = b"X: 1"
         self.assertIsNotNone(
-            outcome(ResponseHeadParser(), OK + head(*[line] * (MAX_RESPONSE_FIELDS - 2)))
+            outcome(ResponseHeadParser(), OK + build_head(*[line] * (MAX_RESPONSE_FIELDS - 2)))
         )
         for extra in ([], [b"Connection: close"]):
-            data = OK + head(*extra, *[line] * (MAX_RESPONSE_FIELDS + 1))
+            data = OK + build_head(*extra, *[line] * (MAX_RESPONSE_FIELDS + 1))
             self.assertIsNone(outcome(ResponseHeadParser(), data))
 
 
 class PersistenceTests(SynchronousTestCase):
-    """Whether the server keeps the connection."""
+    """Whether the server keeps the connection open."""
 
     def test_versions_and_options(self) -> None:
+        """Version and connection options decide whether the connection persists."""
         cases: list[tuple[bytes, list[bytes], bool]] = [
             (b"HTTP/1.1", [], True),
             (b"HTTP/1.1", [b"Connection: keep-alive"], True),
@@ -325,14 +359,15 @@ class PersistenceTests(SynchronousTestCase):
             (b"HTTP/1.0", [b"Connection: close, keep-alive"], False),
         ]
         for version, lines, persistent in cases:
-            found = read(head(version + b" 200 OK", *lines, b"Content-Length: 0"))
-            self.assertEqual(found.persistent, persistent, msg=f"{version!r} {lines}")
+            parsed = parse(build_head(version + b" 200 OK", *lines, b"Content-Length: 0"))
+            self.assertEqual(parsed.persistent, persistent, msg=f"{version!r} {lines}")
 
 
 class DateAndUpgradeTests(SynchronousTestCase):
-    """What the door has to know to end the head."""
+    """What is known of Date and Upgrade."""
 
-    def test_dated(self) -> None:
+    def test_has_date(self) -> None:
+        """A Date field is recognized in any case, cached or not."""
         cases: list[tuple[list[bytes], bool]] = [
             ([], False),
             ([b"Date: Thu, 01 Jan 1970 00:00:00 GMT"], True),
@@ -342,81 +377,88 @@ class DateAndUpgradeTests(SynchronousTestCase):
             ([b"X: Date: x"], False),
             ([b"Dated: x"], False),
         ]
-        for lines, dated in cases:
-            heads = ResponseHeadParser()
+        for lines, has_date in cases:
+            parser = ResponseHeadParser()
             for _ in range(3):
-                found = heads.parse(OK + head(*lines))
-                self.assertEqual(found.has_date, dated, msg=repr(lines))
-                kept = [line for line in lines if not line.startswith(b"Connection")]
-                self.assertEqual(found.forward_bytes, OK + head(*kept), msg=repr(lines))
+                parsed = parser.parse(OK + build_head(*lines))
+                self.assertEqual(parsed.has_date, has_date, msg=repr(lines))
+                forwarded = [line for line in lines if not line.startswith(b"Connection")]
+                self.assertEqual(parsed.forward_bytes, OK + build_head(*forwarded), msg=repr(lines))
 
-    def test_the_agreed_protocol(self) -> None:
-        found = read(
-            head(
+    def test_upgrade(self) -> None:
+        """The protocol of a 101 is returned, its hop-by-hop fields are removed."""
+        parsed = parse(
+            build_head(
                 b"HTTP/1.1 101 Switching Protocols",
                 b"Upgrade: websocket",
                 b"Connection: Upgrade",
                 b"Sec-WebSocket-Accept: x",
             )
         )
-        self.assertEqual(found.upgrade, b"websocket")
+        self.assertEqual(parsed.upgrade, b"websocket")
         self.assertEqual(
-            found.forward_bytes,
-            head(b"HTTP/1.1 101 Switching Protocols", b"Sec-WebSocket-Accept: x"),
+            parsed.forward_bytes,
+            build_head(b"HTTP/1.1 101 Switching Protocols", b"Sec-WebSocket-Accept: x"),
         )
 
-    def test_several_lines_are_one_list(self) -> None:
-        found = read(head(b"HTTP/1.1 426 X", b"Upgrade: a", b"upgrade: b/1"))
-        self.assertEqual(found.upgrade, b"a, b/1")
+    def test_repeated_upgrade(self) -> None:
+        """Several Upgrade lines are joined to one list."""
+        parsed = parse(build_head(b"HTTP/1.1 426 X", b"Upgrade: a", b"upgrade: b/1"))
+        self.assertEqual(parsed.upgrade, b"a, b/1")
 
 
 class ResponseHeadCacheTests(SynchronousTestCase):
-    """A head is read the same however often it comes, and little is kept."""
+    """Caching changes no result, and is bounded."""
 
     HEADS = (
         OK,
-        OK + head(b"Server: x", b"Content-Length: 5", b"Date: now"),
-        OK + head(b"Server: x", b"Content-Length: 5", b"Content-Length: 5"),
-        OK + head(b"Server: x", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
-        OK + head(b"Server: x", b"Transfer-Encoding: chunked", b"date: now"),
-        OK + head(b"Server: x", b"Connection: keep-alive", b"Set-Cookie: secret"),
-        OK + head(b"Server: x", b"Connection: Server"),
-        OK + head(b"Server : x"),
-        OK + head(b"Server: \x00"),
-        head(b"HTTP/1.0 200 OK", b"Server: x", b"Connection: keep-alive"),
-        head(b"HTTP/1.1 204 No Content", b"Server: x", b"Content-Length: 5"),
-        head(b"HTTP/1.1 304 Not Modified", b"Server: x", b"Content-Length: 5"),
-        head(b"HTTP/1.1 2 X", b"Server: x"),
+        OK + build_head(b"Server: x", b"Content-Length: 5", b"Date: now"),
+        OK + build_head(b"Server: x", b"Content-Length: 5", b"Content-Length: 5"),
+        OK + build_head(b"Server: x", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        OK + build_head(b"Server: x", b"Transfer-Encoding: chunked", b"date: now"),
+        OK + build_head(b"Server: x", b"Connection: keep-alive", b"Set-Cookie: secret"),
+        OK + build_head(b"Server: x", b"Connection: Server"),
+        OK + build_head(b"Server : x"),
+        OK + build_head(b"Server: \x00"),
+        build_head(b"HTTP/1.0 200 OK", b"Server: x", b"Connection: keep-alive"),
+        build_head(b"HTTP/1.1 204 No Content", b"Server: x", b"Content-Length: 5"),
+        build_head(b"HTTP/1.1 304 Not Modified", b"Server: x", b"Content-Length: 5"),
+        build_head(b"HTTP/1.1 2 X", b"Server: x"),
     )
 
-    def test_the_same_every_time(self) -> None:
-        heads = ResponseHeadParser()
+    def test_repeated_heads(self) -> None:
+        """Repeated heads give the same results in any stage of caching."""
+        parser = ResponseHeadParser()
         for _ in range(3):
             for data in self.HEADS:
                 self.assertEqual(
-                    outcome(heads, data), outcome(ResponseHeadParser(), data), msg=data
+                    outcome(parser, data), outcome(ResponseHeadParser(), data), msg=data
                 )
 
-    def test_secrets_and_framing_are_not_kept(self) -> None:
-        heads = ResponseHeadParser()
+    def test_uncacheable_fields(self) -> None:
+        """Credentials, framing and connection options are never cached."""
+        parser = ResponseHeadParser()
         lines = [b"Set-Cookie: secret", b"www-authenticate: secret", b"Content-Length: 77"]
         for _ in range(3):
-            heads.parse(OK + head(b"Server: x", *lines))
-            heads.parse(OK + head(b"Server: x", *lines, b"Connection: secret"))
-        held = pickle.dumps(heads)
-        self.assertIn(b"Server: x", held)
-        self.assertNotIn(b"secret", held)
-        self.assertNotIn(b"77", held)
+            parser.parse(OK + build_head(b"Server: x", *lines))
+            parser.parse(OK + build_head(b"Server: x", *lines, b"Connection: secret"))
+        pickled = pickle.dumps(parser)
+        self.assertIn(b"Server: x", pickled)
+        self.assertNotIn(b"secret", pickled)
+        self.assertNotIn(b"77", pickled)
 
     def test_status_lines_are_bounded(self) -> None:
-        heads = ResponseHeadParser()
+        """Cached status lines are bounded in number and length."""
+        parser = ResponseHeadParser()
         for number in range(1000):
-            heads.parse(head(b"HTTP/1.1 200 reason-%d" % number))
-        heads.parse(head(b"HTTP/1.1 200 " + b"long" * 1000))
-        held = pickle.dumps(heads)
-        # As a key and on the wire, which may be one object.
-        self.assertLessEqual(held.count(b"reason-"), 2 * ResponseHeadParser.MAX_CACHED_STATUS_LINES)
-        self.assertNotIn(b"longlong", held)
+            parser.parse(build_head(b"HTTP/1.1 200 reason-%d" % number))
+        parser.parse(build_head(b"HTTP/1.1 200 " + b"long" * 1000))
+        pickled = pickle.dumps(parser)
+        # As a key and as a forwarded line, which may be one object.
+        self.assertLessEqual(
+            pickled.count(b"reason-"), 2 * ResponseHeadParser.MAX_CACHED_STATUS_LINES
+        )
+        self.assertNotIn(b"longlong", pickled)
 
 
 STATUS_LINES = st.one_of(
@@ -456,40 +498,39 @@ SHARED = ResponseHeadParser()
 
 
 class PropertyTests(SynchronousTestCase):
-    """What holds for all heads."""
+    """Properties of all heads."""
 
     @settings(max_examples=300, deadline=None)
     @given(STATUS_LINES, st.lists(LINES, max_size=5))
-    def test_what_is_passed_on_is_read_by_h11_in_the_same_way(
-        self, line: bytes, lines: list[bytes]
-    ) -> None:
-        found = outcome(SHARED, head(line, *lines))
-        fresh = outcome(ResponseHeadParser(), head(line, *lines))
-        if found is None or fresh is None:
-            self.assertEqual(found, fresh)
+    def test_forwarded_head_is_parsed_by_h11(self, line: bytes, lines: list[bytes]) -> None:
+        """h11 parses a forwarded head with the same status and framing."""
+        parsed = outcome(SHARED, build_head(line, *lines))
+        fresh = outcome(ResponseHeadParser(), build_head(line, *lines))
+        if parsed is None or fresh is None:
+            self.assertEqual(parsed, fresh)
             return
-        if has_body(b"GET", found.status):
-            self.assertEqual(found.length, fresh.length)
-        found.length = fresh.length
-        self.assertEqual(found, fresh)
+        if has_body(b"GET", parsed.status):
+            self.assertEqual(parsed.length, fresh.length)
+        parsed.length = fresh.length
+        self.assertEqual(parsed, fresh)
         connection = h11.Connection(h11.CLIENT)
         connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
         connection.send(h11.EndOfMessage())
-        end = b"Transfer-Encoding: chunked\r\n\r\n" if found.length == CHUNKED else b"\r\n"
-        connection.receive_data(found.forward_bytes + end)
+        end = b"Transfer-Encoding: chunked\r\n\r\n" if parsed.length == CHUNKED else b"\r\n"
+        connection.receive_data(parsed.forward_bytes + end)
         event = connection.next_event()
         assert isinstance(event, (h11.Response, h11.InformationalResponse))
-        self.assertEqual((event.status_code, event.http_version), (found.status, b"1.1"))
+        self.assertEqual((event.status_code, event.http_version), (parsed.status, b"1.1"))
         names = {name for name, _ in event.headers}
         self.assertFalse(
             names & {b"connection", b"x-hop" if b"Connection: X-Hop" in lines else b""}
         )
-        if not has_body(b"GET", found.status):
+        if not has_body(b"GET", parsed.status):
             return
         body = {CHUNKED: b"5\r\nhello\r\n0\r\n\r\n", CLOSE_DELIMITED: b"hello"}
-        content = b"hello" if found.length < 0 else b"x" * found.length
-        connection.receive_data(body.get(found.length, content))
-        if found.length == CLOSE_DELIMITED:
+        content = b"hello" if parsed.length < 0 else b"x" * parsed.length
+        connection.receive_data(body.get(parsed.length, content))
+        if parsed.length == CLOSE_DELIMITED:
             connection.receive_data(b"")
         received = b""
         while isinstance(event := connection.next_event(), h11.Data):
@@ -508,93 +549,75 @@ class PropertyTests(SynchronousTestCase):
         )
     )
     @example(b"HTTP/1.1 200 \r\nContent-Length: ")
-    def test_any_bytes_are_a_head_or_refused(self, data: bytes) -> None:
+    def test_any_bytes_are_a_head_or_rejected(self, data: bytes) -> None:
+        """Any bytes are parsed, or rejected with `ResponseError`."""
         outcome(SHARED, data)
 
 
-class LocalReplyTests(SynchronousTestCase):
-    """Answers of the proxy's own."""
-
-    def test_dates(self) -> None:
-        self.assertEqual(http_date(0.0), b"Thu, 01 Jan 1970 00:00:00 GMT")
-        self.assertEqual(http_date(784111777.9), b"Sun, 06 Nov 1994 08:49:37 GMT")
-
-    def test_phrases(self) -> None:
-        for status, phrase in ((400, b"Bad Request"), (502, b"Bad Gateway"), (200, b"OK")):
-            self.assertEqual(reason_phrase(status), phrase)
-
-    def test_the_form_of_an_error(self) -> None:
-        body = jsend_error('a "quoted" \u00e4')
-        self.assertEqual(body, b'{"status": "error", "data": "a \\"quoted\\" \\u00e4"}')
-        self.assertEqual(
-            local_reply_fields(body, ((b"Retry-After", b"1"),)),
-            [
-                (b"Content-Type", b"application/json"),
-                (b"Content-Length", b"%d" % len(body)),
-                (b"Retry-After", b"1"),
-            ],
-        )
-
-
-class FieldBlockCacheTests(SynchronousTestCase):
-    """Heads whose plain rest was seen before."""
+class HeadCacheTests(SynchronousTestCase):
+    """The cache of heads without their framing."""
 
     COMMON = b"HTTP/1.1 200 OK\r\nServer: x\r\nDate: y\r\nContent-Length: 5\r\n"
 
-    def test_the_length_is_read_each_time(self) -> None:
-        heads = ResponseHeadParser()
+    def test_content_length_is_not_cached(self) -> None:
+        """Content-Length is parsed in every head."""
+        parser = ResponseHeadParser()
         for _ in range(4):
             for length in (5, 0, 7, 123456):
                 data = self.COMMON.replace(b"5", b"%d" % length)
-                found = heads.parse(data)
-                self.assertEqual((found.length, found.forward_bytes), (length, data))
-                self.assertTrue(found.persistent)
-                self.assertTrue(found.has_date)
+                parsed = parser.parse(data)
+                self.assertEqual((parsed.length, parsed.forward_bytes), (length, data))
+                self.assertTrue(parsed.persistent)
+                self.assertTrue(parsed.has_date)
 
-    def test_bad_lengths_are_refused_each_time(self) -> None:
-        heads = ResponseHeadParser()
+    def test_invalid_framing_with_cached_head(self) -> None:
+        """Invalid framing is rejected although the rest of the head is cached."""
+        parser = ResponseHeadParser()
         for _ in range(4):
-            heads.parse(self.COMMON)
+            parser.parse(self.COMMON)
             for value in (b"+5", b"", b"5 5", b"5,5", b"9" * 19, b"\xb2"):
                 with self.assertRaises(ResponseError):
-                    heads.parse(self.COMMON.replace(b"5", value))
+                    parser.parse(self.COMMON.replace(b"5", value))
             with self.assertRaises(ResponseError):
-                heads.parse(self.COMMON + b"Content-Length: 5\r\n")
+                parser.parse(self.COMMON + b"Content-Length: 5\r\n")
             with self.assertRaises(ResponseError):
-                heads.parse(self.COMMON + b"Transfer-Encoding: chunked\r\n")
+                parser.parse(self.COMMON + b"Transfer-Encoding: chunked\r\n")
 
-    def test_connection_is_read_each_time(self) -> None:
-        heads = ResponseHeadParser()
+    def test_persistence_is_not_cached(self) -> None:
+        """Connection and the version are parsed in every head."""
+        parser = ResponseHeadParser()
         for _ in range(4):
-            heads.parse(self.COMMON)
-            found = heads.parse(self.COMMON + b"Connection: keep-alive\r\n")
-            self.assertEqual((found.forward_bytes, found.persistent), (self.COMMON, True))
-            found = heads.parse(self.COMMON + b"Connection: close\r\n")
-            self.assertEqual((found.forward_bytes, found.persistent), (self.COMMON, False))
-            found = heads.parse(self.COMMON.replace(b"HTTP/1.1", b"HTTP/1.0"))
-            self.assertEqual((found.forward_bytes, found.persistent), (self.COMMON, False))
+            parser.parse(self.COMMON)
+            parsed = parser.parse(self.COMMON + b"Connection: keep-alive\r\n")
+            self.assertEqual((parsed.forward_bytes, parsed.persistent), (self.COMMON, True))
+            parsed = parser.parse(self.COMMON + b"Connection: close\r\n")
+            self.assertEqual((parsed.forward_bytes, parsed.persistent), (self.COMMON, False))
+            parsed = parser.parse(self.COMMON.replace(b"HTTP/1.1", b"HTTP/1.0"))
+            self.assertEqual((parsed.forward_bytes, parsed.persistent), (self.COMMON, False))
 
-    def test_nothing_secret_or_framing_is_remembered(self) -> None:
-        heads = ResponseHeadParser()
+    def test_head_cache_has_no_credentials_or_framing(self) -> None:
+        """Credentials, framing and keep-alive are not in the cached heads."""
+        parser = ResponseHeadParser()
         for _ in range(4):
-            heads.parse(self.COMMON + b"Set-Cookie: secret\r\nConnection: keep-alive\r\n")
-            heads.parse(self.COMMON + b"Connection: keep-alive\r\n")
+            parser.parse(self.COMMON + b"Set-Cookie: secret\r\nConnection: keep-alive\r\n")
+            parser.parse(self.COMMON + b"Connection: keep-alive\r\n")
         text = (
-            repr(heads._head_cache)
-            + repr(heads._line_cache.plain)
-            + repr(heads._line_cache.special)
+            repr(parser._head_cache)
+            + repr(parser._line_cache.plain)
+            + repr(parser._line_cache.special)
         )
-        self.assertTrue(heads._head_cache)
+        self.assertTrue(parser._head_cache)
         for word in ("secret", "Content-Length", "keep-alive"):
             self.assertNotIn(word, text)
 
-    def test_it_is_bounded(self) -> None:
-        heads = ResponseHeadParser()
+    def test_head_cache_is_bounded(self) -> None:
+        """The cache of heads has at most `MAX_CACHED_HEADS` entries."""
+        parser = ResponseHeadParser()
         for number in range(5000):
             data = self.COMMON.replace(b"y", b"%d" % number)
-            heads.parse(data)
-            heads.parse(data)
-        self.assertLessEqual(len(heads._head_cache), heads.MAX_CACHED_HEADS)
+            parser.parse(data)
+            parser.parse(data)
+        self.assertLessEqual(len(parser._head_cache), parser.MAX_CACHED_HEADS)
 
 
 class ResponseHeadRegressionTests(SynchronousTestCase):
