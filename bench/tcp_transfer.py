@@ -56,7 +56,7 @@ class FlowControlWindow:
         """Wait until `size` more bytes fit in the window. Raises `TimeoutError`."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._in_flight <= self._limit - size, TIMEOUT):
-                raise TimeoutError(f"no bytes received for {TIMEOUT:g} s")
+                raise TimeoutError(f"echo of the sent bytes stalled for {TIMEOUT:g} s")
             self._in_flight += size
 
     def release(self, size: int) -> None:

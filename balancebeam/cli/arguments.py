@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 DEFAULT_ADMIN = "127.0.0.1:1101"
 
-# Seconds. A registration is answered after a health check of the new server, which takes seconds
-# if the server does not respond.
+# Seconds. The longest request is a registration: its response follows a health check of the new
+# server, which takes up to 2 s by default.
 DEFAULT_TIMEOUT = 10.0
 
 # The help text of each command.
@@ -127,7 +127,7 @@ def _add_command_options(command: argparse.ArgumentParser, name: str) -> None:
             type=_seconds_or_infinity,
             const=math.inf,
             metavar="SECONDS",
-            help="wait until the server has nothing in flight (default: without time limit)",
+            help="wait until the server has nothing in flight, for at most SECONDS if given",
         )
 
 
