@@ -1,1 +1,1 @@
-"""Measures the balancer beside its peers: `python -m bench`."""
+"""Benchmarks of the balancer and of comparable proxies: `python -m bench`."""

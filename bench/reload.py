@@ -1,10 +1,10 @@
 """
-`python -m bench.reload`: what a reload every 200 ms costs the clients.
+Benchmark of reloads under load: `python -m bench.reload`.
 
-wrk asks through the program while its file changes and SIGHUP is sent: pools,
-servers, limits, routes and listeners come and go. Prints the requests, those
-that failed (there must be none), the reloads and those refused (none either),
-and memory and descriptors before and after.
+wrk sends requests while the configuration file is replaced and SIGHUP is sent
+every 200 ms: pools, servers, limits, routes and listeners are added and removed.
+Prints the numbers of requests, of failed requests (0 expected), of reloads and
+of rejected reloads (0 expected), and memory and descriptors before and after.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import threading
 import time
 from pathlib import Path
 
-from bench import processes
-from bench.loads import WORKLOADS
+from bench import peers
+from bench.workloads import WORKLOADS
 
 PORT = 18120
 # Seconds between two reloads.
@@ -32,13 +32,13 @@ ALGORITHMS = (
 
 
 def make_config(number: int) -> str:
-    """The file for the reload of that `number`; each differs from the one before."""
-    servers = [f"127.0.0.{1 + (number + place) % 3}" for place in range(1 + number % 3)]
+    """Return the configuration file for reload `number`; each differs from the previous."""
+    servers = [f"127.0.0.{1 + (number + index) % 3}" for index in range(1 + number % 3)]
     upstreams = ", ".join(
-        f'{{address = "{host}:{processes.BACKEND_PORT}", weight = {1 + number % 4}}}'
+        f'{{address = "{host}:{peers.BACKEND_PORT}", weight = {1 + number % 4}}}'
         for host in servers
     )
-    # The main pool is called something else every third time.
+    # The name of the main pool changes with every third reload.
     pool = f"app{number // 3 % 2}"
     lines = [
         '[[frontend]]\nname = "web"',
@@ -49,7 +49,7 @@ def make_config(number: int) -> str:
     ]
     if number % 2:
         lines += ['[[frontend.route]]\nhost = "localhost"\npool = "other"']
-        lines += [f'[[pool]]\nname = "other"\nupstreams = ["127.0.0.2:{processes.BACKEND_PORT}"]']
+        lines += [f'[[pool]]\nname = "other"\nupstreams = ["127.0.0.2:{peers.BACKEND_PORT}"]']
     if number % 4 == 1:
         lines += [f'[[frontend]]\nname = "more"\nbind = "127.0.0.1:{PORT + 3}"\npool = "{pool}"']
     lines += [
@@ -63,9 +63,15 @@ def make_config(number: int) -> str:
 
 
 class Reloader(threading.Thread):
-    """Changes `config` and tells `process` until `done`; `count` is how often."""
+    """
+    Thread that replaces `config` and sends SIGHUP to `process` every 200 ms.
 
-    def __init__(self, process: processes.Process, config: Path) -> None:
+    Attributes:
+        stopped: event that ends the thread.
+        count: number of reloads requested so far.
+    """
+
+    def __init__(self, process: peers.Process, config: Path) -> None:
         super().__init__(daemon=True)
         self._process = process
         self._config = config
@@ -73,55 +79,59 @@ class Reloader(threading.Thread):
         self.count = 0
 
     def run(self) -> None:
+        """Reload until `stopped` is set."""
         while not self.stopped.wait(RELOAD_INTERVAL):
             self.count += 1
-            fresh = self._config.with_suffix(".new")
-            fresh.write_text(make_config(self.count))
-            os.replace(fresh, self._config)
+            new_config = self._config.with_suffix(".new")
+            new_config.write_text(make_config(self.count))
+            os.replace(new_config, self._config)
             os.kill(self._process.pids()[0], signal.SIGHUP)
 
 
-def resource_usage(process: processes.Process) -> tuple[float, int]:
-    """Resident memory in MB, and descriptors."""
+def resource_usage(process: peers.Process) -> tuple[float, int]:
+    """Return the resident memory in MB and the number of file descriptors."""
     return process.resident_bytes() / (1 << 20), process.fd_count()
 
 
-def run(process: processes.Process, config: Path, seconds: int) -> None:
-    load = WORKLOADS[1]
-    # What is needed once is not what is looked for here.
-    warm = Reloader(process, config)
-    warm.start()
-    load.run(PORT, 10, config.parent)
-    warm.stopped.set()
-    warm.join()
+def run(process: peers.Process, config: Path, seconds: int) -> None:
+    """Print the figures; the exit status is 1 if a request or a reload failed."""
+    workload = WORKLOADS[1]
+    # A warm-up, so that memory that is allocated once does not count as a leak.
+    warm_up = Reloader(process, config)
+    warm_up.start()
+    workload.run(PORT, 10, config.parent)
+    warm_up.stopped.set()
+    warm_up.join()
     time.sleep(3)
     before = resource_usage(process)
-    reloads = Reloader(process, config)
-    reloads.count = warm.count
-    reloads.start()
-    result = load.run(PORT, seconds, config.parent)
-    reloads.stopped.set()
-    reloads.join()
+    reloader = Reloader(process, config)
+    reloader.count = warm_up.count
+    reloader.start()
+    result = workload.run(PORT, seconds, config.parent)
+    reloader.stopped.set()
+    reloader.join()
     time.sleep(3)
     process.ensure_running()
     after = resource_usage(process)
     log = (config.parent / "log.txt").read_text()
-    refused = log.count("reload rejected")
+    rejected = log.count("reload rejected")
     print(
         f"{result.requests} requests, {result.failed} failed; "
-        f"{reloads.count - warm.count} reloads, {refused} refused; p99 {result.latency_p99:.1f} ms"
+        f"{reloader.count - warm_up.count} reloads, {rejected} rejected; "
+        f"p99 {result.latency_p99:.1f} ms"
     )
     print(
         f"resident {before[0]:.2f} -> {after[0]:.2f} MB, descriptors {before[1]} -> {after[1]}; "
         f"{log.count('Traceback')} tracebacks"
     )
-    if result.failed or refused or "Traceback" in log:
+    if result.failed or rejected or "Traceback" in log:
         raise SystemExit(1)
 
 
 def main() -> None:
+    """Start the upstream server and the program, and measure."""
     parser = argparse.ArgumentParser(prog="python -m bench.reload", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seconds", type=int, default=60, help="length of the run")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -131,11 +141,11 @@ def main() -> None:
         home.mkdir()
         config = home / "config.toml"
         config.write_text(make_config(0))
-        server = processes.start_backend(server_home)
+        server = peers.start_backend(server_home)
         command = [sys.executable, "-m", "balancebeam", "--config", str(config)]
-        process = processes.Process(command, processes.PROXY_CORE, home)
+        process = peers.Process(command, peers.PROXY_CORE, home)
         try:
-            processes.wait_for_port(PORT)
+            peers.wait_for_port(PORT)
             run(process, config, options.seconds)
         finally:
             process.stop()

@@ -1,5 +1,5 @@
 """
-The operator commands: `balancebeam status` and others.
+Command line client of the admin API: `balancebeam status` and the other operator commands.
 
-Only the standard library is imported here, so that a command starts quickly.
+It imports only the standard library, so that a command starts without loading Twisted.
 """

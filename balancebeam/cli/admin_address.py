@@ -1,20 +1,28 @@
-"""Where the admin listener is, and what opens it."""
+"""Address and token of the admin API, from the command line and the environment."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-from balancebeam.cli.errors import UsageError
+from balancebeam.cli.errors import UsageError, describe_os_error
 
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})")
 
-# Longer ones are files given by mistake.
+# Bytes. A longer file is not a token file but was named by mistake.
 _MAX_TOKEN_LENGTH = 4096
 
 
 class AdminAddress(NamedTuple):
-    """A host (without brackets) and a port, or the path of a Unix socket. `text` was given."""
+    """
+    Address of the admin listener: a host and a port, or a Unix socket.
+
+    Attributes:
+        text: the address as given, for messages.
+        host: name or IP address, IPv6 without brackets; empty for a Unix socket.
+        port: port number; 0 for a Unix socket.
+        path: path of the Unix socket; empty for a host and a port.
+    """
 
     text: str
     host: str = ""
@@ -23,33 +31,42 @@ class AdminAddress(NamedTuple):
 
     @property
     def host_header(self) -> str:
-        """What the Host field says."""
+        """Value of the Host header."""
         if self.path:
             return "localhost"
-        # RFC 6874, 4: what follows the percent sign is for this machine only.
+        # RFC 6874, 4: the zone identifier has only local significance and is not sent.
         host = self.host.partition("%")[0]
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
 def parse_admin_address(text: str) -> AdminAddress:
-    """`host:port`, `[v6]:port`, `unix:/path` or `http://…`. Raises `UsageError`."""
+    """
+    Parse the value of `--admin`.
+
+    Args:
+        text: `host:port`, `[v6]:port`, `unix:/path` or `http://host[:port]`.
+
+    Raises:
+        UsageError: the text has none of these forms.
+    """
     if text.startswith("unix:/"):
         return AdminAddress(text, path=text[len("unix:") :])
     if text.startswith("https://"):
-        raise UsageError(f"--admin: {text!r}: the admin listener has no TLS; give http://host:port")
-    authority = text
-    if text.startswith("http://"):
-        authority = normalize_address(text)
+        raise UsageError(
+            f"--admin: invalid address {text!r}: "
+            "expected http://host:port, because the admin listener has no TLS"
+        )
+    authority = normalize_address(text)
     match = _HOST_PORT.fullmatch(authority)
     if match is None or not 0 < int(match[3]) < 65536:
         raise UsageError(
-            f"--admin: {text!r} is no address; give host:port, [v6]:port or unix:/path"
+            f"--admin: invalid address {text!r}: expected host:port, [v6]:port or unix:/path"
         )
     return AdminAddress(text, match[1].strip("[]"), int(match[3]))
 
 
 def normalize_address(text: str) -> str:
-    """`host:port` for `http://host:port/` and `http://host`; anything else as it is."""
+    """Return `host:port` for `http://host:port/` and `http://host`, and other text unchanged."""
     if not text.startswith("http://"):
         return text
     authority = text[len("http://") :].rstrip("/")
@@ -58,23 +75,30 @@ def normalize_address(text: str) -> str:
     return authority if re.search(r":[0-9]+$", authority) else f"{authority}:80"
 
 
-def load_token(path: str | None, variable: str | None) -> str | None:
+def load_token(path: str | None, environment_value: str | None) -> str | None:
     """
-    The token in `path`, else that in `variable`, the content of a variable of
-    the environment. Raises `UsageError`, which does not show it.
+    Return the token for the admin API, or None if there is none.
+
+    Args:
+        path: the token file; it takes precedence.
+        environment_value: the value of the environment variable BALANCEBEAM_TOKEN.
+
+    Raises:
+        UsageError: the file cannot be read, or the content is no token. The message does
+            not contain the content.
     """
     if path is not None:
-        where = f"--token-file: {path}"
+        source = f"--token-file: {path}"
         try:
-            with open(path, "rb") as opened:
-                value = opened.read(_MAX_TOKEN_LENGTH + 1).strip()
+            with open(path, "rb") as file:
+                value = file.read(_MAX_TOKEN_LENGTH + 1).strip()
         except OSError as error:
-            raise UsageError(f"{where}: cannot be read: {error.strerror}") from None
-    elif variable:
-        where = "BALANCEBEAM_TOKEN"
-        value = variable.encode("utf-8", "surrogateescape").strip()
+            raise UsageError(f"{source}: cannot be read: {describe_os_error(error)}") from None
+    elif environment_value:
+        source = "BALANCEBEAM_TOKEN"
+        value = environment_value.encode("utf-8", "surrogateescape").strip()
     else:
         return None
-    if not 0 < len(value) <= _MAX_TOKEN_LENGTH or not all(32 < octet < 127 for octet in value):
-        raise UsageError(f"{where} holds no token; a token is one word in ASCII")
+    if not 0 < len(value) <= _MAX_TOKEN_LENGTH or not all(32 < byte < 127 for byte in value):
+        raise UsageError(f"{source}: invalid token: expected one word of printable ASCII")
     return value.decode("ascii")

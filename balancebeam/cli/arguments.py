@@ -1,4 +1,4 @@
-"""The operator's commands as they are typed."""
+"""Arguments of the operator commands."""
 
 from __future__ import annotations
 
@@ -8,68 +8,78 @@ import re
 from collections.abc import Mapping, Sequence
 
 DEFAULT_ADMIN = "127.0.0.1:1101"
+
+# Seconds. The longest request is a registration: its response follows a health check of the new
+# server, which takes up to 2 s by default.
 DEFAULT_TIMEOUT = 10.0
 
+# The help text of each command.
 COMMANDS: Mapping[str, str] = {
-    "status": "show every server",
-    "drain": "give a server nothing new",
-    "maintenance": "give a server nothing new, and do not check it either",
-    "ready": "let a server have traffic again",
-    "weight": "give a server another weight",
-    "register": "add a server, if it is alive, or change its weight",
-    "remove": "drain a server, and forget it then",
-    "reload": "have the configuration read again",
-    "config": "show the configuration that is in effect, without secrets",
+    "status": "show all servers and their states",
+    "drain": "send no new requests to a server",
+    "maintenance": "send neither new requests nor health checks to a server",
+    "ready": "end drain or maintenance: send requests to a server again",
+    "weight": "set the weight of a server",
+    "register": "add a server that passes a health check, or set the weight of a registered one",
+    "remove": "drain a server, then remove it from its pool",
+    "reload": "read the configuration again",
+    "config": "show the effective configuration, with secrets masked",
 }
 
-# Those that are about a server, and those that can wait for it.
+# The commands with a server address as argument, and of these the commands with --wait.
 _SERVER_COMMANDS = ("drain", "maintenance", "ready", "weight", "register", "remove")
 _WAIT_COMMANDS = ("drain", "maintenance", "remove")
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
-# The common options, and whether something follows them.
+# The common options, and whether a value follows.
 _COMMON_OPTIONS = {"--admin": True, "--token-file": True, "--timeout": True, "--json": False}
 
 _EPILOG = """\
 exit status:
   0  done
-  1  refused, or not come about
-  2  wrong usage
-  3  the balancer cannot be reached or understood
+  1  rejected, or not achieved in time
+  2  invalid usage
+  3  balancer not reachable, or its response not understood
 
-The token is taken from FILE or from BALANCEBEAM_TOKEN in the environment,
-the address from BALANCEBEAM_ADMIN if it is not given.
+Without --token-file, the token is the value of the environment variable
+BALANCEBEAM_TOKEN; without --admin, the address is that of BALANCEBEAM_ADMIN.
 """
 
 
 def is_command(arguments: Sequence[str]) -> bool:
-    """Whether these are for a balancer that runs, instead of for one to be started."""
-    rest = list(arguments)
-    while rest:
-        name, equals, _ = rest[0].partition("=")
+    """Whether `arguments` are an operator command, not options of a balancer to be started."""
+    remaining = list(arguments)
+    while remaining:
+        name, equals, _ = remaining[0].partition("=")
         if name not in _COMMON_OPTIONS:
             break
-        del rest[: 2 if _COMMON_OPTIONS[name] and not equals else 1]
-    return bool(rest) and rest[0] in COMMANDS
+        del remaining[: 2 if _COMMON_OPTIONS[name] and not equals else 1]
+    return bool(remaining) and remaining[0] in COMMANDS
 
 
 def parse_arguments(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
     """
-    What they say: `command`, `admin`, `token_file`, `json` and `timeout`, and
-    what the command has besides. Raises `SystemExit`, as argparse does.
+    Parse the arguments of an operator command.
+
+    Args:
+        arguments: the command line without the name of the program.
+        environment: the environment variables; BALANCEBEAM_ADMIN is the default of `--admin`.
+
+    Returns:
+        `command`, `admin`, `token_file`, `json`, `timeout`, `pool` and `wait` (seconds,
+        infinity without a time limit, or None), and for some commands `address` and `weight`.
+
+    Raises:
+        SystemExit: the arguments are invalid (status 2), or request the help text (status 0).
     """
-    found = _parser(environment).parse_args(_normalize_wait(arguments))
-    for name in ("pool", "wait"):
-        if not hasattr(found, name):
-            setattr(found, name, None)
-    return found
+    return _parser(environment).parse_args(_normalize_wait(arguments))
 
 
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "balancebeam",
-        description="Look at a balancer that runs with --admin, and change it.",
+        description="Show and change the state of a balancer that runs with --admin.",
         allow_abbrev=False,
     )
     _add_common_options(parser)
@@ -78,6 +88,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         token_file=None,
         json=False,
         timeout=DEFAULT_TIMEOUT,
+        pool=None,
+        wait=None,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -102,12 +114,12 @@ def _add_command_options(command: argparse.ArgumentParser, name: str) -> None:
     if name == "weight":
         command.add_argument("weight", type=_integer, metavar="N", help="0 to 256")
     if name == "register":
-        command.add_argument("--weight", type=_integer, metavar="N", help="0 to 256 (1)")
-        command.add_argument("--pool", help="where to (the first frontend's)")
+        command.add_argument("--weight", type=_integer, metavar="N", help="0 to 256 (default: 1)")
+        command.add_argument("--pool", help="pool of the server (default: the first frontend's)")
     elif name in _SERVER_COMMANDS:
-        command.add_argument("--pool", help="needed when several pools have the server")
+        command.add_argument("--pool", help="pool of the server; required if several pools have it")
     elif name == "status":
-        command.add_argument("--pool", help="this one's servers only")
+        command.add_argument("--pool", help="show only the servers of this pool")
     if name in _WAIT_COMMANDS:
         command.add_argument(
             "--wait",
@@ -115,41 +127,47 @@ def _add_command_options(command: argparse.ArgumentParser, name: str) -> None:
             type=_seconds_or_infinity,
             const=math.inf,
             metavar="SECONDS",
-            help="wait until it has nothing in flight",
+            help="wait until the server has nothing in flight, for at most SECONDS if given",
         )
 
 
 def _add_common_options(parser: argparse.ArgumentParser) -> None:
-    """The options of all commands, which stand before or after them."""
-    # A default would win over what stands before the command.
+    """Add the options of all commands, which may be before or after the command."""
+    # The defaults of a subparser would overwrite values given before the command.
     parser.argument_default = argparse.SUPPRESS
-    common = parser.add_argument_group("of all commands")
+    common = parser.add_argument_group("common options")
     common.add_argument(
-        "--admin", metavar="ADDR", help=f"where the balancer's --admin is ({DEFAULT_ADMIN})"
+        "--admin", metavar="ADDR", help=f"address of the admin listener (default: {DEFAULT_ADMIN})"
     )
-    common.add_argument("--token-file", metavar="FILE", help="the file with the token")
+    common.add_argument("--token-file", metavar="FILE", help="file with the token of the admin API")
     common.add_argument("--json", action="store_true", help="print JSON")
     common.add_argument(
         "--timeout",
         type=_seconds,
         metavar="SECONDS",
-        help=f"time limit for each answer ({DEFAULT_TIMEOUT:g})",
+        help=f"time limit of each request to the admin API (default: {DEFAULT_TIMEOUT:g})",
     )
 
 
 def _normalize_wait(arguments: Sequence[str]) -> list[str]:
-    """`--wait ADDRESS` has no seconds, which argparse cannot know."""
-    found: list[str] = []
+    """
+    Replace `--wait` by `--wait=inf` unless a number of seconds follows.
+
+    argparse would take the address in `--wait ADDRESS` for the optional value.
+    """
+    normalized: list[str] = []
     for argument in arguments:
-        if found and found[-1] == "--wait" and _SECONDS.fullmatch(argument) is None:
-            found[-1] = "--wait=inf"
-        found.append(argument)
-    return found
+        if normalized and normalized[-1] == "--wait" and _SECONDS.fullmatch(argument) is None:
+            normalized[-1] = "--wait=inf"
+        normalized.append(argument)
+    return normalized
 
 
 def _seconds(text: str) -> float:
     if _SECONDS.fullmatch(text) is None or not 0 < float(text) < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(
+            f"invalid duration {text!r}: expected seconds above 0 and below 1000000"
+        )
     return float(text)
 
 
@@ -158,6 +176,7 @@ def _seconds_or_infinity(text: str) -> float:
 
 
 def _integer(text: str) -> int:
+    # The admin API checks the range; int() would also accept 1_0, +1 and other digits than ASCII.
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}: expected a whole number")
     return int(text)

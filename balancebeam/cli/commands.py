@@ -1,4 +1,4 @@
-"""What each command asks the balancer for, and what it shows of the answer."""
+"""The operator commands: the requests to the admin API, and the output of their results."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ from balancebeam.cli.errors import ConnectionFailed, RequestRejected, UsageError
 from balancebeam.cli.status import status_table
 from balancebeam.cli.terminal import Terminal, escape
 
-# The states of a server that gets nothing new.
+# The states of a server that gets no new requests.
 DRAINING_STATES = ("draining", "maintenance")
 
-# Seconds between two looks at a server that is waited for.
+# Seconds between two requests for the state of a server that `--wait` waits for: short enough
+# for a deployment script, and four small requests a second are no load.
 _POLL_INTERVAL = 0.25
 
 
 class CommandResult(NamedTuple):
-    """What a command has found: for programs, and as lines for a person."""
+    """
+    Result of a command.
+
+    Attributes:
+        data: output with `--json`.
+        text: output without it, escaped for a terminal.
+    """
 
     data: Any
     text: str
 
 
 class Commands:
-    """Does the commands by asking over `client`, and shows what comes on `terminal`."""
+    """The operator commands, each a method that takes the parsed arguments."""
 
     def __init__(
         self,
@@ -38,33 +45,58 @@ class Commands:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        """
+        Create the commands; no request is sent yet.
+
+        Args:
+            client: client of the admin API.
+            terminal: where the text will be shown.
+            monotonic: clock for `--wait`, in seconds.
+            sleep: waits for a number of seconds.
+        """
         self._client = client
         self._terminal = terminal
         self._monotonic = monotonic
         self._sleep = sleep
+        self._handlers: Mapping[str, Callable[[Namespace], CommandResult]] = {
+            "status": self.status,
+            "drain": self.drain,
+            "maintenance": self.maintenance,
+            "ready": self.ready,
+            "weight": self.weight,
+            "register": self.register,
+            "remove": self.remove,
+            "reload": self.reload,
+            "config": self.config,
+        }
 
     def run(self, args: Namespace) -> CommandResult:
-        """What `args.command` says. Raises `CommandError`."""
-        done: CommandResult = getattr(self, args.command)(args)
-        return done
+        """Run the command `args.command`. Raises `CommandError`."""
+        return self._handlers[args.command](args)
 
     def status(self, args: Namespace) -> CommandResult:
+        """Show the servers of all pools or of one."""
         servers = self._list_servers(args.pool)
         return CommandResult(servers, status_table(servers, time.time(), self._terminal))
 
     def drain(self, args: Namespace) -> CommandResult:
+        """Drain a server."""
         return self._patch_server(args, {"state": "drain"})
 
     def maintenance(self, args: Namespace) -> CommandResult:
+        """Drain a server and stop its health checks."""
         return self._patch_server(args, {"state": "maintenance"})
 
     def ready(self, args: Namespace) -> CommandResult:
+        """End the draining or maintenance of a server."""
         return self._patch_server(args, {"state": "ready"})
 
     def weight(self, args: Namespace) -> CommandResult:
+        """Set the weight of a server."""
         return self._patch_server(args, {"weight": args.weight})
 
     def register(self, args: Namespace) -> CommandResult:
+        """Register a server, or set the weight of a registered one."""
         path = "/register" if args.pool is None else f"/upstreams/{_quote(args.pool)}"
         content = {"address": args.address}
         if args.weight is not None:
@@ -74,32 +106,32 @@ class Commands:
         return CommandResult(data, _escaped_line(text))
 
     def remove(self, args: Namespace) -> CommandResult:
+        """Remove a server; it drains first."""
         pool, address = self._find_server(args)
         data = _require_object(self._client.request("DELETE", _server_path(pool, address)))
         if args.wait is not None:
-            data = {
-                **data,
-                "in_flight": self._wait_until_drained(pool, data, args.wait, removed=True),
-            }
-        left = data.get("in_flight")
-        text = f"removed, when {left} in flight are done" if left else "removed"
+            self._wait_until_drained(pool, data, args.wait, removed=True)
+            data = {**data, "in_flight": 0}
+        remaining = data.get("in_flight")
+        text = f"draining before removal, {remaining} in flight" if remaining else "removed"
         return CommandResult(data, _escaped_line(f"{address}: {text}"))
 
     def reload(self, args: Namespace) -> CommandResult:
+        """Reload the configuration and show what changed."""
         data = _require_object(self._client.request("POST", "/reload"))
-        changed = data.get("changed")
-        if not isinstance(changed, list):
+        changes = data.get("changed")
+        if not isinstance(changes, list):
             raise _unexpected_response()
-        lines = [_escaped_line(str(one)) for one in changed]
+        lines = [_escaped_line(str(change)) for change in changes]
         return CommandResult(data, "".join(lines) or "nothing has changed\n")
 
     def config(self, args: Namespace) -> CommandResult:
+        """Show the effective configuration."""
         text = self._client.get_text("/config", "application/toml")
         return CommandResult({"config": text}, escape(text, allow="\n\t"))
 
-    # Servers.
-
     def _list_servers(self, pool: str | None = None) -> list[Mapping[str, Any]]:
+        """Return the servers of `pool`, or of all pools."""
         path = "/upstreams" if pool is None else f"/upstreams/{_quote(pool)}"
         servers = self._client.request("GET", path)
         if not isinstance(servers, list):
@@ -107,12 +139,20 @@ class Commands:
         return [_require_object(server) for server in servers]
 
     def _find_server(self, args: Namespace) -> tuple[str, str]:
-        """The pool and the address of the server that is meant."""
+        """
+        Return the pool and the normalized address of the server that `args` name.
+
+        Raises:
+            RequestRejected: without `--pool`, and no pool has the server.
+            UsageError: without `--pool`, and several pools have it.
+        """
         address = normalize_address(args.address)
         if args.pool is not None:
             return args.pool, address
         servers = self._list_servers()
-        pools = sorted({str(one.get("pool")) for one in servers if one.get("address") == address})
+        pools = sorted(
+            {str(server.get("pool")) for server in servers if server.get("address") == address}
+        )
         if not pools:
             raise RequestRejected(f"no pool has a server {address}; see balancebeam status")
         if len(pools) > 1:
@@ -120,41 +160,50 @@ class Commands:
         return pools[0], address
 
     def _patch_server(self, args: Namespace, content: Mapping[str, Any]) -> CommandResult:
+        """Change a server, wait for `--wait`, and show its state."""
         pool, address = self._find_server(args)
         data = _require_object(self._client.request("PATCH", _server_path(pool, address), content))
         if args.wait is not None:
-            data = {**data, "in_flight": self._wait_until_drained(pool, data, args.wait)}
-        state, weight, left = (data.get(name) for name in ("state", "weight", "in_flight"))
+            self._wait_until_drained(pool, data, args.wait)
+            data = {**data, "in_flight": 0}
+        state, weight, in_flight = (data.get(key) for key in ("state", "weight", "in_flight"))
         return CommandResult(
-            data, _escaped_line(f"{address}: {state}, weight {weight}, {left} in flight")
+            data, _escaped_line(f"{address}: {state}, weight {weight}, {in_flight} in flight")
         )
 
     def _wait_until_drained(
         self, pool: str, server: Mapping[str, Any], seconds: float, removed: bool = False
-    ) -> int:
+    ) -> None:
         """
-        Wait until `server` has nothing in flight; 0. One that was `removed` is
-        listed until then. Raises `RequestRejected` if that takes longer than `seconds`,
-        or cannot be expected any more.
+        Wait until a server has no requests or connections in flight.
+
+        Args:
+            server: the server as the admin API described it before.
+            seconds: time limit.
+            removed: whether the server is being removed; it is listed while it drains.
+
+        Raises:
+            RequestRejected: the time limit expired, or the server is no longer draining.
         """
         address = server.get("address")
         deadline = self._monotonic() + seconds
-        left = _in_flight(server)
-        while left:
+        remaining = _in_flight(server)
+        while remaining:
             if self._monotonic() >= deadline:
                 raise RequestRejected(
-                    f"{address} still has {left} in flight after {seconds:g} seconds"
+                    f"{address} still has {remaining} in flight after {seconds:g} seconds"
                 )
             self._sleep(max(0.0, min(_POLL_INTERVAL, deadline - self._monotonic())))
-            found = [one for one in self._list_servers(pool) if one.get("address") == address]
-            back = [one for one in found if one.get("state") not in DRAINING_STATES]
-            if back and not removed:
+            listed = [item for item in self._list_servers(pool) if item.get("address") == address]
+            draining = [item for item in listed if item.get("state") in DRAINING_STATES]
+            active = [item for item in listed if item not in draining]
+            # A removed server may have registered again: it is then listed twice, and only
+            # the draining entry counts.
+            if active and not removed:
                 raise RequestRejected(
-                    f"{address} is {back[0].get('state')} again, with {left} in flight"
+                    f"{address} is {active[0].get('state')} again, with {remaining} in flight"
                 )
-            # One that was removed may have registered again, beside what is left of it.
-            left = sum(_in_flight(one) for one in found if one not in back)
-        return 0
+            remaining = sum(_in_flight(item) for item in draining)
 
 
 def _in_flight(server: Mapping[str, Any]) -> int:
@@ -171,7 +220,9 @@ def _require_object(data: Any) -> dict[str, Any]:
 
 
 def _unexpected_response() -> ConnectionFailed:
-    return ConnectionFailed("the balancer's answer is not understood; is it of another version?")
+    return ConnectionFailed(
+        "unexpected response of the admin API: the balancer may be of another version"
+    )
 
 
 def _server_path(pool: str, address: str) -> str:

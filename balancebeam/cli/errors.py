@@ -1,10 +1,16 @@
-"""What ends a command before it is done. The text has one line a mistake."""
+"""Errors that end an operator command, with the exit status of each."""
 
 from __future__ import annotations
 
 
 class CommandError(Exception):
-    """A command that could not be done; `status` is the program's."""
+    """
+    A command failed.
+
+    Attributes:
+        text: the message; one line for each problem.
+        status: exit status of the program.
+    """
 
     status = 1
 
@@ -14,16 +20,24 @@ class CommandError(Exception):
 
 
 class RequestRejected(CommandError):
-    """The balancer does not do that, or it did not come about."""
+    """The admin API rejected the request, or its effect was not achieved in time."""
 
 
 class UsageError(CommandError):
-    """The command line or a file it names is wrong."""
+    """The command line, the environment or a file that they name is invalid."""
 
     status = 2
 
 
 class ConnectionFailed(CommandError):
-    """There is no balancer, or it cannot be understood."""
+    """The admin listener cannot be reached, or sent an unexpected response."""
 
     status = 3
+
+
+def describe_os_error(error: Exception) -> str:
+    """Return the reason of an operating system error without number and file name."""
+    # The reason is missing where Python itself raises OSError ("AF_UNIX path too long").
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

@@ -1,4 +1,4 @@
-"""The console script `balancebeam`: `twistd -n balancebeam` in one word, and the operator's."""
+"""Console script `balancebeam`: an operator command, or `twistd -n balancebeam`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from balancebeam.cli.arguments import is_command
 
 
 def main() -> None:
-    """Do one of the operator's commands, or run the balancer in the foreground."""
+    """Run the operator command on the command line, or the balancer in the foreground."""
     if is_command(sys.argv[1:]):
-        # Imported here, as what follows is: neither is needed for the other.
+        # Imported here, like twistd below: neither needs the modules of the other.
         from balancebeam.cli.run import run as run_command
 
         raise SystemExit(run_command(sys.argv[1:]))
     from twisted.scripts.twistd import run
 
-    # A program in the foreground has no use for a pid file, and two of them
-    # in one directory would fight for it.
+    # A foreground process needs no pid file, and two processes in one directory would
+    # use the same twistd.pid.
     sys.argv[1:1] = ["--nodaemon", "--pidfile=", "balancebeam"]
     run()

@@ -1,4 +1,4 @@
-"""The table of servers."""
+"""Table of the servers and their states."""
 
 from __future__ import annotations
 
@@ -20,40 +20,48 @@ _COLUMNS = (
     Column("REASON"),
 )
 
+# The keys of a server in the admin API, for the first columns.
+_KEYS = ("pool", "address", "state", "weight", "in_flight", "requests", "failures")
+
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def status_table(servers: Sequence[Mapping[str, Any]], now: float, terminal: Terminal) -> str:
-    """The lines about `servers`; `now` is in seconds since the epoch."""
+    """
+    Format a table with one row for each server.
+
+    Args:
+        servers: JSON objects of `GET /upstreams`; missing keys are shown as "-".
+        now: current time in seconds since the epoch.
+        terminal: width and colors of the output.
+    """
     if not servers:
         return "there are no servers\n"
     return table(_COLUMNS, [_row(server, now) for server in servers], terminal)
 
 
 def _row(server: Mapping[str, Any], now: float) -> list[str]:
-    def cell(name: str) -> str:
-        value = server.get(name)
-        return "-" if value is None else str(value)
-
-    names = ("pool", "address", "state", "weight", "in_flight", "requests", "failures")
-    return [
-        *map(cell, names),
-        format_age(server.get("since"), now),
-        str(server.get("reason") or ""),
-    ]
+    cells = ["-" if server.get(key) is None else str(server[key]) for key in _KEYS]
+    return [*cells, format_age(server.get("since"), now), str(server.get("reason") or "")]
 
 
 def format_age(since: Any, now: float) -> str:
-    """How long ago the time `since` was, in the largest unit that there is one of."""
+    """
+    Format the time since a timestamp in the largest unit that fits, such as `5m ago`.
+
+    Args:
+        since: RFC 3339 timestamp. Other text is returned unchanged, other values as "-".
+        now: current time in seconds since the epoch.
+    """
     if not isinstance(since, str):
         return "-"
     try:
-        # What `fromisoformat` reads of RFC 3339 before Python 3.11.
-        moment = datetime.fromisoformat(since.replace("Z", "+00:00")).timestamp()
+        # Before Python 3.11, `fromisoformat` does not accept the suffix Z.
+        timestamp = datetime.fromisoformat(since.replace("Z", "+00:00")).timestamp()
     except (ValueError, OverflowError):
         return since
-    # Clocks of two machines differ.
-    seconds = max(0, int(now - moment))
+    # The clock of the balancer may be ahead of the local clock.
+    seconds = max(0, int(now - timestamp))
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{seconds // size}{unit} ago"

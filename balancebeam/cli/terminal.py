@@ -1,4 +1,4 @@
-"""Text for terminals: safe, aligned, and as wide as there is room."""
+"""Text for terminals: escaping, character widths, wrapping and aligned tables."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+# Cells between two columns, and before the last column's text when it is below its row.
 _GAP = 2
 _INDENT = 4
 
-# What a column is folded to, at the least.
+# Cells. Wrappable columns do not become narrower, since shorter pieces of an address are
+# unreadable; in a terminal with less space the table is wider than the terminal.
 _MIN_COLUMN_WIDTH = 16
 
-# SGR, as ECMA-48 has it.
+# Select Graphic Rendition (ECMA-48, 8.3.117) for each server state.
 _COLORS: Mapping[str, str] = {
     "up": "\x1b[32m",
     "down": "\x1b[31m",
@@ -23,14 +25,29 @@ _RESET = "\x1b[0m"
 
 
 class Terminal(NamedTuple):
-    """How many cells a line has, if that matters, and whether there are colours."""
+    """
+    Properties of the output.
+
+    Attributes:
+        width: cells of a line; None if it is unlimited, as for a file.
+        colors: whether colors are shown.
+    """
 
     width: int | None = None
     colors: bool = False
 
 
 class Column(NamedTuple):
-    """those with `align_right` are to the right; one that is `wrappable` gives way when there is no room."""
+    """
+    Layout of a table column.
+
+    Attributes:
+        heading: text of the first line.
+        align_right: whether cells are aligned to the right.
+        wrappable: whether the column may be narrowed, and its cells wrapped, to fit the table
+            in the terminal.
+        color: whether cells that are names of server states are colored.
+    """
 
     heading: str
     align_right: bool = False
@@ -39,7 +56,14 @@ class Column(NamedTuple):
 
 
 def escape(text: str, allow: str = "") -> str:
-    """`text` without anything that a terminal would obey, but what is in `allow`."""
+    """
+    Replace control and other unprintable characters by `\\uXXXX`.
+
+    So data from the balancer cannot send escape sequences to the terminal.
+
+    Args:
+        allow: unprintable characters that are kept.
+    """
     return "".join(
         character if character.isprintable() or character in allow else _escape(character)
         for character in text
@@ -47,96 +71,105 @@ def escape(text: str, allow: str = "") -> str:
 
 
 def _escape(character: str) -> str:
-    number = ord(character)
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+    code_point = ord(character)
+    return f"\\u{code_point:04x}" if code_point < 0x10000 else f"\\U{code_point:08x}"
 
 
 def width(text: str) -> int:
-    """How many cells `text` takes."""
+    """Return the number of terminal cells that `text` occupies."""
     return sum(_width(character) for character in text)
 
 
 def _width(character: str) -> int:
     if unicodedata.combining(character):
         return 0
+    # Wide and fullwidth characters (Unicode Standard Annex 11).
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def wrap(text: str, max_width: int) -> list[str]:
-    """`text` in pieces of at most `max_width` cells, cut at blanks where there are some."""
-    pieces, piece, cells = [], "", 0
+    """
+    Split `text` into lines of at most `max_width` cells.
+
+    Lines end at a space if they contain one. A character that is wider than `max_width` is a
+    line of its own.
+    """
+    lines, line, cells = [], "", 0
     for character in text:
-        if cells + _width(character) > max_width and piece:
-            head, blank, tail = piece.rpartition(" ")
-            if blank and character != " ":
-                piece, rest = head, tail
+        if cells + _width(character) > max_width and line:
+            head, space, tail = line.rpartition(" ")
+            if space and character != " ":
+                line, rest = head, tail
             else:
                 rest = ""
-            pieces.append(piece.rstrip())
-            piece, cells = rest, width(rest)
-            if character == " " and not piece:
+            lines.append(line.rstrip())
+            line, cells = rest, width(rest)
+            if character == " " and not line:
                 continue
-        piece += character
+        line += character
         cells += _width(character)
-    return [*pieces, piece]
+    return [*lines, line]
 
 
 def table(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], terminal: Terminal = Terminal()
 ) -> str:
     """
-    `rows` under the headings of `columns`. When there is no room, the last
-    column's texts stand below the rows instead, and then others are folded.
+    Format `rows` under the headings of `columns`, with escaped cells.
+
+    If the table is wider than the terminal, the last column's text moves below its row; if
+    that is not enough, the wrappable columns are narrowed.
     """
     rows = [[escape(cell) for cell in row] for row in rows]
     widths = [
-        max([width(column.heading), *(width(row[number]) for row in rows)])
-        for number, column in enumerate(columns)
+        max([width(column.heading), *(width(row[index]) for row in rows)])
+        for index, column in enumerate(columns)
     ]
-    below = terminal.width is not None and _total(widths) > terminal.width
-    if below:
+    last_below = terminal.width is not None and _total(widths) > terminal.width
+    if last_below:
         columns, widths = columns[:-1], _shrink(columns[:-1], widths[:-1], terminal.width or 0)
     lines = _row([column.heading for column in columns], columns, widths, Terminal())
     for row in rows:
         lines += _row(row[: len(columns)], columns, widths, terminal)
-        if below and row[-1]:
-            room = max(_MIN_COLUMN_WIDTH, (terminal.width or 0) - _INDENT)
-            lines += [" " * _INDENT + piece for piece in wrap(row[-1], room)]
+        if last_below and row[-1]:
+            max_width = max(_MIN_COLUMN_WIDTH, (terminal.width or 0) - _INDENT)
+            lines += [" " * _INDENT + line for line in wrap(row[-1], max_width)]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _total(widths: Sequence[int]) -> int:
+    """Return the width of a table whose columns have `widths`."""
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
 def _shrink(columns: Sequence[Column], widths: list[int], max_width: int) -> list[int]:
-    """`widths`, of which those of the widest wrappable columns are less, to fit in `max_width`."""
+    """Narrow the widest wrappable columns until the table fits in `max_width`, if it can."""
     widths = list(widths)
     while _total(widths) > max_width:
-        wide = [
-            (widths[number], number)
-            for number, column in enumerate(columns)
-            if column.wrappable and widths[number] > _MIN_COLUMN_WIDTH
+        candidates = [
+            (widths[index], index)
+            for index, column in enumerate(columns)
+            if column.wrappable and widths[index] > _MIN_COLUMN_WIDTH
         ]
-        if not wide:
+        if not candidates:
             break
-        widths[max(wide)[1]] -= 1
+        widths[max(candidates)[1]] -= 1
     return widths
 
 
 def _row(
     cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int], terminal: Terminal
 ) -> list[str]:
-    """The lines of one row."""
-    folded = [wrap(cell, most) for cell, most in zip(cells, widths)]
+    """Return the lines of one row; it has several if a cell is wrapped."""
+    wrapped = [wrap(cell, column_width) for cell, column_width in zip(cells, widths)]
     lines = []
-    for number in range(max(map(len, folded))):
+    for index in range(max(map(len, wrapped))):
         pieces = []
-        for cell, pieces_of, column, most in zip(cells, folded, columns, widths):
-            piece = pieces_of[number] if number < len(pieces_of) else ""
-            blanks = " " * (most - width(piece))
+        for cell, cell_lines, column, column_width in zip(cells, wrapped, columns, widths):
+            piece = cell_lines[index] if index < len(cell_lines) else ""
+            padding = " " * (column_width - width(piece))
             if terminal.colors and column.color and piece and cell in _COLORS:
                 piece = f"{_COLORS[cell]}{piece}{_RESET}"
-            pieces.append(blanks + piece if column.align_right else piece + blanks)
+            pieces.append(padding + piece if column.align_right else piece + padding)
         lines.append((" " * _GAP).join(pieces).rstrip())
     return lines

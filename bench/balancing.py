@@ -1,9 +1,10 @@
 """
-`python -m bench.algorithms`: what choosing a server costs, by algorithm.
+Benchmark of the balancing algorithms: `python -m bench.balancing`.
 
-In memory: the time to choose a server, to give it the request and to take it
-back, with 64 requests in flight from 1,000 clients. With `--proxy` each
-algorithm also runs in the whole program under `wrk`, in interleaved rounds.
+In memory: the time to select a server and to account for the start and the end
+of the request, with 64 requests in flight from 1,000 clients. With `--proxy`
+each algorithm also runs in the whole program under `wrk`, in interleaved
+rounds.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from balancebeam.core.settings import ServerSettings
 from balancebeam.upstream.selector import SelectorService
 from balancebeam.upstream.server import Server
 from balancebeam.upstream.server_set import ServerSet
-from bench import processes
+from bench import peers
 from bench.__main__ import measure
-from bench.loads import WORKLOADS
+from bench.workloads import WORKLOADS
 
 POOL_SIZES = (3, 100, 1000)
 CLIENTS = [f"10.0.{number >> 8}.{number & 255}" for number in range(1000)]
@@ -35,47 +36,55 @@ IN_FLIGHT = 64
 
 
 def nanoseconds_per_request(name: str, size: int, weighted: bool, requests: int = 50_000) -> float:
-    """The time for one request, in nanoseconds: the median of five runs."""
+    """
+    Measure the time per request in nanoseconds: the median of five runs.
+
+    Args:
+        name: name of the algorithm.
+        size: number of servers.
+        weighted: whether the weights are 1 to 5, instead of all 1.
+        requests: requests of one run.
+    """
     seeded = random.Random(1)
     server_set = ServerSet(
         ServerSettings(TcpAddress(f"10.1.{n >> 8}.{n & 255}", 80), n % 5 + 1 if weighted else 1)
         for n in range(size)
     )
     selector = SelectorService(lambda: ALGORITHMS[name](seeded), server_set)
-    flying: list[Server] = []
+    in_flight: list[Server] = []
     runs = []
     for _ in range(6):
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         for number in range(requests):
             server = next(iter(selector.candidates(CLIENTS[number % 1000])))[0]
             server.in_flight += 1
             if server.tracked:
                 selector.request_started(server, number * 1e-4)
-            flying.append(server)
-            if len(flying) > IN_FLIGHT:
-                done = flying.pop(number % IN_FLIGHT)
+            in_flight.append(server)
+            if len(in_flight) > IN_FLIGHT:
+                done = in_flight.pop(number % IN_FLIGHT)
                 done.in_flight -= 1
                 if done.tracked:
                     selector.request_finished(done, 0.001, number * 1e-4)
-        runs.append((time.perf_counter() - begun) / requests * 1e9)
+        runs.append((time.perf_counter() - started_at) / requests * 1e9)
     # The first run is the warm-up.
     return statistics.median(runs[1:])
 
 
 def proxy_cpu_microseconds(seconds: int, rounds: int) -> dict[str, float]:
-    """CPU time of the program per small request, in microseconds, by algorithm."""
-    load = next(load for load in WORKLOADS if load.name == "small")
-    ours = processes.peers()["balancebeam"]
+    """Measure the program's CPU time per small request, in microseconds, by algorithm."""
+    workload = next(workload for workload in WORKLOADS if workload.name == "small")
+    balancebeam = peers.all_peers()["balancebeam"]
     rows: dict[str, list[float]] = {name: [] for name in ALGORITHMS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        server = processes.start_backend(folder)
+        server = peers.start_backend(folder)
         try:
             for _ in range(rounds):
                 for algorithm, costs in rows.items():
-                    command = partial(_command, ours.command, algorithm)
-                    row = measure(evolve(ours, command=command), load, seconds, folder)
+                    command = partial(_command, balancebeam.command, algorithm)
+                    row = measure(evolve(balancebeam, command=command), workload, seconds, folder)
                     costs.append(row["cpu_us_per_request"])
         finally:
             server.stop()
@@ -85,19 +94,22 @@ def proxy_cpu_microseconds(seconds: int, rounds: int) -> dict[str, float]:
 def _command(
     base_command: Callable[[Path, int], list[str]], algorithm: str, folder: Path, port: int
 ) -> list[str]:
-    """The program over three servers instead of one."""
-    more = [f"127.0.0.{n}:{processes.BACKEND_PORT}" for n in (2, 3)]
-    return [*base_command(folder, port), "--algorithm", algorithm, "-u", more[0], "-u", more[1]]
+    """Return the command line with three servers and `algorithm`."""
+    command = [*base_command(folder, port), "--algorithm", algorithm]
+    for host in ("127.0.0.2", "127.0.0.3"):
+        command += ["--upstream", f"{host}:{peers.BACKEND_PORT}"]
+    return command
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.algorithms", description=__doc__)
-    parser.add_argument("--proxy", action="store_true", help="measure the whole program too")
-    parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=5)
+    """Print the cost of each algorithm."""
+    parser = argparse.ArgumentParser(prog="python -m bench.balancing", description=__doc__)
+    parser.add_argument("--proxy", action="store_true", help="also measure the whole program")
+    parser.add_argument("--seconds", type=int, default=3, help="length of one run")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     options = parser.parse_args()
-    heads = [*map(str, POOL_SIZES), *(f"{size} w" for size in POOL_SIZES)]
-    print(f"{'ns/request, servers:':24}" + "".join(f"{head:>9}" for head in heads))
+    headings = [*map(str, POOL_SIZES), *(f"{size} w" for size in POOL_SIZES)]
+    print(f"{'ns/request, servers:':24}" + "".join(f"{heading:>9}" for heading in headings))
     for name in ALGORITHMS:
         columns = [
             nanoseconds_per_request(name, size, weighted)

@@ -1,4 +1,9 @@
-"""Servers and proxies as processes, each on a core of its own."""
+"""
+The measured proxies and the upstream server as processes on fixed cores.
+
+`all_peers` has the command line of each proxy; `start_backend` starts nginx as
+the upstream server.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +20,14 @@ from typing import Callable
 
 from attrs import frozen
 
-# One core for the proxy, the other for the load and the servers behind it.
+# One core for the proxy, the other for the load generator and the upstream servers.
 PROXY_CORE, LOAD_CORE = 0, 1
 
 BACKEND_PORT = 18080
 
 
 class Process:
-    """A program that runs on one core until `stop`."""
+    """A process on one core, with its output in `log.txt` in `folder`, until `stop`."""
 
     def __init__(self, command: Sequence[str], core: int, folder: Path) -> None:
         self._log = open(folder / "log.txt", "ab")  # noqa: SIM115
@@ -35,35 +40,36 @@ class Process:
         )
 
     def ensure_running(self) -> None:
-        """Raise `RuntimeError` if it has ended by itself."""
+        """Raise `RuntimeError`, with the last line of the log, if the process has exited."""
         if self._process.poll() is not None:
-            said = Path(self._log.name).read_text().strip().splitlines()
-            raise RuntimeError(f"it ended: {said[-1] if said else self._process.returncode}")
+            lines = Path(self._log.name).read_text().strip().splitlines()
+            reason = lines[-1] if lines else f"exit status {self._process.returncode}"
+            raise RuntimeError(f"process exited: {reason}")
 
     def cpu_seconds(self) -> float:
-        """CPU time, in seconds, of all threads of it and its children so far."""
+        """Return the CPU time of all threads of the process and its descendants, in seconds."""
         return sum(_cpu_nanoseconds(pid) for pid in self.pids()) / 1e9
 
     def pids(self) -> list[int]:
-        """The process and its descendants."""
-        found = [self._process.pid]
-        for pid in found:
+        """Return the process ids of the process and its descendants."""
+        pids = [self._process.pid]
+        for pid in pids:
             children = Path(f"/proc/{pid}/task/{pid}/children")
             if children.exists():
-                found += [int(child) for child in children.read_text().split()]
-        return found
+                pids += [int(child) for child in children.read_text().split()]
+        return pids
 
     def resident_bytes(self) -> int:
-        """Resident memory of it and its children."""
+        """Return the resident memory of the process and its descendants."""
         page = os.sysconf("SC_PAGE_SIZE")
         return sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) * page for p in self.pids())
 
     def fd_count(self) -> int:
-        """Open file descriptors of it and its children."""
+        """Return the number of open file descriptors of the process and its descendants."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
 
     def stop(self) -> None:
-        """End the process and its children."""
+        """Send SIGTERM to the process group, and SIGKILL if it has not exited after 10 s."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGTERM)
             try:
@@ -82,7 +88,7 @@ def _cpu_nanoseconds(pid: int) -> int:
 
 
 def wait_for_port(port: int, seconds: float = 10.0) -> None:
-    """Wait until somebody listens at `port`. Raises `TimeoutError`."""
+    """Wait until `port` on this host accepts connections. Raises `TimeoutError`."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -90,13 +96,22 @@ def wait_for_port(port: int, seconds: float = 10.0) -> None:
             return
         except OSError:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"nothing listens at {port}") from None
+                raise TimeoutError(f"port {port} accepts no connections") from None
             time.sleep(0.05)
 
 
 @frozen
 class Peer:
-    """A proxy that can be measured: the program it needs, and how to start it."""
+    """
+    A proxy that can be measured.
+
+    Attributes:
+        name: name for the option `--peers`.
+        program: executable, by name or path.
+        port: port on 127.0.0.1 that the proxy listens on.
+        command: returns the command line for a working directory and a port,
+            and writes the configuration files that it names.
+    """
 
     name: str
     program: str
@@ -105,6 +120,7 @@ class Peer:
 
     @property
     def installed(self) -> bool:
+        """Whether the executable exists."""
         return bool(shutil.which(self.program) or Path("/usr/sbin", self.program).exists())
 
 
@@ -213,11 +229,12 @@ def _nginx(folder: Path, body: str) -> list[str]:
 
 
 def _executable_path(program: str) -> str:
+    """Return the path of `program`; Debian installs servers in /usr/sbin."""
     return shutil.which(program) or f"/usr/sbin/{program}"
 
 
 def start_backend(folder: Path) -> Process:
-    """nginx as the server behind all proxies."""
+    """Start nginx as the upstream server, and wait until it listens."""
     (folder / "1m").write_bytes(os.urandom(1 << 20))
     body = _NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
     process = Process(_nginx(folder, body), LOAD_CORE, folder)
@@ -257,9 +274,9 @@ def _balancebeam(python: str, *options: str) -> Callable[[Path, int], list[str]]
     return command
 
 
-def peers() -> dict[str, Peer]:
-    """All proxies that are measured, by name."""
-    found = [
+def all_peers() -> dict[str, Peer]:
+    """Return all proxies by name; BENCH_PYPY, the path of a PyPy, adds one more."""
+    peers = [
         Peer("balancebeam", sys.executable, 18101, _balancebeam(sys.executable)),
         Peer("nginx", "nginx", 18102, _nginx_proxy),
         Peer("haproxy", "haproxy", 18103, _haproxy(_HAPROXY)),
@@ -276,5 +293,5 @@ def peers() -> dict[str, Peer]:
     ]
     pypy = os.environ.get("BENCH_PYPY")
     if pypy:
-        found.append(Peer("balancebeam-pypy", pypy, 18105, _balancebeam(pypy)))
-    return {peer.name: peer for peer in found}
+        peers.append(Peer("balancebeam-pypy", pypy, 18105, _balancebeam(pypy)))
+    return {peer.name: peer for peer in peers}

@@ -1,0 +1,180 @@
+"""Workloads: the requests of the clients, and the load generators that send them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from attrs import frozen
+
+from bench.peers import LOAD_CORE
+
+# A browser's request: the target and the Referer header change with every request.
+_BROWSER_SCRIPT = """
+local n = 0
+local fields = {
+  ["Host"] = "shop.example.org", ["Connection"] = "keep-alive",
+  ["sec-ch-ua"] = '"Chromium";v="126", "Not.A/Brand";v="24"',
+  ["sec-ch-ua-mobile"] = "?0", ["sec-ch-ua-platform"] = '"Linux"',
+  ["Upgrade-Insecure-Requests"] = "1",
+  ["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 " ..
+    "(KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+  ["Accept"] = "text/html,application/xhtml+xml,application/xml;q=0.9," ..
+    "image/avif,image/webp,*/*;q=0.8",
+  ["Sec-Fetch-Site"] = "same-origin", ["Sec-Fetch-Mode"] = "navigate",
+  ["Accept-Encoding"] = "gzip, deflate, br, zstd",
+  ["Accept-Language"] = "en-GB,en;q=0.9,de;q=0.8",
+}
+request = function()
+  n = n + 1
+  fields["Referer"] = "https://shop.example.org/list?page=" .. n
+  return wrk.format("GET", "/item/" .. n .. "?from=list", fields)
+end
+"""
+
+# A new connection for every request.
+_CLOSE_SCRIPT = 'wrk.headers["Connection"] = "close"'
+
+
+@frozen
+class Result:
+    """
+    Result of one run of a workload.
+
+    Attributes:
+        requests: number of completed requests.
+        bytes_read: bytes received by the clients; 0 if the load generator does not count them.
+        seconds: duration of the run.
+        failed: responses without a 2xx or 3xx status, and connection errors and timeouts.
+        latency_p50: median latency in milliseconds.
+        latency_p99: 99th percentile of the latency in milliseconds.
+    """
+
+    requests: int
+    bytes_read: int
+    seconds: float
+    failed: int
+    latency_p50: float
+    latency_p99: float
+
+
+@frozen
+class Workload:
+    """
+    A workload: wrk as fast as the proxy permits, or a constant rate.
+
+    Attributes:
+        name: name for the option `--loads`.
+        program: load generator: `wrk`, or this interpreter for `bench.constant_rate`.
+        connections: number of concurrent client connections.
+        target: request target.
+        script: Lua script for wrk.
+        rate: requests per second of a constant rate; 0 for wrk.
+    """
+
+    name: str
+    program: str
+    connections: int
+    target: str = "/"
+    script: str | None = None
+    rate: int = 0
+
+    @property
+    def installed(self) -> bool:
+        """Whether the load generator is installed."""
+        return shutil.which(self.program) is not None
+
+    def run(self, port: int, seconds: int, folder: Path) -> Result:
+        """
+        Send the workload's requests to `port` on this host for `seconds` seconds.
+
+        `folder` receives the Lua script. Raises `RuntimeError` if the load
+        generator fails or gets no response.
+        """
+        url = f"http://127.0.0.1:{port}{self.target}"
+        if self.program == "wrk":
+            return self._run_wrk(url, seconds, folder)
+        return self._run_constant_rate(port, seconds)
+
+    def _run_wrk(self, url: str, seconds: int, folder: Path) -> Result:
+        command = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s", "--latency"]
+        if self.script is not None:
+            (folder / "load.lua").write_text(self.script)
+            command += ["-s", str(folder / "load.lua")]
+        output = _run_pinned([*command, url], 2 * seconds + 10)
+        totals = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m), ([\d.]+)([KMGT]?)B read", output)
+        if totals is None:
+            raise RuntimeError(f"unexpected output of wrk: {output}")
+        unit = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}[totals[5]]
+        bad_statuses = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+        errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
+        failed = int(bad_statuses[1]) if bad_statuses else 0
+        if errors:
+            failed += sum(map(int, errors.groups()))
+        return Result(
+            requests=int(totals[1]),
+            bytes_read=int(float(totals[4]) * unit),
+            seconds=_milliseconds(totals[2], totals[3]) / 1000,
+            failed=failed,
+            latency_p50=_percentile(output, "50%"),
+            latency_p99=_percentile(output, "99%"),
+        )
+
+    def _run_constant_rate(self, port: int, seconds: int) -> Result:
+        numbers = (port, seconds, self.rate, self.connections)
+        command = [sys.executable, "-m", "bench.constant_rate", *map(str, numbers)]
+        output = _run_pinned(command, 2 * seconds + 10)
+        result = json.loads(output)
+        latencies = result["latencies"]
+        if not latencies:
+            raise RuntimeError("no response received")
+        return Result(
+            requests=len(latencies),
+            bytes_read=0,
+            seconds=seconds,
+            failed=result["failed"],
+            latency_p50=latencies[len(latencies) // 2],
+            latency_p99=latencies[len(latencies) * 99 // 100],
+        )
+
+
+def _run_pinned(command: list[str], timeout: float) -> str:
+    """Return the output of `command`, run on the core of the load generator."""
+    try:
+        completed = subprocess.run(
+            ["taskset", "-c", str(LOAD_CORE), *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{command[0]} did not exit within {timeout:g} s") from None
+    if completed.returncode:
+        lines = (completed.stderr or completed.stdout).strip().splitlines()
+        reason = lines[0] if lines else f"exit status {completed.returncode}"
+        raise RuntimeError(f"{command[0]} failed: {reason}")
+    return completed.stdout
+
+
+def _milliseconds(number: str, unit: str) -> float:
+    return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}[unit]
+
+
+def _percentile(output: str, name: str) -> float:
+    """Return a latency in milliseconds from the output of wrk; 0 if it has none."""
+    match = re.search(rf"^\s+{name}\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE)
+    return _milliseconds(match[1], match[2]) if match else 0.0
+
+
+WORKLOADS = (
+    Workload("small", "wrk", 64),
+    Workload("browser", "wrk", 64, script=_BROWSER_SCRIPT),
+    Workload("large", "wrk", 16, target="/1m"),
+    Workload("connections", "wrk", 64, script=_CLOSE_SCRIPT),
+    Workload("steady", sys.executable, 100, rate=1000),
+)
