@@ -130,6 +130,7 @@ def run_configured_balancer(
 
 
 def _responds_or_exited(balancer: ConfiguredBalancer, address: int | str) -> bool:
+    """Return whether `address` responds, or the process has exited."""
     return responds(address) or balancer.status() is not None
 
 
