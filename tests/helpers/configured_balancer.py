@@ -94,10 +94,6 @@ class ConfiguredBalancer:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [int(child) for child in text.split()]
 
-    def fd_count(self) -> int:
-        """Return the number of open file descriptors."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
     def kill(self) -> None:
         """Kill every process of the session, new processes of hot restarts included."""
         with contextlib.suppress(ProcessLookupError):
