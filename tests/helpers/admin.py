@@ -88,7 +88,12 @@ class Response:
 
 
 def parse_responses(data: bytes) -> list[Response]:
-    """Parse all responses in `data`; each must have a Content-Length, and no field twice."""
+    """
+    Parse all responses in `data`, of which none may be to a HEAD request.
+
+    A response without Content-Length has no content. No field but WWW-Authenticate may
+    occur twice in a head.
+    """
     responses = []
     while data:
         head, end, rest = data.partition(b"\r\n\r\n")

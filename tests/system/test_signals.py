@@ -231,10 +231,12 @@ def _is_connected(port: int) -> bool:
     return f":{port:04X} " in Path("/proc/net/tcp").read_text()
 
 
+# Shell commands that set the variables as systemd does; $$ is the process that becomes the
+# balancer, and %d the number of sockets.
 SYSTEMD = "export LISTEN_PID=$$ LISTEN_FDS=%d;"
 
 
-def start_with_sockets(listeners: Sequence[socket.socket], count: int = 0) -> dict[str, object]:
+def activation_arguments(listeners: Sequence[socket.socket], count: int = 0) -> dict[str, object]:
     """
     Return the arguments for `run_configured_balancer` that pass sockets as systemd does.
 
@@ -272,7 +274,7 @@ def test_socket_activation(tmp_path: Path, server_one: ScriptedServer) -> None:
     plain = with_high_descriptor(socket.socket())
     port, nobody = tcp.getsockname()[1], unwanted.getsockname()[1]
     text = config(server_one.address, f"127.0.0.1:{port}", f"unix:{path}")
-    arguments = start_with_sockets([tcp, local, unwanted, plain])
+    arguments = activation_arguments([tcp, local, unwanted, plain])
     with (
         tcp,
         local,
@@ -299,12 +301,12 @@ def test_dual_stack_socket_activation(tmp_path: Path, server_one: ScriptedServer
     )
     port = both.getsockname()[1]
     text = config(server_one.address, f"0.0.0.0:{port}")
-    with both, run_configured_balancer(tmp_path, text, port, **start_with_sockets([both])):
+    with both, run_configured_balancer(tmp_path, text, port, **activation_arguments([both])):
         pass
 
 
 def test_sockets_of_another_process_are_ignored(tmp_path: Path, server_one: ScriptedServer) -> None:
-    """LISTEN_FDS is ignored if LISTEN_PID is another process."""
+    """LISTEN_FDS is ignored if LISTEN_PID is the id of another process."""
     inherited = with_high_descriptor(socket.create_server(("127.0.0.1", 0)))
     port = free_port()
     arguments = {
