@@ -28,7 +28,11 @@ UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\
 def reload(balancer: ConfiguredBalancer, text: str, message: str = "reloaded: ") -> None:
     """Reload with the configuration `text`, and wait until `message` is logged once more."""
     before = balancer.log.read_text().count(message)
-    balancer.config.write_text(text)
+    # Replace the file at once: each change is logged in a line of its own, so the balancer may
+    # still be busy with the last reload, and must not read a truncated file.
+    new_config = balancer.config.with_suffix(".new")
+    new_config.write_text(text)
+    os.replace(new_config, balancer.config)
     balancer.send(signal.SIGHUP)
     wait_until(partial(balancer.has_logged, message, before + 1))
 
