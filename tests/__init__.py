@@ -1,11 +1,16 @@
-"""Tests: unit tests run under trial and pytest, those of the program under pytest."""
+"""
+Test suite of balancebeam.
+
+Test cases are run by trial and by pytest; plain test functions (`tests/system`)
+are run by pytest only.
+"""
 
 import os
 
 from hypothesis import settings
 
-# In CI the same examples every time: a new find belongs to who looks for one.
-# Elsewhere they differ from run to run. Machines may be slow.
+# CI derandomizes Hypothesis, so that a failure there is due to the change under test;
+# local runs draw new examples each time. No deadline per example, because machines may be slow.
 settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("here", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+settings.register_profile("local", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "local")

@@ -1,4 +1,4 @@
-"""What holds for every test: none leaves anything behind."""
+"""pytest hooks and fixtures for all tests: detection of leaked timers, sockets and failures."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-# Seconds that a search for garbage may take before all that is left over is
-# taken for what has come to stay: modules that a test was the first to import.
+# Longest collection, in seconds, before the surviving objects are frozen: they are then
+# mostly modules that a test was the first to import, and stay until the end.
 MAX_COLLECTION_SECONDS = 0.01
 
 
 def pytest_collection_finish() -> None:
-    """Spare what has been imported from being searched for garbage after each test."""
+    """Exclude everything imported so far from the garbage collections after each test."""
     gc.collect()
     _freeze()
 
 
 def _collect() -> None:
-    """Have failures found that nobody handled."""
+    """
+    Collect garbage, so that unhandled failures of discarded Deferreds are logged.
+
+    A collection that takes longer than `MAX_COLLECTION_SECONDS` is followed by a freeze,
+    so that later collections do not traverse the same objects again.
+    """
     began = time.perf_counter()
     gc.collect()
     if time.perf_counter() - began > MAX_COLLECTION_SECONDS:
@@ -32,8 +37,9 @@ def _collect() -> None:
 
 
 def _freeze() -> None:
+    """Move all live objects to the permanent generation, which is never collected."""
     if hasattr(gc, "freeze"):
-        # PyPy has no need of it.
+        # PyPy has no gc.freeze, and does not need it.
         gc.freeze()
 
 
@@ -42,7 +48,8 @@ def detect_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     Fail a test that leaves a timer, a socket or an unhandled failure behind.
 
-    Trial does so for its own test cases; this serves plain functions too.
+    Trial checks for unhandled failures in its own test cases; this fixture does so for
+    plain functions too.
     """
     from twisted.internet import reactor
 
@@ -51,6 +58,7 @@ def detect_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
+        """Record events that report an error."""
         if event.get("log_failure") is not None or event.get("isError"):
             errors.append(event)
 
@@ -60,11 +68,11 @@ def detect_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     _collect()
     globalLogPublisher.removeObserver(observe)
-    # The reactor's own waker appears when it is first run.
+    # The reactor adds its own waker when it first runs.
     before |= set(map(id, running._internalReaders))
-    left = [s for s in running.getReaders() + running.getWriters() if id(s) not in before]
+    leaked = [s for s in running.getReaders() + running.getWriters() if id(s) not in before]
     calls = [c for c in running.getDelayedCalls() if id(c) not in timers]
     if not isinstance(request.instance, SynchronousTestCase):
         assert not errors, f"unhandled failures: {[e.get('log_failure', e) for e in errors]}"
-    assert not left, f"sockets left behind: {left}"
+    assert not leaked, f"sockets left behind: {leaked}"
     assert not calls, f"timers left behind: {calls}"

@@ -1,4 +1,4 @@
-"""The admin listener in memory: its clients and the servers it asks are plain objects."""
+"""In-memory test harness of the admin listener; see `tests.helpers.memory`."""
 
 from __future__ import annotations
 
@@ -23,21 +23,36 @@ HOST_HEADER = b"Host: 127.0.0.1:1101\r\n"
 
 
 class AdminTransport(StringTransport):
-    """The admin listener's end of a connection."""
+    """
+    The admin listener's end of an in-memory connection.
+
+    Attributes:
+        write_closed: the balancer has closed its direction (half-close).
+        aborted: the balancer has aborted the connection.
+    """
 
     write_closed = False
     aborted = False
 
     def loseWriteConnection(self) -> None:
+        """Record a half-close."""
         self.write_closed = True
 
     def abortConnection(self) -> None:
+        """Record a reset."""
         self.aborted = self.disconnecting = True
 
 
 @frozen
 class Response:
-    """What came back, taken apart."""
+    """
+    A parsed response of the admin API.
+
+    Attributes:
+        status: HTTP status code.
+        fields: header fields by name in lower case.
+        body: content of the response.
+    """
 
     status: int
     fields: Mapping[bytes, bytes]
@@ -45,13 +60,13 @@ class Response:
 
     @property
     def json(self) -> Any:
-        """The body, which has to be JSON and said to be."""
+        """The parsed body, which must have the content type application/json."""
         assert self.fields[b"content-type"] == b"application/json", self
         return json.loads(self.body)
 
     @property
     def title(self) -> str:
-        """What a failure says, in S4's form."""
+        """The message of a failure in the form of the reference registration API."""
         assert set(self.json) == {"status", "data"} and self.json["status"] == "fail", self
         assert set(self.json["data"]) == {"title"}, self
         title: str = self.json["data"]["title"]
@@ -59,7 +74,7 @@ class Response:
 
     @property
     def error(self) -> str:
-        """What an error says, in JSend form."""
+        """The message of an error in JSend form."""
         assert set(self.json) == {"status", "data"} and self.json["status"] == "error", self
         text: str = self.json["data"]
         assert isinstance(text, str), self
@@ -67,63 +82,84 @@ class Response:
 
     @property
     def data(self) -> Any:
-        """What went well."""
+        """The data of a success in JSend form."""
         assert set(self.json) == {"status", "data"} and self.json["status"] == "success", self
         return self.json["data"]
 
 
 def parse_responses(data: bytes) -> list[Response]:
-    """All replies in `data`, each of which has a length (and is none to a HEAD)."""
-    replies = []
+    """
+    Parse all responses in `data`, of which none may be to a HEAD request.
+
+    A response without Content-Length has no content. No field but WWW-Authenticate may
+    occur twice in a head.
+    """
+    responses = []
     while data:
         head, end, rest = data.partition(b"\r\n\r\n")
         assert end, data
-        first, *lines = head.split(b"\r\n")
+        status_line, *lines = head.split(b"\r\n")
         pairs = [line.split(b": ", 1) for line in lines]
         fields = {name.lower(): value for name, value in pairs}
-        # Of that one there is a field for each challenge.
+        # WWW-Authenticate may repeat: one field for each challenge.
         names = [name.lower() for name, _ in pairs if name != b"WWW-Authenticate"]
-        assert len(set(names)) == len(names), f"a field is there twice: {head!r}"
+        assert len(set(names)) == len(names), f"repeated field: {head!r}"
         length = int(fields.get(b"content-length", b"0"))
         assert len(rest) >= length, data
-        replies.append(Response(int(first.split(b" ")[1]), fields, rest[:length]))
+        responses.append(Response(int(status_line.split(b" ")[1]), fields, rest[:length]))
         data = rest[length:]
-    return replies
+    return responses
 
 
 class AdminClient:
-    """Somebody who is connected to the admin listener."""
+    """
+    A client that is connected to the admin listener.
+
+    Attributes:
+        channel: the listener's protocol of this connection.
+        transport: its transport.
+        closed: the connection has been closed.
+    """
 
     def __init__(self, admin: MemoryAdmin) -> None:
+        """Connect to the listener of `admin`."""
         self.channel = admin.service.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4))
         self.transport = AdminTransport()
         self.closed = False
         self.channel.makeConnection(self.transport)
 
     def send(self, *pieces: bytes) -> None:
-        """Send bytes, each piece as an event of its own."""
+        """Send bytes, each piece in a separate `dataReceived` call."""
         for piece in pieces:
             self.channel.dataReceived(piece)
 
     def received(self) -> bytes:
-        """What has come since the last time."""
+        """Return the bytes received since the last call."""
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
 
     def close(self) -> None:
-        """End the connection."""
+        """Complete a close that the listener started, or else disconnect."""
         if self.closed:
             return
         self.closed = True
-        asked = self.transport.disconnecting and not self.transport.aborted
-        self.channel.connectionLost(Failure(ConnectionDone() if asked else ConnectionLost()))
+        clean = self.transport.disconnecting and not self.transport.aborted
+        self.channel.connectionLost(Failure(ConnectionDone() if clean else ConnectionLost()))
 
 
 class MemoryAdmin:
     """
-    The admin listener of a `balancer`. Servers that want to register are `asked`
-    if they are well, and the test says so.
+    The admin listener of a `MemoryBalancer`.
+
+    Health checks of servers that register are started, but their outcome is up to the test.
+
+    Attributes:
+        balancer: the balancer that is administered.
+        operations: its `AdminOperations`.
+        health_checks: server, settings and pending result of each check that was started.
+        service: the `AdminService`.
+        clients: all clients that were connected.
     """
 
     def __init__(
@@ -132,6 +168,7 @@ class MemoryAdmin:
         admin: AdminSettings = AdminSettings(),
         servers: int = 1,
     ) -> None:
+        """Start a balancer with `servers` servers, or with `settings`, and its admin listener."""
         if settings is None:
             self.balancer = MemoryBalancer(servers)
         else:
@@ -146,20 +183,21 @@ class MemoryAdmin:
         self.clients: list[AdminClient] = []
 
     def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:
-        asking: Deferred[str] = Deferred()
-        self.health_checks.append((server, checks, asking))
-        return asking
+        """Record a health check; stands in for the real one."""
+        result: Deferred[str] = Deferred()
+        self.health_checks.append((server, checks, result))
+        return result
 
     def pass_check(self, number: int = -1) -> None:
-        """A server that was asked is well."""
+        """Let a health check succeed, by default the newest."""
         self.health_checks[number][2].callback("fine")
 
     def fail_check(self, number: int = -1) -> None:
-        """A server that was asked is not."""
+        """Let a health check fail, by default the newest."""
         self.health_checks[number][2].errback(ConnectionError("refused"))
 
     def connect(self) -> AdminClient:
-        """A new client."""
+        """Connect a client."""
         client = AdminClient(self)
         self.clients.append(client)
         return client
@@ -167,7 +205,15 @@ class MemoryAdmin:
     def start_request(
         self, method: str, path: str, body: Any = None, fields: bytes = HOST_HEADER + JSON_HEADER
     ) -> AdminClient:
-        """A request on a connection of its own, which may be answered later."""
+        """
+        Send a request on a new connection, without waiting for the response.
+
+        Args:
+            method: request method.
+            path: request target.
+            body: content; anything but bytes and None is sent as JSON.
+            fields: header lines, without Content-Length.
+        """
         client = self.connect()
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
@@ -179,18 +225,19 @@ class MemoryAdmin:
     def request(
         self, method: str, path: str, body: Any = None, fields: bytes = HOST_HEADER + JSON_HEADER
     ) -> Response:
-        """One request and what is answered at once."""
+        """Send a request as `start_request` does; return its response, which must be immediate."""
         client = self.start_request(method, path, body, fields)
         data = client.received()
         client.close()
         if method == "HEAD":
+            # Its Content-Length is that of a GET; there is no content.
             assert data.endswith(b"\r\n\r\n")
             data = data.replace(b"Content-Length", b"Length-Of-Get")
-        (reply,) = parse_responses(data)
-        return reply
+        (response,) = parse_responses(data)
+        return response
 
     def stop(self) -> None:
-        """Stop everything, and see that nothing is left."""
+        """Stop listener and balancer, and assert that nothing is left."""
         self.service.stopService()
         for client in self.clients:
             client.close()

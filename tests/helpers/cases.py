@@ -1,4 +1,4 @@
-"""TODO."""
+"""Base class of the functional tests."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ from tests.helpers.memory import MemoryBalancer, head_and_body
 
 
 class BalancerTestCase(SynchronousTestCase):
-    """A balancer, a client, and a look at what is left at the end."""
+    """Base class of tests that run a whole balancer in memory."""
 
     def balancer(self, servers: int = 1, **settings: Any) -> MemoryBalancer:
+        """Start a balancer that is stopped after the test, when it must leave nothing behind."""
         balancer = MemoryBalancer(servers, **settings)
         self.addCleanup(balancer.stop)
         return balancer
 
     def exchange(self, request: bytes, response: bytes, **settings: Any) -> tuple[bytes, bytes]:
-        """What the server gets of `request`, and the client of `response`."""
+        """
+        Run one exchange through a balancer with these `settings`.
+
+        Args:
+            request: bytes that the client sends.
+            response: bytes that the server sends once it is connected.
+
+        Returns:
+            The bytes that the server received, and the bytes that the client received.
+        """
         balancer = self.balancer(**settings)
         client = balancer.client()
         client.send(request)
@@ -29,7 +39,12 @@ class BalancerTestCase(SynchronousTestCase):
         return forwarded, client.received()
 
     def assert_error(self, response: bytes, status: int) -> list[bytes]:
-        """`answer` is one complete error in JSend form; returns its head."""
+        """
+        Assert that `response` is one complete error response with a JSend body.
+
+        Returns:
+            The lines of its head.
+        """
         lines, body = head_and_body(response)
         self.assertEqual(lines[0].split(b" ")[1], b"%d" % status, response)
         self.assertEqual(json.loads(body)["status"], "error")

@@ -1,6 +1,8 @@
 """
-A balancer in memory: its clients and servers are plain objects, its time is a
-`Clock`, and nothing happens that a test did not ask for.
+In-memory test harness: a whole balancer without sockets or real time.
+
+Clients and servers are `Peer` objects, connections are `MemoryTransport` objects and time
+is a Twisted `Clock`, so a test alone decides when anything happens.
 """
 
 from __future__ import annotations
@@ -25,20 +27,32 @@ from balancebeam.downstream.tcp.client import ClientRelay
 from balancebeam.server.balancer import BalancerService
 from balancebeam.upstream.server import Server
 
-# What a producer is paused at, as in Twisted's transports.
+# Bytes written and not read at which a producer is paused, as in Twisted's transports.
 BUFFER_SIZE = 64 * 1024
 
 
 @implementer(ITCPTransport, IPushProducer)
 class MemoryTransport:
     """
-    The balancer's end of a connection.
+    The balancer's end of an in-memory connection.
 
-    What it writes is kept until `take`. With `stalled` the peer takes nothing:
-    beyond `BUFFER_SIZE` octets the producer is paused, as a real transport does.
+    Attributes:
+        protocol: the balancer's protocol of this connection.
+        host: IP address of the peer.
+        stalled: the peer does not read. Written bytes then count as unacknowledged, and
+            beyond `BUFFER_SIZE` bytes the producer is paused, as by a real transport.
+        reading: False while the balancer has paused reading.
+        aborted: the balancer has aborted the connection.
+        closing: the balancer has closed or aborted the connection.
+        disconnecting: always False; protocols of Twisted read it.
+        closed: the protocol has been notified of the end of the connection.
+        write_closed: the balancer has closed its direction (half-close).
+        no_delay: TCP_NODELAY is set.
+        keep_alive: SO_KEEPALIVE is set.
     """
 
     def __init__(self, protocol: Any) -> None:
+        """Create the transport of `protocol`; the caller connects them."""
         self.protocol = protocol
         self.host = "127.0.0.1"
         self.stalled = False
@@ -56,20 +70,20 @@ class MemoryTransport:
 
     @property
     def nothing_buffered(self) -> bool:
-        """Whether everything that was written has been taken."""
+        """Whether the peer has received everything that was written."""
         return not (self.stalled and self._written)
 
     def unacked_bytes(self) -> int:
-        """How much of it has not been taken."""
+        """Return the number of bytes that a stalled peer has not received yet."""
         return len(self._written) if self.stalled else 0
 
     def read_some(self, size: int) -> bytes:
-        """A part of what was written."""
+        """Return at most `size` written bytes, without resuming the producer."""
         data, self._written = self._written[:size], self._written[size:]
         return data
 
     def read(self) -> bytes:
-        """What was written since the last time."""
+        """Return everything written since the last read, and resume a paused producer."""
         data, self._written = self._written, b""
         if self._producer is not None and self._producer_paused:
             self._producer_paused = False
@@ -77,6 +91,7 @@ class MemoryTransport:
         return data
 
     def write(self, data: bytes) -> None:
+        """Buffer `data`; pause the producer of a stalled connection that has too much."""
         assert isinstance(data, bytes)
         if self.closed or self.write_closed or self.closing:
             return
@@ -86,89 +101,106 @@ class MemoryTransport:
             self._producer.pauseProducing()
 
     def writeSequence(self, iovec: Any) -> None:
+        """Write several pieces as one."""
         self.write(b"".join(iovec))
 
     def loseConnection(self, *arguments: object) -> None:
+        """Close the connection; `Peer.finish_closing` completes this."""
         assert self._producer is None, "a registered producer keeps a connection open"
         self.closing = True
 
     def loseWriteConnection(self) -> None:
+        """Half-close the connection."""
         self.write_closed = True
         if not self.stalled:
             self.protocol.writeConnectionLost()
 
     def abortConnection(self) -> None:
+        """Reset the connection; `Peer.finish_closing` completes this."""
         self.closing = self.aborted = True
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Register a push producer."""
         assert streaming
         assert self._producer is None
         self._producer = producer
 
     def unregisterProducer(self) -> None:
+        """Unregister the producer."""
         self._producer = None
 
     def pauseProducing(self) -> None:
+        """Stop delivering bytes to the protocol."""
         self.reading = False
 
     def resumeProducing(self) -> None:
+        """Deliver bytes to the protocol again."""
         self.reading = True
 
     def stopProducing(self) -> None:
+        """Close the connection, as IPushProducer demands."""
         self.loseConnection()
 
     def stopConsuming(self) -> None:
+        """Close the connection, as Twisted's own transports do."""
         self.loseConnection()
 
     def setTcpNoDelay(self, enabled: bool) -> None:
+        """Record TCP_NODELAY."""
         self.no_delay = enabled
 
     def getTcpNoDelay(self) -> bool:
+        """Return whether TCP_NODELAY is set."""
         return self.no_delay
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Record SO_KEEPALIVE."""
         self.keep_alive = enabled
 
     def getTcpKeepAlive(self) -> bool:
+        """Return whether SO_KEEPALIVE is set."""
         return self.keep_alive
 
     def getHost(self) -> IPv4Address:
+        """Return the balancer's address."""
         return IPv4Address("TCP", "127.0.0.1", 1100)
 
     def getPeer(self) -> IPv4Address:
+        """Return the peer's address."""
         return IPv4Address("TCP", self.host, 40000)
 
 
 class Peer:
-    """Somebody at the other end of a connection of the balancer's."""
+    """A client or server at the other end of one of the balancer's connections."""
 
     def __init__(self, protocol: Any, stalled: bool = False) -> None:
+        """Connect `protocol` to a new transport; a `stalled` peer does not read."""
         self.protocol = protocol
         self.transport = MemoryTransport(protocol)
         self.transport.stalled = stalled
         protocol.makeConnection(self.transport)
 
     def send(self, *pieces: bytes) -> None:
-        """Send bytes, each piece as an event of its own."""
+        """Send bytes to the balancer, each piece in a separate `dataReceived` call."""
         for piece in pieces:
-            assert self.transport.reading, "sent to who does not read"
+            assert self.transport.reading, "sent while the balancer has paused reading"
             if not self.transport.closing:
                 self.protocol.dataReceived(piece)
 
     def received(self) -> bytes:
-        """What has come since the last time."""
+        """Return the bytes received since the last call."""
         return self.transport.read()
 
     def half_close(self) -> None:
-        """Send no more, but go on reading."""
+        """Close the sending direction (FIN), and continue to receive."""
         self.protocol.readConnectionLost()
 
     def reset(self) -> None:
-        """Be gone, without a word."""
+        """Reset the connection (RST)."""
         self._connection_lost(error.ConnectionLost())
 
     def finish_closing(self) -> bool:
-        """Carry out an end that the balancer asked for; whether there was one."""
+        """Notify the protocol if the balancer has closed the connection; return whether it had."""
         if not self.transport.closing or self.transport.closed:
             return False
         reason = error.ConnectionAborted() if self.transport.aborted else error.ConnectionDone()
@@ -176,36 +208,46 @@ class Peer:
         return True
 
     def _connection_lost(self, reason: Exception) -> None:
+        """Notify the protocol of the end of the connection, once."""
         if not self.transport.closed:
             self.transport.closed = True
             self.protocol.connectionLost(Failure(reason))
 
 
 class MemoryConnector:
-    """An attempt of the balancer's to connect to a server."""
+    """
+    One attempt of the balancer to connect to a server; the test accepts or refuses it.
+
+    Attributes:
+        address: the server's address.
+        factory: the balancer's client factory.
+        state: "connecting", "connected" or "disconnected", as in Twisted's connectors.
+    """
 
     def __init__(self, address: ServerAddress, factory: Any) -> None:
+        """Create a pending attempt."""
         self.address = address
         self.factory = factory
         self.state = "connecting"
 
     def accept(self, stalled: bool = False) -> Peer:
-        """Be the server, and accept."""
+        """Accept the connection; return the server's end."""
         self.state = "connected"
         return Peer(self.factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 80)), stalled)
 
     def refuse(self, reason: Exception | None = None) -> None:
-        """Be the server, and refuse."""
+        """Fail the attempt: by default, the connection is refused."""
         self.state = "disconnected"
-        why = reason or error.ConnectionRefusedError()
-        self.factory.clientConnectionFailed(self, Failure(why))
+        failure = Failure(reason or error.ConnectionRefusedError())
+        self.factory.clientConnectionFailed(self, failure)
 
     def stopConnecting(self) -> None:
+        """Cancel the attempt, as the balancer does when a timeout expires."""
         self.refuse(error.UserError())
 
 
 def flatten_settings(settings: Settings) -> SimpleNamespace:
-    """The settings of the first frontend and its pool, side by side."""
+    """Return process settings, first frontend and first pool in one namespace."""
     frontend, pool = settings.frontends[0], settings.pools[0]
     return SimpleNamespace(
         **{name.name: getattr(settings, name.name) for name in fields(Settings)},
@@ -225,23 +267,28 @@ def flatten_settings(settings: Settings) -> SimpleNamespace:
 
 class MemoryBalancer:
     """
-    A whole balancer over `servers` servers, which are called 10.0.0.1 and so on.
+    A whole balancer in memory, with `servers` servers at 10.0.0.1:80, 10.0.0.2:80 and so on.
 
-    `connectors` are the attempts to connect to one, in order.
+    Attributes:
+        clock: the clock that drives all its timers.
+        service: the `BalancerService`.
+        connectors: all attempts to connect to servers, in order.
+        peers: all clients and servers that were connected.
     """
 
     def __init__(self, servers: int = 1, **settings: Any) -> None:
+        """Start a balancer with one pool; `settings` as for `single_pool_settings`."""
         self.clock = Clock()
         self.connectors: list[MemoryConnector] = []
-        listed = tuple(
+        numbered = tuple(
             ServerSettings(TcpAddress(f"10.0.0.{number}", 80)) for number in range(1, servers + 1)
         )
-        settings.setdefault("servers", listed)
+        settings.setdefault("servers", numbered)
         self._start(single_pool_settings(bind=(), **settings))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> MemoryBalancer:
-        """A balancer with just these settings, which bind nothing."""
+        """Start a balancer with exactly these settings, which must bind no address."""
         balancer = cls.__new__(cls)
         balancer.clock = Clock()
         balancer.connectors = []
@@ -249,22 +296,24 @@ class MemoryBalancer:
         return balancer
 
     def _start(self, settings: Settings) -> None:
+        """Start the service tree with seeded random numbers and in-memory connections."""
         self.service = BalancerService(settings, self.clock, random.Random(1), self._connect)
         self.service.startService()
         self.peers: list[Peer] = []
 
     def _connect(self, address: ServerAddress, factory: Any, reactor: Any) -> Any:
+        """Record an attempt to connect; stands in for the real connect function."""
         connector = MemoryConnector(address, factory)
         self.connectors.append(connector)
         return connector
 
     @property
     def servers(self) -> list[Server]:
-        """The servers as the balancer knows them."""
+        """The balancer's servers, in order."""
         return self.service.server_set.servers
 
     def client(self, host: str = "192.0.2.1") -> Peer:
-        """A new client."""
+        """Connect a client with IP address `host` to the first frontend."""
         channel = self.service.default_frontend.factory.buildProtocol(
             IPv4Address("TCP", host, 40000)
         )
@@ -274,28 +323,29 @@ class MemoryBalancer:
         return self._add_peer(peer)
 
     def accept(self, number: int = -1, stalled: bool = False) -> Peer:
-        """Accept the newest (or the given) attempt to connect."""
+        """Accept an attempt to connect, by default the newest; return the server's end."""
         return self._add_peer(self.connectors[number].accept(stalled))
 
     def _add_peer(self, peer: Peer) -> Peer:
+        """Record a peer for `finish_closing`."""
         self.peers.append(peer)
         return peer
 
     def finish_closing(self) -> None:
-        """Carry out all ends that the balancer asked for."""
-        settled = True
-        while settled:
-            settled = False
+        """Complete the closes that the balancer has started, and the ones that follow from them."""
+        progress = True
+        while progress:
+            progress = False
             for peer in self.peers:
-                settled |= peer.finish_closing()
+                progress |= peer.finish_closing()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, in small steps."""
+        """Advance the clock by `seconds`, in steps of 0.1 s."""
         for _ in range(round(seconds * 10)):
             self.clock.advance(0.1)
 
     def stop(self) -> None:
-        """Stop the balancer, and see that it leaves nothing behind."""
+        """Stop the balancer, and assert that no timer, connection or request is left."""
         self.service.stopService()
         self.finish_closing()
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
@@ -314,6 +364,6 @@ OK = b"HTTP/1.1 200 OK\r\n" + DATE_HEADER + b"Content-Length: 5\r\n\r\nhello"
 
 
 def head_and_body(message: bytes) -> tuple[list[bytes], bytes]:
-    """The lines of a message's head, and the rest."""
+    """Split a message into the lines of its head and its body."""
     head, _, body = message.partition(b"\r\n\r\n")
     return head.split(b"\r\n"), body

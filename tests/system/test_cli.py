@@ -1,4 +1,4 @@
-"""The operator's commands against the real program."""
+"""Commands of the command-line interface against real balancers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.processes import (
+    BALANCEBEAM,
     TIMEOUT,
     TWISTD,
     BalancerProcess,
@@ -26,35 +27,49 @@ from tests.helpers.processes import (
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unset the variables that name an admin listener and its token."""
     for name in ("BALANCEBEAM_ADMIN", "BALANCEBEAM_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
 
 def command(*arguments: str, status: int = 0, **environment: str) -> str:
-    """What it says: on stdout if it is done, on stderr if not."""
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("balancebeam")), *arguments],
+    """
+    Run `balancebeam` with these arguments and assert on its exit status.
+
+    Args:
+        arguments: command-line arguments.
+        status: expected exit status.
+        environment: variables in addition to the environment of the tests.
+
+    Returns:
+        Its stdout if the status is 0, else its stderr. The other stream must be empty.
+    """
+    completed = subprocess.run(
+        [BALANCEBEAM, *arguments],
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,
         env={**os.environ, **environment},
     )
-    assert done.returncode == status, done
-    assert "Traceback" not in done.stderr
-    silent = done.stdout if status else done.stderr
-    assert silent == ""
-    return done.stderr if status else done.stdout
+    assert completed.returncode == status, completed
+    assert "Traceback" not in completed.stderr
+    if status:
+        assert completed.stdout == ""
+        return completed.stderr
+    assert completed.stderr == ""
+    return completed.stdout
 
 
 def listed(admin: str) -> dict[str, Any]:
-    """The servers by address."""
+    """Return the servers that `status --json` reports, by address."""
     servers = json.loads(command("status", "--json", "--admin", admin))
     return {server["address"]: server for server in servers}
 
 
-def test_over_tcp(tmp_path: Path) -> None:
+def test_commands_over_tcp(tmp_path: Path) -> None:
+    """Every command works with an admin listener on TCP, and reports rejections with status 1."""
     admin = f"127.0.0.1:{free_port()}"
     with ScriptedServer(respond_with("a")) as one, ScriptedServer(respond_with("b")) as two:
         with run_balancer(tmp_path, "--upstream", one.address, "--admin", admin):
@@ -83,7 +98,7 @@ def test_over_tcp(tmp_path: Path) -> None:
             assert f'"{one.address}"' in command("config", "--admin", admin)
             assert command("reload", "--admin", admin) == "nothing has changed\n"
 
-            # What is not granted.
+            # Rejected commands.
             said = command("weight", one.address, "900", "--admin", admin, status=1)
             assert said == "balancebeam: invalid weight 900: expected an integer from 0 to 256\n"
             said = command("status", "--pool", "q/\u00e4", "--admin", admin, status=1)
@@ -96,7 +111,8 @@ def test_over_tcp(tmp_path: Path) -> None:
         assert "nothing listens" in command("status", "--admin", admin, status=3)
 
 
-def test_over_a_unix_socket_with_a_token(tmp_path: Path) -> None:
+def test_unix_socket_and_token(tmp_path: Path) -> None:
+    """Commands work with an admin listener on a Unix socket, and authenticate with its token."""
     admin, token, wrong = f"unix:{tmp_path}/admin", tmp_path / "token", tmp_path / "wrong"
     token.write_text("sesame\n")
     wrong.write_text("pumpkin\n")
@@ -114,7 +130,8 @@ def test_over_a_unix_socket_with_a_token(tmp_path: Path) -> None:
         assert said == "balancebeam: authentication required, and the one that was given is wrong\n"
 
 
-def test_a_token_over_tcp(tmp_path: Path) -> None:
+def test_token_over_tcp(tmp_path: Path) -> None:
+    """Commands over TCP authenticate with the token of a file."""
     token = tmp_path / "token"
     token.write_text("sesame")
     port = free_port()
@@ -125,13 +142,14 @@ def test_a_token_over_tcp(tmp_path: Path) -> None:
         assert "authentication required" in command("status", *admin, status=1)
 
 
-def test_not_the_admin_listener(tmp_path: Path) -> None:
+def test_address_of_another_listener(tmp_path: Path) -> None:
+    """A command to a listener that is not an admin listener fails with status 3."""
     with run_balancer(tmp_path, "--demo", "1") as running:
         said = command("status", "--admin", f"127.0.0.1:{running.port}", status=3)
     assert "does not answer as the admin listener of a balancebeam does" in said
 
 
-FILE = """\
+CONFIG = """\
 [admin]
 bind = "{admin}"
 
@@ -149,36 +167,40 @@ upstreams = ["10.0.0.1:80"]
 """
 
 
-def test_reloading_and_several_pools(tmp_path: Path) -> None:
+def test_pools_and_reload(tmp_path: Path) -> None:
+    """Ambiguous servers need --pool; reload reports changes, or every error of the file."""
     admin = f"127.0.0.1:{free_port()}"
-    file = tmp_path / "lb.toml"
-    text = FILE.format(admin=admin, port=free_port())
-    file.write_text(text)
-    running = BalancerProcess(tmp_path, "--config", str(file))
+    path = tmp_path / "lb.toml"
+    text = CONFIG.format(admin=admin, port=free_port())
+    path.write_text(text)
+    running = BalancerProcess(tmp_path, "--config", str(path))
     try:
         said = command("drain", "10.0.0.1:80", "--admin", admin, status=2)
         assert said == "balancebeam: several pools have 10.0.0.1:80; give --pool a or b\n"
         said = command("drain", "10.0.0.1:80", "--pool", "b", "--admin", admin)
         assert said.startswith("10.0.0.1:80: draining")
         servers = json.loads(command("status", "--json", "--admin", admin))
-        assert {one["pool"]: one["state"] for one in servers} == {"a": "up", "b": "draining"}
+        states = {server["pool"]: server["state"] for server in servers}
+        assert states == {"a": "up", "b": "draining"}
 
-        file.write_text(text.replace("10.0.0.1:80", "10.0.0.2:80"))
+        path.write_text(text.replace("10.0.0.1:80", "10.0.0.2:80"))
         assert "10.0.0.2:80" in command("reload", "--admin", admin)
-        file.write_text(text.replace('pool = "a"', 'pool = "c"\nspeed = 5', 1) + "colour = 1\n")
+        path.write_text(text.replace('pool = "a"', 'pool = "c"\nspeed = 5', 1) + "colour = 1\n")
         lines = command("reload", "--admin", admin, status=1).splitlines()
         assert len(lines) > 1
         assert all(line.startswith("balancebeam: ") for line in lines)
     finally:
         running.stop()
-    # A refused reload is an error in the log too.
+    # The rejected reload is logged as an error, which `run_balancer` would not allow.
     assert "Traceback" not in running.output.read_text()
 
 
-def test_waiting_for_what_is_in_flight(tmp_path: Path) -> None:
+def test_wait_for_requests_in_flight(tmp_path: Path) -> None:
+    """`drain --wait` times out, and `remove --wait` returns after the last request in flight."""
     release = threading.Event()
 
     def serve(connection: Any, number: int) -> None:
+        """Respond when `release` is set."""
         read_head(connection)
         assert release.wait(TIMEOUT)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -206,15 +228,16 @@ def test_waiting_for_what_is_in_flight(tmp_path: Path) -> None:
             client.close()
 
 
-def test_help_tells_of_the_commands() -> None:
-    for starting in ([sys.executable, "-m", "balancebeam"], [TWISTD, "-n", "balancebeam"]):
-        done = subprocess.run(
-            [*starting, "--help"],
+def test_help_lists_commands() -> None:
+    """--help of the program and of twistd lists options and commands."""
+    for program in ([sys.executable, "-m", "balancebeam"], [TWISTD, "-n", "balancebeam"]):
+        completed = subprocess.run(
+            [*program, "--help"],
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
             check=True,
         )
-        text = " ".join(done.stdout.split())
+        text = " ".join(completed.stdout.split())
         assert "--upstream=" in text
         assert "status, drain, maintenance, ready, weight, register, remove, reload" in text

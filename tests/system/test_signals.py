@@ -1,4 +1,4 @@
-"""Signals, service managers and successors, with the program as it is started."""
+"""Signals, systemd notification and socket activation, and hot restarts of real processes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import fcntl
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.configured_balancer import (
+    COMMANDS,
+    config,
+    run_configured_balancer,
+)
+from tests.helpers.http_client import GET, GET_CLOSE, connect, get, responds, try_connect
 from tests.helpers.processes import (
     TIMEOUT,
-    TWISTD,
     ScriptedServer,
     free_port,
     read_all,
@@ -28,148 +31,36 @@ from tests.helpers.processes import (
     wait_until,
 )
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-GET_CLOSE = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-
-COMMANDS = (
-    (TWISTD, "-n", "--pidfile=", "balancebeam"),
-    (TWISTD, "-n", "balancebeam"),
-    (str(Path(sys.executable).with_name("balancebeam")),),
-    (sys.executable, "-m", "balancebeam"),
-)
-
-
-def get(address: int | str, request: bytes = GET_CLOSE) -> bytes:
-    with connect(address) as client:
-        client.sendall(request)
-        return read_all(client)
-
-
-def connect(address: int | str) -> socket.socket:
-    if isinstance(address, int):
-        return socket.create_connection(("127.0.0.1", address), TIMEOUT)
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(TIMEOUT)
-    client.connect(address)
-    return client
-
-
-def responds(address: int | str) -> bool:
-    with contextlib.suppress(OSError):
-        return get(address).startswith(b"HTTP/1.1 200 ")
-    return False
-
-
-class ConfiguredBalancer:
-    """A balancer of which the environment is known, too."""
-
-    def __init__(
-        self,
-        folder: Path,
-        text: str,
-        argv: Sequence[str] = COMMANDS[0],
-        environment: dict[str, str] | None = None,
-        fds: Sequence[int] = (),
-        shell: str = "",
-    ) -> None:
-        self.folder = folder
-        self.config = folder / "config.toml"
-        self.config.write_text(text)
-        self.log = folder / "output.txt"
-        command = [*argv, "--config", str(self.config)]
-        if shell:
-            command = ["/bin/bash", "-c", shell + ' exec "$@"', "sh", *command]
-        with open(self.log, "ab") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **(environment or {})},
-                pass_fds=fds,
-                start_new_session=True,
-            )
-
-    def send(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def has_logged(self, text: str, times: int = 1) -> bool:
-        return self.log.read_text().count(text) >= times
-
-    def wait(self) -> int:
-        return self.process.wait(TIMEOUT)
-
-    def status(self) -> int | None:
-        return self.process.poll()
-
-    def children(self) -> list[int]:
-        pid = self.process.pid
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return [int(child) for child in text.split()]
-
-    def kill(self) -> None:
-        """Leave nobody of the session behind."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(TIMEOUT)
-
-
-@contextlib.contextmanager
-def run_configured_balancer(
-    folder: Path, text: str, *addresses: int | str, **more: object
-) -> Iterator[ConfiguredBalancer]:
-    balancer = ConfiguredBalancer(folder, text, **more)  # type: ignore[arg-type]
-    try:
-        for place in addresses:
-            wait_until(partial(_responds_or_exited, balancer, place))
-        assert balancer.status() is None, balancer.log.read_text()
-        yield balancer
-    finally:
-        balancer.kill()
-    assert "Traceback" not in balancer.log.read_text(), balancer.log.read_text()
-
-
-def _responds_or_exited(balancer: ConfiguredBalancer, address: int | str) -> bool:
-    return responds(address) or balancer.status() is not None
-
-
-def config(server: str, *binds: str, before: str = "", after: str = "") -> str:
-    listed = ", ".join(f'"{bind}"' for bind in binds)
-    return (
-        f'{before}\n[[frontend]]\nname = "web"\nbind = [{listed}]\npool = "app"\n'
-        f'[[pool]]\nname = "app"\nupstreams = ["{server}"]\n{after}\n'
-    )
-
-
-@pytest.fixture
-def one() -> Iterator[ScriptedServer]:
-    with ScriptedServer(respond_with("one")) as server:
-        yield server
-
 
 def delayed_response(
-    asked: threading.Event, answer_now: threading.Event
+    request_received: threading.Event, respond_now: threading.Event
 ) -> Callable[[socket.socket, int], None]:
+    """
+    Return a `serve` function that delays the responses to requests for /slow.
+
+    Args:
+        request_received: is set when a request for /slow has been received.
+        respond_now: is awaited before that request is answered.
+    """
     page = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
 
     def serve(connection: socket.socket, number: int) -> None:
+        """Answer every request of a connection, /slow when `respond_now` is set."""
         while True:
             head, _ = read_head(connection)
             if head.startswith(b"GET /slow"):
-                asked.set()
-                answer_now.wait(TIMEOUT)
+                request_received.set()
+                respond_now.wait(TIMEOUT)
             connection.sendall(page)
 
     return serve
 
 
-# Ends.
-
-
-def test_sigterm_drains(tmp_path: Path) -> None:
-    asked, answer_now = threading.Event(), threading.Event()
+def test_sigterm_drains_connections(tmp_path: Path) -> None:
+    """SIGTERM closes listeners and idle connections, but active requests are finished."""
+    request_received, respond_now = threading.Event(), threading.Event()
     port, admin = free_port(), free_port()
-    with ScriptedServer(delayed_response(asked, answer_now)) as server:
+    with ScriptedServer(delayed_response(request_received, respond_now)) as server:
         after = f'[admin]\nbind = "127.0.0.1:{admin}"'
         text = config(server.address, f"127.0.0.1:{port}", after=after)
         with run_configured_balancer(tmp_path, text, port) as balancer, connect(port) as client:
@@ -177,7 +68,7 @@ def test_sigterm_drains(tmp_path: Path) -> None:
                 idle.sendall(GET)
                 read_head(idle)
                 client.sendall(GET.replace(b"/ ", b"/slow "))
-                assert asked.wait(TIMEOUT)
+                assert request_received.wait(TIMEOUT)
                 balancer.send(signal.SIGTERM)
                 began = time.monotonic()
                 assert read_all(idle) in (b"", b"late")
@@ -186,17 +77,20 @@ def test_sigterm_drains(tmp_path: Path) -> None:
                 connect(port)
             assert b" 503 " in get(admin, GET_CLOSE.replace(b"/ ", b"/readyz "))
             assert b" 200 " in get(admin, GET_CLOSE.replace(b"/ ", b"/healthz "))
-            answer_now.set()
-            answer = read_all(client)
-            assert answer.endswith(b"late")
-            assert b"Connection: close\r\n" in answer
+            respond_now.set()
+            response = read_all(client)
+            assert response.endswith(b"late")
+            assert b"Connection: close\r\n" in response
             assert balancer.wait() == 0
 
 
-def test_sigint_with_nobody_ends_at_once(tmp_path: Path, one: ScriptedServer) -> None:
+def test_sigint_without_connections_exits_at_once(
+    tmp_path: Path, server_one: ScriptedServer
+) -> None:
+    """SIGINT ends a balancer without connections within 4 s."""
     port = free_port()
     with run_configured_balancer(
-        tmp_path, config(one.address, f"127.0.0.1:{port}"), port
+        tmp_path, config(server_one.address, f"127.0.0.1:{port}"), port
     ) as balancer:
         began = time.monotonic()
         balancer.send(signal.SIGINT)
@@ -204,24 +98,27 @@ def test_sigint_with_nobody_ends_at_once(tmp_path: Path, one: ScriptedServer) ->
         assert time.monotonic() - began < 4
 
 
-@pytest.mark.parametrize("way", ["deadline", "again", "never"])
-def test_those_who_do_not_leave_are_cut(tmp_path: Path, one: ScriptedServer, way: str) -> None:
+@pytest.mark.parametrize("cause", ["timeout", "second signal", "no timeout"])
+def test_remaining_connections_are_closed(
+    tmp_path: Path, server_one: ScriptedServer, cause: str
+) -> None:
+    """Connections are closed by the drain timeout (at once if it is 0) or a second SIGTERM."""
     port = free_port()
-    limit = {"deadline": 1.5, "again": 30, "never": 0}[way]
-    text = config(one.address, f"127.0.0.1:{port}", before=f"drain_timeout = {limit}")
+    limit = {"timeout": 1.5, "second signal": 30, "no timeout": 0}[cause]
+    text = config(server_one.address, f"127.0.0.1:{port}", before=f"drain_timeout = {limit}")
     text = text.replace('name = "web"', 'name = "web"\nmode = "tcp"')
     with (
         run_configured_balancer(tmp_path, text) as balancer,
-        wait_until(lambda: _connected(port)) as client,
+        wait_until(lambda: try_connect(port)) as client,
     ):
         client.sendall(GET)
         read_head(client)
         balancer.send(signal.SIGTERM)
-        if way != "never":
+        if cause != "no timeout":
             wait_until(lambda: balancer.has_logged("draining"))
             client.sendall(GET)
             read_head(client)
-        if way == "again":
+        if cause == "second signal":
             balancer.send(signal.SIGTERM)
         with contextlib.suppress(ConnectionResetError):
             read_all(client)
@@ -229,16 +126,17 @@ def test_those_who_do_not_leave_are_cut(tmp_path: Path, one: ScriptedServer, way
 
 
 @pytest.mark.parametrize("header", [b"", b"PROXY TCP4 203.0.113.1 192.0.2.1 1 2\r\n"])
-@pytest.mark.parametrize("place", ["tcp", "unix"])
-def test_who_is_in_the_queue_is_served(
-    tmp_path: Path, one: ScriptedServer, header: bytes, place: str
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_connection_in_accept_queue_is_served(
+    tmp_path: Path, server_one: ScriptedServer, header: bytes, family: str
 ) -> None:
-    port: int | str = free_port() if place == "tcp" else str(tmp_path / "socket")
-    bind = f"127.0.0.1:{port}" if place == "tcp" else f"unix:{port}"
-    text = config(one.address, f"haproxy:{bind}" if header else bind)
+    """Connections in the kernel's accept queue are served before the listener is closed."""
+    port: int | str = free_port() if family == "tcp" else str(tmp_path / "socket")
+    bind = f"127.0.0.1:{port}" if family == "tcp" else f"unix:{port}"
+    text = config(server_one.address, f"haproxy:{bind}" if header else bind)
     with run_configured_balancer(tmp_path, text) as balancer:
-        # Who is answered knows that the reactor runs, and has its signals.
-        with wait_until(lambda: _connected(port)) as first:
+        # A response shows that the reactor runs and its signal handlers are installed.
+        with wait_until(lambda: try_connect(port)) as first:
             first.sendall(header + GET_CLOSE)
             assert read_all(first).endswith(b"one")
         balancer.send(signal.SIGSTOP)
@@ -256,14 +154,9 @@ def test_who_is_in_the_queue_is_served(
         assert balancer.wait() == 0
 
 
-def _connected(address: int | str) -> socket.socket | None:
-    with contextlib.suppress(OSError):
-        return connect(address)
-    return None
-
-
-def test_sigterm_while_it_starts(tmp_path: Path, one: ScriptedServer) -> None:
-    text = config(one.address, f"127.0.0.1:{free_port()}")
+def test_sigterm_during_startup(tmp_path: Path, server_one: ScriptedServer) -> None:
+    """SIGTERM during the start ends the process."""
+    text = config(server_one.address, f"127.0.0.1:{free_port()}")
     for delay in (0.1, 0.5):
         with run_configured_balancer(tmp_path, text) as balancer:
             time.sleep(delay)
@@ -271,27 +164,34 @@ def test_sigterm_while_it_starts(tmp_path: Path, one: ScriptedServer) -> None:
             assert balancer.wait() in (0, -signal.SIGTERM)
 
 
-# What the service manager hears and hands over.
-
-
 class NotifySocket:
-    """A service manager's socket."""
+    """
+    The notification socket of a service manager.
+
+    Attributes:
+        socket: the datagram socket.
+    """
 
     def __init__(self, path: str) -> None:
+        """Bind the socket to `path`; an initial @ stands for the abstract namespace."""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.settimeout(TIMEOUT)
         self.socket.bind("\0" + path[1:] if path.startswith("@") else path)
 
     def receive(self) -> list[str]:
+        """Wait for one notification; return its lines."""
         return self.socket.recv(4096).decode().splitlines()
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_the_manager_is_told(tmp_path: Path, one: ScriptedServer, abstract: bool) -> None:
+def test_service_manager_is_notified(
+    tmp_path: Path, server_one: ScriptedServer, abstract: bool
+) -> None:
+    """Start, reload, rejected reload and stop are notified to the service manager."""
     path = f"@balancebeam-{os.getpid()}" if abstract else str(tmp_path / "notify")
     manager = NotifySocket(path)
     port = free_port()
-    text = config(one.address, f"127.0.0.1:{port}")
+    text = config(server_one.address, f"127.0.0.1:{port}")
     with (
         manager.socket,
         run_configured_balancer(
@@ -313,7 +213,7 @@ def test_the_manager_is_told(tmp_path: Path, one: ScriptedServer, abstract: bool
         assert manager.receive()[2] == "STATUS=Balancing; the last reload was rejected."
         with connect(port) as client:
             client.sendall(GET[:10])
-            wait_until(lambda: _established(port))
+            wait_until(lambda: _is_connected(port))
             balancer.send(signal.SIGTERM)
             assert manager.receive()[0] == "STOPPING=1"
             # A reload has no meaning any more, and must not look like a start.
@@ -326,15 +226,24 @@ def test_the_manager_is_told(tmp_path: Path, one: ScriptedServer, abstract: bool
             manager.receive()
 
 
-def _established(port: int) -> bool:
+def _is_connected(port: int) -> bool:
+    """Return whether a TCP socket of this machine uses `port`."""
     return f":{port:04X} " in Path("/proc/net/tcp").read_text()
 
 
+# Shell commands that set the variables as systemd does; $$ is the process that becomes the
+# balancer, and %d the number of sockets.
 SYSTEMD = "export LISTEN_PID=$$ LISTEN_FDS=%d;"
 
 
-def start_with_sockets(listeners: Sequence[socket.socket], count: int = 0) -> dict[str, object]:
-    """Hand over sockets as descriptors 3 and so on, as systemd does."""
+def activation_arguments(listeners: Sequence[socket.socket], count: int = 0) -> dict[str, object]:
+    """
+    Return the arguments for `run_configured_balancer` that pass sockets as systemd does.
+
+    Args:
+        listeners: the sockets, passed as descriptors 3 and up.
+        count: value of LISTEN_FDS, by default the number of sockets.
+    """
     moves = "".join(
         f" exec {3 + number}<&{listener.fileno()} {listener.fileno()}<&-;"
         for number, listener in enumerate(listeners)
@@ -345,31 +254,32 @@ def start_with_sockets(listeners: Sequence[socket.socket], count: int = 0) -> di
     }
 
 
-def high(listener: socket.socket) -> socket.socket:
-    """The same with a descriptor that no other has to make way for."""
+def with_high_descriptor(listener: socket.socket) -> socket.socket:
+    """Return the socket with a descriptor of 300 or more, which no passed socket replaces."""
     descriptor = fcntl.fcntl(listener.fileno(), fcntl.F_DUPFD, 300)
     listener.close()
     return socket.socket(fileno=descriptor)
 
 
-def test_sockets_of_the_manager(tmp_path: Path, one: ScriptedServer) -> None:
+def test_socket_activation(tmp_path: Path, server_one: ScriptedServer) -> None:
+    """Inherited sockets serve their listeners and outlive the process; unused ones are closed."""
     path = str(tmp_path / "socket")
-    tcp = high(socket.create_server(("127.0.0.1", 0)))
+    tcp = with_high_descriptor(socket.create_server(("127.0.0.1", 0)))
     local = socket.socket(socket.AF_UNIX)
     local.bind(path)
     os.chmod(path, 0o600)
     local.listen()
-    local = high(local)
-    unwanted = high(socket.create_server(("127.0.0.1", 0)))
-    plain = high(socket.socket())
+    local = with_high_descriptor(local)
+    unwanted = with_high_descriptor(socket.create_server(("127.0.0.1", 0)))
+    plain = with_high_descriptor(socket.socket())
     port, nobody = tcp.getsockname()[1], unwanted.getsockname()[1]
-    text = config(one.address, f"127.0.0.1:{port}", f"unix:{path}")
-    handed = start_with_sockets([tcp, local, unwanted, plain])
+    text = config(server_one.address, f"127.0.0.1:{port}", f"unix:{path}")
+    arguments = activation_arguments([tcp, local, unwanted, plain])
     with (
         tcp,
         local,
         plain,
-        run_configured_balancer(tmp_path, text, port, path, **handed) as balancer,
+        run_configured_balancer(tmp_path, text, port, path, **arguments) as balancer,
     ):
         assert balancer.has_logged("ignoring inherited descriptor 6: not a listening socket")
         assert balancer.has_logged(f"closing inherited socket 127.0.0.1:{nobody}: not configured")
@@ -379,61 +289,67 @@ def test_sockets_of_the_manager(tmp_path: Path, one: ScriptedServer) -> None:
         assert os.stat(path).st_mode & 0o777 == 0o600
         balancer.send(signal.SIGTERM)
         assert balancer.wait() == 0
-        # They are still the manager's.
+        # The service manager still listens on its sockets.
         connect(port).close()
         connect(path).close()
 
 
-def test_a_socket_for_both_kinds_of_addresses(tmp_path: Path, one: ScriptedServer) -> None:
-    both = high(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+def test_dual_stack_socket_activation(tmp_path: Path, server_one: ScriptedServer) -> None:
+    """A dual-stack socket of the service manager serves a listener that is bound to 0.0.0.0."""
+    both = with_high_descriptor(
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    )
     port = both.getsockname()[1]
-    text = config(one.address, f"0.0.0.0:{port}")
-    with both, run_configured_balancer(tmp_path, text, port, **start_with_sockets([both])):
+    text = config(server_one.address, f"0.0.0.0:{port}")
+    with both, run_configured_balancer(tmp_path, text, port, **activation_arguments([both])):
         pass
 
 
-def test_sockets_for_another_process(tmp_path: Path, one: ScriptedServer) -> None:
-    mine = high(socket.create_server(("127.0.0.1", 0)))
+def test_sockets_of_another_process_are_ignored(tmp_path: Path, server_one: ScriptedServer) -> None:
+    """LISTEN_FDS is ignored if LISTEN_PID is the id of another process."""
+    inherited = with_high_descriptor(socket.create_server(("127.0.0.1", 0)))
     port = free_port()
-    more = {"environment": {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, "fds": [mine.fileno()]}
+    arguments = {
+        "environment": {"LISTEN_PID": "1", "LISTEN_FDS": "1"},
+        "fds": [inherited.fileno()],
+    }
     with (
-        mine,
+        inherited,
         run_configured_balancer(
-            tmp_path, config(one.address, f"127.0.0.1:{port}"), port, **more
+            tmp_path, config(server_one.address, f"127.0.0.1:{port}"), port, **arguments
         ) as it,
     ):
         assert not it.has_logged("inherited descriptor")
 
 
-# Successors.
-
-
-@pytest.mark.parametrize("way", COMMANDS)
-def test_a_successor(tmp_path: Path, one: ScriptedServer, way: Sequence[str]) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_hot_restart(tmp_path: Path, server_one: ScriptedServer, command: Sequence[str]) -> None:
+    """A hot restart refuses no connection; the new process owns the sockets and the PID file."""
     port, plain, admin, wide = (free_port() for _ in range(4))
     path = str(tmp_path / "socket")
     binds = (f"127.0.0.1:{port}", f"unix:{path}", f"tcp:{plain}:interface=127.0.0.1")
     before = f'state = "{tmp_path / "state.json"}"'
     after = f'[admin]\nbind = "127.0.0.1:{admin}"\n[[frontend]]\nname = "more"\npool = "app"\n'
     after += f'bind = ["0.0.0.0:{wide}", "haproxy:[::1]:{wide}"]\n'
-    text = config(one.address, *binds, before=before, after=after)
+    text = config(server_one.address, *binds, before=before, after=after)
     failed: list[str] = []
     done = threading.Event()
-    with run_configured_balancer(tmp_path, text, port, path, plain, wide, argv=way) as balancer:
+    with run_configured_balancer(tmp_path, text, port, path, plain, wide, argv=command) as balancer:
         pid_file = tmp_path / "twistd.pid"
-        assert pid_file.exists() == (way == COMMANDS[1])
+        assert pid_file.exists() == (command == COMMANDS[1])
 
-        def ask() -> None:
+        def send_requests() -> None:
+            """Send requests to every address until `done` is set, and record failures."""
             while not done.is_set():
-                for place in (port, path, plain, wide):
+                for address in (port, path, plain, wide):
                     try:
-                        if not get(place).endswith(b"one"):
-                            failed.append("cut")
+                        if not get(address).endswith(b"one"):
+                            failed.append("incomplete response")
                     except OSError as error:
                         failed.append(repr(error))
 
-        asking = threading.Thread(target=ask)
-        asking.start()
+        requests = threading.Thread(target=send_requests)
+        requests.start()
         try:
             balancer.send(signal.SIGUSR2)
             wait_until(lambda: balancer.has_logged("hot restart: starting a new process"))
@@ -441,32 +357,33 @@ def test_a_successor(tmp_path: Path, one: ScriptedServer, way: Sequence[str]) ->
             wait_until(lambda: balancer.has_logged("hot restart ignored: already restarting"))
             (successor,) = balancer.children()
             assert balancer.wait() == 0
-            for place in (port, path, plain, wide):
-                assert responds(place)
+            for address in (port, path, plain, wide):
+                assert responds(address)
             assert b" 200 " in get(admin, GET_CLOSE.replace(b"/ ", b"/readyz "))
-            if way == COMMANDS[1]:
+            if command == COMMANDS[1]:
                 assert pid_file.read_text() == str(successor)
                 assert not (tmp_path / "twistd.pid.old").exists()
         finally:
             done.set()
-            asking.join(TIMEOUT)
+            requests.join(TIMEOUT)
         assert not failed, failed[:3]
-        # What it took over is its own now.
+        # The new process unlinks the Unix socket and the PID file when it exits.
         os.kill(successor, signal.SIGTERM)
         wait_until(lambda: not os.path.exists(path))
         wait_until(lambda: not pid_file.exists())
 
 
-def test_a_successor_that_fails_harms_nobody(tmp_path: Path, one: ScriptedServer) -> None:
+def test_failed_hot_restart(tmp_path: Path, server_one: ScriptedServer) -> None:
+    """After a failed hot restart the old process serves on, and owns sockets and PID file."""
     port = free_port()
     path = str(tmp_path / "socket")
-    text = config(one.address, f"127.0.0.1:{port}", f"unix:{path}")
+    text = config(server_one.address, f"127.0.0.1:{port}", f"unix:{path}")
     with run_configured_balancer(tmp_path, text, port, path, argv=COMMANDS[1]) as balancer:
-        with ScriptedServer(respond_with("taken")) as other:
-            for number, bad in enumerate(
-                ("nonsense", text.replace(f'"unix:{path}"', f'"unix:{path}", "{other.address}"')), 1
+        with ScriptedServer(respond_with("taken")) as taken:
+            for number, invalid in enumerate(
+                ("nonsense", text.replace(f'"unix:{path}"', f'"unix:{path}", "{taken.address}"')), 1
             ):
-                balancer.config.write_text(bad)
+                balancer.config.write_text(invalid)
                 balancer.send(signal.SIGUSR2)
                 wait_until(
                     partial(
@@ -476,7 +393,7 @@ def test_a_successor_that_fails_harms_nobody(tmp_path: Path, one: ScriptedServer
                 assert responds(port)
                 assert responds(path)
         assert (tmp_path / "twistd.pid").read_text() == str(balancer.process.pid)
-        # Sockets are removed as before.
+        # The old process still unlinks sockets that a reload removes.
         balancer.config.write_text(text.replace(f', "unix:{path}"', ""))
         balancer.send(signal.SIGHUP)
         wait_until(lambda: not os.path.exists(path))
@@ -485,20 +402,22 @@ def test_a_successor_that_fails_harms_nobody(tmp_path: Path, one: ScriptedServer
         assert responds(port)
 
 
-def test_what_cannot_be_handed_over(tmp_path: Path, one: ScriptedServer) -> None:
+def test_hot_restart_with_untransferable_socket(tmp_path: Path, server_one: ScriptedServer) -> None:
+    """A hot restart also works with `haproxy:tcp:`, whose socket cannot be transferred."""
     port = free_port()
-    text = config(one.address, f"127.0.0.1:{port}", f"haproxy:tcp:{free_port()}")
+    text = config(server_one.address, f"127.0.0.1:{port}", f"haproxy:tcp:{free_port()}")
     with run_configured_balancer(tmp_path, text, port) as balancer:
         balancer.send(signal.SIGUSR2)
         assert balancer.wait() == 0
         assert responds(port)
 
 
-def test_the_manager_is_not_told_that_it_ends(tmp_path: Path, one: ScriptedServer) -> None:
+def test_old_process_does_not_notify_stopping(tmp_path: Path, server_one: ScriptedServer) -> None:
+    """In a hot restart the new process notifies READY=1; the old one does not notify STOPPING=1."""
     path = str(tmp_path / "notify")
     manager = NotifySocket(path)
     port = free_port()
-    text = config(one.address, f"127.0.0.1:{port}")
+    text = config(server_one.address, f"127.0.0.1:{port}")
     with (
         manager.socket,
         run_configured_balancer(
@@ -507,18 +426,21 @@ def test_the_manager_is_not_told_that_it_ends(tmp_path: Path, one: ScriptedServe
     ):
         manager.receive()
         balancer.send(signal.SIGUSR2)
-        heard = manager.receive()
-        assert heard[0] == "READY=1"
-        assert heard[1] != f"MAINPID={balancer.process.pid}"
+        ready = manager.receive()
+        assert ready[0] == "READY=1"
+        assert ready[1] != f"MAINPID={balancer.process.pid}"
         assert balancer.wait() == 0
         manager.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             manager.receive()
 
 
-def test_a_dead_successors_socket_is_replaced(tmp_path: Path, one: ScriptedServer) -> None:
+def test_stale_socket_of_new_process_is_replaced(
+    tmp_path: Path, server_one: ScriptedServer
+) -> None:
+    """A Unix socket left by a killed new process is replaced at the next start."""
     path = str(tmp_path / "socket")
-    text = config(one.address, f"unix:{path}")
+    text = config(server_one.address, f"unix:{path}")
     with run_configured_balancer(tmp_path, text, path) as balancer:
         balancer.send(signal.SIGUSR2)
         wait_until(balancer.children)

@@ -1,4 +1,4 @@
-"""The program, started as its users start it, over real sockets."""
+"""The balancer as a process started by twistd, on real sockets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,13 @@ import treq
 from twisted.internet.threads import deferToThread
 from twisted.web.client import HTTPConnectionPool
 
+from tests.helpers.http_client import GET, GET_CLOSE, get
 from tests.helpers.processes import (
+    BALANCEBEAM,
     TIMEOUT,
     TWISTD,
     ScriptedServer,
+    accepts_connections,
     free_port,
     read_all,
     read_head,
@@ -32,26 +34,22 @@ from tests.helpers.processes import (
     wait_until,
 )
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
-
-def get(port: int, request: bytes = GET) -> bytes:
-    """One request on a connection of its own; all that comes back."""
-    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
-        client.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
-        return read_all(client)
-
-
-def test_balances(tmp_path: Path) -> None:
-    with ScriptedServer(respond_with("one")) as one, ScriptedServer(respond_with("two")) as two:
-        upstreams = ("--upstream", one.address, "--upstream", two.address)
+def test_round_robin(tmp_path: Path) -> None:
+    """Requests alternate between two servers."""
+    with (
+        ScriptedServer(respond_with("one")) as server_one,
+        ScriptedServer(respond_with("two")) as server_two,
+    ):
+        upstreams = ("--upstream", server_one.address, "--upstream", server_two.address)
         with run_balancer(tmp_path, *upstreams) as running:
             bodies = [get(running.port).partition(b"\r\n\r\n")[2] for _ in range(6)]
         assert bodies == [b"one", b"two"] * 3
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
-async def test_demo_with_treq(tmp_path: Path) -> None:
+async def test_demo_servers_with_treq(tmp_path: Path) -> None:
+    """treq gets responses of every demo server, and posts a large body."""
     with run_balancer(tmp_path, "--demo", "3") as running:
         agent_pool = HTTPConnectionPool(_reactor(), persistent=False)
         texts = set()
@@ -67,21 +65,23 @@ async def test_demo_with_treq(tmp_path: Path) -> None:
         )
         assert posted.code == 200
         await posted.content()
-        # The processes are waited for in a thread, so that the reactor runs on.
+        # Wait in a thread, so that the reactor of the tests keeps running.
         await deferToThread(running.stop)
 
 
 def _reactor() -> Any:
+    """Return the reactor of the tests, imported late so that it can be chosen."""
     from twisted.internet import reactor
 
     return reactor
 
 
-def test_unix_sockets_on_both_sides(tmp_path: Path) -> None:
+def test_unix_sockets(tmp_path: Path) -> None:
+    """Listener and server can be Unix sockets; the listener's socket is unlinked at exit."""
     path = f"unix:{tmp_path}/s"
     (tmp_path / "front").mkdir()
-    with ScriptedServer(respond_with("one")) as one:
-        with run_balancer(tmp_path, "--upstream", one.address, "--bind", path) as running:
+    with ScriptedServer(respond_with("one")) as server:
+        with run_balancer(tmp_path, "--upstream", server.address, "--bind", path) as running:
             wait_until((tmp_path / "s").exists)
             with run_balancer(tmp_path / "front", "--upstream", path) as front:
                 assert get(front.port).endswith(b"one")
@@ -90,26 +90,29 @@ def test_unix_sockets_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_endpoint_description(tmp_path: Path) -> None:
+    """A listener can be a Twisted endpoint description."""
     port = free_port()
-    with ScriptedServer(respond_with("one")) as one:
+    with ScriptedServer(respond_with("one")) as server:
         bind = ("--bind", f"tcp:{port}:interface=127.0.0.1")
-        with run_balancer(tmp_path, "--upstream", one.address, *bind):
+        with run_balancer(tmp_path, "--upstream", server.address, *bind):
             assert get(port).endswith(b"one")
 
 
-def test_gigabyte_through_a_slow_reader_costs_a_bounded_buffer(tmp_path: Path) -> None:
-    # A reader that stops altogether is as slow as one can be: what the
-    # balancer has taken by then is what it buffers for any slow reader.
-    taken = [0]
+def test_buffer_for_stalled_client_is_bounded(tmp_path: Path) -> None:
+    """A client that does not read a response of 1 GiB costs less than 4 MiB of memory."""
+    # A client that stops reading is the slowest possible one, so what the balancer has
+    # received by then is the most that it buffers for any slow client.
+    sent = [0]
 
     def serve(connection: socket.socket, number: int) -> None:
+        """Send 1 GiB, until nothing is accepted for a second."""
         read_head(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")
         piece = b"x" * 65536
         connection.settimeout(1.0)
         with contextlib.suppress(TimeoutError):
-            while taken[0] < 1 << 30:
-                taken[0] += connection.send(piece)
+            while sent[0] < 1 << 30:
+                sent[0] += connection.send(piece)
 
     with (
         ScriptedServer(serve) as server,
@@ -121,18 +124,20 @@ def test_gigabyte_through_a_slow_reader_costs_a_bounded_buffer(tmp_path: Path) -
             client.sendall(GET)
             client.recv(1000)
             last = -1
-            while taken[0] != last:
-                last = taken[0]
+            while sent[0] != last:
+                last = sent[0]
                 threading.Event().wait(0.5)
             assert running.resident_bytes() - before < 4 << 20
-            # Kernel buffers hold a few MB on either side; the rest waits.
-            assert taken[0] < 64 << 20
+            # Kernel buffers hold a few MiB on both sides; the server keeps the rest.
+            assert sent[0] < 64 << 20
 
 
-def test_large_bodies_both_ways(tmp_path: Path) -> None:
+def test_large_bodies_in_both_directions(tmp_path: Path) -> None:
+    """Request and response bodies of 30 MiB are forwarded unchanged."""
     size = 30 << 20
 
     def serve(connection: socket.socket, number: int) -> None:
+        """Read the request body; respond with its digest and a large body."""
         _, rest = read_head(connection)
         digest = hashlib.sha256(rest)
         left = size - len(rest)
@@ -148,14 +153,16 @@ def test_large_bodies_both_ways(tmp_path: Path) -> None:
         run_balancer(tmp_path, "--upstream", server.address) as running,
     ):
         body = os.urandom(1 << 20) * 30
-        request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
-        answer = get(running.port, request + body)
-        rest = answer.partition(b"\r\n\r\n")[2]
-        assert rest[:64] == hashlib.sha256(body).hexdigest().encode()
-        assert rest[64:] == b"y" * size
+        head = (
+            b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
+        )
+        response_body = get(running.port, head + body).partition(b"\r\n\r\n")[2]
+        assert response_body[:64] == hashlib.sha256(body).hexdigest().encode()
+        assert response_body[64:] == b"y" * size
 
 
-def test_server_that_refuses_and_one_that_dies(tmp_path: Path) -> None:
+def test_failover_and_bad_gateway(tmp_path: Path) -> None:
+    """Requests fail over from a server that refuses connections; without any other, 502 is sent."""
     dead = free_port()
     with ScriptedServer(respond_with("alive")) as alive:
         upstreams = ("--upstream", f"127.0.0.1:{dead}", "--upstream", alive.address)
@@ -169,8 +176,11 @@ def test_server_that_refuses_and_one_that_dies(tmp_path: Path) -> None:
         assert get(running.port).startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
 
 
-def test_cut_body_is_seen_by_the_client(tmp_path: Path) -> None:
+def test_truncated_response_is_not_completed(tmp_path: Path) -> None:
+    """A truncated response is reset (HTTP/1.0), or ends without the last chunk (HTTP/1.1)."""
+
     def serve(connection: socket.socket, number: int) -> None:
+        """Send the beginning of a body, then reset the connection."""
         read_head(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
         threading.Event().wait(0.2)
@@ -187,10 +197,12 @@ def test_cut_body_is_seen_by_the_client(tmp_path: Path) -> None:
         assert not get(running.port).endswith(b"0\r\n\r\n")
 
 
-def test_client_that_leaves_stops_its_upstream_request(tmp_path: Path) -> None:
+def test_client_disconnect_cancels_upstream_request(tmp_path: Path) -> None:
+    """The upstream connection is closed when the client disconnects before the response."""
     stopped = threading.Event()
 
     def serve(connection: socket.socket, number: int) -> None:
+        """Do not respond; wait for the end of the connection."""
         read_head(connection)
         try:
             if not connection.recv(1):
@@ -209,10 +221,11 @@ def test_client_that_leaves_stops_its_upstream_request(tmp_path: Path) -> None:
         assert stopped.wait(5)
 
 
-def test_half_closed_client_gets_its_answer(tmp_path: Path) -> None:
-    with ScriptedServer(respond_with("one")) as one:
+def test_half_closed_client_receives_response(tmp_path: Path) -> None:
+    """A client that half-closes its connection after the request receives the response."""
+    with ScriptedServer(respond_with("one")) as server:
         with (
-            run_balancer(tmp_path, "--upstream", one.address) as running,
+            run_balancer(tmp_path, "--upstream", server.address) as running,
             running.connect() as client,
         ):
             client.sendall(GET)
@@ -221,7 +234,10 @@ def test_half_closed_client_gets_its_answer(tmp_path: Path) -> None:
 
 
 def test_tunnel(tmp_path: Path) -> None:
+    """After a 101 response, bytes and half-closes are forwarded in both directions."""
+
     def serve(connection: socket.socket, number: int) -> None:
+        """Accept the upgrade, read up to EOF, and return everything."""
         read_head(connection)
         connection.sendall(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
@@ -245,7 +261,8 @@ def test_tunnel(tmp_path: Path) -> None:
             assert rest + read_all(client) == sent
 
 
-def test_bad_start(tmp_path: Path) -> None:
+def test_invalid_options_and_busy_address(tmp_path: Path) -> None:
+    """Invalid options and an address in use end the start with status 1 and a one-line error."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         used = f"127.0.0.1:{taken.getsockname()[1]}"
         for options, words in (
@@ -254,7 +271,7 @@ def test_bad_start(tmp_path: Path) -> None:
             (["--demo", "1", "--bind", used], f"--bind {used}: address already in use"),
             (["--demo", "1", "--bogus"], "option --bogus not recognized"),
         ):
-            for command in ([TWISTD, "-n", "--pidfile=", "balancebeam"], _script()):
+            for command in ([TWISTD, "-n", "--pidfile=", "balancebeam"], [BALANCEBEAM]):
                 done = subprocess.run(
                     [*command, *options],
                     capture_output=True,
@@ -270,27 +287,25 @@ def test_bad_start(tmp_path: Path) -> None:
                 assert "Traceback" not in done.stdout
 
 
-def _script() -> list[str]:
-    return [str(Path(sys.executable).with_name("balancebeam"))]
-
-
 def test_help(tmp_path: Path) -> None:
-    listed = subprocess.run(
+    """twistd lists the plugin, and its --help shows our options without Twisted's generic text."""
+    plugins = subprocess.run(
         [TWISTD, "--help"], capture_output=True, text=True, timeout=TIMEOUT, check=True
     )
-    assert "balancebeam" in listed.stdout
-    shown = subprocess.run(
+    assert "balancebeam" in plugins.stdout
+    options = subprocess.run(
         [TWISTD, "-n", "balancebeam", "--help"],
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=True,
     )
-    assert "--upstream=" in shown.stdout
-    assert "         Twisted" not in shown.stdout
+    assert "--upstream=" in options.stdout
+    assert "         Twisted" not in options.stdout
 
 
 def test_daemon(tmp_path: Path) -> None:
+    """A daemon writes a PID file; a second one with the same address fails and leaves none."""
     port = free_port()
     pid_file, log_file = tmp_path / "d.pid", tmp_path / "d.log"
     command = [TWISTD, f"--pidfile={pid_file}", f"--logfile={log_file}"]
@@ -299,7 +314,7 @@ def test_daemon(tmp_path: Path) -> None:
     pid = int(pid_file.read_text())
     try:
         assert b"demo server 1" in get(port)
-        # A second one cannot have the port, and says so.
+        # A second daemon cannot bind the port.
         second = [*command[:1], f"--pidfile={tmp_path / 'e.pid'}", *command[2:]]
         failed = subprocess.run(
             second, cwd=tmp_path, timeout=TIMEOUT, capture_output=True, text=True, check=False
@@ -315,6 +330,7 @@ def test_daemon(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reactor", ["select", "poll", "asyncio"])
 def test_other_reactors(tmp_path: Path, reactor: str) -> None:
+    """The balancer also works with reactors other than epoll."""
     port = free_port()
     command = [TWISTD, "-n", "--pidfile=", f"--reactor={reactor}", "balancebeam"]
     with open(tmp_path / "output.txt", "wb") as output:
@@ -325,24 +341,17 @@ def test_other_reactors(tmp_path: Path, reactor: str) -> None:
             stderr=output,
         )
         try:
-            wait_until(lambda: _open(port))
+            wait_until(lambda: accepts_connections(port))
             assert b"demo server 1" in get(port)
         finally:
             process.terminate()
             assert process.wait(TIMEOUT) in (0, -signal.SIGTERM)
 
 
-def _open(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def test_nothing_is_left_behind(tmp_path: Path) -> None:
-    with ScriptedServer(respond_with("one")) as one:
-        with run_balancer(tmp_path, "--upstream", one.address) as running:
+def test_no_descriptor_leak(tmp_path: Path) -> None:
+    """Clients that disconnect at any point of a request leak no file descriptor."""
+    with ScriptedServer(respond_with("one")) as server:
+        with run_balancer(tmp_path, "--upstream", server.address) as running:
             get(running.port)
             before = running.fd_count()
             clients = []
@@ -355,23 +364,26 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
             wait_until(lambda: running.fd_count() <= before + 200)
             for _ in range(50):
                 get(running.port)
-            # The server may yet have to accept what is already connected.
-            wait_until(lambda: running.fd_count() <= before + one.connections)
+            # Idle upstream connections stay open. Wait, as the server may not have accepted,
+            # and counted, all of them yet.
+            wait_until(lambda: running.fd_count() <= before + server.connections)
 
 
-def test_response_that_nobody_asked_for_answers_nobody(tmp_path: Path) -> None:
-    # The client's request and, behind it, the stray response wait for the
-    # balancer together; nginx and HAProxy take the one for the other's answer.
-    stray = threading.Event()
+def test_unsolicited_response_is_discarded(tmp_path: Path) -> None:
+    """A response without a request is not taken for the answer to the next request."""
+    # The second request and the unsolicited response are both received before the stopped
+    # balancer runs again; nginx and HAProxy take this response for that of the request.
+    send_unsolicited = threading.Event()
     sent = threading.Event()
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 
     def serve(connection: socket.socket, number: int) -> None:
+        """Respond; on the first connection send a second response without a request."""
         read_head(connection)
-        connection.sendall(answer + b"good")
+        connection.sendall(head + b"good")
         if number == 1:
-            stray.wait(TIMEOUT)
-            connection.sendall(answer + b"evil")
+            send_unsolicited.wait(TIMEOUT)
+            connection.sendall(head + b"evil")
             sent.set()
         connection.recv(1)
 
@@ -384,7 +396,7 @@ def test_response_that_nobody_asked_for_answers_nobody(tmp_path: Path) -> None:
             assert read_body(client) == b"good"
             running.process.send_signal(signal.SIGSTOP)
             client.sendall(GET)
-            stray.set()
+            send_unsolicited.set()
             assert sent.wait(TIMEOUT)
             running.process.send_signal(signal.SIGCONT)
             assert read_body(client) == b"good"
@@ -392,38 +404,34 @@ def test_response_that_nobody_asked_for_answers_nobody(tmp_path: Path) -> None:
 
 
 def read_body(client: socket.socket) -> bytes:
-    """The four octets of the body of the next response."""
+    """Read the next response; return its body of four bytes."""
     _, rest = read_head(client)
     while len(rest) < 4:
         rest += client.recv(100)
     return rest
 
 
-def test_limits_and_the_proxy_protocol(tmp_path: Path) -> None:
+def test_rate_limit_behind_proxy_protocol(tmp_path: Path) -> None:
+    """The rate limit applies to the client address of the PROXY header, not to the proxy."""
     port = free_port()
-    with ScriptedServer(respond_with("one")) as one:
-        options = ("-u", one.address, "--max-requests-per-minute", "3")
+    with ScriptedServer(respond_with("one")) as server:
+        options = ("-u", server.address, "--max-requests-per-minute", "3")
         with run_balancer(tmp_path, *options, "--bind", f"haproxy:127.0.0.1:{port}") as running:
-            wait_until(lambda: _accepts(port))
-            # Those who are really there are counted, and not the proxy.
+            wait_until(lambda: accepts_connections(port))
+            # Each client address has a limit of its own.
             for host, expected in (("203.0.113.1", [200] * 3 + [429]), ("203.0.113.2", [200])):
                 header = b"PROXY TCP4 %b 192.0.2.1 1 2\r\n" % host.encode()
-                assert [_status_through(port, header) for _ in expected] == expected
+                assert [_status_with_header(port, header) for _ in expected] == expected
             assert [int(get(running.port)[9:12]) for _ in range(4)] == [200, 200, 200, 429]
 
 
-def _accepts(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    return False
+def _status_with_header(port: int, header: bytes) -> int:
+    """Send a GET request after a PROXY header; return the status code."""
+    return int(get(port, header + GET_CLOSE)[9:12])
 
 
-def _status_through(port: int, header: bytes) -> int:
-    return int(get(port, header + GET)[9:12])
-
-
-def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+def test_invalid_paths(tmp_path: Path) -> None:
+    """A path of the wrong type ends the start with an error, and is left unchanged."""
     precious = tmp_path / "precious"
     precious.write_text("data")
     (tmp_path / "link").symlink_to(precious)
@@ -448,13 +456,14 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
         )
         assert done.returncode == 1, (options, done)
         assert words in done.stderr, (options, done.stderr)
-    # Both mistakes of the last one, in one run.
+    # The last start reports both errors.
     assert "no socket" in done.stderr
     assert precious.read_text() == "data"
     assert (tmp_path / "link").is_symlink()
 
 
 def test_signals_in_quick_succession(tmp_path: Path) -> None:
+    """SIGTERM and SIGINT within 30 ms of each other end the process with status 0."""
     for pause in (0.0, 0.01, 0.03):
         with run_balancer(tmp_path, "--demo", "1") as running:
             running.process.send_signal(signal.SIGTERM)

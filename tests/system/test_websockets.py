@@ -1,4 +1,4 @@
-"""WebSockets end to end: the client and the server of `websockets` as peers."""
+"""WebSockets through a balancer, with client and server of the `websockets` library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.helpers.processes import TIMEOUT, run_balancer
 
 @contextlib.contextmanager
 def websocket_server(handle: Callable[[ServerConnection], None]) -> Iterator[int]:
-    """A WebSocket server; yields its port."""
+    """Run a WebSocket server in a thread; yield its port."""
     server = serve(handle, "127.0.0.1", 0, compression=None, max_size=None)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -30,11 +30,13 @@ def websocket_server(handle: Callable[[ServerConnection], None]) -> Iterator[int
 
 
 def echo(connection: ServerConnection) -> None:
+    """Return every message."""
     for message in connection:
         connection.send(message)
 
 
-def test_messages_both_ways(tmp_path: Path) -> None:
+def test_messages_in_both_directions(tmp_path: Path) -> None:
+    """Messages of every length encoding, text, and ping with pong are forwarded."""
     with websocket_server(echo) as port:
         with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
             with connect(
@@ -50,6 +52,7 @@ def test_messages_both_ways(tmp_path: Path) -> None:
 
 
 def test_compression_and_subprotocol(tmp_path: Path) -> None:
+    """Extension and subprotocol are negotiated end to end."""
     server = serve(echo, "127.0.0.1", 0, subprotocols=["chat.v1"])  # type: ignore[list-item]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -68,8 +71,11 @@ def test_compression_and_subprotocol(tmp_path: Path) -> None:
         thread.join(TIMEOUT)
 
 
-def test_server_speaks_first(tmp_path: Path) -> None:
+def test_server_sends_first(tmp_path: Path) -> None:
+    """A message of the server is forwarded before any of the client, and its close code too."""
+
     def greet(connection: ServerConnection) -> None:
+        """Send a message, then expect one."""
         connection.send("hello")
         assert connection.recv(TIMEOUT) == "bye"
 
@@ -84,23 +90,27 @@ def test_server_speaks_first(tmp_path: Path) -> None:
                 assert closed.value.rcvd.code == 1000
 
 
-def test_refused_upgrade(tmp_path: Path) -> None:
+def test_rejected_upgrade(tmp_path: Path) -> None:
+    """A rejected upgrade is answered with the server's error status."""
     with websocket_server(echo) as port:
         with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
-            with pytest.raises(InvalidStatus) as refused:
+            with pytest.raises(InvalidStatus) as rejected:
                 connect(
                     f"ws://127.0.0.1:{running.port}/",
                     additional_headers={"Sec-WebSocket-Version": "99"},
                 )
-            assert refused.value.response.status_code in (400, 426)
+            assert rejected.value.response.status_code in (400, 426)
 
 
-def test_server_dies(tmp_path: Path) -> None:
-    def die(connection: ServerConnection) -> None:
+def test_server_disconnect_closes_client(tmp_path: Path) -> None:
+    """The client's connection is closed when the server closes its socket without a close frame."""
+
+    def disconnect(connection: ServerConnection) -> None:
+        """Close the socket after the first message."""
         connection.recv(TIMEOUT)
         connection.socket.close()
 
-    with websocket_server(die) as port:
+    with websocket_server(disconnect) as port:
         with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
             with connect(f"ws://127.0.0.1:{running.port}/") as client:
                 client.send("x")
@@ -108,7 +118,8 @@ def test_server_dies(tmp_path: Path) -> None:
                     client.recv(TIMEOUT)
 
 
-def test_many_at_once(tmp_path: Path) -> None:
+def test_concurrent_connections(tmp_path: Path) -> None:
+    """Thirty concurrent WebSockets each receive their own messages."""
     with websocket_server(echo) as port:
         with run_balancer(tmp_path, "--upstream", f"127.0.0.1:{port}") as running:
             with contextlib.ExitStack() as stack:
