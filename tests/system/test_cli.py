@@ -62,7 +62,7 @@ def command(*arguments: str, status: int = 0, **environment: str) -> str:
     return completed.stdout
 
 
-def listed(admin: str) -> dict[str, Any]:
+def servers_by_address(admin: str) -> dict[str, Any]:
     """Return the servers that `status --json` reports, by address."""
     servers = json.loads(command("status", "--json", "--admin", admin))
     return {server["address"]: server for server in servers}
@@ -71,43 +71,46 @@ def listed(admin: str) -> dict[str, Any]:
 def test_commands_over_tcp(tmp_path: Path) -> None:
     """Every command works with an admin listener on TCP, and reports rejections with status 1."""
     admin = f"127.0.0.1:{free_port()}"
-    with ScriptedServer(respond_with("a")) as one, ScriptedServer(respond_with("b")) as two:
-        with run_balancer(tmp_path, "--upstream", one.address, "--admin", admin):
+    with ScriptedServer(respond_with("a")) as first, ScriptedServer(respond_with("b")) as second:
+        with run_balancer(tmp_path, "--upstream", first.address, "--admin", admin):
             heading, row = command("status", "--admin", admin).splitlines()
             assert heading.split()[:3] == ["POOL", "SERVER", "STATE"]
-            assert row.split()[1:3] == [one.address, "up"]
+            assert row.split()[1:3] == [first.address, "up"]
 
-            said = command("weight", one.address, "7", BALANCEBEAM_ADMIN=admin)
-            assert said == f"{one.address}: up, weight 7, 0 in flight\n"
-            said = command("--admin", admin, "drain", f"http://{one.address}/", "--wait")
-            assert said == f"{one.address}: draining, weight 7, 0 in flight\n"
-            said = command("maintenance", one.address, "--admin", f"http://{admin}")
-            assert said.startswith(f"{one.address}: maintenance")
-            said = command("ready", one.address, "--admin", admin)
-            assert said == f"{one.address}: up, weight 7, 0 in flight\n"
+            output = command("weight", first.address, "7", BALANCEBEAM_ADMIN=admin)
+            assert output == f"{first.address}: up, weight 7, 0 in flight\n"
+            output = command("--admin", admin, "drain", f"http://{first.address}/", "--wait")
+            assert output == f"{first.address}: draining, weight 7, 0 in flight\n"
+            output = command("maintenance", first.address, "--admin", f"http://{admin}")
+            assert output.startswith(f"{first.address}: maintenance")
+            output = command("ready", first.address, "--admin", admin)
+            assert output == f"{first.address}: up, weight 7, 0 in flight\n"
 
-            said = command("register", two.address, "--weight", "3", "--admin", admin)
-            assert said == f"{two.address}: registered, weight 3\n"
-            assert listed(admin)[two.address]["weight"] == 3
-            pool = listed(admin)[two.address]["pool"]
-            command("register", two.address, "--pool", pool, "--admin", admin)
-            assert listed(admin)[two.address]["weight"] == 1
-            assert command("remove", two.address, "--admin", admin) == f"{two.address}: removed\n"
-            assert list(listed(admin)) == [one.address]
+            output = command("register", second.address, "--weight", "3", "--admin", admin)
+            assert output == f"{second.address}: registered, weight 3\n"
+            assert servers_by_address(admin)[second.address]["weight"] == 3
+            pool = servers_by_address(admin)[second.address]["pool"]
+            command("register", second.address, "--pool", pool, "--admin", admin)
+            assert servers_by_address(admin)[second.address]["weight"] == 1
+            assert (
+                command("remove", second.address, "--admin", admin)
+                == f"{second.address}: removed\n"
+            )
+            assert list(servers_by_address(admin)) == [first.address]
 
-            assert f'"{one.address}"' in command("config", "--admin", admin)
+            assert f'"{first.address}"' in command("config", "--admin", admin)
             assert command("reload", "--admin", admin) == "nothing has changed\n"
 
             # Rejected commands.
-            said = command("weight", one.address, "900", "--admin", admin, status=1)
-            assert said == "balancebeam: invalid weight 900: expected an integer from 0 to 256\n"
-            said = command("status", "--pool", "q/\u00e4", "--admin", admin, status=1)
-            assert said.startswith("balancebeam: unknown pool 'q/\u00e4'")
-            said = command("drain", "10.0.0.1:80", "--pool", pool, "--admin", admin, status=1)
-            assert said == f"balancebeam: pool {pool} has no server 10.0.0.1:80\n"
+            output = command("weight", first.address, "900", "--admin", admin, status=1)
+            assert output == "balancebeam: invalid weight 900: expected an integer from 0 to 256\n"
+            output = command("status", "--pool", "q/\u00e4", "--admin", admin, status=1)
+            assert output.startswith("balancebeam: unknown pool 'q/\u00e4'")
+            output = command("drain", "10.0.0.1:80", "--pool", pool, "--admin", admin, status=1)
+            assert output == f"balancebeam: pool {pool} has no server 10.0.0.1:80\n"
             dead = f"127.0.0.1:{free_port()}"
-            said = command("register", dead, "--admin", admin, status=1)
-            assert said == f"balancebeam: {dead} not alive, registration failed.\n"
+            output = command("register", dead, "--admin", admin, status=1)
+            assert output == f"balancebeam: {dead} not alive, registration failed.\n"
         assert "nothing listens" in command("status", "--admin", admin, status=3)
 
 
@@ -119,15 +122,17 @@ def test_unix_socket_and_token(tmp_path: Path) -> None:
     server = f"unix:{tmp_path}/server"
     options = ("--upstream", server, "--admin", admin, "--admin-token-file", str(token))
     with run_balancer(tmp_path, *options):
-        said = command("drain", server, "--admin", admin, "--token-file", str(token))
-        assert said == f"{server}: draining, weight 1, 0 in flight\n"
+        output = command("drain", server, "--admin", admin, "--token-file", str(token))
+        assert output == f"{server}: draining, weight 1, 0 in flight\n"
         environment: Any = {"BALANCEBEAM_ADMIN": admin, "BALANCEBEAM_TOKEN": "sesame"}
         assert server in command("status", **environment)
         assert "sesame" not in command("config", **environment)
-        said = command("status", "--admin", admin, status=1)
-        assert said.startswith("balancebeam: authentication required; give it by --token-file")
-        said = command("config", "--token-file", str(wrong), status=1, **environment)
-        assert said == "balancebeam: authentication required, and the one that was given is wrong\n"
+        output = command("status", "--admin", admin, status=1)
+        assert output.startswith("balancebeam: authentication required; give it by --token-file")
+        output = command("config", "--token-file", str(wrong), status=1, **environment)
+        assert (
+            output == "balancebeam: authentication required, and the one that was given is wrong\n"
+        )
 
 
 def test_token_over_tcp(tmp_path: Path) -> None:
@@ -145,8 +150,8 @@ def test_token_over_tcp(tmp_path: Path) -> None:
 def test_address_of_another_listener(tmp_path: Path) -> None:
     """A command to a listener that is not an admin listener fails with status 3."""
     with run_balancer(tmp_path, "--demo", "1") as running:
-        said = command("status", "--admin", f"127.0.0.1:{running.port}", status=3)
-    assert "does not answer as the admin listener of a balancebeam does" in said
+        output = command("status", "--admin", f"127.0.0.1:{running.port}", status=3)
+    assert "does not answer as the admin listener of a balancebeam does" in output
 
 
 CONFIG = """\
@@ -175,10 +180,10 @@ def test_pools_and_reload(tmp_path: Path) -> None:
     path.write_text(text)
     running = BalancerProcess(tmp_path, "--config", str(path))
     try:
-        said = command("drain", "10.0.0.1:80", "--admin", admin, status=2)
-        assert said == "balancebeam: several pools have 10.0.0.1:80; give --pool a or b\n"
-        said = command("drain", "10.0.0.1:80", "--pool", "b", "--admin", admin)
-        assert said.startswith("10.0.0.1:80: draining")
+        output = command("drain", "10.0.0.1:80", "--admin", admin, status=2)
+        assert output == "balancebeam: several pools have 10.0.0.1:80; give --pool a or b\n"
+        output = command("drain", "10.0.0.1:80", "--pool", "b", "--admin", admin)
+        assert output.startswith("10.0.0.1:80: draining")
         servers = json.loads(command("status", "--json", "--admin", admin))
         states = {server["pool"]: server["state"] for server in servers}
         assert states == {"a": "up", "b": "draining"}
@@ -211,15 +216,15 @@ def test_wait_for_requests_in_flight(tmp_path: Path) -> None:
             client = running.connect()
             client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             wait_until(lambda: server.connections)
-            said = command("drain", server.address, "--wait", "0.1", "--admin", admin, status=1)
-            assert said == (
+            output = command("drain", server.address, "--wait", "0.1", "--admin", admin, status=1)
+            assert output == (
                 f"balancebeam: {server.address} still has 1 in flight after 0.1 seconds\n"
             )
             removed: list[str] = []
             arguments = ("remove", "--wait", server.address, "--admin", admin)
             thread = threading.Thread(target=lambda: removed.append(command(*arguments)))
             thread.start()
-            wait_until(lambda: "removed" in listed(admin)[server.address]["reason"])
+            wait_until(lambda: "removed" in servers_by_address(admin)[server.address]["reason"])
             assert thread.is_alive()
             release.set()
             thread.join(TIMEOUT)

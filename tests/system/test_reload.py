@@ -59,7 +59,9 @@ def test_tunnel_survives_removal_of_its_frontend_and_pool(
     port, new_port = free_port(), free_port()
     with (
         ScriptedServer(echo) as server_one,
-        run_configured_balancer(tmp_path, config(server_one.address, f"127.0.0.1:{port}")) as it,
+        run_configured_balancer(
+            tmp_path, config(server_one.address, f"127.0.0.1:{port}")
+        ) as balancer,
     ):
         client = wait_until(partial(try_connect, port))
         with client:
@@ -67,7 +69,7 @@ def test_tunnel_survives_removal_of_its_frontend_and_pool(
             read_head(client)
             text = config(server_two.address, f"127.0.0.1:{new_port}").replace('"app"', '"new"')
             text = text.replace('name = "web"', 'name = "new-web"')
-            reload(it, text)
+            reload(balancer, text)
             assert get(new_port).endswith(b"two")
             with pytest.raises(ConnectionRefusedError):
                 connect(port)
@@ -81,27 +83,28 @@ def test_tunnel_survives_removal_of_its_frontend_and_pool(
 
 def test_rejected_reload_changes_nothing(tmp_path: Path, server_one: ScriptedServer) -> None:
     """A reload with invalid keys or an address in use is rejected, and leaves no socket open."""
-    one = server_one
     port, unbound = free_port(), free_port()
     text = config(server_one.address, f"127.0.0.1:{port}")
     with (
-        run_configured_balancer(tmp_path, text, port) as it,
+        run_configured_balancer(tmp_path, text, port) as balancer,
         socket.create_server(("127.0.0.1", 0)) as taken,
     ):
-        before = fd_count(it)
-        reload(it, text.replace("upstreams", "upstream") + "colour = 1\n", "reload rejected: ")
-        assert it.has_logged("upstream")
-        assert it.has_logged("colour")
+        before = fd_count(balancer)
+        reload(
+            balancer, text.replace("upstreams", "upstream") + "colour = 1\n", "reload rejected: "
+        )
+        assert balancer.has_logged("upstream")
+        assert balancer.has_logged("colour")
         used = f"127.0.0.1:{taken.getsockname()[1]}"
         binds = f'"127.0.0.1:{unbound}", "127.0.0.1:{port}", "{used}"'
-        bad = text.replace(f'"127.0.0.1:{port}"', binds).replace(one.address, "127.0.0.1:1")
-        reload(it, bad, "reload rejected: ")
-        assert it.has_logged(f"{used}: address already in use")
+        bad = text.replace(f'"127.0.0.1:{port}"', binds).replace(server_one.address, "127.0.0.1:1")
+        reload(balancer, bad, "reload rejected: ")
+        assert balancer.has_logged(f"{used}: address already in use")
         assert responds(port)
         with pytest.raises(ConnectionRefusedError):
             connect(unbound)
-        wait_until(lambda: fd_count(it) <= before + 1)
-        reload(it, text, "no changes")
+        wait_until(lambda: fd_count(balancer) <= before + 1)
+        reload(balancer, text, "no changes")
 
 
 def test_listeners_move_between_frontends(
@@ -113,11 +116,11 @@ def test_listeners_move_between_frontends(
     plain = f"127.0.0.1:{port}"
     second = '[[frontend]]\nname = "more"\nbind = "BIND"\npool = "b"\n'
     second += f'[[pool]]\nname = "b"\nupstreams = ["{server_two.address}"]\n'
-    with run_configured_balancer(tmp_path, config(server_one.address, plain), port) as it:
+    with run_configured_balancer(tmp_path, config(server_one.address, plain), port) as balancer:
         with connect(port) as client:
             client.sendall(GET)
             read_head(client)
-            reload(it, config(server_one.address, f"haproxy:{plain}"))
+            reload(balancer, config(server_one.address, f"haproxy:{plain}"))
             assert get(port, header + GET_CLOSE).endswith(b"one")
             with pytest.raises(ConnectionResetError):
                 get(port)
@@ -125,21 +128,21 @@ def test_listeners_move_between_frontends(
             client.sendall(GET)
             assert read_head(client)[0].startswith(b"HTTP/1.1 200 ")
         after = second.replace("BIND", plain)
-        reload(it, config(server_one.address, f"unix:{path}", after=after))
+        reload(balancer, config(server_one.address, f"unix:{path}", after=after))
         assert get(port).endswith(b"two")
         assert get(path).endswith(b"one")
         after = second.replace("BIND", f"unix:{path}")
-        reload(it, config(server_one.address, plain, after=after))
+        reload(balancer, config(server_one.address, plain, after=after))
         assert get(path).endswith(b"two")
         assert get(port).endswith(b"one")
-        reload(it, config(server_one.address, plain))
+        reload(balancer, config(server_one.address, plain))
         assert not os.path.exists(path)
         tcp = config(server_one.address, plain).replace('"web"', '"web"\nmode = "tcp"')
-        reload(it, tcp)
+        reload(balancer, tcp)
         with connect(port) as client:
             client.sendall(GET)
             assert b"Via" not in read_head(client)[0]
-        reload(it, config(server_one.address, plain))
+        reload(balancer, config(server_one.address, plain))
         assert get(port).endswith(b"one")
 
 
@@ -148,13 +151,13 @@ def test_demo_servers_follow_reload(tmp_path: Path) -> None:
     port = free_port()
     text = f'demo = 2\n[[frontend]]\nname = "web"\nbind = "127.0.0.1:{port}"\npool = "app"\n'
     text += '[[pool]]\nname = "app"\nupstreams = []\n'
-    with run_configured_balancer(tmp_path, text, port) as it:
+    with run_configured_balancer(tmp_path, text, port) as balancer:
         for changed, count in (
             (text.replace("demo = 2", "demo = 3"), 3),
             (text.replace('"app"', '"other"'), 2),
             (text.replace('name = "web"', 'name = "web"\nmode = "http"'), 2),
         ):
-            reload(it, changed)
+            reload(balancer, changed)
             bodies = {get(port).partition(b"\r\n\r\n")[2] for _ in range(2 * count)}
             assert len(bodies) == count, bodies
 
@@ -185,18 +188,18 @@ def test_hundred_reloads_under_load(
             except (OSError, AssertionError) as failure:
                 failed.append(failure)
 
-    with run_configured_balancer(tmp_path, texts[0], port) as it:
-        reload(it, texts[1])
-        reload(it, texts[0])
-        before = fd_count(it)
+    with run_configured_balancer(tmp_path, texts[0], port) as balancer:
+        reload(balancer, texts[1])
+        reload(balancer, texts[0])
+        before = fd_count(balancer)
         requests = threading.Thread(target=send_requests)
         requests.start()
         try:
             for number in range(1, 101):
-                reload(it, texts[number % 2])
+                reload(balancer, texts[number % 2])
         finally:
             done.set()
             requests.join(TIMEOUT)
         assert not failed, failed[:3]
-        assert not it.has_logged("reload rejected")
-        wait_until(lambda: fd_count(it) <= before + 4)
+        assert not balancer.has_logged("reload rejected")
+        wait_until(lambda: fd_count(balancer) <= before + 4)

@@ -79,14 +79,14 @@ class ClientThreads:
 
     Attributes:
         port: the balancer's port.
-        answers: bodies of the responses with status 200.
+        bodies: bodies of the responses with status 200.
         failures: bodies of all other responses.
     """
 
     def __init__(self, port: int, count: int) -> None:
         """Start `count` threads."""
         self.port = port
-        self.answers: list[str] = []
+        self.bodies: list[str] = []
         self.failures: list[str] = []
         self._running = True
         self._threads = [threading.Thread(target=self._run) for _ in range(count)]
@@ -102,13 +102,13 @@ class ClientThreads:
                 length = head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]
                 while len(body) < int(length):
                     body += client.recv(1000)
-                (self.answers if head[9:12] == b"200" else self.failures).append(body.decode())
+                (self.bodies if head[9:12] == b"200" else self.failures).append(body.decode())
 
     def wait_for_responses(self, more: int = 300) -> list[str]:
         """Wait for `more` further successful responses; return their bodies."""
-        before = len(self.answers)
-        wait_until(lambda: len(self.answers) >= before + more)
-        return self.answers[before:]
+        before = len(self.bodies)
+        wait_until(lambda: len(self.bodies) >= before + more)
+        return self.bodies[before:]
 
     def stop(self) -> None:
         """Stop all threads."""
@@ -149,9 +149,9 @@ def test_servers_fail_and_recover(tmp_path: Path) -> None:
             # At most the eight requests in flight when the second server was stopped.
             assert len(clients.failures) <= 8
             assert all("did not respond in time" in text for text in clients.failures)
-        said = running.output.read_text()
-        assert said.count(f"{three.address} is down") == 1, said
-        assert "answered with 503" in said
+        log = running.output.read_text()
+        assert log.count(f"{three.address} is down") == 1, log
+        assert "answered with 503" in log
     finally:
         for server in servers:
             server.signal(signal.SIGCONT)

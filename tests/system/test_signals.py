@@ -216,7 +216,7 @@ def test_service_manager_is_notified(
             wait_until(lambda: _is_connected(port))
             balancer.send(signal.SIGTERM)
             assert manager.receive()[0] == "STOPPING=1"
-            # A reload has no meaning any more, and must not look like a start.
+            # A reload while draining is not notified: READY=1 would look like a start.
             balancer.send(signal.SIGHUP)
             wait_until(lambda: balancer.has_logged("reload rejected: draining"))
             balancer.send(signal.SIGTERM)
@@ -270,11 +270,11 @@ def test_socket_activation(tmp_path: Path, server_one: ScriptedServer) -> None:
     os.chmod(path, 0o600)
     local.listen()
     local = with_high_descriptor(local)
-    unwanted = with_high_descriptor(socket.create_server(("127.0.0.1", 0)))
+    unused = with_high_descriptor(socket.create_server(("127.0.0.1", 0)))
     plain = with_high_descriptor(socket.socket())
-    port, nobody = tcp.getsockname()[1], unwanted.getsockname()[1]
+    port, unused_port = tcp.getsockname()[1], unused.getsockname()[1]
     text = config(server_one.address, f"127.0.0.1:{port}", f"unix:{path}")
-    arguments = activation_arguments([tcp, local, unwanted, plain])
+    arguments = activation_arguments([tcp, local, unused, plain])
     with (
         tcp,
         local,
@@ -282,10 +282,12 @@ def test_socket_activation(tmp_path: Path, server_one: ScriptedServer) -> None:
         run_configured_balancer(tmp_path, text, port, path, **arguments) as balancer,
     ):
         assert balancer.has_logged("ignoring inherited descriptor 6: not a listening socket")
-        assert balancer.has_logged(f"closing inherited socket 127.0.0.1:{nobody}: not configured")
-        unwanted.close()
+        assert balancer.has_logged(
+            f"closing inherited socket 127.0.0.1:{unused_port}: not configured"
+        )
+        unused.close()
         with pytest.raises(ConnectionRefusedError):
-            connect(nobody)
+            connect(unused_port)
         assert os.stat(path).st_mode & 0o777 == 0o600
         balancer.send(signal.SIGTERM)
         assert balancer.wait() == 0
@@ -317,9 +319,9 @@ def test_sockets_of_another_process_are_ignored(tmp_path: Path, server_one: Scri
         inherited,
         run_configured_balancer(
             tmp_path, config(server_one.address, f"127.0.0.1:{port}"), port, **arguments
-        ) as it,
+        ) as balancer,
     ):
-        assert not it.has_logged("inherited descriptor")
+        assert not balancer.has_logged("inherited descriptor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -355,20 +357,20 @@ def test_hot_restart(tmp_path: Path, server_one: ScriptedServer, command: Sequen
             wait_until(lambda: balancer.has_logged("hot restart: starting a new process"))
             balancer.send(signal.SIGUSR2)
             wait_until(lambda: balancer.has_logged("hot restart ignored: already restarting"))
-            (successor,) = balancer.children()
+            (new_pid,) = balancer.children()
             assert balancer.wait() == 0
             for address in (port, path, plain, wide):
                 assert responds(address)
             assert b" 200 " in get(admin, GET_CLOSE.replace(b"/ ", b"/readyz "))
             if command == COMMANDS[1]:
-                assert pid_file.read_text() == str(successor)
+                assert pid_file.read_text() == str(new_pid)
                 assert not (tmp_path / "twistd.pid.old").exists()
         finally:
             done.set()
             requests.join(TIMEOUT)
         assert not failed, failed[:3]
         # The new process unlinks the Unix socket and the PID file when it exits.
-        os.kill(successor, signal.SIGTERM)
+        os.kill(new_pid, signal.SIGTERM)
         wait_until(lambda: not os.path.exists(path))
         wait_until(lambda: not pid_file.exists())
 

@@ -186,11 +186,11 @@ def _settled_fd_count(running: BalancerProcess) -> int:
 def test_mini_balancer_file(tmp_path: Path) -> None:
     """A mini-balancer file sets up a TCP balancer, which logs each connection."""
     port = free_port()
-    with ScriptedServer(echo) as one:
+    with ScriptedServer(echo) as server:
         path = tmp_path / "mini-balancer.local.toml"
         path.write_text(
             f'[frontend]\nbind_on = "127.0.0.1:{port}"\n\n'
-            f'[[frontend.backend]]\nforward_to = "{one.address}"\n'
+            f'[[frontend.backend]]\nforward_to = "{server.address}"\n'
         )
         with run_balancer(tmp_path, "-c", str(path)) as running:
             # --bind overrides the address in the file.
@@ -198,7 +198,7 @@ def test_mini_balancer_file(tmp_path: Path) -> None:
             wait_until(
                 lambda: "5 bytes from client, 5 bytes from server" in running.output.read_text()
             )
-            assert f"-> {one.address}: client closed" in running.output.read_text()
+            assert f"-> {server.address}: client closed" in running.output.read_text()
 
 
 def test_reset_is_forwarded(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_failover_and_bad_gateway(tmp_path: Path) -> None:
                 assert get(running.port).endswith(b"alive")
             text = running.output.read_text()
             assert text.count("ejected for 10 s") == 1, text
-    # Both are dead now, and a client is told so.
+    # Now neither server accepts connections.
     with run_balancer(tmp_path, *upstreams) as running:
         assert get(running.port).startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
 
