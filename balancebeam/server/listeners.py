@@ -31,6 +31,7 @@ from balancebeam.core.addresses import (
 )
 from balancebeam.core.errors import ConfigError, describe_os_error
 from balancebeam.net import listening
+from balancebeam.net.interfaces import DataReactor
 from balancebeam.server.endpoints import PLAIN_ENDPOINT_PREFIXES, listen_on_endpoint
 
 BindAddress = Union[TcpAddress, UnixAddress, EndpointAddress]
@@ -100,7 +101,7 @@ class ListenersService(service.Service):
     def __init__(
         self,
         reactor: Any,
-        data_reactor: Any,
+        data_reactor: DataReactor,
         find_inherited_sockets: Callable[[], Mapping[str, InheritedSocket]] | None = None,
     ) -> None:
         """

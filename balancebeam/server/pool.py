@@ -19,6 +19,7 @@ from balancebeam.core.settings import (
     ServerSettings,
     ServerSource,
 )
+from balancebeam.net.interfaces import DataReactor
 from balancebeam.net.ticker import Ticker
 from balancebeam.upstream.connect_attempt import ConnectFunction
 from balancebeam.upstream.connection_pool import ConnectionPool
@@ -48,7 +49,7 @@ class SharedResources:
     """
 
     reactor: Any
-    data_reactor: Any
+    data_reactor: DataReactor
     ticker: Ticker
     resolver: Resolver
     random: Random

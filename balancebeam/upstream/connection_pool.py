@@ -10,6 +10,7 @@ from twisted.internet.protocol import Protocol
 
 from balancebeam.core.settings import PoolTimeouts
 from balancebeam.net import connector, socket_options
+from balancebeam.net.interfaces import DataReactor
 from balancebeam.net.ticker import Ticker
 from balancebeam.upstream.connect_attempt import (
     BackgroundFailureHandler,
@@ -44,7 +45,7 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: DataReactor,
         resolver: Resolver,
         timeouts: PoolTimeouts,
         ticker: Ticker,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from balancebeam.core.settings import PoolTimeouts
 from balancebeam.net import connector
+from balancebeam.net.interfaces import DataReactor
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.http1.response_head import ResponseHeadParser
 from balancebeam.upstream.connect_attempt import (
@@ -42,7 +41,7 @@ class Http1Pool(ConnectionPool[UpstreamConnection]):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: DataReactor,
         resolver: Resolver,
         timeouts: PoolTimeouts,
         ticker: Ticker,

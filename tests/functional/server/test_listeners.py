@@ -18,6 +18,7 @@ from balancebeam.core.addresses import (
     UnixAddress,
 )
 from balancebeam.core.errors import ConfigError
+from balancebeam.net.poller import build_data_reactor
 from balancebeam.server.listeners import InheritedSocket, Listener, ListenersService
 
 
@@ -48,7 +49,7 @@ class ListenersTestCase(SynchronousTestCase):
 
     def listeners(self, **inherited: InheritedSocket) -> ListenersService:
         """A service that inherits sockets by address."""
-        service = ListenersService(reactor, reactor, lambda: inherited)
+        service = ListenersService(reactor, build_data_reactor(reactor), lambda: inherited)
         self.addCleanup(service.close)
         return service
 
