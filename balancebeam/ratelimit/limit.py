@@ -28,7 +28,7 @@ _NAME = re.compile(r"[ !#-\[\]-~]+")
 # Sliding windows of up to so many requests are counted exactly, by a sliding log. Weighting
 # the previous window is too coarse for few requests: of 2 per minute, one every 31 s would
 # be rejected. A log of 10 takes 80 bytes more than two counters, and each of its decisions
-# about 1 µs.
+# about 2 µs more.
 MAX_EXACT_REQUESTS = 10
 
 ALGORITHMS = ("concurrent", "fixed-window", "sliding-log", "sliding-window", "token-bucket")
