@@ -4,6 +4,13 @@ Timeouts by periodic sweeps, and a clock of that resolution.
 A timer per request would cost more than the rest of its accounting. So connections
 note the time of their last activity, and a few times per second all of them are
 checked.
+
+Invariant: no timeout expires early. `Ticker.now` is advanced by sweeps only, so a
+timestamp may be older than its event, by up to the time between two sweeps. Sweep
+functions therefore get a time that is behind `Ticker.now` by the largest step of
+that clock. The difference between it and a timestamp never exceeds the seconds that
+have really passed since the event, and a timeout expires at most one such step and
+one interval late.
 """
 
 from __future__ import annotations
@@ -17,14 +24,22 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-# Most intervals by which one sweep advances `now`: when the process was stopped (SIGSTOP,
-# suspend) or the clock was set, not all clients may time out at once.
-MAX_STEP = 4
+# Most intervals by which one sweep advances `now`. Sweep functions are behind by as much,
+# so it is short; but sweeps that are late by up to half an interval lose no time. Time
+# beyond it (SIGSTOP, suspend, a clock that was set, a blocked event loop) does not count.
+MAX_STEP = 1.5
 
-# Bounds of the interval in seconds: 20 sweeps per second for the shortest timeouts, one
-# where all are long.
-MIN_INTERVAL = 0.05
-MAX_INTERVAL = 1.0
+# The same in seconds, at least: an event loop that is blocked for some 50 ms now and then
+# must not slow down the clock where intervals are short.
+MIN_MAX_STEP = 0.1
+
+# Intervals per timeout: it is late by a quarter of its length at most, from 0.67 s.
+INTERVALS_PER_TIMEOUT = 4 * (MAX_STEP + 1)
+
+# Bounds of the interval in seconds: 25 sweeps per second for the shortest timeouts; with
+# long ones as few as keep them to within a second.
+MIN_INTERVAL = 0.04
+MAX_INTERVAL = 1 / (MAX_STEP + 1)
 
 
 class Ticker(service.Service):
@@ -37,7 +52,7 @@ class Ticker(service.Service):
 
     Attributes:
         now: seconds since the ticker was created, while it was running. Monotonic,
-            cheap to read, advanced once per interval.
+            cheap to read, advanced once per interval. For timestamps.
         interval: seconds between sweeps.
     """
 
@@ -48,6 +63,8 @@ class Ticker(service.Service):
         self.interval = interval
         self._clock = clock
         self._last = 0.0
+        # Seconds by which `now` still has to stand still, see `set_interval`.
+        self._hold = 0.0
         self._sweeps: list[Callable[[float], object]] = []
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
@@ -57,7 +74,13 @@ class Ticker(service.Service):
         return self._clock.seconds()
 
     def add(self, sweep: Callable[[float], object]) -> None:
-        """Call `sweep(now)` once per interval."""
+        """
+        Call `sweep(now)` once per interval.
+
+        Args:
+            sweep: its argument minus a timestamp (an earlier `Ticker.now`, or the
+                argument of an earlier call) is at most the time since that event.
+        """
         self._sweeps.append(sweep)
 
     def remove(self, sweep: Callable[[float], object]) -> None:
@@ -65,12 +88,20 @@ class Ticker(service.Service):
         self._sweeps.remove(sweep)
 
     def set_interval(self, interval: float) -> None:
-        """Change the seconds between sweeps, from now on."""
+        """
+        Change the seconds between sweeps, from now on.
+
+        When it gets shorter, sweep functions are behind `now` by less than before, but
+        earlier timestamps may be as old as before. `now` stands still for the
+        difference.
+        """
         if interval != self.interval:
             if self._loop.running:
                 # Time since the last sweep counts, however often this is called.
                 self._tick()
                 self._loop.stop()
+                behind = _max_step(self.interval) + self._hold
+                self._hold = max(0.0, behind - _max_step(interval))
                 self.interval = interval
                 self._start_loop()
             self.interval = interval
@@ -119,15 +150,30 @@ class Ticker(service.Service):
         seconds = self._clock.seconds()
         elapsed = seconds - self._last
         self._last = seconds
-        self.now += min(max(elapsed, 0.0), self.interval * MAX_STEP)
+        max_step = _max_step(self.interval)
+        step = min(max(elapsed, 0.0), max_step)
+        held = min(step, self._hold)
+        self._hold -= held
+        self.now += step - held
+        now = self.now - max_step - self._hold
         for sweep in list(self._sweeps):
             try:
-                sweep(self.now)
+                sweep(now)
             except Exception:
                 # An exception would end the LoopingCall.
                 self._log.failure("sweep failed")
 
 
+def _max_step(interval: float) -> float:
+    """The seconds by which one sweep advances the clock at most."""
+    return max(MIN_MAX_STEP, interval * MAX_STEP)
+
+
 def sweep_interval(*timeouts: float) -> float:
-    """Return an interval in seconds that keeps each of `timeouts` to within a quarter."""
-    return min(MAX_INTERVAL, max(MIN_INTERVAL, min(timeouts) / 4))
+    """
+    Return the seconds between sweeps for `timeouts` in seconds.
+
+    They expire late by at most a quarter of the shortest (0.17 s, if that is longer),
+    and never by more than a second.
+    """
+    return min(MAX_INTERVAL, max(MIN_INTERVAL, min(timeouts) / INTERVALS_PER_TIMEOUT))

@@ -58,7 +58,7 @@ class RateLimiter(ABC):
         """
         Free the memory of a part of the keys that are no longer needed.
 
-        Called about once a second; it must not block the event loop noticeably.
+        Called one to 25 times a second; it must not block the event loop noticeably.
         """
 
     @abstractmethod

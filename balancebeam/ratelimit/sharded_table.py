@@ -14,7 +14,7 @@ V = TypeVar("V")
 SHARD_COUNT = 256
 SHARD_MASK = SHARD_COUNT - 1
 
-# Shards that one sweep visits. With a sweep per second, each shard is swept every 32 s.
+# Shards that one sweep visits. With a sweep per 0.4 s, each shard is swept every 13 s.
 SHARDS_PER_SWEEP = 8
 
 # Keys that are compared to evict one, as in Redis's approximated LRU

@@ -54,7 +54,9 @@ class SlidingLog(RateLimiter):
         if self.remaining(key, now) > 0:
             return 0.0
         log = self._logs.shard(key).values[key]
-        return max(EPSILON, self._time_at(log, -self._requests) + self._window - now)
+        wait = self._time_at(log, -self._requests) + self._window - now
+        # Not more than the window, by which a sum that is rounded may exceed it.
+        return min(self._window, max(EPSILON, wait))
 
     def acquire(self, key: bytes, now: float) -> None:
         # A log is sorted, even if the clock runs backwards.

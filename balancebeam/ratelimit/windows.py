@@ -23,15 +23,27 @@ class _WindowCounts:
         index: The number of the current window since time 0.
         current: The counts of the current window by key.
         previous: The counts of the previous window by key.
+        filled_at: When a request last used up the limit in the current window, by key.
+            At most `max_keys` as well.
+        previously_filled_at: The same for the previous window.
     """
 
-    __slots__ = ("current", "index", "max_keys", "previous")
+    __slots__ = (
+        "current",
+        "filled_at",
+        "index",
+        "max_keys",
+        "previous",
+        "previously_filled_at",
+    )
 
     def __init__(self, max_keys: int) -> None:
         self.max_keys = max_keys
         self.index = -1
         self.current: BoundedMap[int] = BoundedMap(max_keys)
         self.previous: dict[bytes, int] = {}
+        self.filled_at: dict[bytes, float] = {}
+        self.previously_filled_at: dict[bytes, float] = {}
 
     def rotate(self, index: int, keep_previous: bool) -> None:
         """
@@ -41,7 +53,11 @@ class _WindowCounts:
             index: The number of the window.
             keep_previous: Whether the counts of the window before it are needed.
         """
-        self.previous = self.current.values if keep_previous and index == self.index + 1 else {}
+        if keep_previous and index == self.index + 1:
+            self.previous, self.previously_filled_at = self.current.values, self.filled_at
+        else:
+            self.previous, self.previously_filled_at = {}, {}
+        self.filled_at = {}
         self.current = BoundedMap(self.max_keys)
         self.index = index
 
@@ -88,7 +104,8 @@ class _WindowLimiter(RateLimiter):
     def retry_after(self, key: bytes, now: float) -> float:
         if self.remaining(key, now) >= 1:
             return 0.0
-        return max(EPSILON, self._seconds_until_free(key, now))
+        # Not more than the window, by which a sum that is rounded may exceed it.
+        return min(self._window, max(EPSILON, self._seconds_until_free(key, now)))
 
     def refund(self, key: bytes) -> None:
         counts = self._counts[hash(key) & SHARD_MASK].current.values
@@ -155,6 +172,10 @@ class SlidingWindow(_WindowLimiter):
 
     In one window it never admits more than `requests`; in any `window` seconds fewer
     than twice as many, and about `requests` if they arrive evenly.
+
+    The weighted count alone would reject a key for up to `window / requests` seconds
+    more than `window` after a burst. So the time of the request that used up the limit
+    is stored, and a request is admitted `window` seconds after it in any case.
     """
 
     keeps_previous = True
@@ -171,13 +192,31 @@ class SlidingWindow(_WindowLimiter):
         used: float = count + 1
         if counts.previous:
             used += counts.previous.get(key, 0) * min(1.0, counts.index + 1 - windows)
-        if used > self._requests:
-            return False
+        if used + 1 > self._requests:
+            if used > self._requests and (count or not self._has_waited(counts, key, now)):
+                return False
+            self._record_filled(counts, key, now)
         if count or key in current.values:
             current.values[key] = count + 1
         else:
             self._add(counts, key, now)
         return True
+
+    def acquire(self, key: bytes, now: float) -> None:
+        if self.remaining(key, now) <= 1:
+            self._record_filled(self._counts_at(key, now), key, now)
+        super().acquire(key, now)
+
+    def _record_filled(self, counts: _WindowCounts, key: bytes, now: float) -> None:
+        """Store that a request of `key` uses up the limit now."""
+        filled_at = counts.filled_at
+        if key in filled_at or len(filled_at) < counts.max_keys:
+            filled_at[key] = now
+
+    def _has_waited(self, counts: _WindowCounts, key: bytes, now: float) -> bool:
+        """Whether `key`, without a request in this window, used up the limit a window ago."""
+        filled_at = counts.previously_filled_at.get(key)
+        return filled_at is not None and now + EPSILON >= filled_at + self._window
 
     def _add(self, counts: _WindowCounts, key: bytes, now: float) -> None:
         weight = min(1.0, counts.index + 1 - (now + EPSILON) / self._window)
@@ -191,9 +230,12 @@ class SlidingWindow(_WindowLimiter):
 
     def remaining(self, key: bytes, now: float) -> int:
         counts = self._counts_at(key, now)
+        count = counts.current.values.get(key, 0)
         weight = min(1.0, counts.index + 1 - (now + EPSILON) / self._window)
-        previous = counts.previous.get(key, 0) * weight
-        return int(max(0.0, self._requests - counts.current.values.get(key, 0) - previous))
+        remaining = int(max(0.0, self._requests - count - counts.previous.get(key, 0) * weight))
+        if remaining or count or not self._has_waited(counts, key, now):
+            return remaining
+        return 1
 
     def _seconds_until_free(self, key: bytes, now: float) -> float:
         counts = self._counts_at(key, now)
@@ -202,7 +244,13 @@ class SlidingWindow(_WindowLimiter):
         allowed = self._requests - 1 - count
         if allowed >= 0 and previous:
             # Later in this window the weight of the previous one is small enough.
-            return max(0.0, window_end - self._window * allowed / previous - now)
-        # In the next window this count is the previous one.
-        weight = (self._requests - 1) / count if count else 1.0
-        return window_end + self._window * max(0.0, 1 - weight) - now
+            free_at = window_end - self._window * allowed / previous
+            filled_at = None if count else counts.previously_filled_at.get(key)
+        else:
+            # In the next window this count is the previous one.
+            weight = (self._requests - 1) / count if count else 1.0
+            free_at = window_end + self._window * max(0.0, 1 - weight)
+            filled_at = counts.filled_at.get(key)
+        if filled_at is not None:
+            free_at = min(free_at, filled_at + self._window)
+        return free_at - now

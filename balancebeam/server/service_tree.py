@@ -202,7 +202,7 @@ def required_sweep_interval(settings: Settings) -> float:
     """The interval in seconds between sweeps that is exact enough for all timeouts."""
     timeouts = [0.0]
     for pool in settings.pools:
-        timeouts += (pool.timeouts.connect, pool.timeouts.upstream)
+        timeouts += (pool.timeouts.connect, pool.timeouts.upstream, pool.queue.timeout)
     for frontend in settings.frontends:
         timeouts += (
             frontend.timeouts.header,

@@ -214,6 +214,30 @@ class LimiterContract(SynchronousTestCase):
         request = Arrival(burst.time + Fraction(later, 8), KEYS[0])
         self.check_retry_after(parameters, [*history, *(burst,) * 12], request)
 
+    @examples_80
+    @given(PARAMETERS, _TIMES, st.floats(0.0, 1.0))
+    def test_wait_of_one_window(
+        self, parameters: LimitParameters, times: list[float], retry_at: float
+    ) -> None:
+        """
+        A window after the request that used up the limit, a request is admitted.
+
+        Requests rejected meanwhile change nothing, and no wait exceeds the window.
+        """
+        window = float(parameters.window)
+        limiter = self.algorithm.build(parameters.requests, window, parameters.requests, 10_000)
+        for now in times:
+            limiter.admit(KEYS[0], now)
+        now = times[-1] if times else 17.3
+        while limiter.admit(KEYS[0], now):
+            pass
+        times_of_retries = [now, now + retry_at * window * 0.99]
+        for retry in times_of_retries:
+            self.assertLessEqual(limiter.retry_after(KEYS[0], retry), window)
+            if limiter.retry_after(KEYS[0], retry) > 0:
+                self.assertFalse(limiter.admit(KEYS[0], retry))
+        self.assertTrue(limiter.admit(KEYS[0], now + window))
+
     def test_retry_after_a_burst_at_whole_seconds(self) -> None:
         """Retry-After is true after bursts at the start, in the middle and at the end."""
         for requests in (1, 2, 3, 7, 10, 60):

@@ -74,13 +74,18 @@ class FixedWindowModel(Model):
 
 
 class SlidingWindowModel(Model):
-    """The previous window counts with the share of it that is still covered."""
+    """
+    The previous window counts with the share of it that is still covered.
+
+    A request is allowed a window after the last in any case.
+    """
 
     def remaining(self, now: Fraction) -> int:
         index = floor(now / self.window)
         weight = index + 1 - now / self.window
         used = self.count_in_window(index) + weight * self.count_in_window(index - 1)
-        return max(0, floor(self.requests - used))
+        waited = not self.times or self.times[-1] <= now - self.window
+        return max(int(waited), floor(self.requests - used))
 
 
 class SlidingLogModel(Model):

@@ -302,7 +302,7 @@ class Http1Channel(Protocol):
                 self.last_activity = now
                 return
         context = self.context
-        expiry = find_expiry(self, context.timeouts, now, context.ticker.interval, context.draining)
+        expiry = find_expiry(self, context.timeouts, now, context.draining)
         if expiry is Expiry.CLOSE:
             self.close()
         elif expiry is Expiry.ABORT:

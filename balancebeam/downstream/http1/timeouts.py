@@ -111,7 +111,6 @@ def find_expiry(
     channel: ChannelActivity,
     timeouts: FrontendTimeouts,
     now: float,
-    interval: float,
     draining: bool,
 ) -> Expiry | None:
     """
@@ -120,9 +119,7 @@ def find_expiry(
     Args:
         channel: The connection to check.
         timeouts: The limits in seconds.
-        now: The time on the ticker.
-        interval: Seconds between two sweeps. Timestamps may lag by this much, so it is added
-            to limits of about the same length.
+        now: The time of the sweep, see `Ticker.add`.
         draining: Whether idle connections are closed soon.
     """
     quiet = now - channel.last_activity
@@ -141,7 +138,7 @@ def find_expiry(
         if now - (channel.head_started_at or 0.0) >= timeouts.idle:
             expiry = Expiry.CLOSE
     elif state is AWAITING_RESPONSE:
-        expired = quiet >= HALF_CLOSE_TIMEOUT + interval
+        expired = quiet >= HALF_CLOSE_TIMEOUT
         if channel.half_closed and expired and not channel.downstream_response_started:
             expiry = Expiry.ABORT
     elif state is TUNNEL:
@@ -150,7 +147,7 @@ def find_expiry(
         limit = timeouts.tunnel or (timeouts.idle if channel.tunnel_half_closed else 0.0)
         if limit and quiet >= limit:
             expiry = Expiry.ABORT
-    elif state is LINGERING_CLOSE and quiet >= LINGERING_TIMEOUT + interval:
+    elif state is LINGERING_CLOSE and quiet >= LINGERING_TIMEOUT:
         expiry = Expiry.CLOSE
     return expiry
 

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.net.ticker import Ticker, sweep_interval
+from balancebeam.net.ticker import (
+    MAX_INTERVAL,
+    MAX_STEP,
+    MIN_INTERVAL,
+    MIN_MAX_STEP,
+    Ticker,
+    sweep_interval,
+)
+
+# Seconds by which a sum of many times is rounded at most.
+ROUNDING = 1e-9
+
+# Seconds that the event loop is blocked, and whether something happens at the end; and
+# sometimes a new interval, as after a reload.
+STEPS = st.lists(
+    st.tuples(
+        st.one_of(st.floats(0.0, 0.1), st.floats(0.0, 3.0), st.sampled_from((0.4, 0.6, 60.0))),
+        st.booleans(),
+        st.sampled_from((None, None, None, None, MIN_INTERVAL, 0.2, MAX_INTERVAL)),
+    ),
+    max_size=60,
+)
 
 
 class TickerTests(SynchronousTestCase):
@@ -20,16 +43,16 @@ class TickerTests(SynchronousTestCase):
         self.addCleanup(self.ticker.stopService)
 
     def test_sweeps(self) -> None:
-        """A sweep is called once per interval with the time."""
+        """A sweep is called once per interval, with a time that is behind by a step."""
         for _ in range(3):
             self.clock.advance(1)
-        self.assertEqual(self.seen, [1, 2, 3])
+        self.assertEqual(self.seen, [1 - MAX_STEP, 2 - MAX_STEP, 3 - MAX_STEP])
         self.assertEqual(self.ticker.now, 3)
 
     def test_jump_of_the_clock_is_limited(self) -> None:
-        """A jump by an hour counts as four intervals."""
+        """A jump by an hour counts as one and a half intervals."""
         self.clock.advance(3600)
-        self.assertEqual(self.ticker.now, 4)
+        self.assertEqual(self.ticker.now, MAX_STEP)
 
     def test_time_is_monotonic(self) -> None:
         """A clock that is set back does not move the time."""
@@ -48,7 +71,8 @@ class TickerTests(SynchronousTestCase):
         self.ticker.add(self.seen.append)
         self.clock.advance(1)
         self.clock.advance(1)
-        self.assertEqual(self.seen, [1, 1, 2, 2])
+        first, second = 1 - MAX_STEP, 2 - MAX_STEP
+        self.assertEqual(self.seen, [first, first, second, second])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_waiting_for_a_condition(self) -> None:
@@ -57,7 +81,9 @@ class TickerTests(SynchronousTestCase):
         at_once = self.ticker.wait_for(lambda: True, 5)
         self.assertTrue(self.successResultOf(at_once))
         later, never = (self.ticker.wait_for(lambda: met, limit) for limit in (3, 1))
-        self.clock.advance(1)
+        for _ in range(3):
+            self.assertNoResult(never)
+            self.clock.advance(1)
         self.assertNoResult(later)
         self.assertFalse(self.successResultOf(never))
         met = True
@@ -66,7 +92,74 @@ class TickerTests(SynchronousTestCase):
         self.clock.advance(5)
 
     def test_intervals(self) -> None:
-        """The interval is a quarter of the shortest timeout, from 0.05 to 1 s."""
-        self.assertEqual(sweep_interval(60, 10), 1.0)
-        self.assertEqual(sweep_interval(60, 2), 0.5)
-        self.assertEqual(sweep_interval(0.001), 0.05)
+        """Sweeps keep timeouts to within a quarter and a second, but are at most 25 a second."""
+        self.assertEqual(sweep_interval(60, 10), 0.4)
+        self.assertEqual(sweep_interval(60, 2), 0.2)
+        self.assertEqual(sweep_interval(0.001), MIN_INTERVAL)
+
+
+class ExpiryTests(SynchronousTestCase):
+    """When a timeout that is applied by sweeps expires."""
+
+    @given(STEPS, st.sampled_from((0.0, 0.05, 0.5, 1.0, 4.0)))
+    def test_never_early(
+        self, steps: list[tuple[float, bool, float | None]], timeout: float
+    ) -> None:
+        """No timeout expires early, though sweeps are late and the interval changes."""
+        clock = Clock()
+        ticker = Ticker(clock, MAX_INTERVAL)
+        # Real times and timestamps of events.
+        events: list[tuple[float, float]] = []
+
+        def sweep(now: float) -> None:
+            for event, timestamp in events:
+                if now - timestamp >= timeout + ROUNDING:
+                    self.assertGreaterEqual(clock.seconds() - event, timeout)
+            # An event of which only a sweep finds out.
+            events.append((clock.seconds(), now))
+
+        ticker.add(sweep)
+        ticker.startService()
+        for seconds, happens, interval in steps:
+            # The loop is blocked: timers are late.
+            clock.rightNow += seconds
+            if happens:
+                events.append((clock.seconds(), ticker.now))
+            if interval is not None:
+                ticker.set_interval(interval)
+                events.append((clock.seconds(), ticker.now))
+            clock.advance(0)
+        ticker.stopService()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    @given(
+        st.floats(0.01, 20.0),
+        st.floats(0.0, 1.0),
+        st.lists(st.floats(0.0, 0.5), min_size=1, max_size=10),
+    )
+    def test_lateness_is_bounded(self, timeout: float, offset: float, delays: list[float]) -> None:
+        """A timeout is late by a quarter or a second at most, though sweeps are delayed."""
+        clock = Clock()
+        interval = sweep_interval(timeout)
+        ticker = Ticker(clock, interval)
+        expired: list[float] = []
+        number = 0
+        ticker.startService()
+        # Any time between two sweeps.
+        clock.advance(interval)
+        clock.advance(offset * interval * 0.999)
+        event, timestamp = clock.seconds(), ticker.now
+        ticker.add(
+            lambda now: expired.append(clock.seconds()) if now - timestamp >= timeout else None
+        )
+        while not expired:
+            # The next sweep is late by up to half an interval.
+            due = clock.getDelayedCalls()[0].getTime()
+            late = delays[number % len(delays)] * interval
+            number += 1
+            clock.advance(due + late - clock.seconds())
+        ticker.stopService()
+        allowed = max(min(1.0, timeout / 4), MIN_MAX_STEP + interval)
+        last_delay = max(delays) * interval
+        lateness = expired[0] - event - timeout
+        self.assertLessEqual(lateness, allowed + last_delay + ROUNDING)

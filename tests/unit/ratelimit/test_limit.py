@@ -299,11 +299,38 @@ class BuildLimitTests(SynchronousTestCase):
         }
         self.assertEqual(sorted(classes), list(ALGORITHMS))
         for algorithm, limiter_class in classes.items():
-            limit = build_limit(LimitSettings(3, algorithm=algorithm))
+            limit = build_limit(LimitSettings(30, algorithm=algorithm))
             self.assertIsInstance(limit.limiter, limiter_class)
-            self.assertEqual(limit.limiter.remaining(b"key", 0.0), 3)
+            self.assertEqual(limit.limiter.remaining(b"key", 0.0), 30)
         bucket = build_limit(LimitSettings(3, algorithm="token-bucket", burst=7))
         self.assertEqual(bucket.limiter.remaining(b"key", 0.0), 7)
+
+    def test_small_sliding_windows_are_exact(self) -> None:
+        """Up to ten requests per window are counted by a log, more by two counters."""
+        for requests, limiter_class in ((1, SlidingLog), (10, SlidingLog), (11, SlidingWindow)):
+            limit = build_limit(LimitSettings(requests))
+            self.assertIsInstance(limit.limiter, limiter_class)
+            self.assertEqual(limit.limiter.remaining(b"key", 0.0), requests)
+
+    def test_slow_client_is_never_rejected(self) -> None:
+        """A client that sends its requests a little slower than the limit is admitted."""
+        for requests in (1, 2, 3, 10):
+            limiter = build_limit(LimitSettings(requests)).limiter
+            now = 7.0
+            for _ in range(50):
+                self.assertTrue(limiter.admit(b"key", now), msg=f"{requests} at {now}")
+                now += 61 / requests
+
+    def test_retry_after_does_not_exceed_the_window(self) -> None:
+        """Retry-After in whole seconds is at most the window, where sums are rounded too."""
+        for requests in (1, 2, 10, 11, 100):
+            for tenths in range(0, 1300, 7):
+                limiter, now = build_limit(LimitSettings(requests)).limiter, tenths / 10
+                while limiter.admit(b"key", now):
+                    pass
+                wait = limiter.retry_after(b"key", now)
+                self.assertLessEqual(Rejection(429, "", wait).retry_after, 60)
+                self.assertTrue(limiter.admit(b"key", now + 60))
 
     def test_invalid_settings(self) -> None:
         """Invalid settings are rejected with the expected form."""

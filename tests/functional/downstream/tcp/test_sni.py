@@ -133,12 +133,14 @@ class SniRoutingTests(SynchronousTestCase):
     def test_tunnel_timeout_before_the_header_timeout(self) -> None:
         """A sweep that finds both timeouts expired aborts, and connects no server."""
         self.balancer.service.default_frontend.factory.timeouts = FrontendTimeouts(
-            header=4, tunnel=2
+            header=1.7, tunnel=1.9
         )
         client = self.connect()
-        # Two large steps: the sweep after the second finds both timeouts expired.
-        for seconds in (1, 3.5):
-            self.balancer.clock.advance(seconds)
+        # The tunnel timeout counts from 0.6 s before the first sweep, which is at 0.4 s. The
+        # sweep at 2.4 s is the first that finds any timeout expired, and finds both.
+        for _ in range(6):
+            self.assertFalse(client.transport.aborted)
+            self.balancer.clock.advance(0.4)
         self.assertTrue(client.transport.aborted)
         self.balancer.finish_closing()
         self.assertEqual(self.connected_hosts(), [])

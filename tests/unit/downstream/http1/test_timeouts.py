@@ -19,7 +19,6 @@ from balancebeam.downstream.http1.timeouts import (
 )
 
 # Seconds between two sweeps.
-INTERVAL = 0.5
 
 
 @frozen
@@ -53,7 +52,7 @@ class TimeoutTests(SynchronousTestCase):
     ) -> Expiry | None:
         """The result at `now` for a connection in `state` with these properties."""
         channel = Activity(state, **activity)
-        return find_expiry(channel, timeouts or self.timeouts, now, INTERVAL, draining)
+        return find_expiry(channel, timeouts or self.timeouts, now, draining)
 
     def assert_expires(
         self, limit: float, expected: Expiry, state: ChannelState, **arguments: Any
@@ -134,7 +133,7 @@ class TimeoutTests(SynchronousTestCase):
     def test_half_closed_client_waits_for_a_short_time(self) -> None:
         """After the client's EOF the response must start soon."""
         self.assert_expires(
-            HALF_CLOSE_TIMEOUT + INTERVAL,
+            HALF_CLOSE_TIMEOUT,
             Expiry.ABORT,
             ChannelState.AWAITING_RESPONSE,
             half_closed=True,
@@ -169,7 +168,7 @@ class TimeoutTests(SynchronousTestCase):
     def test_lingering_close_ends(self) -> None:
         """A lingering connection is closed when the client has sent nothing for a while."""
         self.assert_expires(
-            LINGERING_TIMEOUT + INTERVAL,
+            LINGERING_TIMEOUT,
             Expiry.CLOSE,
             ChannelState.LINGERING_CLOSE,
             output_flushed=True,
