@@ -457,6 +457,36 @@ def test_a_successor(tmp_path: Path, one: ScriptedServer, way: Sequence[str]) ->
         wait_until(lambda: not pid_file.exists())
 
 
+@pytest.mark.parametrize("limit", [None, 1.5])
+def test_transfers_outlast_the_drain_timeout_of_a_hot_restart(
+    tmp_path: Path, limit: float | None
+) -> None:
+    """After SIGUSR2, a response is cut at the handover timeout only, if there is one."""
+    asked, answer_now = threading.Event(), threading.Event()
+    port = free_port()
+    before = "drain_timeout = 0.5"
+    if limit is not None:
+        before += f"\nhandover_timeout = {limit}"
+    with ScriptedServer(delayed_response(asked, answer_now)) as server:
+        text = config(server.address, f"127.0.0.1:{port}", before=before)
+        with run_configured_balancer(tmp_path, text, port) as balancer, connect(port) as client:
+            client.sendall(GET.replace(b"/ ", b"/slow "))
+            assert asked.wait(TIMEOUT)
+            balancer.send(signal.SIGUSR2)
+            wait_until(lambda: balancer.has_logged("draining; send the signal again"))
+            if limit is None:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    balancer.process.wait(4)
+                answer_now.set()
+                assert read_all(client).endswith(b"late")
+            else:
+                with contextlib.suppress(ConnectionResetError):
+                    assert read_all(client) == b""
+                assert balancer.has_logged("handover timeout expired")
+            assert balancer.wait() == 0
+            assert responds(port)
+
+
 def test_a_successor_that_fails_harms_nobody(tmp_path: Path, one: ScriptedServer) -> None:
     port = free_port()
     path = str(tmp_path / "socket")
