@@ -487,6 +487,50 @@ def test_transfers_outlast_the_drain_timeout_of_a_hot_restart(
             assert responds(port)
 
 
+@pytest.mark.parametrize("then", [signal.SIGTERM, signal.SIGUSR2])
+def test_pid_file_while_the_old_process_drains(tmp_path: Path, then: int) -> None:
+    """While the old process drains, the new one can be stopped, or be replaced in turn."""
+    asked, answer_now = threading.Event(), threading.Event()
+    port = free_port()
+    pid_file = tmp_path / "twistd.pid"
+    with ScriptedServer(delayed_response(asked, answer_now)) as server:
+        text = config(server.address, f"127.0.0.1:{port}")
+        with (
+            run_configured_balancer(tmp_path, text, port, argv=COMMANDS[1]) as balancer,
+            connect(port) as client,
+        ):
+            client.sendall(GET.replace(b"/ ", b"/slow "))
+            assert asked.wait(TIMEOUT)
+            balancer.send(signal.SIGUSR2)
+            wait_until(lambda: balancer.has_logged("draining; send the signal again"))
+            second = int(pid_file.read_text())
+            old_file = tmp_path / "twistd.pid.old"
+            assert (balancer.children(), old_file.read_text()) == (
+                [second],
+                str(balancer.process.pid),
+            )
+            os.kill(second, then)
+            wait_until(lambda: balancer.has_logged("the new process exited: "))
+            assert not balancer.has_logged("hot restart failed")
+            with contextlib.ExitStack() as stack:
+                if then == signal.SIGTERM:
+                    assert not pid_file.exists()
+                    stack.enter_context(
+                        run_configured_balancer(tmp_path, text, port, argv=COMMANDS[1])
+                    )
+                else:
+                    assert not old_file.exists()
+                    assert responds(port)
+                newest = pid_file.read_text()
+                assert newest not in (str(second), str(balancer.process.pid))
+                answer_now.set()
+                assert read_all(client).endswith(b"late")
+                assert balancer.wait() == 0
+                assert pid_file.read_text() == newest
+                assert not old_file.exists()
+            assert "#error" not in balancer.log.read_text(), balancer.log.read_text()
+
+
 def test_a_successor_that_fails_harms_nobody(tmp_path: Path, one: ScriptedServer) -> None:
     port = free_port()
     path = str(tmp_path / "socket")
