@@ -462,16 +462,16 @@ def test_transfers_outlast_the_drain_timeout_of_a_hot_restart(
     tmp_path: Path, limit: float | None
 ) -> None:
     """After SIGUSR2, a response is cut at the handover timeout only, if there is one."""
-    asked, answer_now = threading.Event(), threading.Event()
+    received, answer_now = threading.Event(), threading.Event()
     port = free_port()
     before = "drain_timeout = 0.5"
     if limit is not None:
         before += f"\nhandover_timeout = {limit}"
-    with ScriptedServer(delayed_response(asked, answer_now)) as server:
+    with ScriptedServer(delayed_response(received, answer_now)) as server:
         text = config(server.address, f"127.0.0.1:{port}", before=before)
         with run_configured_balancer(tmp_path, text, port) as balancer, connect(port) as client:
             client.sendall(GET.replace(b"/ ", b"/slow "))
-            assert asked.wait(TIMEOUT)
+            assert received.wait(TIMEOUT)
             balancer.send(signal.SIGUSR2)
             wait_until(lambda: balancer.has_logged("draining; send the signal again"))
             if limit is None:
@@ -490,17 +490,17 @@ def test_transfers_outlast_the_drain_timeout_of_a_hot_restart(
 @pytest.mark.parametrize("then", [signal.SIGTERM, signal.SIGUSR2])
 def test_pid_file_while_the_old_process_drains(tmp_path: Path, then: int) -> None:
     """While the old process drains, the new one can be stopped, or be replaced in turn."""
-    asked, answer_now = threading.Event(), threading.Event()
+    received, answer_now = threading.Event(), threading.Event()
     port = free_port()
     pid_file = tmp_path / "twistd.pid"
-    with ScriptedServer(delayed_response(asked, answer_now)) as server:
+    with ScriptedServer(delayed_response(received, answer_now)) as server:
         text = config(server.address, f"127.0.0.1:{port}")
         with (
             run_configured_balancer(tmp_path, text, port, argv=COMMANDS[1]) as balancer,
             connect(port) as client,
         ):
             client.sendall(GET.replace(b"/ ", b"/slow "))
-            assert asked.wait(TIMEOUT)
+            assert received.wait(TIMEOUT)
             balancer.send(signal.SIGUSR2)
             wait_until(lambda: balancer.has_logged("draining; send the signal again"))
             second = int(pid_file.read_text())
