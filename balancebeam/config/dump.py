@@ -39,6 +39,7 @@ def dump(settings: Settings, mask: bool = False) -> str:
                 "state": settings.state,
                 "drain_timeout": settings.drain_timeout,
                 "demo": settings.demo,
+                "handover_timeout": settings.handover_timeout,
             },
         )
     )

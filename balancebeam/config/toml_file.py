@@ -107,6 +107,7 @@ def _parse_root(root: Table) -> Settings:
         state=root.get("state", v.file_path, None),
         drain_timeout=root.get("drain_timeout", v.seconds_or_zero, defaults.drain_timeout),
         demo=root.get("demo", v.integer(0, 100), defaults.demo),
+        handover_timeout=root.get("handover_timeout", v.seconds_or_zero, None),
     )
     settings = evolve(
         settings, source_locations=_source_locations(root.document, frontend_tables, settings)

@@ -295,6 +295,8 @@ class Settings:
             a restart; `None` for none.
         drain_timeout: time limit of a drain; connections that are still active are closed then.
         demo: number of demo servers added to the first pool.
+        handover_timeout: time limit of the drain of the old process after a hot restart; `None` for
+            none.
         source_locations: where the file has a listen address ("file:line: key"), by the text of the
             address, for error messages.
     """
@@ -305,6 +307,7 @@ class Settings:
     state: str | None = None
     drain_timeout: float = 30.0
     demo: int = 0
+    handover_timeout: float | None = None
     source_locations: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
     def pool_mode(self, pool: str) -> str:

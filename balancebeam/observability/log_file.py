@@ -63,6 +63,11 @@ class LogFile:
         if self._file is None:
             self._attach(NonBlockingFile(self.path))
 
+    def set_owner(self, uid: int) -> None:
+        """Make user `uid` the owner of an open regular file. Raises `OSError`."""
+        if self._file is not None and self.path != STDOUT:
+            self._file.set_owner(uid)
+
     def reopen(self) -> None:
         """Open the path again, after log rotation; on failure keep the old file."""
         if self._file is None or self.path == STDOUT:

@@ -26,6 +26,7 @@ class NonBlockingFile:
 
     def __init__(self, path: str) -> None:
         """Open the file at `path`, or stdout if it is "-". Raises `OSError`."""
+        self._path = path
         if path == STDOUT:
             self._descriptor = os.dup(1)
         else:
@@ -64,6 +65,20 @@ class NonBlockingFile:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         return bool(poll.poll(0))
+
+    def set_owner(self, uid: int) -> None:
+        """
+        Make user `uid` the owner, able to write, if this is a regular file. Raises `OSError`.
+
+        The directory may belong to that user: a path that is a symbolic link, or a file
+        with further hard links, is left alone, as it may be a file of the system.
+        """
+        status = os.fstat(self._descriptor)
+        if not self._is_file or status.st_uid == uid:
+            return
+        if status.st_nlink == 1 and os.path.samestat(status, os.lstat(self._path)):
+            os.fchown(self._descriptor, uid, -1)
+            os.fchmod(self._descriptor, stat.S_IMODE(status.st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -45,22 +45,20 @@ class NewProcess(ProcessProtocol):
     """
     The new process of a hot restart, as the old process sees it.
 
-    It normally outlives the old process; `on_exit` is called if it exits first.
+    It normally outlives the old process; `on_exit` is called with the reason if it
+    exits first.
     """
 
-    def __init__(self, on_exit: Callable[[], object]) -> None:
+    def __init__(self, on_exit: Callable[[str], object]) -> None:
         self._on_exit = on_exit
 
     def processExited(self, reason: Failure) -> None:
-        """Log the exit and report it."""
-        log.error(
-            "hot restart failed: the new process exited: {reason}", reason=reason.getErrorMessage()
-        )
-        self._on_exit()
+        """Report the exit."""
+        self._on_exit(reason.getErrorMessage())
 
 
 def spawn_new_process(
-    sockets: Mapping[str, InheritedSocket], reactor: Any, on_exit: Callable[[], object]
+    sockets: Mapping[str, InheritedSocket], reactor: Any, on_exit: Callable[[str], object]
 ) -> IProcessTransport:
     """
     Start the program again with inherited listening sockets.
@@ -68,7 +66,7 @@ def spawn_new_process(
     Args:
         sockets: the listening sockets by address.
         reactor: an `IReactorProcess`.
-        on_exit: called if the new process exits while this one is running.
+        on_exit: called with the reason if the new process exits while this one is running.
 
     Raises:
         OSError: the process cannot be started.

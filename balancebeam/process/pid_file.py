@@ -12,7 +12,8 @@ class PidFile:
     The pid file that `twistd` writes at start and removes at exit.
 
     During a hot restart it is renamed to `PATH.old`, as nginx does, because the
-    new process writes its own file at `PATH`.
+    new process writes its own file at `PATH`. The next hot restart replaces `PATH.old`, even if
+    the process that it names still drains.
     """
 
     def __init__(self, twistd_options: MutableMapping[str, Any]) -> None:
@@ -36,3 +37,24 @@ class PidFile:
         if self._path and self._options["pidfile"] != self._path:
             os.replace(self._options["pidfile"], self._path)
             self._options["pidfile"] = self._path
+
+    def release(self) -> None:
+        """
+        Keep `twistd` from removing the file at exit if it is missing or names another process.
+
+        Several hot restarts within one drain use the same `PATH.old`.
+        """
+        path = self._options.get("pidfile")
+        if not path:
+            return
+        try:
+            with open(path, "rb") as file:
+                own = file.read(32).strip() == b"%d" % os.getpid()
+        except FileNotFoundError:
+            own = False
+        except OSError:
+            # Written before privileges were dropped: only twistd can find out at exit
+            # whether it can be removed.
+            own = True
+        if not own:
+            self._options["pidfile"] = ""

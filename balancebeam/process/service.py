@@ -10,6 +10,7 @@ from typing import Any
 from balancebeam.core.settings import Settings
 from balancebeam.process.exit import exit_on_config_error
 from balancebeam.process.inherited_sockets import find_inherited_sockets
+from balancebeam.process.log_owner import LogOwner
 from balancebeam.process.pid_file import PidFile
 from balancebeam.process.signals import SignalService
 from balancebeam.process.systemd import SystemdNotifier
@@ -17,15 +18,27 @@ from balancebeam.server.balancer import BalancerService
 
 
 class TwistdBalancerService(BalancerService):
-    """A `BalancerService` of which a failed start ends the process with a message on stderr."""
+    """
+    A `BalancerService` of which a failed start ends the process with a message on stderr.
+
+    Attributes:
+        log_owner: the user that log files belong to after privileges are dropped; `None` if
+            they are not.
+    """
+
+    log_owner: LogOwner | None = None
 
     def privilegedStartService(self) -> None:
         with exit_on_config_error(stderr_redirected=True):
             super().privilegedStartService()
+        if self.log_owner is not None:
+            self.log_owner.take_over(self.access_logs.files.values())
 
     def startService(self) -> None:
         with exit_on_config_error(stderr_redirected=True):
             super().startService()
+        if self.log_owner is not None:
+            self.log_owner.check(self.access_logs.files)
 
 
 def build_process_service(
@@ -41,7 +54,8 @@ def build_process_service(
         settings: the settings to start with.
         load_settings: returns the settings for a reload; raises `ConfigError`.
         reactor: the reactor that `twistd` has installed.
-        twistd_options: the options of `twistd` itself, of which `pidfile` is used.
+        twistd_options: the options of `twistd` itself, of which `pidfile` and `uid`
+            are used.
 
     Raises:
         StartupExit: the settings are invalid in a way that only the services detect.
@@ -55,6 +69,8 @@ def build_process_service(
             load_settings=load_settings,
             find_inherited_sockets=find_inherited_sockets,
         )
+    if twistd_options.get("uid") is not None:
+        balancer.log_owner = LogOwner(twistd_options)
     pid_file = PidFile(twistd_options)
     SignalService(balancer, reactor, SystemdNotifier(), pid_file).setServiceParent(balancer)
     return balancer

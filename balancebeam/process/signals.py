@@ -73,6 +73,7 @@ class SignalService(service.Service):
         return lambda number, frame: self._reactor.callFromThread(callback)
 
     def stopService(self) -> Any:
+        self._pid_file.release()
         handlers, self._previous_handlers = self._previous_handlers, {}
         if self._draining and handlers:
             # The process is about to exit with status 0. A further signal would find
@@ -139,13 +140,21 @@ class SignalService(service.Service):
         self._new_process_running = True
         try:
             self._pid_file.move_aside()
-            spawn_new_process(sockets, self._reactor, self._new_process_failed)
+            spawn_new_process(sockets, self._reactor, self._new_process_exited)
         except OSError as error:
-            self.log.error("hot restart failed: {reason}", reason=error)
-            self._new_process_failed()
+            self._hot_restart_failed(error)
 
-    def _new_process_failed(self) -> None:
+    def _new_process_exited(self, reason: str) -> None:
+        if self._draining:
+            # The new process was ready, and the pid file has been its own since: another
+            # start may have written it by now.
+            self.log.info("the new process exited: {reason}; still draining", reason=reason)
+        else:
+            self._hot_restart_failed(f"the new process exited: {reason}")
+
+    def _hot_restart_failed(self, reason: object) -> None:
         """Continue as before the hot restart."""
+        self.log.error("hot restart failed: {reason}", reason=reason)
         self._new_process_running = False
         try:
             self._pid_file.restore()

@@ -160,7 +160,8 @@ class BalancerService(ServiceTree):
     def drain(self, handing_over: bool = False) -> Deferred[None]:
         """
         Shut down gracefully: close the listeners and idle client connections, and
-        let active requests finish for at most `drain_timeout` seconds.
+        let active requests finish for at most `drain_timeout` seconds, or
+        `handover_timeout` after a hot restart.
 
         Args:
             handing_over: whether the new process of a hot restart serves the admin

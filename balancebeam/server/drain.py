@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -23,9 +25,17 @@ def start_drain(tree: ServiceTree, handing_over: bool = False) -> Deferred[None]
 
     def finished(drained: bool) -> None:
         if not drained:
-            log.warn("drain timeout expired with active connections; closing them")
+            log.warn(
+                "{key} expired with active connections; closing them",
+                key="handover timeout" if handing_over else "drain timeout",
+            )
 
-    waiting = tree.ticker.wait_for(lambda: _is_drained(tree), tree.settings.drain_timeout)
+    timeout: float | None = tree.settings.drain_timeout
+    if handing_over:
+        timeout = tree.settings.handover_timeout
+    waiting = tree.ticker.wait_for(
+        lambda: _is_drained(tree), math.inf if timeout is None else timeout
+    )
     return waiting.addCallback(finished)
 
 

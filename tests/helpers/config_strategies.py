@@ -254,6 +254,7 @@ def all_settings(draw: st.DrawFn) -> Settings:
         draw(st.none() | _STATE_FILES),
         draw(_SECONDS_OR_ZERO),
         draw(st.integers(0, 100)),
+        draw(st.none() | _SECONDS_OR_ZERO),
     )
     # A pool that no frontend uses is parsed as one for HTTP.
     modes = {name: settings.pool_mode(name) == "tcp" for name in names}

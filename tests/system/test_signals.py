@@ -375,6 +375,80 @@ def test_hot_restart(tmp_path: Path, server_one: ScriptedServer, command: Sequen
         wait_until(lambda: not pid_file.exists())
 
 
+@pytest.mark.parametrize("limit", [None, 1.5])
+def test_transfers_outlast_the_drain_timeout_of_a_hot_restart(
+    tmp_path: Path, limit: float | None
+) -> None:
+    """After SIGUSR2, a response is cut at the handover timeout only, if there is one."""
+    received, answer_now = threading.Event(), threading.Event()
+    port = free_port()
+    before = "drain_timeout = 0.5"
+    if limit is not None:
+        before += f"\nhandover_timeout = {limit}"
+    with ScriptedServer(delayed_response(received, answer_now)) as server:
+        text = config(server.address, f"127.0.0.1:{port}", before=before)
+        with run_configured_balancer(tmp_path, text, port) as balancer, connect(port) as client:
+            client.sendall(GET.replace(b"/ ", b"/slow "))
+            assert received.wait(TIMEOUT)
+            balancer.send(signal.SIGUSR2)
+            wait_until(lambda: balancer.has_logged("draining; send the signal again"))
+            if limit is None:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    balancer.process.wait(4)
+                answer_now.set()
+                assert read_all(client).endswith(b"late")
+            else:
+                with contextlib.suppress(ConnectionResetError):
+                    assert read_all(client) == b""
+                assert balancer.has_logged("handover timeout expired")
+            assert balancer.wait() == 0
+            assert responds(port)
+
+
+@pytest.mark.parametrize("then", [signal.SIGTERM, signal.SIGUSR2])
+def test_pid_file_while_the_old_process_drains(tmp_path: Path, then: int) -> None:
+    """While the old process drains, the new one can be stopped, or be replaced in turn."""
+    received, answer_now = threading.Event(), threading.Event()
+    port = free_port()
+    pid_file = tmp_path / "twistd.pid"
+    with ScriptedServer(delayed_response(received, answer_now)) as server:
+        text = config(server.address, f"127.0.0.1:{port}")
+        with (
+            run_configured_balancer(tmp_path, text, port, argv=COMMANDS[1]) as balancer,
+            connect(port) as client,
+        ):
+            client.sendall(GET.replace(b"/ ", b"/slow "))
+            assert received.wait(TIMEOUT)
+            balancer.send(signal.SIGUSR2)
+            wait_until(lambda: balancer.has_logged("draining; send the signal again"))
+            second = int(pid_file.read_text())
+            old_file = tmp_path / "twistd.pid.old"
+            assert (balancer.children(), old_file.read_text()) == (
+                [second],
+                str(balancer.process.pid),
+            )
+            os.kill(second, then)
+            wait_until(lambda: balancer.has_logged("the new process exited: "))
+            assert not balancer.has_logged("hot restart failed")
+            with contextlib.ExitStack() as stack:
+                if then == signal.SIGTERM:
+                    assert not pid_file.exists()
+                    stack.enter_context(
+                        run_configured_balancer(tmp_path, text, port, argv=COMMANDS[1])
+                    )
+                else:
+                    assert not old_file.exists()
+                    assert responds(port)
+                newest = pid_file.read_text()
+                assert newest not in (str(second), str(balancer.process.pid))
+                answer_now.set()
+                assert read_all(client).endswith(b"late")
+                assert balancer.wait() == 0
+                assert pid_file.read_text() == newest
+                assert not old_file.exists()
+            assert "#error" not in balancer.log.read_text(), balancer.log.read_text()
+
+
 def test_failed_hot_restart(tmp_path: Path, server_one: ScriptedServer) -> None:
     """After a failed hot restart the old process serves on, and owns sockets and PID file."""
     port = free_port()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pwd
 import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -327,6 +329,42 @@ def test_daemon(tmp_path: Path) -> None:
         wait_until(lambda: not pid_file.exists())
     # twistd removes the pid file before it writes the last line of its log.
     wait_until(lambda: "Server Shut Down" in log_file.read_text())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
+def test_log_file_of_another_user_is_reopened() -> None:
+    """With --uid, a log file in a directory of root is opened again by a reload."""
+    user = next(entry for entry in pwd.getpwall() if entry.pw_uid)
+    # The folders of pytest are closed to other users.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        path = folder / "access.log"
+        port = free_port()
+        command = [TWISTD, "-n", "--pidfile=", f"--uid={user.pw_uid}", "balancebeam", "--demo=1"]
+        command += ["--bind", f"127.0.0.1:{port}", "--access-log", str(path)]
+        with open(folder / "output.txt", "w+b") as output:
+            process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+            try:
+                wait_until(lambda: _responds(port))
+                assert path.stat().st_uid == user.pw_uid
+                path.rename(folder / "access.log.1")
+                path.touch()
+                os.chown(path, user.pw_uid, user.pw_gid)
+                process.send_signal(signal.SIGHUP)
+                wait_until(lambda: get(port) and path.stat().st_size)
+            finally:
+                process.terminate()
+                assert process.wait(TIMEOUT) == 0
+        text = (folder / "output.txt").read_text()
+        assert f"log file {path} cannot be created by user {user.pw_uid}" in text
+        assert "cannot reopen" not in text
+
+
+def _responds(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b" 200 " in get(port)
+    return False
 
 
 @pytest.mark.parametrize("reactor", ["select", "poll", "asyncio"])

@@ -167,6 +167,38 @@ class DrainTests(SynchronousTestCase):
         self.stop()
         self.assertTrue(client.transport.closed)
 
+    def open_tunnel(self, settings: Settings) -> None:
+        """Start a balancer with a tunnel in progress, and hand over to a new process."""
+        self.start(settings)
+        self.tunnel = self.balancer.client()
+        self.tunnel.send(UPGRADE)
+        self.balancer.accept().send(SWITCHED)
+        self.drained = self.balancer.service.drain(handing_over=True)
+
+    def test_no_time_limit_after_hot_restart(self) -> None:
+        """After a hot restart, connections are not cut at the drain timeout."""
+        self.open_tunnel(SETTINGS)
+        for _ in range(60):
+            self.balancer.advance(1)
+        self.assertNoResult(self.drained)
+        self.tunnel.reset()
+        self.balancer.finish_closing()
+        self.pass_time(2)
+        self.successResultOf(self.drained)
+
+    def test_handover_timeout(self) -> None:
+        """After a hot restart, the drain ends at the handover timeout, if there is one."""
+        self.open_tunnel(evolve(SETTINGS, handover_timeout=20.0))
+        self.pass_time(19)
+        self.assertNoResult(self.drained)
+        self.pass_time(2)
+        self.successResultOf(self.drained)
+
+    def test_zero_handover_timeout(self) -> None:
+        """A handover timeout of 0 does not wait for connections."""
+        self.open_tunnel(evolve(SETTINGS, handover_timeout=0.0))
+        self.successResultOf(self.drained)
+
     def test_tcp_connections_finish(self) -> None:
         """TCP connections are relayed until both sides have closed."""
         self.start(evolve(SETTINGS, frontends=(evolve(WEB, mode="tcp"),)))

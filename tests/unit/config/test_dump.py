@@ -86,6 +86,7 @@ class CheckOptionTests(ConfigFileTestCase):
                     ("-mhttp",),
                 ),
                 ("", ("--demo", "3")),
+                ("handover_timeout = 600\n", ("-u", "b:1")),
                 ("", ("-u", "http://unix:80")),
             ):
                 settings, printed = self.check(text, *arguments)

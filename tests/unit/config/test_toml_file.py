@@ -88,6 +88,7 @@ class ValidFileTests(ConfigFileTestCase):
         self.assertEqual((frontend.mode, pool.algorithm), ("http", "round-robin"))
         self.assertEqual((pool.active, defaults.admin, defaults.state), (None, None, None))
         self.assertEqual((defaults.drain_timeout, defaults.demo), (30, 0))
+        self.assertIsNone(defaults.handover_timeout)
         self.assertEqual((frontend.max_body, frontend.access_log), (None, None))
         active = self.load("[pool.health]\n").pools[0].active
         self.assertEqual(active, HealthCheckSettings("/health", 10.0, None, 2, 2, (200, 299)))
@@ -124,6 +125,8 @@ class InvalidFileTests(ConfigFileTestCase):
                 ("drain_timeout = '30'\n", 1, ["drain_timeout", "'30'", "seconds"]),
                 ("drain_timeout = -1\n", 1, ["drain_timeout", "-1", "0 or more"]),
                 ("drain_timeout = nan\n", 1, ["drain_timeout", "nan"]),
+                ("handover_timeout = -1\n", 1, ["handover_timeout", "-1", "0 or more"]),
+                ("handover_timeout = 'none'\n", 1, ["handover_timeout", "'none'", "seconds"]),
                 ("demo = 101\n", 1, ["demo", "101", "0 to 100"]),
                 ("demo = true\n", 1, ["demo", "true", "whole number"]),
                 ("state = 1\n", 1, ["state", "quotes"]),

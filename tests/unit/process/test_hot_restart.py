@@ -17,8 +17,8 @@ class HotRestartTests(SynchronousTestCase):
     def test_exit_of_new_process_is_reported(self) -> None:
         """The callback is called when the new process exits."""
         exits: list[str] = []
-        NewProcess(lambda: exits.append("exited")).processExited(Failure(OSError("crashed")))
-        self.assertEqual(exits, ["exited"])
+        NewProcess(exits.append).processExited(Failure(OSError("crashed")))
+        self.assertEqual(exits, ["crashed"])
 
     def test_original_command(self) -> None:
         """The command has the interpreter first; without sys.orig_argv it runs twistd."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -36,3 +37,24 @@ class PidFileTests(SynchronousTestCase):
         """Without a pid file, nothing is renamed."""
         PidFile({}).move_aside()
         PidFile({"pidfile": ""}).restore()
+        PidFile({"pidfile": ""}).release()
+
+    def test_released(self) -> None:
+        """At exit twistd removes a file with the id of this process only."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        path = Path(folder, "twistd.pid")
+        for content, removed in ((str(os.getpid()), True), ("1", False), (None, False)):
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_text(content)
+            options: dict[str, Any] = {"pidfile": str(path)}
+            PidFile(options).release()
+            self.assertEqual(options["pidfile"], str(path) if removed else "")
+
+    def test_unreadable_file_is_left_to_twistd(self) -> None:
+        """A file that cannot be read is removed by twistd, if it can."""
+        # A directory cannot be read as a file, by root either.
+        options: dict[str, Any] = {"pidfile": os.path.dirname(__file__)}
+        PidFile(options).release()
+        self.assertEqual(options["pidfile"], os.path.dirname(__file__))
