@@ -145,6 +145,7 @@ def _pool(pool: PoolSettings) -> Iterator[str]:
             "window": pool.passive.window,
             "min_requests": pool.passive.min_requests,
             "max_ejected_ratio": pool.passive.max_ejected_ratio,
+            "bad_answers": pool.passive.bad_answers,
         },
     )
     yield from _table(

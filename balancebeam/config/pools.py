@@ -130,6 +130,7 @@ def _parse_outlier_detection(table: Table | None) -> OutlierDetectionSettings:
         window=table.get("window", v.seconds, defaults.window),
         min_requests=table.get("min_requests", v.integer(1), defaults.min_requests),
         max_ejected_ratio=table.get("max_ejected_ratio", v.fraction, defaults.max_ejected_ratio),
+        bad_answers=table.get("bad_answers", v.integer(1, 10**6), defaults.bad_answers),
     )
     table.reject_unknown_keys()
     return settings

@@ -9,7 +9,10 @@ from attrs import frozen
 
 class FailureKind(enum.Enum):
     """
-    How an attempt ended without a response.
+    How an attempt ended without a complete response.
+
+    `RESET` and `TIMEOUT` are without any byte of a response; `CLOSED`, `MALFORMED` and
+    `STALLED` may be within one.
 
     The values follow the name of a server in logs, and "the server" in error
     responses to clients.
@@ -18,9 +21,11 @@ class FailureKind(enum.Enum):
     UNREACHABLE = "could not be reached"
     CONNECT_TIMEOUT = "did not accept a connection in time"
     STALE = "closed the idle connection"
+    RESET = "reset the connection"
     CLOSED = "closed the connection"
     MALFORMED = "sent an invalid HTTP response"
     TIMEOUT = "did not respond in time"
+    STALLED = "did not complete its response in time"
     # Not failures of the server.
     CLIENT_STALLED = "sent a response that the client did not read"
     STOPPING = "could not respond because the balancer is shutting down"
@@ -50,5 +55,5 @@ class UpstreamFailure:
     @property
     def status(self) -> int:
         """The status of the response to the client if this was the last attempt."""
-        timeouts = (FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT)
+        timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
         return 504 if self.kind in timeouts else 502

@@ -159,7 +159,7 @@ class OutlierDetectionSettings:
     Passive health checks: ejection of servers whose requests fail.
 
     Attributes:
-        failures: failed requests in a row that eject a server.
+        failures: connection failures and timeouts in a row that eject a server.
         cooldown: time for which it is ejected, doubled while it keeps failing, up to eight times as
             long; 0 to eject no server.
         error_ratio: share of 5xx responses above which a server is ejected too; `None` to ignore
@@ -168,6 +168,8 @@ class OutlierDetectionSettings:
         min_requests: fewest responses in the window for `error_ratio` to apply.
         max_ejected_ratio: largest share of servers (but at least one) that may be ejected because
             of `error_ratio`.
+        bad_answers: malformed and truncated responses in a row, without a good one between them,
+            that eject a server.
     """
 
     failures: int = 1
@@ -176,6 +178,7 @@ class OutlierDetectionSettings:
     window: float = 10.0
     min_requests: int = 20
     max_ejected_ratio: float = 0.5
+    bad_answers: int = 5
 
 
 @frozen

@@ -165,6 +165,7 @@ def pools(draw: st.DrawFn, name: str, tcp: bool) -> PoolSettings:
                 _SECONDS,
                 _COUNTS,
                 _FRACTIONS,
+                st.integers(1, 10**6),
             )
         ),
         retries=draw(st.builds(RetrySettings, st.integers(1, 1000), _FRACTIONS)),

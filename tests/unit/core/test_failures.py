@@ -13,7 +13,7 @@ class UpstreamFailureTests(SynchronousTestCase):
     def test_status(self) -> None:
         """Timeouts of the server are 504, all other failures 502."""
         for kind in FailureKind:
-            expected = 504 if kind.name in ("TIMEOUT", "CONNECT_TIMEOUT") else 502
+            expected = 504 if kind.name in ("TIMEOUT", "STALLED", "CONNECT_TIMEOUT") else 502
             self.assertEqual(UpstreamFailure(kind, "").status, expected, msg=kind.name)
 
     def test_public_message_hides_the_server(self) -> None:

@@ -67,7 +67,8 @@ class RetryTests(SynchronousTestCase):
     def test_status_of_a_failure(self) -> None:
         """The status of a failure is 504 for timeouts and 502 otherwise."""
         for kind in FailureKind:
-            late = kind in (FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT)
+            timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
+            late = kind in timeouts
             self.assertEqual(UpstreamFailure(kind, "").status, 504 if late else 502, msg=str(kind))
 
 
