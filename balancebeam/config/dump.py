@@ -149,7 +149,12 @@ def _pool(pool: PoolSettings) -> Iterator[str]:
         },
     )
     yield from _table(
-        "[pool.retries]", {"attempts": pool.retries.attempts, "budget": pool.retries.budget}
+        "[pool.retries]",
+        {
+            "attempts": pool.retries.attempts,
+            "budget": pool.retries.budget,
+            "on": list(pool.retries.on),
+        },
     )
     yield from _table("[pool.queue]", {"limit": pool.queue.limit, "timeout": pool.queue.timeout})
     for limit in pool.limits:

@@ -11,6 +11,7 @@ from balancebeam.config.limits import parse_limits
 from balancebeam.config.reader import Table
 from balancebeam.core.settings import (
     DEFAULT_HEALTH_PATH,
+    RETRY_CONDITIONS,
     HealthCheckSettings,
     OutlierDetectionSettings,
     PoolSettings,
@@ -143,6 +144,7 @@ def _parse_retries(table: Table | None) -> RetrySettings:
     settings = RetrySettings(
         table.get("attempts", v.integer(1, 1000), defaults.attempts),
         table.get("budget", v.fraction, defaults.budget),
+        table.get("on", v.list_of(v.one_of(RETRY_CONDITIONS)), defaults.on),
     )
     table.reject_unknown_keys()
     return settings

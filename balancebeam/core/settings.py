@@ -181,6 +181,10 @@ class OutlierDetectionSettings:
     bad_answers: int = 5
 
 
+# No connection was made; the connection was closed before a valid response; no response in time.
+RETRY_CONDITIONS = ("connect", "cut", "timeout")
+
+
 @frozen
 class RetrySettings:
     """
@@ -190,10 +194,12 @@ class RetrySettings:
         attempts: most servers tried for one request.
         budget: most retries, as a share of the requests of the last ten seconds; 10 retries are
             always allowed.
+        on: failures after which a request is retried, of `RETRY_CONDITIONS`.
     """
 
     attempts: int = 3
     budget: float = 0.2
+    on: tuple[str, ...] = ("connect", "cut")
 
 
 @frozen
