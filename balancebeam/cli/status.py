@@ -35,8 +35,10 @@ def _row(server: Mapping[str, Any], now: float) -> list[str]:
         value = server.get(name)
         return "-" if value is None else str(value)
 
-    names = ("pool", "address", "state", "weight", "in_flight", "requests", "failures")
+    names = ("state", "weight", "in_flight", "requests", "failures")
     return [
+        cell("pool"),
+        cell("address") + (" (backup)" if server.get("backup") is True else ""),
         *map(cell, names),
         format_age(server.get("since"), now),
         str(server.get("reason") or ""),

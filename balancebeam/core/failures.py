@@ -31,6 +31,11 @@ class FailureKind(enum.Enum):
     STOPPING = "could not respond because the balancer is shutting down"
 
 
+def failure_reason(kind: FailureKind, detail: str = "") -> str:
+    """The text of a failure, the same for requests and for active health checks."""
+    return f"{kind.value}: {detail}" if detail else kind.value
+
+
 @frozen
 class UpstreamFailure:
     """
@@ -38,14 +43,26 @@ class UpstreamFailure:
 
     Attributes:
         kind: how it ended.
-        detail: the text for logs, with the server's name.
+        detail: more about the cause, such as the text of the operating system; may be empty.
         nothing_sent: no byte of the request can have reached the server, so any
             request may be sent to another one.
+        server: the server's name.
     """
 
     kind: FailureKind
-    detail: str
+    detail: str = ""
     nothing_sent: bool = False
+    server: str = "the server"
+
+    @property
+    def reason(self) -> str:
+        """The text for logs and states that name the server elsewhere."""
+        return failure_reason(self.kind, self.detail)
+
+    @property
+    def text(self) -> str:
+        """The text for logs, with the server's name."""
+        return f"{self.server} {self.reason}"
 
     @property
     def public_message(self) -> str:

@@ -352,8 +352,7 @@ class UpstreamConnection(Protocol):
         if exchange is None:
             return
         exchange.connection = None
-        text = f"{self.server.name} {kind.value}"
-        failure = UpstreamFailure(kind, f"{text}: {detail}" if detail else text)
+        failure = UpstreamFailure(kind, detail, server=self.server.name)
         if state is AWAITING_RESPONSE:
             exchange.upstream_failed(failure)
         else:

@@ -177,7 +177,7 @@ class OutlierDetector:
         bad_answer = failure.kind in _BAD_ANSWERS
         trial = server.ejected or ejection.half_open
         if self._threshold.record_failure(ejection, now, bad_answer, trial):
-            self._eject(server, failure.detail)
+            self._eject(server, failure.reason)
 
     def _count_response(self, server: Server, counts: ErrorRateWindow, status: int) -> None:
         policy = self._error_rate_policy

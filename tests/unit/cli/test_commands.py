@@ -190,6 +190,12 @@ class TerminalTests(SynchronousTestCase):
         ):
             self.assertEqual(line, f"{left}  {right}")
 
+    def test_backup_servers_are_marked(self) -> None:
+        """The table marks backup servers behind their addresses."""
+        lines = status_table([server_of(backup=True), server_of()], 0, Terminal()).splitlines()
+        self.assertIn(" 10.0.0.1:80 (backup)  up ", lines[1])
+        self.assertNotIn("backup", lines[2])
+
     def test_no_servers(self) -> None:
         self.assertEqual(status_table([], 0, Terminal()), "there are no servers\n")
 
