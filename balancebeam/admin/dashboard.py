@@ -51,7 +51,8 @@ async function update() {
       const requests = server.requests - previousRequests.get(key);
       const rate = previousRequests.has(key) ? requests * 1000 / (now - previousTime) : 0;
       previousRequests.set(key, server.requests);
-      addCell(row, server.pool); addCell(row, server.address);
+      addCell(row, server.pool);
+      addCell(row, server.address + (server.backup ? " (backup)" : ""));
       addCell(row, server.state, server.state);
       for (const number of [server.weight, server.in_flight, server.requests, rate.toFixed(0),
                             server.failures])

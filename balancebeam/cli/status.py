@@ -42,6 +42,8 @@ def status_table(servers: Sequence[Mapping[str, Any]], now: float, terminal: Ter
 
 def _row(server: Mapping[str, Any], now: float) -> list[str]:
     cells = ["-" if server.get(key) is None else str(server[key]) for key in _KEYS]
+    if server.get("backup") is True:
+        cells[_KEYS.index("address")] += " (backup)"
     return [*cells, format_age(server.get("since"), now), str(server.get("reason") or "")]
 
 

@@ -146,10 +146,16 @@ def _pool(pool: PoolSettings) -> Iterator[str]:
             "window": pool.passive.window,
             "min_requests": pool.passive.min_requests,
             "max_ejected_ratio": pool.passive.max_ejected_ratio,
+            "bad_answers": pool.passive.bad_answers,
         },
     )
     yield from _table(
-        "[pool.retries]", {"attempts": pool.retries.attempts, "budget": pool.retries.budget}
+        "[pool.retries]",
+        {
+            "attempts": pool.retries.attempts,
+            "budget": pool.retries.budget,
+            "on": list(pool.retries.on),
+        },
     )
     yield from _table("[pool.queue]", {"limit": pool.queue.limit, "timeout": pool.queue.timeout})
     for limit in pool.limits:

@@ -11,6 +11,7 @@ from balancebeam.config.limits import parse_limits
 from balancebeam.config.reader import Table
 from balancebeam.core.settings import (
     DEFAULT_HEALTH_PATH,
+    RETRY_CONDITIONS,
     HealthCheckSettings,
     OutlierDetectionSettings,
     PoolSettings,
@@ -130,6 +131,7 @@ def _parse_outlier_detection(table: Table | None) -> OutlierDetectionSettings:
         window=table.get("window", v.seconds, defaults.window),
         min_requests=table.get("min_requests", v.integer(1), defaults.min_requests),
         max_ejected_ratio=table.get("max_ejected_ratio", v.fraction, defaults.max_ejected_ratio),
+        bad_answers=table.get("bad_answers", v.integer(1, 10**6), defaults.bad_answers),
     )
     table.reject_unknown_keys()
     return settings
@@ -142,6 +144,7 @@ def _parse_retries(table: Table | None) -> RetrySettings:
     settings = RetrySettings(
         table.get("attempts", v.integer(1, 1000), defaults.attempts),
         table.get("budget", v.fraction, defaults.budget),
+        table.get("on", v.list_of(v.one_of(RETRY_CONDITIONS)), defaults.on),
     )
     table.reject_unknown_keys()
     return settings

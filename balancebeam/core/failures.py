@@ -9,7 +9,10 @@ from attrs import frozen
 
 class FailureKind(enum.Enum):
     """
-    How an attempt ended without a response.
+    How an attempt ended without a complete response.
+
+    `RESET` and `TIMEOUT` are without any byte of a response; `CLOSED`, `MALFORMED` and
+    `STALLED` may be within one.
 
     The values follow the name of a server in logs, and "the server" in error
     responses to clients.
@@ -18,12 +21,19 @@ class FailureKind(enum.Enum):
     UNREACHABLE = "could not be reached"
     CONNECT_TIMEOUT = "did not accept a connection in time"
     STALE = "closed the idle connection"
+    RESET = "reset the connection"
     CLOSED = "closed the connection"
     MALFORMED = "sent an invalid HTTP response"
     TIMEOUT = "did not respond in time"
+    STALLED = "did not complete its response in time"
     # Not failures of the server.
     CLIENT_STALLED = "sent a response that the client did not read"
     STOPPING = "could not respond because the balancer is shutting down"
+
+
+def failure_reason(kind: FailureKind, detail: str = "") -> str:
+    """The text of a failure, the same for requests and for active health checks."""
+    return f"{kind.value}: {detail}" if detail else kind.value
 
 
 @frozen
@@ -33,14 +43,26 @@ class UpstreamFailure:
 
     Attributes:
         kind: how it ended.
-        detail: the text for logs, with the server's name.
+        detail: more about the cause, such as the text of the operating system; may be empty.
         nothing_sent: no byte of the request can have reached the server, so any
             request may be sent to another one.
+        server: the server's name.
     """
 
     kind: FailureKind
-    detail: str
+    detail: str = ""
     nothing_sent: bool = False
+    server: str = "the server"
+
+    @property
+    def reason(self) -> str:
+        """The text for logs and states that name the server elsewhere."""
+        return failure_reason(self.kind, self.detail)
+
+    @property
+    def text(self) -> str:
+        """The text for logs, with the server's name."""
+        return f"{self.server} {self.reason}"
 
     @property
     def public_message(self) -> str:
@@ -50,5 +72,5 @@ class UpstreamFailure:
     @property
     def status(self) -> int:
         """The status of the response to the client if this was the last attempt."""
-        timeouts = (FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT)
+        timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
         return 504 if self.kind in timeouts else 502

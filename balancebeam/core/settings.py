@@ -159,7 +159,7 @@ class OutlierDetectionSettings:
     Passive health checks: ejection of servers whose requests fail.
 
     Attributes:
-        failures: failed requests in a row that eject a server.
+        failures: connection failures and timeouts in a row that eject a server.
         cooldown: time for which it is ejected, doubled while it keeps failing, up to eight times as
             long; 0 to eject no server.
         error_ratio: share of 5xx responses above which a server is ejected too; `None` to ignore
@@ -168,6 +168,8 @@ class OutlierDetectionSettings:
         min_requests: fewest responses in the window for `error_ratio` to apply.
         max_ejected_ratio: largest share of servers (but at least one) that may be ejected because
             of `error_ratio`.
+        bad_answers: malformed and truncated responses in a row, without a good one between them,
+            that eject a server.
     """
 
     failures: int = 1
@@ -176,6 +178,11 @@ class OutlierDetectionSettings:
     window: float = 10.0
     min_requests: int = 20
     max_ejected_ratio: float = 0.5
+    bad_answers: int = 5
+
+
+# No connection was made; the connection was closed before a valid response; no response in time.
+RETRY_CONDITIONS = ("connect", "cut", "timeout")
 
 
 @frozen
@@ -187,10 +194,12 @@ class RetrySettings:
         attempts: most servers tried for one request.
         budget: most retries, as a share of the requests of the last ten seconds; 10 retries are
             always allowed.
+        on: failures after which a request is retried, of `RETRY_CONDITIONS`.
     """
 
     attempts: int = 3
     budget: float = 0.2
+    on: tuple[str, ...] = ("connect", "cut")
 
 
 @frozen

@@ -147,7 +147,7 @@ def json_formatter(clock: Clock, frontend: str) -> Callable[[HttpRecord], str]:
         if request_id:
             fields["id"] = _decode(request_id)
         if record.failure is not None:
-            fields["failure"] = record.failure.detail
+            fields["failure"] = record.failure.text
         if record.truncated:
             fields["truncated"] = True
         if record.client_aborted:

@@ -66,7 +66,7 @@ class Dispatcher:
         self.pool_name = pool_name
         self.clock = connections.reactor.seconds
         self.ticker = connections.ticker
-        self.retry_policy = RetryPolicy(retries.attempts)
+        self.retry_policy = RetryPolicy(retries.attempts, retries.on)
         self.retry_budget = RetryBudget(retries.budget)
         self.total_requests = 0
         self.responses_by_status: defaultdict[int, int] = defaultdict(int)
@@ -79,7 +79,7 @@ class Dispatcher:
 
     def apply(self, retries: RetrySettings, queue: QueueSettings) -> None:
         """Replace the settings; requests in flight and queued requests stay."""
-        self.retry_policy = RetryPolicy(retries.attempts)
+        self.retry_policy = RetryPolicy(retries.attempts, retries.on)
         self.retry_budget.ratio = retries.budget
         self.queue.settings = queue
 

@@ -25,9 +25,11 @@ class RetryPolicy:
 
     Attributes:
         attempts: The maximum number of servers that are tried for one request.
+        on: The failures after which a request is retried; see `RetrySettings`.
     """
 
     attempts: int = 3
+    on: tuple[str, ...] = ("connect", "cut")
 
     def allows(self, method: bytes, failure: UpstreamFailure, replayable: bool) -> bool:
         """
@@ -35,8 +37,10 @@ class RetryPolicy:
 
         RFC 9110, 9.2.2: "A proxy MUST NOT automatically retry non-idempotent
         requests." A request of which nothing was sent is not retried in that sense.
-        Timeouts are not retried, because the same load on another server does not
-        help a slow one; nor is a request when the balancer stops.
+        Timeouts are not retried by default, because the same load on another server
+        does not help a slow one. No request is retried when the balancer stops. A
+        stale idle connection is replaced whatever `on` contains: that is a race, and
+        no failure of the server.
 
         Args:
             method: The method of the request.
@@ -46,9 +50,11 @@ class RetryPolicy:
         if failure.kind is FailureKind.STOPPING:
             return False
         if failure.nothing_sent:
-            return True
-        if failure.kind is FailureKind.TIMEOUT:
-            return False
+            return "connect" in self.on
+        if failure.kind is not FailureKind.STALE:
+            late = failure.kind in (FailureKind.TIMEOUT, FailureKind.STALLED)
+            if ("timeout" if late else "cut") not in self.on:
+                return False
         return replayable and method in IDEMPOTENT_METHODS
 
 

@@ -8,12 +8,11 @@ pool's handler of background failures.
 
 from __future__ import annotations
 
-import os
 import typing
 from collections.abc import Callable
 from typing import Any, Generic
 
-from twisted.internet import defer, error
+from twisted.internet import defer
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.logger import Logger
@@ -24,6 +23,7 @@ from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import PoolTimeouts
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
+from balancebeam.upstream.failure_reasons import classify_connect_failure
 from balancebeam.upstream.interfaces import ConnectionT
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server import Server
@@ -191,9 +191,7 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             limit = self._pool.timeouts.connect
             self._fail(FailureKind.CONNECT_TIMEOUT, f"connect timeout of {limit:g} s expired")
         else:
-            timed_out = reason.check(error.TimeoutError, error.TCPTimedOutError) is not None
-            kind = FailureKind.CONNECT_TIMEOUT if timed_out else FailureKind.UNREACHABLE
-            self._fail(kind, _describe_failure(reason))
+            self._fail(*classify_connect_failure(reason))
 
     def _resolution_failed(self, reason: Failure) -> None:
         if reason.check(defer.TimeoutError):
@@ -204,20 +202,9 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
     def _fail(self, kind: FailureKind, detail: str) -> None:
         self._pool.attempt_failed(self)
         exchange, self._exchange, self._connector = self._exchange, None, None
-        text = f"{self._server.name} {kind.value}: {detail}"
-        failure = UpstreamFailure(kind, text, nothing_sent=True)
+        failure = UpstreamFailure(kind, detail, nothing_sent=True, server=self._server.name)
         if exchange is not None:
             exchange.attempt = None
             exchange.upstream_failed(failure)
         else:
             self._pool.on_background_failure(self._server, None, failure)
-
-
-def _describe_failure(reason: Failure) -> str:
-    """The operating system's text for a failed connect, or else Twisted's."""
-    number = getattr(reason.value, "osError", None)
-    if isinstance(number, int):
-        return os.strerror(number)
-    # Twisted's ConnectError without an errno contains only the repr of a Failure.
-    lost = reason.check(error.ConnectError) and "Failure instance" in str(reason.value)
-    return "Connection lost" if lost else reason.getErrorMessage()

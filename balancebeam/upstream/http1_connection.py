@@ -167,7 +167,8 @@ class UpstreamConnection(Protocol):
 
     def time_out(self) -> None:
         """Fail the request: the response timeout has expired."""
-        self._fail(FailureKind.TIMEOUT)
+        begun = self.state is READING_BODY or self._buffer or self._informational_count
+        self._fail(FailureKind.STALLED if begun else FailureKind.TIMEOUT)
 
     def fail_client_stalled(self) -> None:
         """Fail the request: its client has read nothing for its idle timeout."""
@@ -351,8 +352,7 @@ class UpstreamConnection(Protocol):
         if exchange is None:
             return
         exchange.connection = None
-        text = f"{self.server.name} {kind.value}"
-        failure = UpstreamFailure(kind, f"{text}: {detail}" if detail else text)
+        failure = UpstreamFailure(kind, detail, server=self.server.name)
         if state is AWAITING_RESPONSE:
             exchange.upstream_failed(failure)
         else:
@@ -364,8 +364,9 @@ class UpstreamConnection(Protocol):
         if state is TUNNEL:
             self._tunnel_ended(clean)
         elif state is AWAITING_RESPONSE:
-            stale = self.reused and not self._buffer and not self._informational_count
-            self._fail(FailureKind.STALE if stale else FailureKind.CLOSED)
+            begun = self._buffer or self._informational_count
+            closed = FailureKind.CLOSED if clean or begun else FailureKind.RESET
+            self._fail(FailureKind.STALE if self.reused and not begun else closed)
         elif state is READING_BODY:
             exchange = self.exchange
             if clean and isinstance(self._body, CloseDelimitedReader) and exchange is not None:

@@ -165,9 +165,17 @@ def pools(draw: st.DrawFn, name: str, tcp: bool) -> PoolSettings:
                 _SECONDS,
                 _COUNTS,
                 _FRACTIONS,
+                st.integers(1, 10**6),
             )
         ),
-        retries=draw(st.builds(RetrySettings, st.integers(1, 1000), _FRACTIONS)),
+        retries=draw(
+            st.builds(
+                RetrySettings,
+                st.integers(1, 1000),
+                _FRACTIONS,
+                st.sampled_from([(), ("cut",), ("connect", "cut", "timeout")]),
+            )
+        ),
         queue=draw(st.builds(QueueSettings, st.integers(0, 10**6), _SECONDS_OR_ZERO)),
         slow_start=draw(_SECONDS_OR_ZERO),
         limits=draw(limit_tuples(tcp)),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.http_client import GET, get
 from tests.helpers.processes import (
     TIMEOUT,
     ScriptedServer,
@@ -18,7 +19,6 @@ from tests.helpers.processes import (
     respond_with,
     run_balancer,
 )
-from tests.system.test_twistd import GET, get
 
 # Seconds that a busy test machine may add.
 SLACK = 0.75

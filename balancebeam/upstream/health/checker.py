@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.application import service
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from balancebeam.core.settings import AdminState, HealthCheckSettings
+from balancebeam.upstream.health.check_failures import check_failure_reason
 from balancebeam.upstream.health.probes import Probe
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.server import Server
@@ -116,10 +117,4 @@ class CheckerService(service.Service):
         return not in_maintenance and server in self._server_set.servers
 
     def _failure_reason(self, failure: Failure) -> str:
-        # twisted.web wraps errors that occur while a response is pending: `reasons` of
-        # ResponseNeverReceived and ResponseFailed.
-        reasons = getattr(failure.value, "reasons", None)
-        inner: Failure = reasons[0] if reasons else failure
-        if inner.check(TimeoutError, CancelledError):
-            return f"health check timed out after {self._settings.effective_timeout:g} s"
-        return inner.getErrorMessage() or type(inner.value).__name__
+        return check_failure_reason(failure, self._settings.effective_timeout)

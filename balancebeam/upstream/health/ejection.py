@@ -9,7 +9,7 @@ anyway; then any response ends an ejection.
 =============  ==========================================  =============
 State          Event                                       Next state
 =============  ==========================================  =============
-in rotation    consecutive failures, or too many errors    ejected
+in rotation    too many failures, bad answers or errors    ejected
 ejected        cooldown expired, no trial request running  half-open
 ejected        response to a trial request                 in rotation
 ejected        trial request failed after the cooldown     ejected, for twice as long
@@ -35,15 +35,15 @@ from balancebeam.upstream.server import Server
 from balancebeam.upstream.server_set import ServerSet
 
 # The failures that count against a server; the others are a race or the client's fault.
-_SERVER_FAULTS = frozenset(
-    (
-        FailureKind.UNREACHABLE,
-        FailureKind.CONNECT_TIMEOUT,
-        FailureKind.CLOSED,
-        FailureKind.MALFORMED,
-        FailureKind.TIMEOUT,
-    )
-)
+# Bad answers have a limit of their own, as with HAProxy's `observe layer7` and Envoy's
+# consecutive gateway failures.
+_BAD_ANSWERS = frozenset((FailureKind.CLOSED, FailureKind.MALFORMED, FailureKind.STALLED))
+_SERVER_FAULTS = _BAD_ANSWERS | {
+    FailureKind.UNREACHABLE,
+    FailureKind.CONNECT_TIMEOUT,
+    FailureKind.RESET,
+    FailureKind.TIMEOUT,
+}
 
 
 class OutlierDetector:
@@ -85,7 +85,9 @@ class OutlierDetector:
             max_trial_time: Seconds after which a trial request counts as inconclusive.
         """
         self._settings = settings
-        self._threshold = FailureThreshold(settings.cooldown, settings.failures)
+        self._threshold = FailureThreshold(
+            settings.cooldown, settings.failures, settings.bad_answers
+        )
         self._error_rate_policy = ErrorRatePolicy.from_settings(settings)
         self._max_trial_time = max_trial_time
         for server in self._server_set.servers:
@@ -172,8 +174,10 @@ class OutlierDetector:
             return
         server.track(under_observation=True)
         ejection.healthy_since = now
-        if self._threshold.record_failure(ejection, now):
-            self._eject(server, failure.detail)
+        bad_answer = failure.kind in _BAD_ANSWERS
+        trial = server.ejected or ejection.half_open
+        if self._threshold.record_failure(ejection, now, bad_answer, trial):
+            self._eject(server, failure.reason)
 
     def _count_response(self, server: Server, counts: ErrorRateWindow, status: int) -> None:
         policy = self._error_rate_policy
@@ -247,8 +251,8 @@ class OutlierDetector:
         self._set_half_open(*(server for server in observed if self._cooldown_expired(server, now)))
         for server in observed:
             ejection = server.ejection
-            failing = server.ejected or ejection.half_open or ejection.consecutive_failures
-            if failing or ejection.cooldown:
+            failing = ejection.consecutive_failures or ejection.consecutive_bad_answers
+            if failing or server.ejected or ejection.half_open or ejection.cooldown:
                 continue
             if now - ejection.healthy_since >= self._max_trial_time:
                 server.track(under_observation=False)

@@ -11,7 +11,8 @@ class EjectionState:
     What passive health checks know of one server; times are on the ticker.
 
     Attributes:
-        consecutive_failures: Failed requests since the last success.
+        consecutive_failures: Connection failures and timeouts since the last success.
+        consecutive_bad_answers: Malformed and truncated responses since the last success.
         cooldown: Length of the latest ejection in seconds, which the next one doubles;
             0.0 after a success.
         ejected_until: End of the cooldown.
@@ -33,3 +34,4 @@ class EjectionState:
     trial_requests: set[object] = Factory(set)
     trial_started_at: float = 0.0
     healthy_since: float = 0.0
+    consecutive_bad_answers: int = 0

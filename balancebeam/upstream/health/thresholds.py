@@ -21,16 +21,35 @@ class FailureThreshold:
     Attributes:
         cooldown: Length of the first ejection in seconds; 0 disables ejection. The length
             doubles with each further one, up to `MAX_COOLDOWN_FACTOR` times this.
-        failures: Consecutive failures that eject a server.
+        failures: Consecutive connection failures and timeouts that eject a server.
+        bad_answers: Consecutive malformed or truncated responses that do. Their limit is
+            separate, because one broken resource of a healthy server causes them, as often
+            as it is requested.
     """
 
     cooldown: float
     failures: int = 1
+    bad_answers: int = 5
 
-    def record_failure(self, ejection: EjectionState, now: float) -> bool:
-        """Count a failure at `now`; return whether it ejects the server."""
-        ejection.consecutive_failures += 1
-        if ejection.consecutive_failures < self.failures or not self.cooldown:
+    def record_failure(
+        self, ejection: EjectionState, now: float, bad_answer: bool = False, trial: bool = False
+    ) -> bool:
+        """
+        Count a failure; return whether it ejects the server.
+
+        Args:
+            ejection: State of the server.
+            now: When the request failed, on the ticker.
+            bad_answer: The response was malformed or truncated.
+            trial: A trial request failed, which ejects the server again, whatever the counts.
+        """
+        if bad_answer:
+            ejection.consecutive_bad_answers += 1
+            exceeded = ejection.consecutive_bad_answers >= self.bad_answers
+        else:
+            ejection.consecutive_failures += 1
+            exceeded = ejection.consecutive_failures >= self.failures
+        if not (exceeded or trial) or not self.cooldown:
             return False
         self.start_cooldown(ejection, now)
         return True
@@ -45,8 +64,9 @@ class FailureThreshold:
         ejection.ejected_until = now + ejection.cooldown
 
     def record_success(self, ejection: EjectionState) -> None:
-        """Reset the count of failures and the length of the next cooldown."""
+        """Reset the counts of failures and the length of the next cooldown."""
         ejection.consecutive_failures = 0
+        ejection.consecutive_bad_answers = 0
         ejection.cooldown = 0.0
         ejection.ejected_until = 0.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet import error
 
+from balancebeam.api import Timeouts
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import RetrySettings, ServerSettings
@@ -83,6 +84,51 @@ class ConnectFailureTests(BalancerTestCase):
         server.reset()
         balancer.accept().send(OK)
         self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
+
+
+class RetryConditionTests(BalancerTestCase):
+    """`on` of the retry settings selects what is retried."""
+
+    def test_timeouts_can_be_retried(self) -> None:
+        """With "timeout" an idempotent request is sent to another server after a timeout."""
+        for on, attempts in ((("connect", "cut"), 1), (("timeout",), 2)):
+            balancer = self.balancer(
+                servers=2, retries=RetrySettings(on=on), timeouts=Timeouts(upstream=3)
+            )
+            client = balancer.client()
+            client.send(GET)
+            balancer.accept()
+            balancer.advance(5)
+            self.assertEqual(len(balancer.connectors), attempts)
+            if attempts == 1:
+                self.assert_error(client.received(), 504)
+            else:
+                balancer.accept().send(OK)
+                self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
+
+    def test_post_is_not_retried_after_a_timeout(self) -> None:
+        """A request that is not idempotent is not sent twice, whatever `on` contains."""
+        balancer = self.balancer(
+            servers=2, retries=RetrySettings(on=("timeout",)), timeouts=Timeouts(upstream=3)
+        )
+        client = balancer.client()
+        client.send(POST)
+        balancer.accept()
+        balancer.advance(5)
+        self.assertEqual(len(balancer.connectors), 1)
+        self.assert_error(client.received(), 504)
+
+    def test_nothing_is_retried_without_conditions(self) -> None:
+        """With an empty list the first failure of a server is the response."""
+        balancer = self.balancer(servers=2, retries=RetrySettings(on=()))
+        client = balancer.client()
+        client.send(GET)
+        balancer.connectors[0].refuse()
+        self.assert_error(client.received(), 502)
+        client.send(GET)
+        balancer.accept().half_close()
+        self.assert_error(client.received(), 502)
+        self.assertEqual(len(balancer.connectors), 2)
 
 
 class CooldownTests(BalancerTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from balancebeam.api import Timeouts
@@ -36,40 +37,18 @@ class FailureDetectionTests(BalancerTestCase):
         self.assertEqual(server.ejected, ejected, server.status_reason)
         self.assertEqual(server.status, "down" if ejected else "up")
 
-    def test_close_without_response(self) -> None:
-        """A connection closed or reset before a response is a failure."""
-        for end in (Peer.half_close, Peer.reset):
-            balancer, _, server = self.start_request()
-            end(server)
-            self.assert_ejected(balancer)
-
-    def test_invalid_response(self) -> None:
-        """A response that is not HTTP is a failure."""
+    def test_reset_without_response(self) -> None:
+        """A connection reset before any byte of a response is a connection failure."""
         balancer, _, server = self.start_request()
-        server.send(b"hello\r\n\r\n")
+        server.reset()
         self.assert_ejected(balancer)
+        self.assertIn("reset the connection", balancer.servers[0].status_reason)
 
     def test_response_timeout(self) -> None:
         """An expired response timeout is a failure."""
         balancer, client, _ = self.start_request(timeouts=Timeouts(upstream=3))
         balancer.advance(5)
         self.assertEqual(status_of(client.received()), 504)
-        self.assert_ejected(balancer)
-
-    def test_truncated_response(self) -> None:
-        """A truncated response is a failure."""
-        balancer, client, server = self.start_request()
-        server.send(PARTIAL_RESPONSE)
-        self.assert_ejected(balancer, False)
-        server.reset()
-        self.assertTrue(client.transport.closing)
-        self.assert_ejected(balancer)
-
-    def test_response_timeout_within_a_body(self) -> None:
-        """A response timeout within a body is a failure."""
-        balancer, _, server = self.start_request(timeouts=Timeouts(upstream=3))
-        server.send(PARTIAL_RESPONSE)
-        balancer.advance(5)
         self.assert_ejected(balancer)
 
     def test_stalled_client_is_no_failure(self) -> None:
@@ -123,31 +102,134 @@ class FailureDetectionTests(BalancerTestCase):
         self.assertEqual(balancer.servers[0].ejection.consecutive_failures, 3)
         self.assert_ejected(balancer)
 
-    def test_truncated_responses_count_towards_the_threshold(self) -> None:
-        """The head of a truncated response is no success."""
-        balancer = self.balancer(passive=OutlierDetectionSettings(failures=2))
-        for expected in (1, 2):
-            client = balancer.client()
-            client.send(GET)
-            server = balancer.accept()
-            server.send(PARTIAL_RESPONSE)
-            server.reset()
-            self.assertEqual(balancer.servers[0].ejection.consecutive_failures, expected)
-        self.assert_ejected(balancer)
 
-    def test_truncated_responses_double_the_cooldown(self) -> None:
-        """Repeated truncation doubles the cooldown."""
+class BadAnswerTests(BalancerTestCase):
+    """Malformed and truncated responses eject only after `bad_answers` in a row."""
+
+    def request(
+        self,
+        balancer: MemoryBalancer,
+        response: bytes,
+        end: Callable[[Peer], None] | None = Peer.half_close,
+    ) -> bytes:
+        """One request to a new connection, which the server answers so and ends so."""
+        client = balancer.client()
+        client.send(POST)
+        server = balancer.accept()
+        if response:
+            server.send(response)
+        if end is not None:
+            end(server)
+        received = client.received()
+        client.reset()
+        return received
+
+    def assert_ejected_by_the_fifth(
+        self, response: bytes, end: Callable[[Peer], None] | None = Peer.half_close
+    ) -> MemoryBalancer:
+        """Check that four such responses do not eject the only server, and a fifth does."""
+        balancer = self.balancer(timeouts=Timeouts(upstream=3))
+        server = balancer.servers[0]
+        for expected in (1, 2, 3, 4):
+            self.request(balancer, response, end)
+            self.assertEqual(server.ejection.consecutive_bad_answers, expected)
+            self.assertTrue(server.available, server.status_reason)
+        self.request(balancer, response, end)
+        self.assertEqual((server.ejected, server.ejection.cooldown), (True, 10))
+        self.assertEqual(server.ejection.consecutive_failures, 0)
+        return balancer
+
+    def test_connection_closed_before_a_response(self) -> None:
+        """A connection closed before a response is a bad answer."""
+        balancer = self.assert_ejected_by_the_fifth(b"")
+        self.assertIn("closed the connection", balancer.servers[0].status_reason)
+
+    def test_malformed_response(self) -> None:
+        """A response that is not HTTP is a bad answer."""
+        self.assert_ejected_by_the_fifth(b"hello\r\n\r\n", None)
+
+    def test_truncated_response(self) -> None:
+        """A connection closed or reset within a response is a bad answer."""
+        informational = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+        for response in (PARTIAL_RESPONSE, b"HTTP/1.1 200", informational):
+            for end in (Peer.half_close, Peer.reset):
+                self.assert_ejected_by_the_fifth(response, end)
+
+    def test_invalid_chunk(self) -> None:
+        """A malformed body is a bad answer."""
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.assert_ejected_by_the_fifth(chunked + b"x\r\n", None)
+
+    def test_timeout_within_a_response(self) -> None:
+        """A response timeout after the first byte of a response is a bad answer."""
+        for response in (PARTIAL_RESPONSE, b"HTTP/1.1 200"):
+            balancer = self.balancer(timeouts=Timeouts(upstream=3))
+            client = balancer.client()
+            client.send(POST)
+            balancer.accept().send(response)
+            balancer.advance(5)
+            self.assertEqual(balancer.servers[0].ejection.consecutive_bad_answers, 1)
+            if response is not PARTIAL_RESPONSE:
+                self.assertEqual(status_of(client.received()), 504)
+
+    def test_good_response_resets_the_count(self) -> None:
+        """Only bad answers without a good one between them count, and a 500 is a good one."""
+        good = OK.replace(b"200 OK", b"500 Internal Server Error")
         balancer = self.balancer()
+        for _ in range(3):
+            for _ in range(4):
+                self.request(balancer, PARTIAL_RESPONSE)
+            self.request(balancer, good)
+            self.assertEqual(balancer.servers[0].ejection.consecutive_bad_answers, 0)
+        self.assertTrue(balancer.servers[0].available)
+
+    def test_observation_ends_after_a_good_response(self) -> None:
+        """The callbacks of a tracked server end some time after its last bad answer."""
+        balancer = self.balancer()
+        self.request(balancer, PARTIAL_RESPONSE)
+        balancer.advance(200)
+        self.assertTrue(balancer.servers[0].tracked)
+        self.request(balancer, OK)
+        balancer.advance(62)
+        self.assertFalse(balancer.servers[0].tracked)
+
+    def test_configured_limit(self) -> None:
+        """`bad_answers` sets the limit."""
+        balancer = self.balancer(passive=OutlierDetectionSettings(bad_answers=1))
+        self.request(balancer, PARTIAL_RESPONSE)
+        self.assertTrue(balancer.servers[0].ejected)
+
+    def test_pool_survives_a_broken_resource(self) -> None:
+        """Requests for a broken resource among good ones never eject a server."""
+        balancer = self.balancer(servers=3)
+        for number in range(60):
+            self.request(balancer, PARTIAL_RESPONSE if number % 4 else OK)
+            self.assertFalse([server for server in balancer.servers if server.ejected])
+
+    def test_cooldown_doubles(self) -> None:
+        """Bad answers of trial requests double the cooldown, also if the head was good."""
+        balancer = self.assert_ejected_by_the_fifth(PARTIAL_RESPONSE)
         lengths = []
         for _ in range(4):
-            client = balancer.client()
-            client.send(GET)
-            server = balancer.accept()
-            server.send(PARTIAL_RESPONSE)
-            server.reset()
+            balancer.advance(balancer.servers[0].ejection.cooldown + 2)
+            self.request(balancer, PARTIAL_RESPONSE)
             lengths.append(balancer.servers[0].ejection.cooldown)
-            balancer.advance(lengths[-1] + 2)
-        self.assertEqual(lengths, [10, 20, 40, 80])
+        self.assertEqual(lengths, [20, 40, 80, 80])
+
+    def test_bad_answer_to_a_trial_request(self) -> None:
+        """A server ejected for a connection failure needs a good answer to return."""
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(POST)
+        balancer.connectors[-1].refuse()
+        server = balancer.servers[0]
+        balancer.advance(12)
+        self.assertTrue(server.ejection.half_open)
+        self.request(balancer, b"hello\r\n\r\n", None)
+        self.assertEqual((server.ejected, server.ejection.cooldown), (True, 20))
+        balancer.advance(22)
+        self.request(balancer, OK)
+        self.assertTrue(server.available)
 
 
 class HalfOpenTests(BalancerTestCase):

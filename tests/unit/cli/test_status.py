@@ -95,6 +95,12 @@ class StatusTableTests(SynchronousTestCase):
         self.assertEqual(output.count(escape(evil)), 6)
         self.assertEqual(len(output.splitlines()), 2)
 
+    def test_backup_servers_are_marked(self) -> None:
+        """The table marks backup servers behind their addresses."""
+        lines = status_table([server_info(backup=True), server_info()], 0, Terminal()).splitlines()
+        self.assertIn(" 10.0.0.1:80 (backup)  up ", lines[1])
+        self.assertNotIn("backup", lines[2])
+
 
 class FormatAgeTests(SynchronousTestCase):
     """Times since a timestamp."""

@@ -62,6 +62,12 @@ class PoolTests(ConfigFileTestCase):
         self.assert_each_mistake(
             (
                 ("[pool]\nalgorithm = 'best'\n", 2, ["pool.algorithm", "'best'", "round-robin"]),
+                ("[pool.passive]\nbad_answers = 0\n", 2, ["pool.passive.bad_answers", "1 to"]),
+                (
+                    "[pool.retries]\non = ['cuts']\n",
+                    2,
+                    ["pool.retries.on", "connect, cut"],
+                ),
                 ("[pool.retries]\nbudget = 2\n", 2, ["pool.retries.budget", "0 to 1"]),
                 ("[pool.health]\npath = 'health'\n", 2, ["pool.health.path", "/health"]),
             )

@@ -13,10 +13,12 @@ class UpstreamFailureTests(SynchronousTestCase):
     def test_status(self) -> None:
         """Timeouts of the server are 504, all other failures 502."""
         for kind in FailureKind:
-            expected = 504 if kind.name in ("TIMEOUT", "CONNECT_TIMEOUT") else 502
+            expected = 504 if kind.name in ("TIMEOUT", "STALLED", "CONNECT_TIMEOUT") else 502
             self.assertEqual(UpstreamFailure(kind, "").status, expected, msg=kind.name)
 
     def test_public_message_hides_the_server(self) -> None:
         """The text for clients has the kind, but not the details."""
-        failure = UpstreamFailure(FailureKind.CLOSED, "10.0.0.1:80 closed the connection")
+        failure = UpstreamFailure(FailureKind.CLOSED, "a detail", server="10.0.0.1:80")
+        self.assertEqual(failure.text, "10.0.0.1:80 closed the connection: a detail")
+        self.assertEqual(failure.reason, "closed the connection: a detail")
         self.assertEqual(failure.public_message, "the server closed the connection")

@@ -55,6 +55,25 @@ class RetryTests(SynchronousTestCase):
         for method in sorted(IDEMPOTENT_METHODS):
             self.assertFalse(allows(method, FailureKind.TIMEOUT), msg=repr(method))
 
+    def test_conditions_select_what_is_retried(self) -> None:
+        """`on` selects failures to connect, cut connections and timeouts independently."""
+        failures = {
+            "connect": UpstreamFailure(FailureKind.UNREACHABLE, "", nothing_sent=True),
+            "cut": UpstreamFailure(FailureKind.CLOSED, ""),
+            "timeout": UpstreamFailure(FailureKind.TIMEOUT, ""),
+        }
+        for on in ((), ("connect",), ("cut",), ("timeout",), ("connect", "cut", "timeout")):
+            policy = RetryPolicy(on=on)
+            for condition, failure in failures.items():
+                allowed = policy.allows(b"GET", failure, True)
+                self.assertEqual(allowed, condition in on, f"{on} {condition}")
+            for failure in (failures["cut"], failures["timeout"]):
+                self.assertFalse(policy.allows(b"POST", failure, True))
+                self.assertFalse(policy.allows(b"PUT", failure, False))
+            stale = UpstreamFailure(FailureKind.STALE, "")
+            self.assertTrue(policy.allows(b"GET", stale, True))
+            self.assertFalse(policy.allows(b"POST", stale, True))
+
     def test_body_must_be_buffered(self) -> None:
         """A request whose body is not buffered is not retried."""
         for kind in FailureKind:
@@ -67,7 +86,8 @@ class RetryTests(SynchronousTestCase):
     def test_status_of_a_failure(self) -> None:
         """The status of a failure is 504 for timeouts and 502 otherwise."""
         for kind in FailureKind:
-            late = kind in (FailureKind.TIMEOUT, FailureKind.CONNECT_TIMEOUT)
+            timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
+            late = kind in timeouts
             self.assertEqual(UpstreamFailure(kind, "").status, 504 if late else 502, msg=str(kind))
 
 

@@ -178,7 +178,10 @@ class CheckerServiceTests(SynchronousTestCase):
         self.probe.results["a:1"] = self.probe.hang
         self.advance(5.5)
         self.assertEqual(self.probe.cancelled, 1)
-        self.assertEqual(self.server("a:1").status_reason, "health check timed out after 1 s")
+        self.assertEqual(
+            self.server("a:1").status_reason,
+            "did not respond in time: health check timed out after 1 s",
+        )
         self.advance(4)
         self.assertEqual([n for _, n in self.probe.checks], ["a:1", "b:1", "a:1", "b:1"])
 
@@ -191,7 +194,10 @@ class CheckerServiceTests(SynchronousTestCase):
         self.checker(interval=4.0, timeout=1.0, fall=1)
         self.probe.results["a:1"] = lambda: Deferred(wrap)
         self.advance(5.5)
-        self.assertEqual(self.server("a:1").status_reason, "health check timed out after 1 s")
+        self.assertEqual(
+            self.server("a:1").status_reason,
+            "did not respond in time: health check timed out after 1 s",
+        )
 
     def test_checks_of_one_server_do_not_overlap(self) -> None:
         """A round skips a server whose previous check is still running."""

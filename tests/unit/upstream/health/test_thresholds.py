@@ -72,6 +72,26 @@ class FailureThresholdTests(SynchronousTestCase):
         self.assertTrue(policy.record_failure(server, 10.0))
         self.assertEqual(server.ejected_until, 30.0)
 
+    def test_bad_answers_have_a_limit_of_their_own(self) -> None:
+        """Five bad answers in a row eject by default; failures do not count as bad answers."""
+        policy, server = FailureThreshold(10.0, failures=2), EjectionState()
+        for _ in range(2):
+            for _ in range(4):
+                self.assertFalse(policy.record_failure(server, 1.0, bad_answer=True))
+            policy.record_success(server)
+        self.assertFalse(policy.record_failure(server, 1.0))
+        for _ in range(4):
+            self.assertFalse(policy.record_failure(server, 1.0, bad_answer=True))
+        self.assertTrue(policy.record_failure(server, 1.0, bad_answer=True))
+        self.assertEqual((server.consecutive_failures, server.consecutive_bad_answers), (1, 5))
+
+    def test_failed_trial_ejects_whatever_the_counts(self) -> None:
+        """The failure of a trial request starts the next cooldown, below any limit."""
+        for bad_answer in (False, True):
+            policy, server = FailureThreshold(10.0, failures=3), EjectionState()
+            self.assertTrue(policy.record_failure(server, 1.0, bad_answer, trial=True))
+            self.assertFalse(FailureThreshold(0.0).record_failure(server, 1.0, trial=True))
+
     def test_success_resets_the_state(self) -> None:
         """After a success the next cooldown has the initial length."""
         policy, server = FailureThreshold(10.0), EjectionState()

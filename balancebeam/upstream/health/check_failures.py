@@ -1,0 +1,36 @@
+"""Failed active health checks, with the wording of failed requests."""
+
+from __future__ import annotations
+
+from twisted.internet import defer, error
+from twisted.python.failure import Failure
+
+from balancebeam.core.failures import FailureKind, failure_reason
+from balancebeam.upstream.failure_reasons import classify_connect_failure
+
+
+def check_failure_reason(failure: Failure, timeout: float) -> str:
+    """
+    Describe a failed check by the kinds of `FailureKind`, where one applies.
+
+    Args:
+        failure: What the probe raised.
+        timeout: Time limit of the check in seconds.
+    """
+    # twisted.web wraps errors that occur while a response is pending: `reasons` of
+    # ResponseNeverReceived and ResponseFailed.
+    reasons = getattr(failure.value, "reasons", None)
+    inner: Failure = reasons[0] if reasons else failure
+    if inner.check(defer.TimeoutError, defer.CancelledError):
+        return failure_reason(FailureKind.TIMEOUT, f"health check timed out after {timeout:g} s")
+    if inner.check(error.ConnectionDone):
+        return failure_reason(FailureKind.CLOSED)
+    if inner.check(error.ConnectionLost):
+        return failure_reason(FailureKind.RESET)
+    if inner.check(error.ConnectError):
+        return failure_reason(*classify_connect_failure(inner))
+    if reasons:
+        # twisted.web's ParseError has a text and the bytes in question; the text suffices.
+        text = inner.value.args[0] if inner.value is not None and inner.value.args else ""
+        return failure_reason(FailureKind.MALFORMED, str(text))
+    return inner.getErrorMessage() or type(inner.value).__name__
