@@ -1,5 +1,5 @@
 """
-An algorithm of one's own: the first server in the given order that is below a load.
+A custom algorithm: the first server in the given order that is below a load.
 
 The order of servers is an order of preference: later ones get requests only when all
 before them have `threshold` requests in flight.

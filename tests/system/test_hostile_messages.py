@@ -1,7 +1,7 @@
 """Hostile HTTP/1.1 messages, sent over real sockets to a running balancer.
 
 Requests go to a server that records the bytes it receives; responses come from a server that sends
-the raw bytes of the case. The cases are those of ``tests.helpers.hostile_messages``.
+the raw bytes of the case. The cases are in ``tests.helpers.hostile_messages``.
 """
 
 from __future__ import annotations
