@@ -23,7 +23,7 @@ from balancebeam.config.hosts_file import load_hosts
 from balancebeam.config.overrides import Overrides
 from balancebeam.config.reader import Document, escape_control
 from balancebeam.config.toml_file import finalize, load_document, with_defaults
-from balancebeam.config.values import parse_check_path, parse_count, parse_seconds
+from balancebeam.config.values import parse_check_path, parse_count, parse_seconds, status_range
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
@@ -73,6 +73,12 @@ class CommandLineOptions(usage.Options):
             "t",
             None,
             "Enable active health checks, with this interval in seconds (10).",
+        ],
+        [
+            "active-health-check-status",
+            None,
+            None,
+            "Enable active health checks in HTTP mode, passed by a status in this range (200-299).",
         ],
         [
             "max-requests-per-minute",
@@ -290,13 +296,15 @@ class CommandLineOptions(usage.Options):
         path = self._parse_option("active-health-check-path", parse_check_path)
         interval = self._parse_option("active-health-check-interval", parse_seconds)
         frontends = overrides.settings.frontends
-        if path is not None and all(frontend.mode == "tcp" for frontend in frontends):
-            self._problems.append(
-                "--active-health-check-path: requires --mode http; in TCP mode, "
-                "--active-health-check-interval enables checks that connect"
-            )
-        if path is not None or interval is not None:
-            overrides.set_health_checks(path, interval)
+        status = self._parse_option("active-health-check-status", status_range)
+        for name, value in (("path", path), ("status", status)):
+            if value is not None and all(frontend.mode == "tcp" for frontend in frontends):
+                self._problems.append(
+                    f"--active-health-check-{name}: requires --mode http; in TCP mode, "
+                    "--active-health-check-interval enables checks that connect"
+                )
+        if path is not None or interval is not None or status is not None:
+            overrides.set_health_checks(path, interval, status)
 
     def _load_servers(self) -> list[ServerSettings]:
         """The servers of `--upstream`, followed by the lines of `--hosts`."""

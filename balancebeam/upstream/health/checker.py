@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.application import service
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from balancebeam.core.settings import AdminState, HealthCheckSettings
-from balancebeam.upstream.health.probes import Probe
+from balancebeam.upstream.health.probes import Probe, failure_detail, failure_reason
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.server import Server
 from balancebeam.upstream.server_set import ServerSet
@@ -95,7 +95,7 @@ class CheckerService(service.Service):
         check.addTimeout(self._settings.effective_timeout, self._clock)
         finished = check.addCallbacks(
             lambda reason: self._check_finished(server, True, reason),
-            lambda failure: self._check_finished(server, False, self._failure_reason(failure)),
+            lambda failure: self._check_failed(server, failure),
         )
         finished.addErrback(
             lambda failure: self._log.failure(
@@ -104,6 +104,16 @@ class CheckerService(service.Service):
         )
         if not finished.called:
             self._running[server] = finished
+
+    def _check_failed(self, server: Server, failure: Failure) -> None:
+        """Process a failed check; the first after a passed one is logged in full."""
+        if self.running and self._should_check(server) and server.check_streak >= 0:
+            self._log.warn(
+                "health check of server {server} failed: {result}",
+                server=server.name,
+                result=failure_detail(failure, self._settings),
+            )
+        self._check_finished(server, False, failure_reason(failure, self._settings))
 
     def _check_finished(self, server: Server, passed: bool, reason: str) -> None:
         self._running.pop(server, None)
@@ -114,12 +124,3 @@ class CheckerService(service.Service):
         """Whether `server` is in the set and not in maintenance."""
         in_maintenance = server.admin_state is AdminState.MAINTENANCE
         return not in_maintenance and server in self._server_set.servers
-
-    def _failure_reason(self, failure: Failure) -> str:
-        # twisted.web wraps errors that occur while a response is pending: `reasons` of
-        # ResponseNeverReceived and ResponseFailed.
-        reasons = getattr(failure.value, "reasons", None)
-        inner: Failure = reasons[0] if reasons else failure
-        if inner.check(TimeoutError, CancelledError):
-            return f"health check timed out after {self._settings.effective_timeout:g} s"
-        return inner.getErrorMessage() or type(inner.value).__name__

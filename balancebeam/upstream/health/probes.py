@@ -8,11 +8,12 @@ is bounded: in time by the caller, which cancels, and in bytes by `_BoundedProto
 from __future__ import annotations
 
 import typing
+from http import HTTPStatus
 from typing import Any
 
 from treq.client import HTTPClient
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -22,6 +23,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
@@ -38,8 +40,22 @@ from balancebeam.upstream.server import Server
 _MAX_BYTES = 64 * 1024
 
 
+# Characters of a Location field in a message: enough for the path of a login page.
+_MAX_LOCATION = 200
+
+
 class Unhealthy(Exception):
-    """The server responded, but not with a status that counts as healthy."""
+    """
+    The server responded, but not with a status that counts as healthy.
+
+    Attributes:
+        detail: The complete request and response, for the first failure; empty if it adds
+            nothing to the text.
+    """
+
+    def __init__(self, text: str, detail: str = "") -> None:
+        super().__init__(text)
+        self.detail = detail
 
 
 class Probe(typing.Protocol):
@@ -115,8 +131,39 @@ class HttpProbe:
         first, last = self._statuses
         seen = f"GET {self._path} was answered with {response.code}"
         if not first <= response.code <= last:
-            raise Unhealthy(seen)
+            raise Unhealthy(seen, self._describe(host, response))
         return seen
+
+    def _describe(self, host: str, response: Any) -> str:
+        """Return the request, the unexpected response and the expected statuses."""
+        code = response.code
+        phrase = f" {HTTPStatus(code).phrase}" if code in list(HTTPStatus) else ""
+        locations = response.headers.getRawHeaders("location") or ()
+        location = "".join(f" (Location: {value[:_MAX_LOCATION]!a})" for value in locations[:1])
+        first, last = self._statuses
+        return (
+            f"GET {self._path} with Host {host} was answered with {code}{phrase}{location}: "
+            f"expected a status from {first} to {last}"
+        )
+
+
+def failure_reason(failure: Failure, settings: HealthCheckSettings) -> str:
+    """Return why a check failed, as text for logs."""
+    # twisted.web wraps errors that occur while a response is pending: `reasons` of
+    # ResponseNeverReceived and ResponseFailed.
+    reasons = getattr(failure.value, "reasons", None)
+    inner: Failure = reasons[0] if reasons else failure
+    if inner.check(TimeoutError, CancelledError):
+        return f"health check timed out after {settings.effective_timeout:g} s"
+    return inner.getErrorMessage() or type(inner.value).__name__
+
+
+def failure_detail(failure: Failure, settings: HealthCheckSettings) -> str:
+    """Return what a failed check requested and what was returned, as text for logs."""
+    if isinstance(failure.value, Unhealthy) and failure.value.detail:
+        return failure.value.detail
+    requested = "connection" if settings.path is None else f"GET {settings.path}"
+    return f"{requested} failed: {failure_reason(failure, settings).rstrip('.')}"
 
 
 @implementer(IAgentEndpointFactory)

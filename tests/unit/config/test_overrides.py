@@ -79,6 +79,7 @@ class OverrideTests(ConfigFileTestCase):
             *("--access-log-format=combined", "--trusted-proxy=10.9.0.0/16", "--idle-timeout=9"),
             *("--header-timeout=9", "--tunnel-timeout=0", "--connect-timeout=9"),
             *("--upstream-timeout=9", "--cooldown=0", "-t9", "--active-health-check-path=/z"),
+            "--active-health-check-status=200-499",
         )
         (frontend,), (pool,) = settings.frontends, settings.pools
         self.assertEqual((settings.state, settings.drain_timeout, settings.demo), ("/z", 9, 0))
@@ -93,7 +94,7 @@ class OverrideTests(ConfigFileTestCase):
         self.assertEqual(pool.timeouts, PoolTimeouts(9, 9))
         self.assertEqual(pool.algorithm, "sticky-round-robin")
         self.assertEqual(pool.passive.cooldown, 0)
-        self.assertEqual(pool.active, HealthCheckSettings("/z", 9, fall=9))
+        self.assertEqual(pool.active, HealthCheckSettings("/z", 9, fall=9, status=(200, 499)))
 
     def test_missing_options_change_nothing(self) -> None:
         """An option enables checks with the path "/", and keeps the path of existing checks."""
