@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from balancebeam.config import values as v
@@ -20,6 +21,9 @@ from balancebeam.routing.matchers import HostPathMatcher
 MODES = ("http", "tcp")
 
 ACCESS_LOG_FORMATS = ("combined", "json")
+
+# RFC 9110, 7.6.3: `received-by = pseudonym [ ":" port ]`, where a pseudonym is a token.
+_VIA_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,255}(:[0-9]{1,5})?")
 
 _REQUEST_ID_MODES = ("off", "keep", "make")
 
@@ -82,6 +86,13 @@ def _parse_path(value: Any) -> str:
     return str(value)
 
 
+def _parse_via(value: Any) -> bool | str:
+    """Return whether Via is sent, or the name that it has."""
+    if isinstance(value, bool) or (isinstance(value, str) and _VIA_NAME.fullmatch(value)):
+        return value
+    raise ValueError(f"invalid value {v.display(value)}: expected true, false or a name")
+
+
 def _parse_timeouts(table: Table | None) -> FrontendTimeouts:
     defaults = FrontendTimeouts()
     if table is None:
@@ -103,6 +114,7 @@ def _parse_forwarding(table: Table | None) -> ForwardingSettings:
         table.get("x_forwarded", v.boolean, defaults.x_forwarded),
         table.get("forwarded", v.boolean, defaults.forwarded),
         table.get("request_id", v.one_of(_REQUEST_ID_MODES), defaults.request_id),
+        table.get("via", _parse_via, defaults.via),
     )
     table.reject_unknown_keys()
     return settings
