@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from balancebeam.config import values as v
-from balancebeam.config.addresses import parse_listen_address
+from balancebeam.config.addresses import parse_bind_address
 from balancebeam.config.limits import parse_limits
 from balancebeam.config.reader import Table
 from balancebeam.core.networks import parse_network
@@ -34,7 +34,7 @@ def parse_frontend(table: Table) -> FrontendSettings:
     networks = v.parsed(parse_network)
     settings = FrontendSettings(
         name=table.get("name", v.name, defaults.name),
-        bind=table.get_list("bind", v.parsed(parse_listen_address), defaults.bind),
+        bind=table.get_list("bind", v.parsed(parse_bind_address), defaults.bind),
         mode=table.get("mode", v.one_of(MODES), defaults.mode),
         pool=table.get("pool", v.name, defaults.pool),
         routes=tuple(_parse_route(route) for route in table.tables("route")),

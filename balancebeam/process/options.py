@@ -15,7 +15,7 @@ from twisted.python import usage
 from balancebeam import __version__
 from balancebeam.balancing.registry import ALGORITHMS, algorithm_name
 from balancebeam.cli.arguments import COMMANDS
-from balancebeam.config.addresses import parse_listen_address, parse_server
+from balancebeam.config.addresses import parse_bind_address, parse_listen_address, parse_server
 from balancebeam.config.cross_checks import check_admin, validate_settings
 from balancebeam.config.dump import dump
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
@@ -247,7 +247,7 @@ class CommandLineOptions(usage.Options):
         if mode is not None:
             overrides.set_mode(mode)
         if self._bind:
-            overrides.set_bind(tuple(self._parse_values("bind", self._bind, parse_listen_address)))
+            overrides.set_bind(tuple(self._parse_values("bind", self._bind, parse_bind_address)))
         if self._trusted_proxies:
             trusted = tuple(
                 self._parse_values("trusted-proxy", self._trusted_proxies, parse_network)
