@@ -136,7 +136,7 @@ class ViaTests(BalancerTestCase):
         self.assertEqual((head.count(b"\r\n\r\n"), head[-4:]), (1, b"\r\n\r\n"))
 
     def test_via_of_other_proxies_is_forwarded(self) -> None:
-        """Without a Via of its own, the balancer forwards those of others."""
+        """Without a Via of its own, the balancer forwards the Via of others."""
         answer = OK.replace(b"\r\n", b"\r\nVia: 1.1 b\r\n", 1)
         lines = self.messages(False, request("Via: 1.1 a"), answer)
         self.assertEqual(lines, ([b"Via: 1.1 a"], [b"Via: 1.1 b"]))
