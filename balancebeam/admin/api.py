@@ -38,6 +38,10 @@ _DASHBOARD_HEADERS = (
 )
 
 
+# The path of the reference registration API.
+REGISTRATION_PATH = "/register"
+
+
 @frozen
 class ApiRequest:
     """
@@ -153,7 +157,7 @@ class AdminApi:
 # `{address}` also matches the rest of the path.
 ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/": {"GET": AdminApi.dashboard},
-    "/register": {"POST": AdminApi.register},
+    REGISTRATION_PATH: {"POST": AdminApi.register},
     "/upstreams": {"GET": AdminApi.upstreams},
     "/upstreams/{pool}": {"GET": AdminApi.pool_upstreams, "POST": AdminApi.add_upstream},
     "/upstreams/{pool}/{address}": {

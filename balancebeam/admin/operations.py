@@ -124,7 +124,11 @@ class AdminOperations:
                 server=registration.text,
                 reason=error,
             )
-            raise NotHealthy(f"{registration.text} not alive, registration failed.") from None
+            # The text ends as that of the reference registration API.
+            cause = f"{error}: " if str(error) else ""
+            raise NotHealthy(
+                f"{cause}{registration.text} not alive, registration failed."
+            ) from None
         finally:
             self._pending_checks.discard(check)
         if self.balancer.pools.get(pool.settings.name) is not pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,11 +12,11 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from balancebeam.admin.api import AdminApi, ApiRequest, match_route
+from balancebeam.admin.api import REGISTRATION_PATH, AdminApi, ApiRequest, match_route
 from balancebeam.admin.auth import Authorizer, RequestInfo
 from balancebeam.admin.parsing import AdminError
 from balancebeam.admin.responses import ApiResponse, error
-from balancebeam.protocols.http1.local_reply import is_json
+from balancebeam.protocols.http1.local_reply import is_json, jsend_fail, wrong_method
 
 _ABSOLUTE_FORM = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 
@@ -61,10 +62,7 @@ class AdminResource(Resource):
         handlers, params = route
         method = request.method.decode("ascii", "replace")
         if method not in handlers and not (method == "HEAD" and "GET" in handlers):
-            allowed = ", ".join(sorted({*handlers, *(("HEAD",) if "GET" in handlers else ())}))
-            # The method can have any length: the list of methods comes first.
-            text = f"method not allowed: expected {allowed}, not {method}"
-            return error(405, text[:200], ((b"Allow", allowed.encode()),))
+            return _method_not_allowed(path, method, handlers)
         content: Any = request.content
         body = content.read() if content is not None else b""
         content_types = list(request.requestHeaders.getRawHeaders(b"content-type") or [])
@@ -80,6 +78,16 @@ class AdminResource(Resource):
     def _internal_error(self, failure: Failure) -> ApiResponse:
         self.log.failure("admin request failed", failure)
         return error(500, "internal error: see the log")
+
+
+def _method_not_allowed(path: str, method: str, handlers: Collection[str]) -> ApiResponse:
+    """Return the response to a method that is not among `handlers`."""
+    allowed = ", ".join(sorted({*handlers, *(("HEAD",) if "GET" in handlers else ())}))
+    allow = ((b"Allow", allowed.encode()),)
+    if path == REGISTRATION_PATH:
+        return ApiResponse(405, jsend_fail(wrong_method(method)) + b"\n", headers=allow)
+    # The method can have any length: the list of methods comes first.
+    return error(405, f"method not allowed: expected {allowed}, not {method}"[:200], allow)
 
 
 def _target(request: Request) -> tuple[str, str | None]:

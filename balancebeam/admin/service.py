@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.application import service
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from balancebeam.admin.api import AdminApi
 from balancebeam.admin.auth import Authorizer
@@ -82,9 +83,15 @@ def build_health_check(reactor: Any) -> HealthCheck:
 
     def check_once(server: Server, checks: HealthCheckSettings) -> Deferred[str]:
         # Deferred import: treq is slow to import, and only health checks need it.
-        from balancebeam.upstream.health.probes import build_probe
+        from balancebeam.upstream.health.check_failures import failure_detail
+        from balancebeam.upstream.health.probes import Unhealthy, build_probe
 
         check: Deferred[str] = Deferred.fromCoroutine(build_probe(checks, reactor).check(server))
-        return check.addTimeout(checks.effective_timeout, reactor)
+        check.addTimeout(checks.effective_timeout, reactor)
+
+        def describe(failure: Failure) -> str:
+            raise Unhealthy(failure_detail(failure, checks))
+
+        return check.addErrback(describe)
 
     return check_once

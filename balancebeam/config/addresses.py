@@ -34,6 +34,9 @@ _ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd|stdio):.+|[a-z][a-z0-9]*:[^/].*=
 # Endpoints whose transports can be passed from the PROXY protocol to another protocol.
 _PLAIN_ENDPOINT = re.compile(r"(tcp|tcp6|unix|systemd):")
 
+# A port alone stands for all IPv4 addresses, as in nginx and Go.
+_PORT = re.compile(r":?[0-9]{1,5}")
+
 # Option values and versions of the PROXY protocol.
 _PROXY_VERSIONS = {"": None, "v1": 1, "v2": 2}
 
@@ -118,6 +121,13 @@ def parse_listen_address(text: str) -> ListenAddress:
     if _ENDPOINT.fullmatch(text):
         return EndpointAddress(text)
     return parse_tcp_address(text)
+
+
+def parse_bind_address(text: str) -> ListenAddress:
+    """Parse the address of a frontend: of a listener, or a port alone for all addresses."""
+    if _PORT.fullmatch(text):
+        return parse_tcp_address(f"0.0.0.0:{text.lstrip(':')}")
+    return parse_listen_address(text)
 
 
 def parse_server_address(text: str) -> ServerAddress:

@@ -265,10 +265,11 @@ def _check_servers(settings: Settings, document: Document | None) -> list[str]:
     They are valid only if servers can be registered later, by the admin API or on a frontend, or
     if they get the demo servers.
     """
+    file = ""
     if document is not None and ("pool",) not in document:
-        document = None
+        file, document = f"{document.location(())}: ", None
     if document is None and not settings.demo and not any(pool.servers for pool in settings.pools):
-        return ["no servers: expected --upstream host:port (or --demo 3)"]
+        return [f"{file}no servers: expected --upstream host:port (or --demo 3)"]
     demo_pool = settings.frontends[0].pool if settings.demo else None
     problems = []
     for number, pool in enumerate(settings.pools):

@@ -87,6 +87,7 @@ def _frontend(frontend: FrontendSettings) -> Iterator[str]:
                 "x_forwarded": frontend.forwarding.x_forwarded,
                 "forwarded": frontend.forwarding.forwarded,
                 "request_id": frontend.forwarding.request_id,
+                "via": frontend.forwarding.via,
             },
         )
     for limit in frontend.limits:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from balancebeam.config import values as v
-from balancebeam.config.addresses import parse_listen_address
+from balancebeam.config.addresses import parse_bind_address
 from balancebeam.config.limits import parse_limits
 from balancebeam.config.reader import Table
 from balancebeam.core.networks import parse_network
@@ -21,6 +22,9 @@ MODES = ("http", "tcp")
 
 ACCESS_LOG_FORMATS = ("combined", "json")
 
+# RFC 9110, 7.6.3: `received-by = pseudonym [ ":" port ]`, where a pseudonym is a token.
+_VIA_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,255}(:[0-9]{1,5})?")
+
 _REQUEST_ID_MODES = ("off", "keep", "make")
 
 
@@ -30,7 +34,7 @@ def parse_frontend(table: Table) -> FrontendSettings:
     networks = v.parsed(parse_network)
     settings = FrontendSettings(
         name=table.get("name", v.name, defaults.name),
-        bind=table.get_list("bind", v.parsed(parse_listen_address), defaults.bind),
+        bind=table.get_list("bind", v.parsed(parse_bind_address), defaults.bind),
         mode=table.get("mode", v.one_of(MODES), defaults.mode),
         pool=table.get("pool", v.name, defaults.pool),
         routes=tuple(_parse_route(route) for route in table.tables("route")),
@@ -82,6 +86,13 @@ def _parse_path(value: Any) -> str:
     return str(value)
 
 
+def _parse_via(value: Any) -> bool | str:
+    """Return whether Via is sent, or the name that it has."""
+    if isinstance(value, bool) or (isinstance(value, str) and _VIA_NAME.fullmatch(value)):
+        return value
+    raise ValueError(f"invalid value {v.display(value)}: expected true, false or a name")
+
+
 def _parse_timeouts(table: Table | None) -> FrontendTimeouts:
     defaults = FrontendTimeouts()
     if table is None:
@@ -103,6 +114,7 @@ def _parse_forwarding(table: Table | None) -> ForwardingSettings:
         table.get("x_forwarded", v.boolean, defaults.x_forwarded),
         table.get("forwarded", v.boolean, defaults.forwarded),
         table.get("request_id", v.one_of(_REQUEST_ID_MODES), defaults.request_id),
+        table.get("via", _parse_via, defaults.via),
     )
     table.reject_unknown_keys()
     return settings

@@ -17,7 +17,8 @@ def load_hosts(path: str) -> tuple[list[ServerSettings], list[str]]:
         The servers, and one message for each mistake, `<path>:<line>: <mistake>`.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        # "utf-8-sig" skips a byte order mark, which editors of Windows write.
+        with open(path, encoding="utf-8-sig") as file:
             lines = file.read().splitlines()
     except UnicodeDecodeError:
         return [], [f"{path}: cannot be read: it is not UTF-8"]

@@ -96,13 +96,17 @@ class Overrides:
         """Set the time for which failed servers are ejected."""
         self.update_pools(lambda pool: evolve(pool, passive=evolve(pool.passive, cooldown=seconds)))
 
-    def set_health_checks(self, path: str | None, interval: float | None) -> None:
+    def set_health_checks(
+        self, path: str | None, interval: float | None, status: tuple[int, int] | None = None
+    ) -> None:
         """
         Enable active health checks, or change them where they are enabled.
 
         Args:
             path: the path of the check, or `None` to keep the configured or default path.
             interval: seconds between checks, or `None` to keep the configured or default interval.
+            status: first and last status that passes, or `None` to keep the configured or default
+                range.
         """
 
         def change(pool: PoolSettings) -> PoolSettings:
@@ -110,7 +114,10 @@ class Overrides:
             return evolve(
                 pool,
                 active=evolve(
-                    checks, path=path or checks.path, interval=interval or checks.interval
+                    checks,
+                    path=path or checks.path,
+                    interval=interval or checks.interval,
+                    status=status or checks.status,
                 ),
             )
 

@@ -30,10 +30,22 @@ class Document:
 
     Attributes:
         problems: one message for each mistake, `<file>:<line>: <key>: <mistake>`.
+        known_keys: the valid keys of each table that has been read, by its path.
+        find_tables: returns the headers of the tables in which a key is valid.
     """
 
-    def __init__(self, file: str, text: str) -> None:
+    def __init__(
+        self, file: str, text: str, find_tables: Callable[[str], list[str]] = lambda key: []
+    ) -> None:
+        """
+        Args:
+            file: the path of the file.
+            text: its content.
+            find_tables: returns the headers of the tables in which a key is valid.
+        """
         self.problems: list[str] = []
+        self.known_keys: dict[Path, list[str]] = {}
+        self.find_tables = find_tables
         self._file = file
         self._error_paths: set[Path] = set()
         self._lines = key_lines(text)
@@ -194,9 +206,14 @@ class Table:
 
     def reject_unknown_keys(self) -> None:
         """Report the keys that have not been read."""
+        self.document.known_keys[self.path] = self._known_keys
         for key in self._content:
             if key not in self._known_keys:
-                self.add_error(key, f"unknown key: {suggest(key, self._known_keys)}")
+                hint = suggest(key, self._known_keys)
+                tables = self.document.find_tables(key)
+                if tables:
+                    hint = f"{key} belongs in {' or '.join(tables)}; {hint}"
+                self.add_error(key, f"unknown key: {hint}")
 
 
 def escape_control(text: str) -> str:

@@ -38,6 +38,25 @@ else:
 
 _NO_SETTINGS = Settings((), ())
 
+# Every table of the schema; the parsers that read it know the keys.
+_ALL_TABLES = """
+[[frontend]]
+[frontend.timeouts]
+[frontend.forwarding]
+[[frontend.limit]]
+[[frontend.route]]
+[[frontend.route.limit]]
+[[pool]]
+upstreams = [{}]
+[pool.timeouts]
+[pool.health]
+[pool.passive]
+[pool.retries]
+[pool.queue]
+[[pool.limit]]
+[admin]
+"""
+
 
 def load_file(path: str) -> tuple[Settings, list[str]]:
     """
@@ -61,7 +80,7 @@ def load_document(path: str) -> tuple[Settings, Document]:
     """
     document = Document(path, "")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             text = file.read()
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -78,7 +97,7 @@ def load_document(path: str) -> tuple[Settings, Document]:
     except (OSError, ValueError) as error:
         document.add_error((), f"cannot be read: {describe_os_error(error)}")
         return _NO_SETTINGS, document
-    document = Document(path, text)
+    document = Document(path, text, _find_tables)
     if is_mini_balancer(content):
         settings, problems = parse_mini_balancer(path, text, content)
         document.problems += problems
@@ -115,6 +134,21 @@ def _parse_root(root: Table) -> Settings:
     root.reject_unknown_keys()
     report_conflicts(settings, root)
     return settings
+
+
+def _find_tables(key: str) -> list[str]:
+    """Return the headers of all tables of the schema in which `key` is valid."""
+    document = Document("", "")
+    _parse_root(Table(document, (), tomllib.loads(_ALL_TABLES)))
+    found = []
+    for path, keys in document.known_keys.items():
+        if key in keys and path:
+            header = ".".join(part for part in path if isinstance(part, str))
+            is_array = isinstance(path[-1], int)
+            found.append(f"[[{header}]]" if is_array else f"[{header}]")
+        elif key in keys and not path:
+            found.append("the top level, above all tables")
+    return sorted(found)
 
 
 def _source_locations(

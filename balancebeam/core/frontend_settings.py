@@ -36,11 +36,18 @@ class ForwardingSettings:
         forwarded: send Forwarded (RFC 7239).
         request_id: X-Request-Id: "off", "keep" (generate one if the request has none) or "make"
             (always generate one).
+        via: add Via to requests and responses, with the name "balancebeam" or this one.
     """
 
     x_forwarded: bool = True
     forwarded: bool = False
     request_id: str = "off"
+    via: bool | str = True
+
+    @property
+    def via_name(self) -> bytes:
+        """The name of this proxy in Via; empty to add no Via."""
+        return self.via.encode("ascii") if isinstance(self.via, str) else b"balancebeam" * self.via
 
 
 @frozen

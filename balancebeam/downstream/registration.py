@@ -18,7 +18,12 @@ from balancebeam.core.networks import NetworkSet
 from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.protocols.http1.body import CHUNKED, ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
-from balancebeam.protocols.http1.local_reply import is_json, jsend_error
+from balancebeam.protocols.http1.local_reply import (
+    is_json,
+    jsend_error,
+    jsend_fail,
+    wrong_method,
+)
 from balancebeam.proxy.dispatcher import Dispatcher
 from balancebeam.proxy.exchange import Exchange
 
@@ -68,7 +73,8 @@ class RegistrationEndpoint:
         elif not self._networks.contains(exchange.client) or _via_untrusted_proxy(exchange):
             exchange.local_reply(403, "registration from this address is not allowed")
         elif exchange.method != b"POST":
-            exchange.local_reply(405, "registration requires POST", ((b"Allow", b"POST"),))
+            body = jsend_fail(wrong_method(exchange.method.decode("latin-1")))
+            exchange.send_json(405, body, ((b"Allow", b"POST"),))
         elif _from_browser(exchange):
             exchange.local_reply(403, "registration from web pages is not allowed")
         elif not is_json(exchange.field_values(b"content-type")):

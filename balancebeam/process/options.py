@@ -15,7 +15,7 @@ from twisted.python import usage
 from balancebeam import __version__
 from balancebeam.balancing.registry import ALGORITHMS, algorithm_name
 from balancebeam.cli.arguments import COMMANDS
-from balancebeam.config.addresses import parse_listen_address, parse_server
+from balancebeam.config.addresses import parse_bind_address, parse_listen_address, parse_server
 from balancebeam.config.cross_checks import check_admin, validate_settings
 from balancebeam.config.dump import dump
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
@@ -23,7 +23,7 @@ from balancebeam.config.hosts_file import load_hosts
 from balancebeam.config.overrides import Overrides
 from balancebeam.config.reader import Document, escape_control
 from balancebeam.config.toml_file import finalize, load_document, with_defaults
-from balancebeam.config.values import parse_check_path, parse_count, parse_seconds
+from balancebeam.config.values import parse_check_path, parse_count, parse_seconds, status_range
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
@@ -73,6 +73,12 @@ class CommandLineOptions(usage.Options):
             "t",
             None,
             "Enable active health checks, with this interval in seconds (10).",
+        ],
+        [
+            "active-health-check-status",
+            None,
+            None,
+            "Enable active health checks in HTTP mode, passed by a status in this range (200-299).",
         ],
         [
             "max-requests-per-minute",
@@ -241,7 +247,7 @@ class CommandLineOptions(usage.Options):
         if mode is not None:
             overrides.set_mode(mode)
         if self._bind:
-            overrides.set_bind(tuple(self._parse_values("bind", self._bind, parse_listen_address)))
+            overrides.set_bind(tuple(self._parse_values("bind", self._bind, parse_bind_address)))
         if self._trusted_proxies:
             trusted = tuple(
                 self._parse_values("trusted-proxy", self._trusted_proxies, parse_network)
@@ -290,13 +296,15 @@ class CommandLineOptions(usage.Options):
         path = self._parse_option("active-health-check-path", parse_check_path)
         interval = self._parse_option("active-health-check-interval", parse_seconds)
         frontends = overrides.settings.frontends
-        if path is not None and all(frontend.mode == "tcp" for frontend in frontends):
-            self._problems.append(
-                "--active-health-check-path: requires --mode http; in TCP mode, "
-                "--active-health-check-interval enables checks that connect"
-            )
-        if path is not None or interval is not None:
-            overrides.set_health_checks(path, interval)
+        status = self._parse_option("active-health-check-status", status_range)
+        for name, value in (("path", path), ("status", status)):
+            if value is not None and all(frontend.mode == "tcp" for frontend in frontends):
+                self._problems.append(
+                    f"--active-health-check-{name}: requires --mode http; in TCP mode, "
+                    "--active-health-check-interval enables checks that connect"
+                )
+        if path is not None or interval is not None or status is not None:
+            overrides.set_health_checks(path, interval, status)
 
     def _load_servers(self) -> list[ServerSettings]:
         """The servers of `--upstream`, followed by the lines of `--hosts`."""

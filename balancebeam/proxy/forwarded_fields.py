@@ -73,7 +73,8 @@ def build_forwarded_fields(
             b"X-Forwarded-Proto: " + proto,
             b"X-Forwarded-Host: " + host,
         ]
-    lines.append(b"Via: 1.%d balancebeam" % head.minor)
+    if settings.via:
+        lines.append(b"Via: 1.%d %b" % (head.minor, settings.via_name))
     options = []
     if rare_fields.upgrade:
         lines.append(b"Upgrade: " + rare_fields.upgrade)
@@ -86,4 +87,5 @@ def build_forwarded_fields(
         lines.append(b"Connection: " + b", ".join(options))
     if head.length == CHUNKED:
         lines.append(b"Transfer-Encoding: chunked")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)

@@ -40,7 +40,12 @@ class ForwardingPolicy:
     def is_default(self) -> bool:
         """Whether `build_default_forwarded_fields` builds all added fields."""
         settings = self.settings
-        return settings.x_forwarded and not settings.forwarded and settings.request_id == "off"
+        return (
+            settings.x_forwarded
+            and not settings.forwarded
+            and settings.request_id == "off"
+            and settings.via is True
+        )
 
     def build_head(
         self, head: RequestHead, client: bytes, proto: bytes, local: bytes, trusted: bool
@@ -95,14 +100,26 @@ class Forwarder:
         fast_suffix: The end of the head of a request without rare fields to `host`.
         has_fast_path: Whether `fast_suffix` may be used.
         trusted: Whether the client is a trusted proxy.
+        via: The name in Via if it is not the default; empty to add no Via, `None` for the default.
+            With any value but `None` there is no fast path.
     """
 
-    __slots__ = ("_client", "_forwarding", "fast_suffix", "has_fast_path", "host", "trusted")
+    __slots__ = (
+        "_client",
+        "_forwarding",
+        "fast_suffix",
+        "has_fast_path",
+        "host",
+        "trusted",
+        "via",
+    )
 
     def __init__(self, client: str, trusted: bool, forwarding: ForwardingPolicy) -> None:
         self.host: bytes | None = None
         self.fast_suffix = b""
         self.trusted = trusted
+        settings = forwarding.settings
+        self.via = None if settings.via is True else settings.via_name
         self.has_fast_path = forwarding.is_default and not trusted
         self._client = client.encode("ascii")
         self._forwarding = forwarding

@@ -71,6 +71,7 @@ def dispatch_web_request(dispatcher: WebPipeline, request: Request) -> None:
     )
     client = dispatcher.trusted_proxies.client_ip(peer, head) if trusted else peer
     exchange = WebExchange(dispatcher, head, upstream_head, client, request)
+    exchange.via = dispatcher.forwarding.settings.via_name
     exchange.observer = dispatcher.observer
     exchange.started_at = dispatcher.ticker.wall_time()
     request.notifyFinish().addErrback(exchange.connection_lost)
@@ -143,9 +144,13 @@ class WebExchange(HttpExchange):
         upstream_head: The head to send to a server, in wire form.
         client: IP address of the client.
         request: The `twisted.web` request.
+
+    Attributes:
+        via: The name of this proxy in Via; empty to add none.
     """
 
     dispatcher: WebPipeline
+    via = b"balancebeam"
 
     def __init__(
         self,
@@ -243,7 +248,8 @@ class WebExchange(HttpExchange):
         for line in lines[1:-1]:
             name, _, value = line.partition(b":")
             request.responseHeaders.addRawHeader(name, value.strip(b" \t"))
-        request.responseHeaders.addRawHeader(b"via", b"1.%d balancebeam" % head.minor)
+        if self.via:
+            request.responseHeaders.addRawHeader(b"via", b"1.%d %b" % (head.minor, self.via))
 
     def _finish(self) -> None:
         self._mark_finished(self.status)

@@ -228,6 +228,7 @@ def frontends(
                 st.booleans(),
                 st.booleans(),
                 st.sampled_from(("off", "keep", "make")),
+                st.booleans() | st.sampled_from(("edge", "lb.example:80", "true")),
             )
         ),
         log_connections=tcp and draw(st.booleans()),

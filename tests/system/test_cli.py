@@ -110,7 +110,8 @@ def test_commands_over_tcp(tmp_path: Path) -> None:
             assert output == f"balancebeam: pool {pool} has no server 10.0.0.1:80\n"
             dead = f"127.0.0.1:{free_port()}"
             output = command("register", dead, "--admin", admin, status=1)
-            assert output == f"balancebeam: {dead} not alive, registration failed.\n"
+            assert output.startswith("balancebeam: GET /health failed: could not be reached: ")
+            assert output.endswith(f": {dead} not alive, registration failed.\n")
         assert "nothing listens" in command("status", "--admin", admin, status=3)
 
 

@@ -114,8 +114,10 @@ class Http1Exchange(HttpExchange):
         persistent: Whether the client connection persists after this exchange.
         chunked: Whether the body is sent to the client in chunked transfer coding.
         framed: Whether the client can distinguish a truncated body from a complete one.
+        via: The name of this proxy in Via; empty to add none.
     """
 
+    via = b"balancebeam"
     chunked = False
     framed = True
     # A response head that waits for the beginning of the body, to be written with it.
@@ -200,7 +202,8 @@ class Http1Exchange(HttpExchange):
             # RFC 9110, 6.6.1: a recipient with a clock "MUST record the time
             # it was received and append a corresponding Date header field".
             lines.append(b"Date: %b\r\n" % http_date(self.stream.context.ticker.wall_time()))
-        lines.append(b"Via: 1.%d balancebeam\r\n" % head.minor)
+        if self.via:
+            lines.append(b"Via: 1.%d %b\r\n" % (head.minor, self.via))
         if self.chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         options = []

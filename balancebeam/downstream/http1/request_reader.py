@@ -18,6 +18,7 @@ from balancebeam.downstream.http1.channel_state import (
     ChannelState,
 )
 from balancebeam.downstream.http1.context import Http1Context
+from balancebeam.downstream.http1.custom_via import CustomViaExchange
 from balancebeam.downstream.http1.exchange import ClientStream, Http1Exchange
 from balancebeam.protocols.http1.body import (
     CHUNKED,
@@ -156,7 +157,11 @@ class RequestReader:
         """The exchange of a request with rare fields, a chunked body, or a policy of its own."""
         forwarder = self.forwarder
         upstream_head = forwarder.build_head(head, channel.transport)
-        exchange = Http1Exchange(channel, dispatcher, head, upstream_head)
+        if forwarder.via is None:
+            exchange = Http1Exchange(channel, dispatcher, head, upstream_head)
+        else:
+            exchange = CustomViaExchange(channel, dispatcher, head, upstream_head)
+            exchange.via = forwarder.via
         exchange.max_forwards_exhausted = head.max_forwards_exhausted
         if forwarder.trusted:
             exchange.client = self._context.trusted_proxies.client_ip(channel.client, head)

@@ -47,6 +47,15 @@ def jsend_fail(title: str) -> bytes:
     return json.dumps({"status": "fail", "data": {"title": title}}).encode("ascii")
 
 
+# Characters of a method in an error message. A method can be as long as a request line.
+_MAX_METHOD = 100
+
+
+def wrong_method(method: str) -> str:
+    """Return the title of the failure of a registration with another method than POST."""
+    return f"Wrong method. Expected POST, got {method[:_MAX_METHOD]}."
+
+
 def is_json(content_types: list[bytes]) -> bool:
     """Whether the values of Content-Type are exactly one, application/json with any parameters."""
     return len(content_types) == 1 and content_types[0].partition(b";")[0].strip().lower() == JSON

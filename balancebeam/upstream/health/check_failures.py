@@ -6,7 +6,9 @@ from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from balancebeam.core.failures import FailureKind, failure_reason
+from balancebeam.core.settings import HealthCheckSettings
 from balancebeam.upstream.failure_reasons import classify_connect_failure
+from balancebeam.upstream.health.probes import Unhealthy
 
 
 def check_failure_reason(failure: Failure, timeout: float) -> str:
@@ -34,3 +36,12 @@ def check_failure_reason(failure: Failure, timeout: float) -> str:
         text = inner.value.args[0] if inner.value is not None and inner.value.args else ""
         return failure_reason(FailureKind.MALFORMED, str(text))
     return inner.getErrorMessage() or type(inner.value).__name__
+
+
+def failure_detail(failure: Failure, settings: HealthCheckSettings) -> str:
+    """Return what a failed check requested and what was returned, as text for logs."""
+    if isinstance(failure.value, Unhealthy) and failure.value.detail:
+        return failure.value.detail
+    requested = "connection" if settings.path is None else f"GET {settings.path}"
+    reason = check_failure_reason(failure, settings.effective_timeout)
+    return f"{requested} failed: {reason.rstrip('.')}"

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from balancebeam.core.settings import AdminState, HealthCheckSettings
-from balancebeam.upstream.health.check_failures import check_failure_reason
+from balancebeam.upstream.health.check_failures import check_failure_reason, failure_detail
 from balancebeam.upstream.health.probes import Probe
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.server import Server
@@ -96,7 +96,7 @@ class CheckerService(service.Service):
         check.addTimeout(self._settings.effective_timeout, self._clock)
         finished = check.addCallbacks(
             lambda reason: self._check_finished(server, True, reason),
-            lambda failure: self._check_finished(server, False, self._failure_reason(failure)),
+            lambda failure: self._check_failed(server, failure),
         )
         finished.addErrback(
             lambda failure: self._log.failure(
@@ -105,6 +105,18 @@ class CheckerService(service.Service):
         )
         if not finished.called:
             self._running[server] = finished
+
+    def _check_failed(self, server: Server, failure: Failure) -> None:
+        """Process a failed check; the first after a passed one is logged in full."""
+        if self.running and self._should_check(server) and server.check_streak >= 0:
+            self._log.warn(
+                "health check of server {server} failed: {result}",
+                server=server.name,
+                result=failure_detail(failure, self._settings),
+            )
+        self._check_finished(
+            server, False, check_failure_reason(failure, self._settings.effective_timeout)
+        )
 
     def _check_finished(self, server: Server, passed: bool, reason: str) -> None:
         self._running.pop(server, None)
@@ -115,6 +127,3 @@ class CheckerService(service.Service):
         """Whether `server` is in the set and not in maintenance."""
         in_maintenance = server.admin_state is AdminState.MAINTENANCE
         return not in_maintenance and server in self._server_set.servers
-
-    def _failure_reason(self, failure: Failure) -> str:
-        return check_failure_reason(failure, self._settings.effective_timeout)

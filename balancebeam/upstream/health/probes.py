@@ -8,6 +8,7 @@ is bounded: in time by the caller, which cancels, and in bytes by `_BoundedProto
 from __future__ import annotations
 
 import typing
+from http import HTTPStatus
 from typing import Any
 
 from treq.client import HTTPClient
@@ -38,8 +39,22 @@ from balancebeam.upstream.server import Server
 _MAX_BYTES = 64 * 1024
 
 
+# Characters of a Location field in a message: enough for the path of a login page.
+_MAX_LOCATION = 200
+
+
 class Unhealthy(Exception):
-    """The server responded, but not with a status that counts as healthy."""
+    """
+    The server responded, but not with a status that counts as healthy.
+
+    Attributes:
+        detail: The complete request and response, for the first failure; empty if it adds
+            nothing to the text.
+    """
+
+    def __init__(self, text: str, detail: str = "") -> None:
+        super().__init__(text)
+        self.detail = detail
 
 
 class Probe(typing.Protocol):
@@ -115,8 +130,20 @@ class HttpProbe:
         first, last = self._statuses
         seen = f"GET {self._path} was answered with {response.code}"
         if not first <= response.code <= last:
-            raise Unhealthy(seen)
+            raise Unhealthy(seen, self._describe(host, response))
         return seen
+
+    def _describe(self, host: str, response: Any) -> str:
+        """Return the request, the unexpected response and the expected statuses."""
+        code = response.code
+        phrase = f" {HTTPStatus(code).phrase}" if code in list(HTTPStatus) else ""
+        locations = response.headers.getRawHeaders("location") or ()
+        location = "".join(f" (Location: {value[:_MAX_LOCATION]!a})" for value in locations[:1])
+        first, last = self._statuses
+        return (
+            f"GET {self._path} with Host {host} was answered with {code}{phrase}{location}: "
+            f"expected a status from {first} to {last}"
+        )
 
 
 @implementer(IAgentEndpointFactory)

@@ -119,7 +119,7 @@ class EndpointTests(ApiTestCase):
                     self.assertEqual(response.status, 405, (method, path))
                     methods_allowed = response.fields[b"allow"].decode().split(", ")
                     self.assertEqual(set(methods_allowed), allowed)
-                    self.assertTrue(response.error)
+                    self.assertTrue(response.title if path == "/register" else response.error)
         self.assertEqual(self.request("A" * 5000, "/").status, 405)
 
     def test_head(self) -> None:
@@ -446,7 +446,9 @@ class RegistrationTests(ApiTestCase):
         self.admin.fail_check()
         response = self.response(client)
         self.assertEqual(response.status, 404)
-        self.assertEqual(response.title, "http://10.9.9.9:80 not alive, registration failed.")
+        self.assertEqual(
+            response.title, "refused: http://10.9.9.9:80 not alive, registration failed."
+        )
         self.assertEqual((len(self.request("GET", "/upstreams/app").data), self.saved), (2, 0))
 
     def test_second_registration(self) -> None:
@@ -507,6 +509,9 @@ class RegistrationTests(ApiTestCase):
         for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"):
             response = self.request(method, "/register")
             self.assertEqual((response.status, response.fields[b"allow"]), (405, b"POST"))
+            if method != "HEAD":
+                title = f"Wrong method. Expected POST, got {method}."
+                self.assertEqual(response.title, title)
 
     def test_valid_addresses(self) -> None:
         """Every form of a server address is accepted and normalized."""

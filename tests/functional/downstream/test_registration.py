@@ -162,6 +162,12 @@ class RegistrationResponseTests(RegistrationTestCase):
                 LOOPBACK, self.request(b"", b"", method + b" /register HTTP/1.1")
             )
             self.assertEqual((response.status, response.fields[b"allow"]), (405, b"POST"), method)
+            title = f"Wrong method. Expected POST, got {method.decode()}."
+            self.assertEqual(response.title, title)
+        long = self.assert_rejected(
+            LOOPBACK, self.request(b"", b"", b"X" * 999 + b" /register HTTP/1.1")
+        )
+        self.assertEqual(long.title, f"Wrong method. Expected POST, got {'X' * 100}.")
         client = self.send(LOOPBACK, self.request(b"", b"", b"HEAD /register HTTP/1.1"))
         head = client.received()
         self.assertTrue(head.startswith(b"HTTP/1.1 405 ") and head.endswith(b"\r\n\r\n"), head)

@@ -94,3 +94,49 @@ class ForwardedFieldsTests(BalancerTestCase):
             client.send(GET)
         self.assertEqual(len(request_ids), 5)
         server.send(OK)
+
+
+class ViaTests(BalancerTestCase):
+    """`via` of a frontend, for both directions."""
+
+    def messages(self, via: object, sent: bytes, answer: bytes) -> tuple[list[bytes], list[bytes]]:
+        """The Via lines that the server and the client receive."""
+        balancer = self.balancer(forwarding=ForwardingSettings(via=via))  # type: ignore[arg-type]
+        client = balancer.client()
+        client.send(sent)
+        server = balancer.accept()
+        request_head = server.received()
+        server.send(answer)
+        received = (request_head, client.received())
+        self.assertTrue(all(b"\r\n\r\n" in message for message in received), received)
+        forwarded, returned = (
+            [line for line in message.split(b"\r\n") if line.lower().startswith(b"via")]
+            for message in received
+        )
+        return forwarded, returned
+
+    def test_via(self) -> None:
+        """The default, another name, and no Via; in short and chunked responses."""
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+        for sent in (GET, request("Connection: close"), request("TE: trailers")):
+            for answer in (OK, chunked):
+                for via, expected in (
+                    (True, [b"Via: 1.1 balancebeam"]),
+                    ("edge", [b"Via: 1.1 edge"]),
+                    (False, []),
+                ):
+                    self.assertEqual(self.messages(via, sent, answer), (expected, expected), via)
+
+    def test_no_added_fields_at_all(self) -> None:
+        """A head to which nothing is added is complete."""
+        settings = ForwardingSettings(x_forwarded=False, via=False)
+        balancer = self.balancer(forwarding=settings)
+        balancer.client().send(GET)
+        head = balancer.accept().received()
+        self.assertEqual((head.count(b"\r\n\r\n"), head[-4:]), (1, b"\r\n\r\n"))
+
+    def test_via_of_other_proxies_is_forwarded(self) -> None:
+        """Without a Via of its own, the balancer forwards the Via of others."""
+        answer = OK.replace(b"\r\n", b"\r\nVia: 1.1 b\r\n", 1)
+        lines = self.messages(False, request("Via: 1.1 a"), answer)
+        self.assertEqual(lines, ([b"Via: 1.1 a"], [b"Via: 1.1 b"]))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.config.addresses import (
+    parse_bind_address,
     parse_listen_address,
     parse_server,
     parse_server_address,
@@ -133,6 +134,13 @@ class ListenAddressTests(SynchronousTestCase):
         for text, address in cases.items():
             self.assertEqual(parse_listen_address(text), address, msg=text)
             self.assertEqual(str(address), text)
+
+    def test_port_alone(self) -> None:
+        """A port alone stands for all addresses of a frontend."""
+        for text in ("8080", ":8080"):
+            self.assertEqual(parse_bind_address(text), TcpAddress("0.0.0.0", 8080))
+        for text in ("65536", ":99999", "::8080", "808080", ":", "", "haproxy:80"):
+            self.assertRaises(ValueError, parse_bind_address, text)
 
     def test_tls_endpoints(self) -> None:
         """TLS endpoints are rejected as not supported yet."""

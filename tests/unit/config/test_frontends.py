@@ -49,6 +49,24 @@ class FrontendTests(ConfigFileTestCase):
             )
         )
 
+    def test_via(self) -> None:
+        """Via is true, false or a name; anything else is reported."""
+        for text, via in (
+            ("true", True),
+            ("false", False),
+            ("'edge.example:80'", "edge.example:80"),
+        ):
+            settings = self.load(f"[frontend.forwarding]\nvia = {text}\n")
+            self.assertEqual(settings.frontends[0].forwarding.via, via)
+        self.assert_each_mistake(
+            (
+                f"[frontend.forwarding]\nvia = {text}\n",
+                2,
+                ["forwarding.via", "a name"],
+            )
+            for text in ("''", "'a b'", "1", "[]", '"a\\r\\nX: y"', "'\u00e4'")
+        )
+
     def test_routes(self) -> None:
         """Routes without pool, host and path, and invalid hosts and paths are reported."""
         self.assert_each_mistake(

@@ -52,6 +52,11 @@ class HostsFileTests(SynchronousTestCase):
             ),
         )
 
+    def test_byte_order_mark(self) -> None:
+        """A byte order mark at the beginning is skipped."""
+        path = self.write(b"\xef\xbb\xbf127.0.0.1:8001\r\n")
+        self.assertEqual(load_hosts(path), ([ServerSettings(TcpAddress("127.0.0.1", 8001))], []))
+
     def test_every_mistake_has_its_line(self) -> None:
         """All mistakes are reported, each with file and line."""
         path = self.write(b"127.0.0.1:8001\nnonsense\n\nhttps://a\n127.0.0.1:0\n127.0.0.1:8001\n")

@@ -12,7 +12,13 @@ from balancebeam.core.settings import (
     SecretSource,
     ServerSettings,
 )
-from tests.helpers.config import FULL_FILE, ONE_POOL, TWO_FRONTENDS, ConfigFileTestCase
+from tests.helpers.config import (
+    FULL_FILE,
+    ONE_POOL,
+    TWO_FRONTENDS,
+    ConfigFileTestCase,
+    option_problems,
+)
 
 
 class OverrideTests(ConfigFileTestCase):
@@ -61,6 +67,22 @@ class OverrideTests(ConfigFileTestCase):
             self.assertEqual([limit.requests for limit in frontend.limits], [8])
             self.assertEqual((frontend.access_log, frontend.access_log_format), ("-", "json"))
 
+    def test_file_without_servers(self) -> None:
+        """The error for an empty file names the file."""
+        for text in ("", "# none\n", "drain_timeout = 1\n"):
+            path = self.write(text)
+            (problem,) = option_problems("-c", path)
+            self.assertEqual(
+                problem, f"{path}: no servers: expected --upstream host:port (or --demo 3)"
+            )
+
+    def test_byte_order_mark(self) -> None:
+        """A file that begins with a byte order mark is read; lines count as without."""
+        text = "\ufeff[[frontend]]\nbind = '8080'\n"
+        settings = self.parse(text, "-u", "a:1")
+        self.assertEqual(settings.frontends[0].bind, (TcpAddress("0.0.0.0", 8080),))
+        self.assert_each_mistake([("\ufeffdemos = 1\n", 1, ["demo?"])])
+
     def test_every_option_overrides_its_key(self) -> None:
         """Each option replaces its key of the file; the other keys stay."""
         text = (
@@ -79,6 +101,7 @@ class OverrideTests(ConfigFileTestCase):
             *("--access-log-format=combined", "--trusted-proxy=10.9.0.0/16", "--idle-timeout=9"),
             *("--header-timeout=9", "--tunnel-timeout=0", "--connect-timeout=9"),
             *("--upstream-timeout=9", "--cooldown=0", "-t9", "--active-health-check-path=/z"),
+            "--active-health-check-status=200-499",
         )
         (frontend,), (pool,) = settings.frontends, settings.pools
         self.assertEqual((settings.state, settings.drain_timeout, settings.demo), ("/z", 9, 0))
@@ -93,7 +116,7 @@ class OverrideTests(ConfigFileTestCase):
         self.assertEqual(pool.timeouts, PoolTimeouts(9, 9))
         self.assertEqual(pool.algorithm, "sticky-round-robin")
         self.assertEqual(pool.passive.cooldown, 0)
-        self.assertEqual(pool.active, HealthCheckSettings("/z", 9, fall=9))
+        self.assertEqual(pool.active, HealthCheckSettings("/z", 9, fall=9, status=(200, 499)))
 
     def test_missing_options_change_nothing(self) -> None:
         """An option enables checks with the path "/", and keeps the path of existing checks."""

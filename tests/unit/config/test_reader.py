@@ -43,6 +43,21 @@ class UnknownKeyTests(ConfigFileTestCase):
             )
         )
 
+    def test_misplaced_keys(self) -> None:
+        """A key that is valid elsewhere is reported with the tables in which it belongs."""
+        self.assert_each_mistake(
+            (
+                ("access_log = '-'\n", 1, ["access_log belongs in [[frontend]];"]),
+                ("[frontend.timeouts]\nconnect = 1\n", 2, ["belongs in [pool.timeouts];"]),
+                ("[pool]\nfall = 2\n", 2, ["belongs in [pool.health];"]),
+                ("[pool.health]\ndrain_timeout = 2\n", 2, ["belongs in the top level, above"]),
+                ("bind = ':1'\n", 1, ["belongs in [[frontend]] or [admin];"]),
+                ("weight = 1\n", 1, ["belongs in [[pool.upstreams]];"]),
+                ("burst = 1\n", 1, ["[[frontend.limit]]", "[[pool.limit]]"]),
+                ("[frontend]\nhost = 'a'\n", 2, ["belongs in [[frontend.route]];"]),
+            )
+        )
+
     def test_suggestions(self) -> None:
         """The suggestion is the most similar choice, or all choices in order."""
         self.assertEqual(suggest("bnid", ("name", "bind")), "did you mean bind?")

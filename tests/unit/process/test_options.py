@@ -92,6 +92,10 @@ class ValidOptionsTests(SynchronousTestCase):
             ("-t", "2.5"): HealthCheckSettings("/", 2.5),
             ("--active-health-check-interval", "10"): HealthCheckSettings("/", 10.0),
             ("--active-health-check-path=/", "-t1"): HealthCheckSettings("/", 1.0),
+            ("-t1", "--active-health-check-status", "200-399"): HealthCheckSettings(
+                "/", 1.0, status=(200, 399)
+            ),
+            ("--active-health-check-status=404",): HealthCheckSettings(status=(404, 404)),
         }
         for arguments, expected in cases.items():
             self.assertEqual(parse("-u", "a:1", *arguments).settings.active, expected)
@@ -188,6 +192,18 @@ class InvalidOptionsTests(SynchronousTestCase):
                 ["--active-health-check-path", "'health'", "/health"],
             ),
             (["-u", "a:1", "--active-health-check-path", "/a b"], ["'/a b'"]),
+            (
+                ["-u", "a:1", "-m", "tcp", "--active-health-check-status", "200"],
+                ["--active-health-check-status", "--mode http", "interval"],
+            ),
+            (
+                ["-u", "a:1", "--active-health-check-status", "2xx"],
+                ["--active-health-check-status", "2xx", "200-299"],
+            ),
+            (
+                ["-u", "a:1", "--active-health-check-status", "399-200"],
+                ["--active-health-check-status", "399-200", "200-299"],
+            ),
             (["-u", "a:1", "-t", "0"], ["--active-health-check-interval", "more than 0"]),
             (["--demo", "-1"], ["--demo", "0 to 100"]),
             (["-u", "a:1", "extra"], ["'extra'", "--upstream"]),

@@ -76,6 +76,7 @@ class CheckerServiceTests(SynchronousTestCase):
         self.server_set = ServerSet()
         self.ticker = Ticker(self.clock)
         self.changes: list[str] = []
+        self.details: list[str] = []
 
     def checker(self, servers: int = 2, **checks: Any) -> CheckerService:
         """A running checker for servers a:1, b:1, ..., with these settings."""
@@ -104,8 +105,10 @@ class CheckerServiceTests(SynchronousTestCase):
         self.assertFalse([c for c in self.clock.getDelayedCalls() if not self.ticker.running])
 
     def observe(self, event: LogEvent) -> None:
-        """Record a logged change of health."""
+        """Record a logged change of health, or the details of a failed check."""
         server = event.get("server")
+        if isinstance(server, str) and "result" in event:
+            self.details.append(f"{server}: {event['result']}")
         if isinstance(server, str) and "reason" in event:
             word = "up" if "is up" in event["log_format"] else "down"
             self.changes.append(f"{server} {word}: {event['reason']}")
@@ -126,6 +129,20 @@ class CheckerServiceTests(SynchronousTestCase):
             raise Unhealthy("status 503")
 
         self.probe.results[name] = result
+
+    def test_first_failure_is_logged_in_full(self) -> None:
+        """The first failed check after a passed one is logged with request and response."""
+        self.checker(servers=1, interval=10.0, path="/up", fall=3)
+        self.fail_checks("a:1")
+        self.advance(10.1)
+        self.assertEqual(self.details, ["a:1: GET /up failed: status 503"])
+        self.advance(30)
+        self.assertEqual((len(self.details), len(self.changes)), (1, 1))
+        del self.probe.results["a:1"]
+        self.advance(20)
+        self.fail_checks("a:1")
+        self.advance(20)
+        self.assertEqual(len(self.details), 2)
 
     def test_first_round_starts_after_one_interval(self) -> None:
         """Nothing is checked before one interval has passed."""

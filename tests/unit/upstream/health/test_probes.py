@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseNeverReceived
 
 from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
 from balancebeam.core.settings import HealthCheckSettings, ServerSettings
-from balancebeam.upstream.health.probes import ConnectProbe, HttpProbe, Unhealthy, build_probe
+from balancebeam.upstream.health.check_failures import failure_detail
+from balancebeam.upstream.health.probes import (
+    ConnectProbe,
+    HttpProbe,
+    Unhealthy,
+    build_probe,
+)
 from balancebeam.upstream.server import Server
 
 ADDRESS = TcpAddress("192.0.2.7", 8080)
@@ -71,6 +78,47 @@ class ProbeTests(SynchronousTestCase):
                 self.successResultOf(result)
             else:
                 self.assertIn(str(status), str(self.failureResultOf(result, Unhealthy).value))
+
+    def test_unexpected_status_is_described(self) -> None:
+        """The detail has the request, the response with its Location, and the expected statuses."""
+        for head, seen in (
+            (b"404 No", "404 Not Found"),
+            (b"302 x\r\nLocation: /in?\x1b[2J", r"302 Found (Location: '/in?\x1b[2J')"),
+            (b"799 x\r\nLocation: /" + b"x" * 9000, f"799 (Location: '/{'x' * 199}')"),
+        ):
+            result = self.check(self.http())
+            protocol, _ = self.connect()
+            protocol.dataReceived(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n")
+            failure = self.failureResultOf(result, Unhealthy)
+            self.assertEqual(
+                failure_detail(failure, HealthCheckSettings()),
+                f"GET /health?x=1 with Host 192.0.2.7:8080 was answered with {seen}: "
+                "expected a status from 200 to 299",
+            )
+
+    def test_missing_response_is_described(self) -> None:
+        """Without a response, the detail has the request and the error."""
+        for error, path, detail in (
+            (
+                ConnectionRefusedError(),
+                "/up",
+                "GET /up failed: could not be reached: Connection was refused",
+            ),
+            (TimeoutError(), "/", "GET / failed: health check timed out after 2 s"),
+            (
+                ResponseNeverReceived([Failure(ConnectionLost())]),
+                "/",
+                "GET / failed: reset the connection",
+            ),
+            (
+                ConnectionRefusedError(),
+                None,
+                "connection failed: could not be reached: Connection was refused",
+            ),
+        ):
+            text = failure_detail(Failure(error), HealthCheckSettings(path))
+            self.assertTrue(text.startswith(detail), text)
+            self.assertFalse(text.endswith("."), text)
 
     def test_body_is_not_read(self) -> None:
         """The status decides; the connection is closed without reading the body."""
