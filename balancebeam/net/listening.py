@@ -140,10 +140,11 @@ class ImmediateCloseMixin(_Base):
 
     def _wait_for_descriptors(self) -> None:
         """Pause until descriptors are free, which is tested periodically."""
+        reactor: Any = self.reactor
         self.stopReading()
         if self._descriptor_retry is None:
-            shortage_log.report(self.reactor.seconds(), "no connections are accepted")
-        self._descriptor_retry = self.reactor.callLater(RETRY_INTERVAL, self._test_descriptors)
+            shortage_log.report(reactor.seconds(), "no connections are accepted")
+        self._descriptor_retry = reactor.callLater(RETRY_INTERVAL, self._test_descriptors)
 
     def _test_descriptors(self) -> None:
         if not can_accept(self.fileno()):

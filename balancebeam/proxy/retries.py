@@ -36,14 +36,15 @@ class RetryPolicy:
         RFC 9110, 9.2.2: "A proxy MUST NOT automatically retry non-idempotent
         requests." A request of which nothing was sent is not retried in that sense.
         Timeouts are not retried, because the same load on another server does not
-        help a slow one; nor is a request when the balancer stops.
+        help a slow one; nor is a request when the balancer stops,
+        or has no file descriptor for a connection to any server.
 
         Args:
             method: The method of the request.
             failure: How the attempt failed.
             replayable: Whether the body that was sent is still buffered.
         """
-        if failure.kind is FailureKind.STOPPING:
+        if failure.kind in (FailureKind.STOPPING, FailureKind.NO_DESCRIPTORS):
             return False
         if failure.nothing_sent:
             return True
