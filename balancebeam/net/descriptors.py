@@ -23,6 +23,12 @@ RETRY_INTERVAL = 0.1
 LOG_INTERVAL = 60.0
 
 
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether `error`, an `OSError` or a `ConnectError`, reports a shortage of descriptors."""
+    number = getattr(error, "osError", None) or getattr(error, "errno", None)
+    return number in SHORTAGE_ERRORS
+
+
 def accept_limit() -> int:
     """Return the descriptor number from which on no client connection is accepted."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

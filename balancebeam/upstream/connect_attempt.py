@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from balancebeam.core.addresses import ServerAddress
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import PoolTimeouts
-from balancebeam.net.descriptors import RETRY_INTERVAL, SHORTAGE_ERRORS, shortage_log
+from balancebeam.net.descriptors import RETRY_INTERVAL, is_shortage, shortage_log
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
 from balancebeam.upstream.interfaces import ConnectionT
@@ -218,7 +218,7 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             retry.cancel()
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        if getattr(reason.value, "osError", None) in SHORTAGE_ERRORS:
+        if is_shortage(reason.value):
             self._wait_for_descriptors()
             return
         if self._addresses:

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from balancebeam.core.settings import AdminState, HealthCheckSettings
+from balancebeam.net.descriptors import is_shortage, shortage_log
 from balancebeam.upstream.health.probes import Probe
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.server import Server
@@ -95,7 +96,7 @@ class CheckerService(service.Service):
         check.addTimeout(self._settings.effective_timeout, self._clock)
         finished = check.addCallbacks(
             lambda reason: self._check_finished(server, True, reason),
-            lambda failure: self._check_finished(server, False, self._failure_reason(failure)),
+            lambda failure: self._check_failed(server, failure),
         )
         finished.addErrback(
             lambda failure: self._log.failure(
@@ -109,6 +110,15 @@ class CheckerService(service.Service):
         self._running.pop(server, None)
         if self.running and self._should_check(server):
             self._health.check_finished(server, passed, reason)
+
+    def _check_failed(self, server: Server, failure: Failure) -> None:
+        reasons = getattr(failure.value, "reasons", None)
+        if is_shortage(reasons[0].value if reasons else failure.value):
+            # No result: the server was not reached because of this process.
+            self._running.pop(server, None)
+            shortage_log.report(self._clock.seconds(), "no health checks are made")
+        else:
+            self._check_finished(server, False, self._failure_reason(failure))
 
     def _should_check(self, server: Server) -> bool:
         """Whether `server` is in the set and not in maintenance."""

@@ -63,7 +63,7 @@ class ConnectFailureTests(BalancerTestCase):
         self.assert_error(client.received(), 504)
 
     def test_out_of_descriptors(self) -> None:
-        """Without descriptors the request waits, without a failure of the server; then it is sent."""
+        """Without free descriptors the request waits, and no server is ejected."""
         balancer = self.balancer(servers=2)
         client = balancer.client()
         client.send(GET)
@@ -88,6 +88,7 @@ class ConnectFailureTests(BalancerTestCase):
             balancer.advance(0.1)
         self.assert_error(client.received(), 503)
         self.assertFalse(any(server.ejected for server in balancer.servers))
+        self.assertEqual([server.failed_requests for server in balancer.servers], [0, 0])
 
     def test_out_of_descriptors_at_shutdown(self) -> None:
         """An attempt that waits for descriptors is cancelled when the balancer stops."""
