@@ -70,6 +70,7 @@ def _frontend(frontend: FrontendSettings) -> Iterator[str]:
             "log_connections": frontend.log_connections if tcp else None,
             "allow": list(frontend.allow),
             "deny": list(frontend.deny),
+            "max_connections": frontend.max_connections,
         },
     )
     yield from _table(

@@ -52,6 +52,7 @@ def parse_frontend(table: Table) -> FrontendSettings:
         deny=table.get_list("deny", networks),
         forwarding=_parse_forwarding(table.table("forwarding")),
         log_connections=table.get("log_connections", v.boolean, defaults.log_connections),
+        max_connections=table.get("max_connections", v.integer(1), None),
     )
     table.reject_unknown_keys()
     if "bind" in table and not settings.bind and "bind" not in table.invalid_keys:

@@ -29,6 +29,7 @@ class FailureKind(enum.Enum):
     # Not failures of the server.
     CLIENT_STALLED = "sent a response that the client did not read"
     STOPPING = "could not respond because the balancer is shutting down"
+    NO_DESCRIPTORS = "could not be tried because the balancer is out of file descriptors"
 
 
 def failure_reason(kind: FailureKind, detail: str = "") -> str:
@@ -72,5 +73,7 @@ class UpstreamFailure:
     @property
     def status(self) -> int:
         """The status of the response to the client if this was the last attempt."""
+        if self.kind is FailureKind.NO_DESCRIPTORS:
+            return 503
         timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
         return 504 if self.kind in timeouts else 502

@@ -93,6 +93,8 @@ class FrontendSettings:
         deny: networks of clients that are rejected, even if `allow` has them.
         forwarding: header fields about the client.
         log_connections: log each TCP connection.
+        max_connections: clients that are connected at once; more wait in the listen queue.
+            `None` for no limit.
     """
 
     name: str = "web"
@@ -112,3 +114,4 @@ class FrontendSettings:
     deny: tuple[str, ...] = ()
     forwarding: ForwardingSettings = ForwardingSettings()
     log_connections: bool = False
+    max_connections: int | None = None

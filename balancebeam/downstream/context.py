@@ -7,6 +7,9 @@ each request, so that a change applies to connections that are already open.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from attrs import Factory, define
 
 from balancebeam.core.settings import FrontendTimeouts
@@ -17,9 +20,32 @@ from balancebeam.proxy.interfaces import Observer
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
 
+T = TypeVar("T")
+
 # While draining, a connection that has received nothing for this many seconds is closed as
 # idle. Before that, a request may be on its way.
 DRAIN_IDLE_TIMEOUT = 1.0
+
+
+class ConnectionSet(set[T]):
+    """
+    Open connections, with a notification for a limit of their number.
+
+    Attributes:
+        on_change: Called after each addition and removal, if set.
+    """
+
+    on_change: Callable[[], object] | None = None
+
+    def add(self, connection: T) -> None:
+        super().add(connection)
+        if self.on_change is not None:
+            self.on_change()
+
+    def discard(self, connection: object) -> None:
+        super().discard(connection)
+        if self.on_change is not None:
+            self.on_change()
 
 
 @define(eq=False, kw_only=True)
@@ -47,7 +73,7 @@ class FrontendContext:
     observer: Observer[Exchange] | None = None
     draining: bool = False
     needs_accounting: bool = False
-    channels: set[ClientChannel] = Factory(set)
+    channels: ConnectionSet[ClientChannel] = Factory(ConnectionSet)
 
     def set_route_table(self, table: RouteTable[RouteTarget]) -> None:
         """Use `table` for requests and connections from now on."""

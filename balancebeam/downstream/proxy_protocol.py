@@ -14,7 +14,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from balancebeam.downstream.context import DRAIN_IDLE_TIMEOUT
+from balancebeam.downstream.context import DRAIN_IDLE_TIMEOUT, ConnectionSet
 from balancebeam.downstream.factory import DownstreamFactory
 from balancebeam.net.addresses import peer_ip
 from balancebeam.protocols.proxy_protocol import (
@@ -38,7 +38,7 @@ class ProxyProtocolFactory(ServerFactory):
 
     def __init__(self, wrapped_factory: DownstreamFactory) -> None:
         self.wrapped_factory = wrapped_factory
-        self.handshakes: set[ProxyProtocolHandshake] = set()
+        self.handshakes: ConnectionSet[ProxyProtocolHandshake] = ConnectionSet()
         wrapped_factory.ticker.add(self.sweep)
         wrapped_factory.pending_handshakes.append(self)
 

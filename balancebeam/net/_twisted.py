@@ -89,7 +89,7 @@ PRIVATE_NAMES = (
         "twisted.internet.tcp.Port",
         "_buildAddr",
         "method",
-        "called by `TcpPort.doRead`: the address object of a client",
+        "called by `ImmediateCloseMixin`: the address object of a client",
     ),
     PrivateName(
         "twisted.internet.tcp.Port",

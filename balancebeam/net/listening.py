@@ -17,11 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.internet.main import CONNECTION_DONE
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from balancebeam.core.addresses import TcpAddress, UnixAddress
+from balancebeam.net.descriptors import (
+    RETRY_INTERVAL,
+    SHORTAGE_ERRORS,
+    accept_limit,
+    can_accept,
+    shortage_log,
+)
 from balancebeam.net.interfaces import DataReactor
 from balancebeam.net.transport import TcpServerTransport, UnixServerTransport
 
@@ -41,16 +49,25 @@ MAX_ACCEPTS_PER_EVENT = 64
 
 class ImmediateCloseMixin(_Base):
     """
-    Mixin for Twisted's listening ports that closes without losing connections.
+    Mixin for Twisted's listening ports that accepts, pauses, and closes without losing connections.
 
     Twisted closes a port in a later iteration of the reactor, and the kernel
     resets connections that were queued in between.
 
+    Clients wait in the listen queue while accepting is paused: between `pause_accepting`
+    and `resume_accepting`, and while descriptors are short (see `descriptors`).
+
     Attributes:
         poll_first: see `Selectable`.
+        accepting: not paused by `pause_accepting`.
     """
 
     poll_first = False
+    accepting = True
+    _log = Logger()
+    # Runs while descriptors are short.
+    _descriptor_retry: IDelayedCall | None = None
+    _accept_limit = 0
     # shutdown(2) would stop the socket in a new process that shares it.
     _shouldShutdown = False
 
@@ -58,14 +75,107 @@ class ImmediateCloseMixin(_Base):
         """As `doRead`: a listening socket has no EOF."""
         self.doRead()
 
+    def doRead(self) -> None:
+        """Accept up to `MAX_ACCEPTS_PER_EVENT` connections."""
+        listening = self.socket
+        accept_limit = self._accept_limit or self._read_accept_limit()
+        for _ in range(MAX_ACCEPTS_PER_EVENT):
+            try:
+                accepted, peer = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as failure:
+                if failure.errno in SHORTAGE_ERRORS:
+                    self._wait_for_descriptors()
+                else:
+                    # The client has gone, or a firewall rejected it (accept(2)).
+                    self._log.info("connection not accepted: {reason}", reason=failure)
+                return
+            number = accepted.fileno()
+            self._connect_client(accepted, peer)
+            if number >= accept_limit:
+                self._wait_for_descriptors()
+                return
+            if not self.accepting:
+                return
+
+    def _connect_client(self, accepted: socket.socket, peer: Any) -> None:
+        """Build protocol and transport of an accepted connection; a failure closes only that."""
+        transport: Any = None
+        factory: Any = self.factory
+        try:
+            if len(peer) == 4 and isinstance(peer, tuple) and peer[3]:
+                # A link-local address: replace the number of the zone by its name.
+                numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+                peer = (socket.getnameinfo(peer, numeric)[0], *peer[1:])
+            protocol = factory.buildProtocol(self._buildAddr(peer))
+            if protocol is None:
+                accepted.close()
+                return
+            self.sessionno += 1
+            reactor: Any = self.reactor
+            transport = self.transport(accepted, protocol, peer, self, self.sessionno, reactor)
+            protocol.makeConnection(transport)
+        except Exception:
+            self._log.failure("accepted connection of {port} failed; closing it", port=self)
+            if transport is None:
+                accepted.close()
+            else:
+                transport.abortConnection()
+
+    def pause_accepting(self) -> None:
+        """Leave clients in the listen queue until `resume_accepting`."""
+        self.accepting = False
+        self.stopReading()
+
+    def resume_accepting(self) -> None:
+        """Accept clients again, unless descriptors are short."""
+        self.accepting = True
+        if self.connected and self._descriptor_retry is None:
+            self.startReading()
+
+    def _read_accept_limit(self) -> int:
+        self._accept_limit = accept_limit()
+        return self._accept_limit
+
+    def _wait_for_descriptors(self) -> None:
+        """Pause until descriptors are free, which is tested periodically."""
+        reactor: Any = self.reactor
+        self.stopReading()
+        if self._descriptor_retry is None:
+            shortage_log.report(reactor.seconds(), "no connections are accepted")
+        self._descriptor_retry = reactor.callLater(RETRY_INTERVAL, self._test_descriptors)
+
+    def _test_descriptors(self) -> None:
+        if not can_accept(self.fileno()):
+            self._wait_for_descriptors()
+            return
+        self._descriptor_retry = None
+        if self.accepting:
+            self.startReading()
+
+    def _stop_waiting(self) -> None:
+        """Stop to wait for descriptors: the port is closed."""
+        retry, self._descriptor_retry = self._descriptor_retry, None
+        if retry is not None:
+            retry.cancel()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._stop_waiting()
+        super().connectionLost(reason)
+
     def loseConnection(self, connDone: Failure = Failure(CONNECTION_DONE)) -> Deferred[None]:
-        """Accept the connections that the kernel has queued, then close the socket."""
+        """
+        Accept the connections that the kernel has queued, then close the socket.
+
+        While accepting is paused none are accepted: their number is limited.
+        """
         if self.connected:
             poll = select.poll()
             poll.register(self.fileno(), select.POLLIN)
             # Bounded by the length of the queue: clients may connect without end.
             for _ in range(BACKLOG):
-                if not poll.poll(0):
+                if not self.accepting or self._descriptor_retry is not None or not poll.poll(0):
                     break
                 self.doRead()
             self.stopReading()
@@ -85,31 +195,6 @@ class TcpPort(ImmediateCloseMixin, tcp.Port):
         # Accepted sockets inherit both options, which saves two calls for each.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    def doRead(self) -> None:
-        """Accept up to `MAX_ACCEPTS_PER_EVENT` connections."""
-        listening, reactor = self.socket, self.reactor
-        factory: Any = self.factory
-        for _ in range(MAX_ACCEPTS_PER_EVENT):
-            try:
-                accepted, peer = listening.accept()
-            except BlockingIOError:
-                return
-            except OSError:
-                # Twisted handles a lack of descriptors (EMFILE) with a reserve.
-                super().doRead()
-                return
-            if len(peer) == 4 and peer[3]:
-                # A link-local address: replace the number of the zone by its name.
-                numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-                peer = (socket.getnameinfo(peer, numeric)[0], *peer[1:])
-            protocol = factory.buildProtocol(self._buildAddr(peer))
-            if protocol is None:
-                accepted.close()
-                continue
-            self.sessionno += 1
-            transport = self.transport(accepted, protocol, peer, self, self.sessionno, reactor)
-            protocol.makeConnection(transport)
 
 
 class UnixPort(ImmediateCloseMixin, unix.Port):
@@ -138,7 +223,6 @@ class UnixPort(ImmediateCloseMixin, unix.Port):
         # less per call (CPython 3.11) than a method that delegates to it.
         self.fileno = self.socket.fileno  # type: ignore[method-assign]
         self.connected = True
-        self.numberAccepts = MAX_ACCEPTS_PER_EVENT
         self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:
@@ -150,6 +234,7 @@ class UnixPort(ImmediateCloseMixin, unix.Port):
         if self.lockFile is not None:
             self.lockFile.unlock()
         # Not `unix.Port.connectionLost`, which unlinks unconditionally.
+        self._stop_waiting()
         tcp.Port.connectionLost(self, reason)
 
 

@@ -206,7 +206,15 @@ class BatchPoller:
                     self._disconnect(transport, CONNECTION_DONE, False)
             shutdowns, self._pending_shutdowns = self._pending_shutdowns, []
             for transport in shutdowns:
-                transport.shutdown_write()
+                # An exception here would reach Twisted's reactor, which would close this
+                # poller, and with it every connection and listening socket.
+                try:
+                    transport.shutdown_write()
+                except Exception as failure:
+                    self._log.failure(
+                        "half-close of {selectable} failed; closing it", selectable=transport
+                    )
+                    self._disconnect(transport, failure, False)
         self._dispatching = False
         if self._pending_unregister:
             self._flush_unregister()
@@ -305,7 +313,10 @@ class BatchPoller:
     def connectionLost(self, reason: Failure) -> None:
         """Close all connections: the reactor is shutting down."""
         for selectable in self.removeAll():
-            selectable.connectionLost(reason)
+            try:
+                selectable.connectionLost(reason)
+            except Exception:
+                self._log.failure("closing {selectable} failed", selectable=selectable)
 
     def doRead(self) -> None:
         """Handle the events that are ready, at most `MAX_EVENTS` of them."""
@@ -352,8 +363,8 @@ class BatchPoller:
 
     def _disconnect(self, selectable: Any, reason: Exception, reading: bool) -> None:
         """Close `selectable`, or only its input on EOF (`PosixReactorBase` does the same)."""
-        self.removeReader(selectable)
         try:
+            self.removeReader(selectable)
             if reading and isinstance(reason, error.ConnectionDone):
                 selectable.readConnectionLost(connectionDone)
             else:

@@ -8,6 +8,7 @@ from random import SystemRandom
 from typing import Any
 
 from balancebeam.core.settings import Settings
+from balancebeam.net.descriptors import raise_descriptor_limit
 from balancebeam.process.exit import exit_on_config_error
 from balancebeam.process.inherited_sockets import find_inherited_sockets
 from balancebeam.process.log_owner import LogOwner
@@ -50,6 +51,8 @@ def build_process_service(
     """
     Build the balancer with its signal handlers, systemd notification and hot restart.
 
+    The soft limit of open files is raised to the hard limit.
+
     Args:
         settings: the settings to start with.
         load_settings: returns the settings for a reload; raises `ConfigError`.
@@ -60,6 +63,7 @@ def build_process_service(
     Raises:
         StartupExit: the settings are invalid in a way that only the services detect.
     """
+    raise_descriptor_limit()
     with exit_on_config_error():
         balancer = TwistdBalancerService(
             settings,

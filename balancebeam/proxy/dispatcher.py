@@ -166,7 +166,8 @@ class Dispatcher:
         if server is None:
             # The client has disconnected, and `request_finished` was called.
             return
-        server.failed_requests += 1
+        if failure.kind is not FailureKind.NO_DESCRIPTORS:
+            server.failed_requests += 1
         self.health.request_failed(server, exchange, failure)
         exchange.failure = failure
         if not self.retry_policy.allows(exchange.method, failure, exchange.rewind()):

@@ -38,16 +38,16 @@ class RetryPolicy:
         RFC 9110, 9.2.2: "A proxy MUST NOT automatically retry non-idempotent
         requests." A request of which nothing was sent is not retried in that sense.
         Timeouts are not retried by default, because the same load on another server
-        does not help a slow one. No request is retried when the balancer stops. A
-        stale idle connection is replaced whatever `on` contains: that is a race, and
-        no failure of the server.
+        does not help a slow one. No request is retried when the balancer stops, or has
+        no file descriptor for a connection to any server. A stale idle connection is
+        replaced whatever `on` contains: that is a race, and no failure of the server.
 
         Args:
             method: The method of the request.
             failure: How the attempt failed.
             replayable: Whether the body that was sent is still buffered.
         """
-        if failure.kind is FailureKind.STOPPING:
+        if failure.kind in (FailureKind.STOPPING, FailureKind.NO_DESCRIPTORS):
             return False
         if failure.nothing_sent:
             return "connect" in self.on

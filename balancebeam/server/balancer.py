@@ -110,7 +110,7 @@ class BalancerService(ServiceTree):
             self.access_logs.close()
             self.listeners.activate({}, bound)
             raise ConfigError(*problems)
-        self.listeners.activate(factories, bound)
+        self.activate_listeners(bound)
 
     def stopService(self) -> Any:
         self.admin_operations.stop()

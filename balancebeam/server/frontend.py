@@ -21,6 +21,7 @@ from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.proxy.interfaces import Observer
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
+from balancebeam.server.connection_limit import ConnectionLimit
 from balancebeam.server.listeners import ConnectionFactory
 from balancebeam.server.pool import PoolService
 
@@ -46,6 +47,7 @@ class FrontendService(service.Service):
     Attributes:
         settings: the active settings.
         factory: builds the protocols of client connections, by the mode of the frontend.
+        connection_limit: pauses the listeners at `max_connections`.
     """
 
     def __init__(
@@ -69,6 +71,9 @@ class FrontendService(service.Service):
             )
         self.factory.observer = target.observer
         self._proxy_protocol_factory = ProxyProtocolFactory(self.factory)
+        self.connection_limit = ConnectionLimit(
+            self.factory.context.channels, self._proxy_protocol_factory.handshakes
+        )
 
     def _forwarding_settings(self) -> tuple[TrustedProxies, ForwardingPolicy]:
         settings = self.settings

@@ -70,6 +70,7 @@ class Listener(ServerFactory):
     Attributes:
         factory: the current factory; without one, connections are closed.
         port: the Twisted port of the socket.
+        limit: the connection limit of the frontend that owns the socket, which pauses it.
     """
 
     noisy = False
@@ -77,6 +78,19 @@ class Listener(ServerFactory):
     def __init__(self) -> None:
         self.factory: ConnectionFactory | None = None
         self.port: IListeningPort | None = None
+        self.limit: object = None
+
+    def set_accepting(self, accepting: bool) -> None:
+        """Accept connections, or leave them in the listen queue."""
+        port: Any = self.port
+        if port is None or not port.connected:
+            return
+        if isinstance(port, listening.ImmediateCloseMixin):
+            (port.resume_accepting if accepting else port.pause_accepting)()
+        elif accepting:
+            port.startReading()
+        else:
+            port.stopReading()
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]  # addr may be None
         if self.factory is None:

@@ -107,7 +107,7 @@ class ReloadTransaction:
         self._commit_admin()
         self._commit_state(self.settings.state)
         if tree.running:
-            tree.listeners.activate(tree.connection_factories(), self.bound)
+            tree.activate_listeners(self.bound)
         self._commit_demo(self.settings.demo)
         tree.ticker.set_interval(required_sweep_interval(self.settings))
         if tree.running:

@@ -182,6 +182,16 @@ class ServiceTree(service.MultiService, abc.ABC):
             address: factory for owner in owners for address, factory in owner.listeners().items()
         }
 
+    def activate_listeners(self, bound: Mapping[BindAddress, Listener]) -> None:
+        """Activate the listeners of all frontends, with their connection limits."""
+        self.listeners.activate(self.connection_factories(), bound)
+        for frontend in self.frontends.values():
+            listeners = [
+                self.listeners.listeners[bind_address(address)]
+                for address in frontend.settings.bind
+            ]
+            frontend.connection_limit.configure(frontend.settings.max_connections, listeners)
+
     def bind(
         self, addresses: Iterable[ListenAddress], settings: Settings
     ) -> dict[BindAddress, Listener]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Generic
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from balancebeam.core.addresses import ServerAddress
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import PoolTimeouts
+from balancebeam.net.descriptors import RETRY_INTERVAL, is_shortage, shortage_log
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
 from balancebeam.upstream.failure_reasons import classify_connect_failure
@@ -108,11 +109,14 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
         self._exchange: ConnectRequest | None = exchange
         # Addresses that were not tried yet.
         self._addresses: list[ServerAddress] = []
+        self._address: ServerAddress = server.address
         self._connector: Connector | None = None
         self._resolving: defer.Deferred[list[ServerAddress]] | None = None
         # When the current address was first tried, on the ticker.
         self._connect_started_at = pool.ticker.now
         self._timed_out = False
+        # Runs while descriptors are short: the address is tried again.
+        self._descriptor_retry: IDelayedCall | None = None
 
     def start(self) -> None:
         """Resolve the name of the server, and connect."""
@@ -142,10 +146,16 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             self._fail(FailureKind.STOPPING, "")
             return
         self._connect_started_at, self._timed_out = pool.ticker.now, False
-        self._connector = pool.connect_function(self._addresses.pop(0), self, pool.reactor)
+        self._address = self._addresses.pop(0)
+        self._connector = pool.connect_function(self._address, self, pool.reactor)
 
     def check_timeout(self, now: float, limit: float) -> None:
         """Give up an address that has not accepted within `limit` seconds."""
+        if self._descriptor_retry is not None:
+            if now - self._connect_started_at >= limit:
+                self._stop_waiting()
+                self._fail(FailureKind.NO_DESCRIPTORS, "")
+            return
         if self._connector is not None and now - self._connect_started_at >= limit:
             self._timed_out = True
             self._stop_connecting()
@@ -158,6 +168,9 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
         """Stop connecting."""
         if self._resolving is not None:
             self._resolving.cancel()
+        if self._descriptor_retry is not None:
+            self._stop_waiting()
+            self._fail(FailureKind.STOPPING, "")
         self._stop_connecting()
 
     def _stop_connecting(self) -> None:
@@ -183,7 +196,31 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             )
         connection.send(exchange)
 
+    def _wait_for_descriptors(self) -> None:
+        """Try the address again later: no server is at fault that no socket can be opened."""
+        reactor = self._pool.reactor
+        shortage_log.report(reactor.seconds(), "no connections to servers are opened")
+        self._descriptor_retry = reactor.callLater(RETRY_INTERVAL, self._try_address_again)
+
+    def _try_address_again(self) -> None:
+        self._descriptor_retry = None
+        if self._exchange is None:
+            # The request has ended, and needs no connection.
+            self._pool.attempt_failed(self)
+        elif not self._pool.open:
+            self._fail(FailureKind.STOPPING, "")
+        else:
+            self._connector = self._pool.connect_function(self._address, self, self._pool.reactor)
+
+    def _stop_waiting(self) -> None:
+        retry, self._descriptor_retry = self._descriptor_retry, None
+        if retry is not None:
+            retry.cancel()
+
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        if is_shortage(reason.value):
+            self._wait_for_descriptors()
+            return
         if self._addresses:
             self._try_next_address()
             return

@@ -232,6 +232,7 @@ def frontends(
             )
         ),
         log_connections=tcp and draw(st.booleans()),
+        max_connections=draw(st.none() | _COUNTS),
     )
 
 

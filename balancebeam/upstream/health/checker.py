@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from balancebeam.core.settings import AdminState, HealthCheckSettings
+from balancebeam.net.descriptors import is_shortage, shortage_log
 from balancebeam.upstream.health.check_failures import check_failure_reason, failure_detail
 from balancebeam.upstream.health.probes import Probe
 from balancebeam.upstream.health.service import HealthService
@@ -108,6 +109,12 @@ class CheckerService(service.Service):
 
     def _check_failed(self, server: Server, failure: Failure) -> None:
         """Process a failed check; the first after a passed one is logged in full."""
+        reasons = getattr(failure.value, "reasons", None)
+        if is_shortage(reasons[0].value if reasons else failure.value):
+            # No result: the server was not reached because of this process.
+            self._running.pop(server, None)
+            shortage_log.report(self._clock.seconds(), "no health checks are made")
+            return
         if self.running and self._should_check(server) and server.check_streak >= 0:
             self._log.warn(
                 "health check of server {server} failed: {result}",

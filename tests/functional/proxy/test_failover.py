@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from twisted.internet import error
 
 from balancebeam.api import Timeouts
@@ -60,6 +62,42 @@ class ConnectFailureTests(BalancerTestCase):
         balancer.connectors[0].refuse(error.TimeoutError())
         balancer.connectors[1].refuse(error.TimeoutError())
         self.assert_error(client.received(), 504)
+
+    def test_out_of_descriptors(self) -> None:
+        """Without free descriptors the request waits, and no server is ejected."""
+        balancer = self.balancer(servers=2)
+        client = balancer.client()
+        client.send(GET)
+        balancer.connectors[0].refuse(error.getConnectError((errno.EMFILE, "too many")))
+        self.assertEqual(client.received(), b"")
+        balancer.advance(0.2)
+        first, second = balancer.connectors
+        self.assertEqual(first.address, second.address)
+        server = balancer.accept()
+        server.send(OK)
+        self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertFalse(any(server.ejected for server in balancer.servers))
+
+    def test_out_of_descriptors_for_long(self) -> None:
+        """503 if no descriptor is free within the connect timeout; no server is ejected."""
+        balancer = self.balancer(servers=2)
+        client = balancer.client()
+        client.send(GET)
+        for _ in range(100):
+            if balancer.connectors[-1].state == "connecting":
+                balancer.connectors[-1].refuse(error.getConnectError((errno.ENFILE, "too many")))
+            balancer.advance(0.1)
+        self.assert_error(client.received(), 503)
+        self.assertFalse(any(server.ejected for server in balancer.servers))
+        self.assertEqual([server.failed_requests for server in balancer.servers], [0, 0])
+
+    def test_out_of_descriptors_at_shutdown(self) -> None:
+        """An attempt that waits for descriptors is cancelled when the balancer stops."""
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(GET)
+        balancer.connectors[0].refuse(error.getConnectError((errno.EMFILE, "too many")))
+        balancer.stop()
 
     def test_connect_timeout(self) -> None:
         """The connect timeout moves the request to another server, and then gives 504."""

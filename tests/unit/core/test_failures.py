@@ -11,9 +11,11 @@ class UpstreamFailureTests(SynchronousTestCase):
     """Statuses and texts."""
 
     def test_status(self) -> None:
-        """Timeouts of the server are 504, all other failures 502."""
+        """Timeouts are 504, a lack of descriptors is 503, all other failures are 502."""
         for kind in FailureKind:
             expected = 504 if kind.name in ("TIMEOUT", "STALLED", "CONNECT_TIMEOUT") else 502
+            if kind is FailureKind.NO_DESCRIPTORS:
+                expected = 503
             self.assertEqual(UpstreamFailure(kind, "").status, expected, msg=kind.name)
 
     def test_public_message_hides_the_server(self) -> None:

@@ -60,6 +60,28 @@ class FakeSelectable:
         self.peer.close()
 
 
+class FakeTransport(FakeSelectable):
+    """A selectable whose close and half-close are deferred, and fail if a test says so."""
+
+    disconnected = 0
+    _aborting = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fail_on_shutdown: list[Exception] = []
+        self.fail_on_close: list[Exception] = []
+
+    def shutdown_write(self) -> None:
+        self.calls.append("shutdown")
+        if self.fail_on_shutdown:
+            raise self.fail_on_shutdown[0]
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        if self.fail_on_close:
+            raise self.fail_on_close[0]
+
+
 class BatchPollerTests(SynchronousTestCase):
     """Events that reach selectables, and registrations that are left behind."""
 
@@ -173,6 +195,55 @@ class BatchPollerTests(SynchronousTestCase):
         self.poller.doRead()
         self.assertEqual(bad.calls, ["read", "lost: ZeroDivisionError"])
         self.assertEqual(good.calls, ["read"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_exception_of_deferred_work_closes_only_that_connection(self) -> None:
+        """Exceptions after the batch are logged; the other connections are served."""
+        for method in ("shutdown_write", "connectionLost"):
+            bad, good = FakeTransport(), FakeTransport()
+            failures = {"shutdown_write": bad.fail_on_shutdown, "connectionLost": bad.fail_on_close}
+            for selectable in (bad, good):
+                self.addCleanup(selectable.close)
+                self.poller.addReader(selectable)
+            failures[method].append(ZeroDivisionError())
+
+            def defer(first: FakeTransport = bad, second: FakeTransport = good) -> None:
+                first.socket.recv(100)
+                for transport in (first, second):
+                    self.poller.defer_disconnect(transport)
+                    self.poller.defer_shutdown(transport)
+
+            def defer_shutdown(first: FakeTransport = bad, second: FakeTransport = good) -> None:
+                first.socket.recv(100)
+                for transport in (first, second):
+                    self.poller.defer_shutdown(transport)
+
+            bad.on_read = defer_shutdown if method == "shutdown_write" else defer
+            bad.peer.send(b"x")
+            self.poller.doRead()
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            if method == "shutdown_write":
+                self.assertEqual(bad.calls, ["read", "shutdown", "lost: ZeroDivisionError"])
+                self.assertEqual(good.calls, ["shutdown"])
+            else:
+                self.assertEqual(good.calls, ["lost: ConnectionDone", "shutdown"])
+            # The next batch is handled as usual.
+            reader = self.selectable()
+            self.poller.addReader(reader)
+            reader.peer.send(b"x")
+            self.poller.doRead()
+            self.assertEqual(reader.calls, ["read"])
+            self.poller.removeAll()
+
+    def test_exception_at_reactor_shutdown(self) -> None:
+        """If one connection fails to close, the others are closed all the same."""
+        bad, good = FakeTransport(), FakeTransport()
+        bad.fail_on_close.append(ZeroDivisionError())
+        for selectable in (bad, good):
+            self.addCleanup(selectable.close)
+            self.poller.addReader(selectable)
+        self.poller.connectionLost(Failure(CONNECTION_LOST))
+        self.assertEqual(good.calls, ["lost: ConnectionLost"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_selectable_removed_within_a_batch_gets_no_event(self) -> None:

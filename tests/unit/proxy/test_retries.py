@@ -29,12 +29,12 @@ class RetryTests(SynchronousTestCase):
         )
 
     def test_unsent_requests_are_always_retried(self) -> None:
-        """A request of which nothing was sent is retried, unless the balancer stops."""
+        """A request of which nothing was sent is retried, unless the balancer cannot connect."""
         for method in (*IDEMPOTENT_METHODS, *UNSAFE):
             for kind in FailureKind:
                 self.assertEqual(
                     allows(method, kind, nothing_sent=True, replayable=False),
-                    kind is not FailureKind.STOPPING,
+                    kind not in (FailureKind.STOPPING, FailureKind.NO_DESCRIPTORS),
                     msg=f"{method!r} {kind}",
                 )
 
@@ -84,9 +84,10 @@ class RetryTests(SynchronousTestCase):
         self.assertEqual(RetryPolicy().attempts, 3)
 
     def test_status_of_a_failure(self) -> None:
-        """The status of a failure is 504 for timeouts and 502 otherwise."""
-        for kind in FailureKind:
-            timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
+        """The status is 504 for timeouts, 503 without descriptors, and 502 otherwise."""
+        self.assertEqual(UpstreamFailure(FailureKind.NO_DESCRIPTORS, "").status, 503)
+        timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
+        for kind in set(FailureKind) - {FailureKind.NO_DESCRIPTORS}:
             late = kind in timeouts
             self.assertEqual(UpstreamFailure(kind, "").status, 504 if late else 502, msg=str(kind))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import getConnectError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
@@ -235,6 +237,19 @@ class CheckerServiceTests(SynchronousTestCase):
         self.advance(3.5)
         self.assertEqual(len(self.probe.checks), 6)
         self.assertEqual(self.server("a:1").status_reason, "oh")
+
+    def test_shortage_of_descriptors_is_no_result(self) -> None:
+        """A check that could not open a socket fails no server, and the next one is made."""
+
+        def shortage() -> str:
+            raise getConnectError((errno.EMFILE, "Too many open files"))
+
+        self.checker(interval=1.0)
+        self.probe.results["a:1"] = shortage
+        self.advance(3.5)
+        self.assertEqual(len(self.probe.checks), 6)
+        self.assertEqual(self.server("a:1").status, "up")
+        self.assertIsNone(self.server("a:1").last_check)
 
     def test_only_current_servers_outside_maintenance_are_checked(self) -> None:
         """Removed servers and servers in maintenance are not checked."""

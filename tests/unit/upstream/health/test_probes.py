@@ -104,7 +104,11 @@ class ProbeTests(SynchronousTestCase):
                 "/up",
                 "GET /up failed: could not be reached: Connection was refused",
             ),
-            (TimeoutError(), "/", "GET / failed: health check timed out after 2 s"),
+            (
+                TimeoutError(),
+                "/",
+                "GET / failed: did not respond in time: health check timed out after 2 s",
+            ),
             (
                 ResponseNeverReceived([Failure(ConnectionLost())]),
                 "/",
