@@ -25,7 +25,7 @@ from balancebeam.net.descriptors import RETRY_INTERVAL, is_shortage, shortage_lo
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
 from balancebeam.upstream.failure_reasons import classify_connect_failure
-from balancebeam.upstream.interfaces import ConnectionT
+from balancebeam.upstream.interfaces import ConnectionT, PooledConnection
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server import Server
 
@@ -93,6 +93,9 @@ class AttemptOwner(typing.Protocol[ConnectionT]):
 
     def release(self, connection: ConnectionT) -> None:
         """The connection is idle, because its request has ended meanwhile."""
+
+    def acquire(self, server: Server) -> PooledConnection:
+        """Remove an idle connection of `server`, of which there is at least one."""
 
 
 class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
@@ -209,8 +212,16 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             self._pool.attempt_failed(self)
         elif not self._pool.open:
             self._fail(FailureKind.STOPPING, "")
+        elif self._server.idle_connections:
+            self._use_idle_connection(self._exchange)
         else:
             self._connector = self._pool.connect_function(self._address, self, self._pool.reactor)
+
+    def _use_idle_connection(self, exchange: ConnectRequest) -> None:
+        """Send the request on a connection that another request has released meanwhile."""
+        self._pool.attempt_failed(self)
+        self._exchange = exchange.attempt = None
+        self._pool.acquire(self._server).send(exchange)
 
     def _stop_waiting(self) -> None:
         retry, self._descriptor_retry = self._descriptor_retry, None

@@ -78,6 +78,23 @@ class ConnectFailureTests(BalancerTestCase):
         self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
         self.assertFalse(any(server.ejected for server in balancer.servers))
 
+    def test_out_of_descriptors_with_an_idle_connection(self) -> None:
+        """A request that waits for a descriptor is sent on a connection that becomes idle."""
+        balancer = self.balancer()
+        first, second = balancer.client(), balancer.client()
+        first.send(GET)
+        server = balancer.accept()
+        second.send(GET)
+        balancer.connectors[1].refuse(error.getConnectError((errno.EMFILE, "too many")))
+        server.send(OK)
+        self.assertTrue(first.received().startswith(b"HTTP/1.1 200 OK\r\n"))
+        server.received()
+        balancer.advance(0.2)
+        self.assertTrue(server.received().startswith(b"GET / HTTP/1.1\r\n"))
+        server.send(OK)
+        self.assertTrue(second.received().startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertEqual(len(balancer.connectors), 2)
+
     def test_out_of_descriptors_for_long(self) -> None:
         """503 if no descriptor is free within the connect timeout; no server is ejected."""
         balancer = self.balancer(servers=2)
