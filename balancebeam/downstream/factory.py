@@ -11,7 +11,7 @@ from balancebeam.core.settings import FrontendTimeouts
 from balancebeam.downstream.context import FrontendContext
 from balancebeam.downstream.interfaces import ClientChannel, PendingHandshakes
 from balancebeam.net.addresses import peer_ip
-from balancebeam.net.ticker import Ticker
+from balancebeam.net.ticker import Ticker, sweep_each
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.interfaces import Observer
@@ -100,8 +100,7 @@ class DownstreamFactory(ServerFactory, ABC):
 
     def sweep(self, now: float) -> None:
         """Apply the client timeouts to every connection."""
-        for channel in list(self.channels):
-            channel.check_timeouts(now)
+        sweep_each(self.channels, lambda channel: channel.check_timeouts(now))
 
     def resume_accepting(self) -> None:
         """Serve clients, also after an earlier `drain`."""

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from balancebeam.downstream.context import DRAIN_IDLE_TIMEOUT, ConnectionSet
 from balancebeam.downstream.factory import DownstreamFactory
 from balancebeam.net.addresses import peer_ip
+from balancebeam.net.ticker import sweep_each
 from balancebeam.protocols.proxy_protocol import (
     ProxyInfo,
     ProxyProtocolError,
@@ -47,13 +48,15 @@ class ProxyProtocolFactory(ServerFactory):
 
     def sweep(self, now: float) -> None:
         """Abort connections whose header is late, and idle ones while draining."""
+        sweep_each(self.handshakes, lambda handshake: self._check_timeouts(handshake, now))
+
+    def _check_timeouts(self, handshake: ProxyProtocolHandshake, now: float) -> None:
         factory = self.wrapped_factory
-        for handshake in list(self.handshakes):
-            elapsed = now - handshake.started_at
-            if elapsed >= factory.timeouts.header:
-                handshake.close("header timeout expired")
-            elif factory.draining and handshake.no_input and elapsed >= DRAIN_IDLE_TIMEOUT:
-                handshake.close("")
+        elapsed = now - handshake.started_at
+        if elapsed >= factory.timeouts.header:
+            handshake.close("header timeout expired")
+        elif factory.draining and handshake.no_input and elapsed >= DRAIN_IDLE_TIMEOUT:
+            handshake.close("")
 
     @property
     def has_connections(self) -> bool:

@@ -15,14 +15,18 @@ one interval late.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from twisted.application import service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+
+ItemT = TypeVar("ItemT")
+
+_log = Logger()
 
 # Most intervals by which one sweep advances `now`. Sweep functions are behind by as much,
 # so it is short; but sweeps that are late by up to half an interval lose no time. Time
@@ -162,6 +166,20 @@ class Ticker(service.Service):
             except Exception:
                 # An exception would end the LoopingCall.
                 self._log.failure("sweep failed")
+
+
+def sweep_each(items: Iterable[ItemT], check: Callable[[ItemT], object]) -> None:
+    """
+    Call `check` with each of `items`, which it may add to or remove from.
+
+    An exception is logged, and the other items are checked all the same: a fault in one
+    connection must not disable the timeouts of the others.
+    """
+    for item in list(items):
+        try:
+            check(item)
+        except Exception:
+            _log.failure("sweep of {item} failed", item=item)
 
 
 def _max_step(interval: float) -> float:

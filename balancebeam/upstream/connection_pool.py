@@ -11,7 +11,7 @@ from twisted.internet.protocol import Protocol
 from balancebeam.core.settings import PoolTimeouts
 from balancebeam.net import connector, socket_options
 from balancebeam.net.interfaces import DataReactor
-from balancebeam.net.ticker import Ticker
+from balancebeam.net.ticker import Ticker, sweep_each
 from balancebeam.upstream.connect_attempt import (
     BackgroundFailureHandler,
     ConnectAttempt,
@@ -112,8 +112,8 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
 
     def expire_attempts(self, now: float) -> None:
         """Apply the connect timeout."""
-        for attempt in list(self.attempts):
-            attempt.check_timeout(now, self.timeouts.connect)
+        limit = self.timeouts.connect
+        sweep_each(self.attempts, lambda attempt: attempt.check_timeout(now, limit))
 
     def enable_keepalive(self, connection: ConnectionT) -> None:
         """

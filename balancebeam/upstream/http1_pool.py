@@ -5,7 +5,7 @@ from __future__ import annotations
 from balancebeam.core.settings import PoolTimeouts
 from balancebeam.net import connector
 from balancebeam.net.interfaces import DataReactor
-from balancebeam.net.ticker import Ticker
+from balancebeam.net.ticker import Ticker, sweep_each
 from balancebeam.protocols.http1.response_head import ResponseHeadParser
 from balancebeam.upstream.connect_attempt import (
     BackgroundFailureHandler,
@@ -83,24 +83,26 @@ class Http1Pool(ConnectionPool[UpstreamConnection]):
     def sweep(self, now: float) -> None:
         """Apply the connect, idle and response timeouts, and the clients' idle timeouts."""
         self.expire_attempts(now)
+        sweep_each(self.connections, lambda connection: self._sweep_connection(connection, now))
+
+    def _sweep_connection(self, connection: UpstreamConnection, now: float) -> None:
         limit = self.timeouts.upstream
-        for connection in list(self.connections):
-            self.enable_keepalive(connection)
-            quiet = now - connection.last_activity
-            exchange = connection.exchange
-            if connection.state is IDLE:
-                if quiet >= IDLE_TIMEOUT:
-                    connection.close_idle()
-            elif exchange is None:
-                # A tunnel whose client has disconnected; it closes once the server has
-                # received the rest of the client's bytes.
-                if quiet >= limit:
-                    connection.close()
-            elif connection.paused:
-                if exchange.client_stalled(now):
-                    connection.fail_client_stalled()
-            elif quiet >= limit and connection.state is not TUNNEL:
-                self._time_out_if_stalled(connection, exchange, now)
+        self.enable_keepalive(connection)
+        quiet = now - connection.last_activity
+        exchange = connection.exchange
+        if connection.state is IDLE:
+            if quiet >= IDLE_TIMEOUT:
+                connection.close_idle()
+        elif exchange is None:
+            # A tunnel whose client has disconnected; it closes once the server has
+            # received the rest of the client's bytes.
+            if quiet >= limit:
+                connection.close()
+        elif connection.paused:
+            if exchange.client_stalled(now):
+                connection.fail_client_stalled()
+        elif quiet >= limit and connection.state is not TUNNEL:
+            self._time_out_if_stalled(connection, exchange, now)
 
     def _time_out_if_stalled(
         self, connection: UpstreamConnection, exchange: UpstreamRequest, now: float

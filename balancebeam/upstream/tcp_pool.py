@@ -8,6 +8,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from balancebeam.net.relay import Relay, is_clean_close
+from balancebeam.net.ticker import sweep_each
 from balancebeam.upstream.connect_attempt import ConnectAttempt
 from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.server import Server
@@ -84,9 +85,11 @@ class TcpPool(ConnectionPool[ServerRelay]):
     def sweep(self, now: float) -> None:
         """Apply the connect timeout, and abort closing connections that make no progress."""
         self.expire_attempts(now)
-        for connection in list(self.connections):
-            self.enable_keepalive(connection)
-            connection.abort_if_stalled(now, self.timeouts.upstream)
+        sweep_each(self.connections, lambda connection: self._sweep_connection(connection, now))
+
+    def _sweep_connection(self, connection: ServerRelay, now: float) -> None:
+        self.enable_keepalive(connection)
+        connection.abort_if_stalled(now, self.timeouts.upstream)
 
     def shut_down_connection(self, connection: ServerRelay) -> None:
         self.connections.discard(connection)

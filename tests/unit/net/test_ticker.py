@@ -13,6 +13,7 @@ from balancebeam.net.ticker import (
     MIN_INTERVAL,
     MIN_MAX_STEP,
     Ticker,
+    sweep_each,
     sweep_interval,
 )
 
@@ -96,6 +97,24 @@ class TickerTests(SynchronousTestCase):
         self.assertEqual(sweep_interval(60, 10), 0.4)
         self.assertEqual(sweep_interval(60, 2), 0.2)
         self.assertEqual(sweep_interval(0.001), MIN_INTERVAL)
+
+
+class SweepEachTests(SynchronousTestCase):
+    """Sweeps over the connections of one owner."""
+
+    def test_fault_of_one_item(self) -> None:
+        """An exception of one item is logged, and all other items are checked."""
+        items, checked = {0: None, 1: None, 2: None}, []
+
+        def check(item: int) -> None:
+            checked.append(items.pop(item, item))
+            if item == 1:
+                raise ZeroDivisionError
+
+        sweep_each(items, check)
+        self.assertEqual(len(checked), 3)
+        self.assertEqual(items, {})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class ExpiryTests(SynchronousTestCase):
