@@ -160,12 +160,8 @@ class Ticker(service.Service):
         self._hold -= held
         self.now += step - held
         now = self.now - max_step - self._hold
-        for sweep in list(self._sweeps):
-            try:
-                sweep(now)
-            except Exception:
-                # An exception would end the LoopingCall.
-                self._log.failure("sweep failed")
+        # An exception would end the LoopingCall.
+        sweep_each(self._sweeps, lambda sweep: sweep(now))
 
 
 def sweep_each(items: Iterable[ItemT], check: Callable[[ItemT], object]) -> None:
@@ -173,7 +169,7 @@ def sweep_each(items: Iterable[ItemT], check: Callable[[ItemT], object]) -> None
     Call `check` with each of `items`, which it may add to or remove from.
 
     An exception is logged, and the other items are checked all the same: a fault in one
-    connection must not disable the timeouts of the others.
+    connection, or in one sweep function, must not disable the timeouts of the others.
     """
     for item in list(items):
         try:
