@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / "balancebeam"
 # of one level of which the first may import the second.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("core", "cli"),
-    ("balancing", "ratelimit", "routing", "protocols", "net"),
+    ("balancing", "ratelimit", "routing", "protocols", "net", "tls"),
     ("upstream", "admission", "config"),
     ("proxy",),
     ("admin", "state", "web", "downstream", "observability"),
@@ -25,7 +25,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("api", "tap", "__main__"),
 )
 
-SIBLINGS = {("admin", "observability")}
+SIBLINGS = {("admin", "observability"), ("tls", "protocols"), ("net", "tls")}
 
 # The console script starts `twistd` unless it is given an operator command.
 STARTS_TWISTD = "cli/main.py"

@@ -6,6 +6,7 @@ from attrs import frozen
 
 from balancebeam.core.addresses import ListenAddress, TcpAddress
 from balancebeam.core.limit_settings import LimitSettings
+from balancebeam.core.tls_settings import FrontendTlsSettings
 
 
 @frozen
@@ -95,6 +96,9 @@ class FrontendSettings:
         log_connections: log each TCP connection.
         max_connections: clients that are connected at once; more wait in the listen queue.
             `None` for no limit.
+        tls: TLS on all addresses; `None` for plain connections.
+        redirect_https: answer every request with a redirect to the same URL under `https`, and
+            serve ACME http-01 challenges; the pool is not used then.
     """
 
     name: str = "web"
@@ -115,3 +119,5 @@ class FrontendSettings:
     forwarding: ForwardingSettings = ForwardingSettings()
     log_connections: bool = False
     max_connections: int | None = None
+    tls: FrontendTlsSettings | None = None
+    redirect_https: bool = False

@@ -25,19 +25,29 @@ from balancebeam.core.frontend_settings import (
     RouteSettings,
 )
 from balancebeam.core.limit_settings import LimitSettings
+from balancebeam.core.tls_settings import (
+    AcmeSettings,
+    CertificateSource,
+    FrontendTlsSettings,
+    PoolTlsSettings,
+)
 
 __all__ = [
     "MAX_WEIGHT",
+    "AcmeSettings",
     "AdminSettings",
     "AdminState",
+    "CertificateSource",
     "ForwardingSettings",
     "FrontendSettings",
     "FrontendTimeouts",
+    "FrontendTlsSettings",
     "HealthCheckSettings",
     "LimitSettings",
     "OutlierDetectionSettings",
     "PoolSettings",
     "PoolTimeouts",
+    "PoolTlsSettings",
     "QueueSettings",
     "RetrySettings",
     "RouteSettings",
@@ -46,12 +56,6 @@ __all__ = [
     "ServerSource",
     "Settings",
 ]
-
-# As in HAProxy, whose weights go from 0 to 256 too.
-MAX_WEIGHT = 256
-
-# As in HAProxy, whose weights go from 0 to 256 too.
-MAX_WEIGHT = 256
 
 # As in HAProxy, whose weights go from 0 to 256 too.
 MAX_WEIGHT = 256
@@ -69,6 +73,8 @@ class ServerSettings:
         max_in_flight: most concurrent requests; `None` for no limit.
         proxy_protocol: version (1 or 2) of the PROXY protocol header that begins each connection to
             it, which then serves only one request; `None` for no header.
+        tls: connections to it use TLS, because its address was `https://…` or `tls://…`. They do
+            also if its pool has `PoolSettings.tls`.
     """
 
     address: ServerAddress
@@ -76,6 +82,7 @@ class ServerSettings:
     backup: bool = False
     max_in_flight: int | None = None
     proxy_protocol: int | None = None
+    tls: bool = False
 
 
 class ServerSource(enum.Enum):
@@ -247,6 +254,8 @@ class PoolSettings:
         slow_start: time over which the weight of a server that is up again rises to its full value;
             0 for none.
         limits: rate limits of all requests to the pool.
+        tls: TLS of the connections to all servers; `None` for TLS with the defaults to servers with
+            `ServerSettings.tls`, and none to the others.
     """
 
     name: str = "app"
@@ -259,6 +268,11 @@ class PoolSettings:
     queue: QueueSettings = QueueSettings()
     slow_start: float = 0.0
     limits: tuple[LimitSettings, ...] = ()
+    tls: PoolTlsSettings | None = None
+
+    def uses_tls(self, server: ServerSettings) -> bool:
+        """Whether connections to `server` use TLS."""
+        return server.tls or self.tls is not None
 
 
 @frozen
@@ -304,6 +318,7 @@ class Settings:
             a restart; `None` for none.
         drain_timeout: time limit of a drain; connections that are still active are closed then.
         demo: number of demo servers added to the first pool.
+        acme: the ACME account for the names in `FrontendTlsSettings.acme`; `None` for none.
         handover_timeout: time limit of the drain of the old process after a hot restart; `None` for
             none.
         source_locations: where the file has a listen address ("file:line: key"), by the text of the
@@ -317,6 +332,7 @@ class Settings:
     drain_timeout: float = 30.0
     demo: int = 0
     handover_timeout: float | None = None
+    acme: AcmeSettings | None = None
     source_locations: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
     def pool_mode(self, pool: str) -> str:

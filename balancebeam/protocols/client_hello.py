@@ -1,8 +1,8 @@
 """
-The server name in a TLS ClientHello (SNI), read without decryption.
+Server name (SNI) and application protocols (ALPN) of a TLS ClientHello.
 
-RFC 8446, 4.1.2 and 5.1; RFC 6066, 3. Everything that the name depends on is
-validated; the rest is left to the server.
+RFC 8446, 4.1.2 and 5.1; RFC 6066, 3; RFC 7301, 3.1. They are read without decryption.
+Everything that they depend on is validated; the rest is left to the server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _MAX_RECORD_LENGTH = 2**14
 _MAX_HELLO_LENGTH = 16 * 1024
 
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
-_SERVER_NAME, _HOST_NAME = 0, 0
+# Types of extensions, and the only type of a server name.
+_SERVER_NAME, _ALPN = 0, 16
+_HOST_NAME = 0
 
 # RFC 952 does not allow underscores in host names, but names in use have them.
 _NAME = re.compile(rb"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
@@ -39,9 +41,12 @@ class ClientHello:
     Attributes:
         server_name: The server name in lower case, or `None` if there is none, or
             none that can be a host name in the DNS.
+        alpn: The application protocols that the client offers, in its order; empty
+            without the extension.
     """
 
     server_name: str | None
+    alpn: tuple[bytes, ...] = ()
 
 
 class ClientHelloReader:
@@ -167,17 +172,31 @@ def _parse_hello(message: bytes) -> ClientHello:
     # RFC 5246, 7.4.1.2: "both with and without the extensions field [...] it
     # MUST check that the amount of data in the message precisely matches".
     extensions = hello.read_last_vector(2) if hello else hello
-    names: bytes | None = None
+    found: dict[int, bytes] = {}
     while extensions:
         kind, content = extensions.read_int(2), extensions.read_vector(2)
-        if kind == _SERVER_NAME:
-            if names is not None:
+        if kind in (_SERVER_NAME, _ALPN):
+            if kind in found:
                 # RFC 8446, 4.2: "There MUST NOT be more than one extension of the same type".
-                raise ClientHelloError("more than one server_name extension")
-            names = content
+                name = "server_name" if kind == _SERVER_NAME else "ALPN"
+                raise ClientHelloError(f"more than one {name} extension")
+            found[kind] = content
+    names, alpn = found.get(_SERVER_NAME), found.get(_ALPN)
     return ClientHello(
-        None if names is None else _parse_server_names(_ByteReader(names).read_last_vector(2))
+        None if names is None else _parse_server_names(_ByteReader(names).read_last_vector(2)),
+        () if alpn is None else _parse_alpn(_ByteReader(alpn).read_last_vector(2)),
     )
+
+
+def _parse_alpn(names: _ByteReader) -> tuple[bytes, ...]:
+    """Return the names in a ProtocolNameList."""
+    protocols = []
+    while names:
+        protocols.append(names.read_vector(1))
+    # RFC 7301, 3.1: "Empty strings MUST NOT be included", and the list has at least one.
+    if not protocols or not all(protocols):
+        raise ClientHelloError("invalid ALPN extension")
+    return tuple(protocols)
 
 
 def _parse_server_names(names: _ByteReader) -> str | None:

@@ -1,0 +1,1 @@
+"""TLS contexts and certificates: loading, selection, renewal. Sockets are in `net`."""
