@@ -39,6 +39,7 @@ from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
 from balancebeam.proxy.forwarding import Forwarder
 from balancebeam.proxy.rejected import RejectedRequest, first_line
+from balancebeam.tls.interfaces import TlsInfo
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -51,6 +52,7 @@ class Http1Channel(Protocol):
         client: IP address of the peer.
         client_key: `client` in 4 or 16 bytes, the key of rate limits.
         proxy_info: Addresses from a PROXY protocol header, if there was one.
+        tls: The result of the TLS handshake; `None` without TLS.
         exchange: The exchange in progress.
         state: How received bytes are handled; see `channel_state`.
         buffer: Bytes that have been received and not parsed.
@@ -69,12 +71,17 @@ class Http1Channel(Protocol):
     transport: StreamTransport  # type: ignore[assignment]
 
     def __init__(
-        self, context: Http1Context, peer: str, proxy_info: ProxyInfo | None = None
+        self,
+        context: Http1Context,
+        peer: str,
+        proxy_info: ProxyInfo | None = None,
+        tls: TlsInfo | None = None,
     ) -> None:
         self.context = context
         self.client = peer
         self.client_key = pack_address(peer)
         self.proxy_info = proxy_info
+        self.tls = tls
         self.exchange: Http1Exchange | None = None
         self.state = READING_HEAD
         self.buffer = b""

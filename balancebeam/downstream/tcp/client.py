@@ -11,28 +11,35 @@ from balancebeam.net.relay import Relay, is_clean_close
 from balancebeam.protocols.client_hello import ClientHelloError, ClientHelloReader
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.route_target import RouteTarget
+from balancebeam.tls.interfaces import TlsInfo
 
 
 class ClientRelay(Relay):
     """
     A TCP client connection.
 
-    A frontend with a route table prereads the client's TLS ClientHello and routes by the server
-    name in it (SNI). Connections without one use the default route: without TLS, without SNI, or
-    with nothing received within the header timeout.
+    A frontend with a route table routes by the server name (SNI): that of its own TLS handshake,
+    or else that of the client's TLS ClientHello, which it prereads. Connections without one use the
+    default route: without TLS, without SNI, or with nothing received within the header timeout.
 
     Attributes:
         client: IP address of the client.
+        tls: The result of the TLS handshake; `None` without TLS.
         exchange: The session of this connection.
         client_hello: The reader of the ClientHello during preread; otherwise `None`.
         preread_since: When the preread began, on the ticker.
     """
 
     def __init__(
-        self, context: FrontendContext, client: str, proxy_info: ProxyInfo | None = None
+        self,
+        context: FrontendContext,
+        client: str,
+        proxy_info: ProxyInfo | None = None,
+        tls: TlsInfo | None = None,
     ) -> None:
         super().__init__()
         self.client = client
+        self.tls = tls
         self.client_hello: ClientHelloReader | None = None
         self.preread_since = 0.0
         self.exchange = TcpSession(self, context, client, proxy_info)
@@ -44,6 +51,8 @@ class ClientRelay(Relay):
         context.channels.add(self)
         if context.route_table is None:
             self._dispatch(context.default_route)
+        elif self.tls is not None:
+            self._dispatch_by_name(self.tls.server_name)
         else:
             self.client_hello = ClientHelloReader()
             self.preread_since = context.ticker.now
@@ -62,11 +71,15 @@ class ClientRelay(Relay):
             self._dispatch(context.default_route)
             return
         if hello is not None:
-            name, table = hello.server_name, context.route_table
-            if name is None or table is None:
-                self._dispatch(context.default_route)
-            else:
-                self._dispatch(table.find(name.encode(), b"/"))
+            self._dispatch_by_name(hello.server_name)
+
+    def _dispatch_by_name(self, name: str | None) -> None:
+        """Dispatch the session along the route for a server name, or the default route."""
+        table = self._context.route_table
+        if name is None or table is None:
+            self._dispatch(self._context.default_route)
+        else:
+            self._dispatch(table.find(name.encode(), b"/"))
 
     def _dispatch(self, route: RouteTarget) -> None:
         """End the preread and dispatch the session along `route`."""
