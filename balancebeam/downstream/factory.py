@@ -17,6 +17,7 @@ from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.interfaces import Observer
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
+from balancebeam.tls.interfaces import TlsInfo
 
 
 class DownstreamFactory(ServerFactory, ABC):
@@ -89,13 +90,16 @@ class DownstreamFactory(ServerFactory, ABC):
         return self.build_channel(peer_ip(addr))
 
     @abstractmethod
-    def build_channel(self, peer: str, proxy_info: ProxyInfo | None = None) -> Protocol:
+    def build_channel(
+        self, peer: str, proxy_info: ProxyInfo | None = None, tls: TlsInfo | None = None
+    ) -> Protocol:
         """
         The protocol of a new client connection.
 
         Args:
             peer: IP address of the client, see `net.transport.peer_ip`.
             proxy_info: Addresses from a PROXY protocol header, if there was one.
+            tls: The result of the TLS handshake; `None` without TLS.
         """
 
     def sweep(self, now: float) -> None:

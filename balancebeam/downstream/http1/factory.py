@@ -20,6 +20,7 @@ from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.forwarding import ForwardingPolicy
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
+from balancebeam.tls.interfaces import TlsInfo
 
 
 class Http1Factory(DownstreamFactory):
@@ -80,5 +81,7 @@ class Http1Factory(DownstreamFactory):
             assert isinstance(channel, Http1Channel)
             channel.update_trust()
 
-    def build_channel(self, peer: str, proxy_info: ProxyInfo | None = None) -> Http1Channel:
-        return Http1Channel(self.context, peer, proxy_info)
+    def build_channel(
+        self, peer: str, proxy_info: ProxyInfo | None = None, tls: TlsInfo | None = None
+    ) -> Http1Channel:
+        return Http1Channel(self.context, peer, proxy_info, tls)
