@@ -2,8 +2,8 @@
 Accepts client connections over TLS.
 
 The ClientHello is read before a TLS context is chosen for it, and the handshake runs in that
-context alone. So the verification of client certificates and the session tickets are always
-those of the context; callbacks of the TLS library that switch contexts within a handshake do
+context alone. So the verification of client certificates and the session tickets always
+belong to the context; callbacks of the TLS library that switch contexts in a handshake do
 not guarantee that. After the handshake, the connection is handed over to the client's channel.
 """
 
