@@ -10,6 +10,7 @@ The children of a balancer as a tree of named services.
     balancer.getServiceNamed("limiter")       rate limits
     balancer.getServiceNamed("listeners")     the listening sockets
     balancer.getServiceNamed("access-logs")   the access log files
+    balancer.getServiceNamed("certificates")  the TLS certificates of frontends
     balancer.getServiceNamed("admin")         the admin API, if enabled
     balancer.getServiceNamed("state")         the state file, if enabled
 
@@ -36,6 +37,7 @@ from balancebeam.core.settings import Settings
 from balancebeam.net.poller import build_data_reactor
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.observability.access_log import AccessLogs
+from balancebeam.server.certificates import CertificateService
 from balancebeam.server.demo import DemoService
 from balancebeam.server.frontend import FrontendService
 from balancebeam.server.listeners import (
@@ -76,6 +78,7 @@ class ServiceTree(service.MultiService, abc.ABC):
         ticker: the coarse clock and the sweeps for timeouts.
         limiter: rate limits and the counters behind them.
         access_logs: the access log files.
+        certificates: the TLS certificates and contexts of frontends.
         listeners: the listening sockets.
         shared: resources that all pools share.
         route_table_builder: builds the route tables of frontends.
@@ -109,6 +112,7 @@ class ServiceTree(service.MultiService, abc.ABC):
         self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
         self.route_table_builder = RouteTableBuilder(self.limiter, self.admin_operations)
         self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
+        self.certificates = CertificateService(reactor, self.ticker.wall_time, self.defer_to_thread)
         self.shared = SharedResources(
             reactor, data_reactor, self.ticker, Resolver(reactor, self.ticker), random, connect
         )

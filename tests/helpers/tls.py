@@ -10,7 +10,8 @@ from balancebeam.core.tls_settings import FrontendTlsSettings
 from balancebeam.protocols.client_hello import ClientHello, ClientHelloReader
 from balancebeam.tls.certificates import Certificate, parse_certificate
 from balancebeam.tls.interfaces import ContextSelector
-from balancebeam.tls.selection import FrontendContexts, prepare_contexts
+from balancebeam.tls.pem import read_ca_file
+from balancebeam.tls.selection import FrontendContexts, PreparedContexts, prepare_contexts
 from tests.helpers.certificates import IssuedCertificate, shared_authority
 
 
@@ -102,8 +103,15 @@ def frontend_contexts(
     mode: str = "http",
 ) -> FrontendContexts:
     """The contexts of a frontend with certificates of the test authority."""
-    return FrontendContexts(
-        prepare_contexts(
-            settings or FrontendTlsSettings(), mode, [*map(as_certificate, certificates)]
-        )
-    )
+    return FrontendContexts(prepared_contexts(*certificates, settings=settings, mode=mode))
+
+
+def prepared_contexts(
+    *certificates: IssuedCertificate,
+    settings: FrontendTlsSettings | None = None,
+    mode: str = "http",
+) -> PreparedContexts:
+    """Contexts that are not active yet. The file `settings.client_ca` is read."""
+    settings = settings or FrontendTlsSettings()
+    client_ca = None if settings.client_ca is None else read_ca_file(settings.client_ca)
+    return prepare_contexts(settings, mode, [*map(as_certificate, certificates)], client_ca)

@@ -26,6 +26,7 @@ def exposed() -> dict[str, tuple[str, tuple[str, ...]]]:
         service: Any = balancer.service
         service.getServiceNamed("health").check_finished(balancer.servers[0], True, "passed")
         service.access_logs.files["access.log"] = _LogFile()
+        service.certificates.expiry_times = lambda: {("web", "www.example.org"): 1.0}
         text = metrics_text(service)
         del service.access_logs.files["access.log"]
     finally:
