@@ -87,6 +87,8 @@ class PoolTlsSettings:
         verify: verify the certificates of servers.
         cert: PEM file with the client certificate and its chain; `None` for none.
         key: PEM file with its private key; `None` if it is in the file `cert`.
+        all_servers: connections to all servers of the pool use TLS; otherwise only connections to
+            servers with `ServerSettings.tls`.
     """
 
     ca: str | None = None
@@ -94,6 +96,7 @@ class PoolTlsSettings:
     verify: bool = True
     cert: str | None = None
     key: str | None = None
+    all_servers: bool = True
 
 
 @frozen
