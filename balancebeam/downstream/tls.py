@@ -194,7 +194,7 @@ class TlsHandshake(Protocol):
         try:
             if contexts is None:
                 # A reload has removed TLS from the frontend.
-                raise AlertError(INTERNAL_ERROR, "no-certificate", "the frontend has no TLS")
+                raise AlertError(INTERNAL_ERROR, "closed", "the frontend has no TLS any more")
             context = contexts.select(hello)
         except AlertError as error:
             self._reject(encode_fatal_alert(error.description), error.reason, str(error))

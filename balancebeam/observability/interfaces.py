@@ -75,8 +75,24 @@ class FactoryStats(Protocol):
         """The number of requests rejected before dispatch, by status."""
 
 
+class TlsStats(Protocol):
+    """The TLS handshakes of a frontend."""
+
+    @property
+    def completed(self) -> Mapping[tuple[str, bool], int]:
+        """The number of completed handshakes by version and whether a session was resumed."""
+
+    @property
+    def failed(self) -> Mapping[str, int]:
+        """The number of failed handshakes by reason, a word of a fixed set."""
+
+
 class FrontendStats(Protocol):
     """A frontend."""
+
+    @property
+    def tls_factory(self) -> TlsStats:
+        """The TLS handshakes of its listeners; none without TLS."""
 
     @property
     def factory(self) -> FactoryStats:

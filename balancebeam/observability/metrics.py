@@ -15,6 +15,7 @@ from balancebeam import __version__
 from balancebeam.observability.interfaces import BalancerStats, LimiterStats, PoolStats
 from balancebeam.observability.process_metrics import add_process_metrics
 from balancebeam.observability.prometheus import MetricsRegistry
+from balancebeam.observability.tls_metrics import add_tls_handshakes
 from balancebeam.upstream.server import Server
 
 
@@ -33,6 +34,7 @@ def metrics_text(balancer: BalancerStats) -> str:
         )
         for status, count in sorted(dict(frontend.factory.rejected_requests).items()):
             rejected.add(count, name, status)
+        add_tls_handshakes(registry, name, frontend.tls_factory)
     for name, pool in balancer.pools.items():
         _add_pool(registry, name, pool)
         for server in pool.server_set.servers:

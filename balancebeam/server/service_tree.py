@@ -148,9 +148,8 @@ class ServiceTree(service.MultiService, abc.ABC):
 
     @property
     def default_pool(self) -> PoolService:
-        """The pool of the first frontend: registered servers and demo servers are added to it."""
-        frontends = self.settings.frontends
-        return self.pools[frontends[0].pool if frontends else self.settings.pools[0].name]
+        """The pool to which registered servers and demo servers are added."""
+        return self.pools[self.settings.default_pool]
 
     @property
     def default_frontend(self) -> FrontendService:
