@@ -7,16 +7,19 @@ All functions block: they are called in a thread while clients are served.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Optional
 
 from attrs import evolve, frozen
 
 from balancebeam.core.errors import ConfigError
+from balancebeam.core.frontend_settings import FrontendSettings
 from balancebeam.core.tls_settings import FrontendTlsSettings
 from balancebeam.tls.certificates import Certificate, certificate_files, read_certificate
 from balancebeam.tls.pem import read_ca_file
 from balancebeam.tls.selection import PreparedContexts, prepare_contexts
+from balancebeam.tls.self_signed import self_signed_certificate
 
 # Each file with its modification time in nanoseconds, size and inode; `None` if it is missing.
 Signatures = tuple[tuple[str, Optional[tuple[int, int, int]]], ...]
@@ -141,6 +144,28 @@ def prepare_frontend(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return PreparedFrontend(name, mode, settings, files, generated, contexts)
+
+
+def check_frontends(frontends: Iterable[FrontendSettings]) -> None:
+    """
+    Check the files of frontends, and whether OpenSSL accepts their settings.
+
+    Raises:
+        ConfigError: For each problem, the frontend and the reason, with the file if it is one.
+    """
+    problems: list[str] = []
+    for frontend in frontends:
+        if frontend.tls is None:
+            continue
+        # A frontend may have certificates from ACME only.
+        generated = (self_signed_certificate(time.time()),)
+        try:
+            files = read_files(frontend.tls)
+            prepare_frontend(frontend.name, frontend.mode, frontend.tls, files, generated)
+        except ConfigError as error:
+            problems += [f"frontend {frontend.name}: {line}" for line in error.problems]
+    if problems:
+        raise ConfigError(*problems)
 
 
 def read_changed(watched: Sequence[tuple[PreparedFrontend, Signatures]]) -> list[FileChange]:
