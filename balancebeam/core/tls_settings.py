@@ -81,8 +81,8 @@ class PoolTlsSettings:
     TLS with servers.
 
     Attributes:
-        ca: PEM file with the CA certificates that servers are verified with; `None` for those of
-            the system.
+        ca: PEM file with the CA certificates that servers are verified with; `None` for the
+            system's.
         server_name: the name for SNI and verification; `None` for the host of the server's address.
         verify: verify the certificates of servers.
         cert: PEM file with the client certificate and its chain; `None` for none.
@@ -108,8 +108,7 @@ class AcmeSettings:
         directory: URL of the directory of the ACME server.
         email: contact address of the account; `None` for none.
         storage: directory of the account key and the certificates.
-        ca: PEM file with the CA certificate of a private ACME server; `None` for those of the
-            system.
+        ca: PEM file with the CA certificate of a private ACME server; `None` for the system's.
     """
 
     storage: str

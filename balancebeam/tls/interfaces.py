@@ -38,7 +38,7 @@ class ContextSelector(Protocol):
         Return the context for a client.
 
         The handshake runs in this context only: nothing replaces it later, so that the
-        verification of clients and the session tickets are those of the context.
+        verification of clients and the session tickets belong to the context.
 
         Raises:
             AlertError: The client is rejected.
