@@ -335,9 +335,27 @@ class Settings:
     acme: AcmeSettings | None = None
     source_locations: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
+    @property
+    def default_frontend(self) -> FrontendSettings | None:
+        """The first frontend that has a pool, or else the first one; `None` without any."""
+        with_pools = (frontend for frontend in self.frontends if not frontend.redirect_https)
+        return next(with_pools, self.frontends[0] if self.frontends else None)
+
+    @property
+    def default_pool(self) -> str | None:
+        """
+        The name of the pool of the default frontend; `None` without pools.
+
+        If no frontend has a pool, it is the first one.
+        """
+        frontend = self.default_frontend
+        if frontend is not None and not frontend.redirect_https:
+            return frontend.pool
+        return self.pools[0].name if self.pools else None
+
     def pool_mode(self, pool: str) -> str:
         """Return the mode ("http" or "tcp") of the frontends that use the pool named `pool`."""
         for frontend in self.frontends:
-            if pool == frontend.pool or any(pool == route.pool for route in frontend.routes):
+            if pool in frontend.pool_names:
                 return frontend.mode
         return "http"
