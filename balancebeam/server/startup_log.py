@@ -111,8 +111,8 @@ def _curl_command(address: ListenAddress, tls: FrontendTlsSettings | None) -> st
     protocol, which needs a proxy in front.
     """
     command = "curl"
-    if tls is not None and not tls.certificates:
-        # The certificate is self-signed, also before the first one has been obtained by ACME.
+    if tls is not None and (tls.self_signed or not tls.certificates):
+        # No CA has signed the certificate for localhost, also not with ACME.
         command += " -k"
     scheme = "http" if tls is None else "https"
     if isinstance(address, TcpAddress):
