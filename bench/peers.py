@@ -2,7 +2,8 @@
 The measured proxies and the upstream server as processes on fixed cores.
 
 `all_peers` has the command line of each proxy; `start_backend` starts nginx as
-the upstream server.
+the upstream server. The proxies with TLS have the same certificate and settings:
+ECDSA P-256, TLS 1.3 with AES-256-GCM and X25519, session tickets, no OCSP.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,17 +114,65 @@ class Peer:
         port: port on 127.0.0.1 that the proxy listens on.
         command: returns the command line for a working directory and a port,
             and writes the configuration files that it names.
+        kind: `http`, `tls` (HTTP over TLS) or `tcp`.
     """
 
     name: str
     program: str
     port: int
     command: Callable[[Path, int], list[str]]
+    kind: str = "http"
 
     @property
     def installed(self) -> bool:
         """Whether the executable exists."""
         return bool(shutil.which(self.program) or Path("/usr/sbin", self.program).exists())
+
+    def start(self, folder: Path) -> Process:
+        """
+        Start the proxy in a new folder in `folder`, and wait until it listens.
+
+        Raises:
+            RuntimeError: the proxy ended, or a proxy with TLS negotiates another
+                protocol version or cipher suite.
+            TimeoutError: the proxy does not listen.
+        """
+        home = Path(tempfile.mkdtemp(dir=folder))
+        process = Process(self.command(home, self.port), PROXY_CORE, home)
+        try:
+            wait_for_port(self.port)
+            process.ensure_running()
+            if self.kind == "tls":
+                _verify_tls(self.port)
+        except BaseException:
+            process.stop()
+            raise
+        return process
+
+
+def connect_tls(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Return a connection to `port` on this host after its TLS handshake."""
+    connection = socket.create_connection(("127.0.0.1", port), 10)
+    return context.wrap_socket(connection, server_hostname="localhost")
+
+
+def client_context() -> ssl.SSLContext:
+    """Return a context of clients that verify no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _verify_tls(port: int) -> None:
+    """Raise `RuntimeError` unless TLS 1.3 with AES-256-GCM is negotiated on `port`."""
+    try:
+        with connect_tls(port, client_context()) as connection:
+            negotiated = connection.version(), (connection.cipher() or ("none",))[0]
+    except OSError as error:
+        raise RuntimeError(f"TLS handshake failed: {error}") from None
+    if negotiated != ("TLSv1.3", "TLS_AES_256_GCM_SHA384"):
+        raise RuntimeError(f"negotiated {negotiated[0]} {negotiated[1]}")
 
 
 _NGINX = """
@@ -149,7 +200,8 @@ _NGINX_BACKEND = """
 _NGINX_PROXY = """
   upstream app {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000000; }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{port} backlog=4096{listen_option};
+    {tls}
     location / {{
       proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_set_header Host $http_host;
@@ -158,6 +210,12 @@ _NGINX_PROXY = """
       proxy_set_header Via "1.1 nginx";
     }}
   }}
+"""
+
+_NGINX_TLS = """
+    ssl_certificate {pem}; ssl_certificate_key {pem};
+    ssl_protocols TLSv1.3; ssl_ecdh_curve X25519; ssl_session_tickets on;
+    ssl_conf_command Ciphersuites TLS_AES_256_GCM_SHA384;
 """
 
 _HAPROXY = """
@@ -170,9 +228,9 @@ defaults
   timeout client 600s
   timeout server 60s
 frontend web
-  bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.1:{port} backlog 4096 {tls}
   option forwardfor
-  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Proto {scheme}
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   http-request set-header Via "1.1 haproxy"
   default_backend app
@@ -180,6 +238,11 @@ backend app
   http-reuse always
   server one 127.0.0.1:{backend}
 """
+
+_HAPROXY_TLS = (
+    "ssl crt {pem} alpn http/1.1 ssl-min-ver TLSv1.3 "
+    "ciphersuites TLS_AES_256_GCM_SHA384 curves X25519"
+)
 
 _HAPROXY_TCP = """
 global
@@ -242,14 +305,54 @@ def start_backend(folder: Path) -> Process:
     return process
 
 
+def _certificate(folder: Path) -> Path:
+    """
+    Return a file with a self-signed ECDSA P-256 certificate for localhost and its key.
+
+    All proxies whose working directories are in the same folder share the file.
+    """
+    pem = folder.parent / "localhost.pem"
+    if not pem.exists():
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256"
+        subprocess.run(
+            [
+                *command.split(),
+                *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+                *("-days", "30", "-keyout", "localhost.key", "-out", "localhost.crt"),
+            ],
+            cwd=pem.parent,
+            check=True,
+            capture_output=True,
+        )
+        parts = [(pem.parent / name).read_text() for name in ("localhost.crt", "localhost.key")]
+        pem.write_text("".join(parts))
+    return pem
+
+
 def _nginx_proxy(folder: Path, port: int) -> list[str]:
-    return _nginx(folder, _NGINX_PROXY.format(port=port, backend=BACKEND_PORT))
+    return _nginx(
+        folder, _NGINX_PROXY.format(port=port, backend=BACKEND_PORT, listen_option="", tls="")
+    )
 
 
-def _haproxy(text: str) -> Callable[[Path, int], list[str]]:
+def _nginx_tls(folder: Path, port: int) -> list[str]:
+    tls = _NGINX_TLS.format(pem=_certificate(folder))
+    return _nginx(
+        folder, _NGINX_PROXY.format(port=port, backend=BACKEND_PORT, listen_option=" ssl", tls=tls)
+    )
+
+
+def _haproxy(text: str, tls: str = "") -> Callable[[Path, int], list[str]]:
     def command(folder: Path, port: int) -> list[str]:
         config = folder / "haproxy.cfg"
-        config.write_text(text.format(port=port, backend=BACKEND_PORT))
+        config.write_text(
+            text.format(
+                port=port,
+                backend=BACKEND_PORT,
+                tls=tls and tls.format(pem=_certificate(folder)),
+                scheme="https" if tls else "http",
+            )
+        )
         return [_executable_path("haproxy"), "-db", "-f", str(config)]
 
     return command
@@ -274,6 +377,14 @@ def _balancebeam(python: str, *options: str) -> Callable[[Path, int], list[str]]
     return command
 
 
+def _balancebeam_tls(python: str) -> Callable[[Path, int], list[str]]:
+    def command(folder: Path, port: int) -> list[str]:
+        # Certificate and key in one file, as nginx and HAProxy read them.
+        return _balancebeam(python, "--tls", str(_certificate(folder)))(folder, port)
+
+    return command
+
+
 def all_peers() -> dict[str, Peer]:
     """Return all proxies by name; BENCH_PYPY, the path of a PyPy, adds one more."""
     peers = [
@@ -287,9 +398,24 @@ def all_peers() -> dict[str, Peer]:
             18109,
             _balancebeam(sys.executable, "--max-requests-per-minute", "999999999"),
         ),
-        Peer("balancebeam-tcp", sys.executable, 18106, _balancebeam(sys.executable, "-m", "tcp")),
-        Peer("haproxy-tcp", "haproxy", 18107, _haproxy(_HAPROXY_TCP)),
-        Peer("portforward", sys.executable, 18108, _script(_PORTFORWARD)),
+        Peer(
+            "balancebeam-tcp",
+            sys.executable,
+            18106,
+            _balancebeam(sys.executable, "-m", "tcp"),
+            kind="tcp",
+        ),
+        Peer("haproxy-tcp", "haproxy", 18107, _haproxy(_HAPROXY_TCP), kind="tcp"),
+        Peer("portforward", sys.executable, 18108, _script(_PORTFORWARD), kind="tcp"),
+        Peer(
+            "balancebeam-tls",
+            sys.executable,
+            18110,
+            _balancebeam_tls(sys.executable),
+            kind="tls",
+        ),
+        Peer("nginx-tls", "nginx", 18111, _nginx_tls, kind="tls"),
+        Peer("haproxy-tls", "haproxy", 18112, _haproxy(_HAPROXY, _HAPROXY_TLS), kind="tls"),
     ]
     pypy = os.environ.get("BENCH_PYPY")
     if pypy:
