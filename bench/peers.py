@@ -51,7 +51,11 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of all threads of the process and its descendants, in seconds."""
-        return sum(_cpu_nanoseconds(pid) for pid in self.pids()) / 1e9
+        return sum(_schedstat(pid, 0) for pid in self.pids()) / 1e9
+
+    def queued_seconds(self) -> float:
+        """Return the time for which the process was ready but other processes had its core."""
+        return sum(_schedstat(pid, 1) for pid in self.pids()) / 1e9
 
     def pids(self) -> list[int]:
         """Return the process ids of the process and its descendants."""
@@ -83,21 +87,39 @@ class Process:
         self._log.close()
 
 
-def _cpu_nanoseconds(pid: int) -> int:
+def _schedstat(pid: int, field: int) -> int:
+    """Return the nanoseconds that all threads of a process ran (field 0) or were queued (1)."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0])
+        total += int((task / "schedstat").read_text().split()[field])
     return total
 
 
-def wait_for_port(port: int, seconds: float = 10.0) -> None:
-    """Wait until `port` on this host accepts connections. Raises `TimeoutError`."""
+def ensure_free(port: int) -> None:
+    """Raise `RuntimeError` if another process listens on `port` of this host."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return
+    raise RuntimeError(f"another process listens on port {port}")
+
+
+def wait_for_port(port: int, seconds: float = 10.0, process: Process | None = None) -> None:
+    """
+    Wait until `port` on this host accepts connections.
+
+    Raises:
+        TimeoutError: it accepts none within `seconds` seconds.
+        RuntimeError: `process` has exited.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
+            if process is not None:
+                process.ensure_running()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"port {port} accepts no connections") from None
             time.sleep(0.05)
@@ -133,15 +155,15 @@ class Peer:
         Start the proxy in a new folder in `folder`, and wait until it listens.
 
         Raises:
-            RuntimeError: the proxy ended, or a proxy with TLS negotiates another
-                protocol version or cipher suite.
+            RuntimeError: the port is in use, the proxy ended, or a proxy with TLS
+                negotiates another protocol version or cipher suite.
             TimeoutError: the proxy does not listen.
         """
+        ensure_free(self.port)
         home = Path(tempfile.mkdtemp(dir=folder))
         process = Process(self.command(home, self.port), PROXY_CORE, home)
         try:
-            wait_for_port(self.port)
-            process.ensure_running()
+            wait_for_port(self.port, process=process)
             if self.kind == "tls":
                 _verify_tls(self.port)
         except BaseException:
@@ -298,6 +320,7 @@ def _executable_path(program: str) -> str:
 
 def start_backend(folder: Path) -> Process:
     """Start nginx as the upstream server, and wait until it listens."""
+    ensure_free(BACKEND_PORT)
     (folder / "1m").write_bytes(os.urandom(1 << 20))
     body = _NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
     process = Process(_nginx(folder, body), LOAD_CORE, folder)
@@ -313,7 +336,9 @@ def _certificate(folder: Path) -> Path:
     """
     pem = folder.parent / "localhost.pem"
     if not pem.exists():
-        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256"
+        command = (
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256"
+        )
         subprocess.run(
             [
                 *command.split(),
@@ -386,7 +411,7 @@ def _balancebeam_tls(python: str) -> Callable[[Path, int], list[str]]:
 
 
 def all_peers() -> dict[str, Peer]:
-    """Return all proxies by name; BENCH_PYPY, the path of a PyPy, adds one more."""
+    """Return all proxies by name; BENCH_PYPY, the path of a PyPy, adds two more."""
     peers = [
         Peer("balancebeam", sys.executable, 18101, _balancebeam(sys.executable)),
         Peer("nginx", "nginx", 18102, _nginx_proxy),
@@ -420,4 +445,6 @@ def all_peers() -> dict[str, Peer]:
     pypy = os.environ.get("BENCH_PYPY")
     if pypy:
         peers.append(Peer("balancebeam-pypy", pypy, 18105, _balancebeam(pypy)))
+        tls = Peer("balancebeam-pypy-tls", pypy, 18113, _balancebeam_tls(pypy), kind="tls")
+        peers.append(tls)
     return {peer.name: peer for peer in peers}

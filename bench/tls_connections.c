@@ -123,8 +123,12 @@ static void start(Connection *c)
         SSL_set_fd(c->ssl, c->fd);
         SSL_set_tlsext_host_name(c->ssl, "localhost");
         SSL_set_connect_state(c->ssl);
-        if (resume && session)
-            SSL_set_session(c->ssl, session);
+        if (resume && session) {
+            /* A copy, because OpenSSL marks a session of TLS 1.3 as not resumable after one use. */
+            SSL_SESSION *copy = SSL_SESSION_dup(session);
+            SSL_set_session(c->ssl, copy);
+            SSL_SESSION_free(copy);
+        }
     }
 }
 
