@@ -224,9 +224,9 @@ def report(figures: dict[str, dict[str, Row]]) -> None:
 
 
 def report_tls_difference(by_peer: dict[str, Row], column: str) -> None:
-    """Print the CPU ratios with and without TLS of proxies that were measured with both."""
-    for peer in (peer for peer in by_peer if f"{peer}-tls" in by_peer):
-        for reference in (name for name in REFERENCES if name != peer):
+    """Print the CPU ratios of balancebeam with and without TLS, when both were measured."""
+    for peer in (p for p in by_peer if f"{p}-tls" in by_peer and p not in REFERENCES):
+        for reference in REFERENCES:
             plain = ratios(by_peer, peer, reference, [column])
             tls = ratios(by_peer, f"{peer}-tls", reference, [column])
             if plain and tls:

@@ -332,7 +332,8 @@ def _certificate(folder: Path) -> Path:
     """
     Return a file with a self-signed ECDSA P-256 certificate for localhost and its key.
 
-    All proxies whose working directories are in the same folder share the file.
+    The files with the suffixes `.crt` and `.key` beside it have one of the two. All
+    proxies whose working directories are in the same folder share the files.
     """
     pem = folder.parent / "localhost.pem"
     if not pem.exists():
@@ -404,8 +405,9 @@ def _balancebeam(python: str, *options: str) -> Callable[[Path, int], list[str]]
 
 def _balancebeam_tls(python: str) -> Callable[[Path, int], list[str]]:
     def command(folder: Path, port: int) -> list[str]:
-        # Certificate and key in one file, as nginx and HAProxy read them.
-        return _balancebeam(python, "--tls", str(_certificate(folder)))(folder, port)
+        pem = _certificate(folder)
+        files = f"{pem.with_suffix('.crt')},{pem.with_suffix('.key')}"
+        return _balancebeam(python, "--tls", files)(folder, port)
 
     return command
 
