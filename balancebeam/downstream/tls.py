@@ -24,7 +24,8 @@ from balancebeam.downstream.context import DRAIN_IDLE_TIMEOUT, ConnectionSet
 from balancebeam.downstream.factory import DownstreamFactory
 from balancebeam.net.addresses import peer_ip
 from balancebeam.net.ticker import sweep_each
-from balancebeam.net.tls_transport import TlsTransport, describe_ssl_error
+from balancebeam.net.tls_errors import describe_ssl_error
+from balancebeam.net.tls_transport import TlsTransport
 from balancebeam.protocols.client_hello import ClientHello, ClientHelloError, ClientHelloReader
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.protocols.tls_records import (
