@@ -118,6 +118,13 @@ class LogFileStats(Protocol):
     dropped_lines: int
 
 
+class CertificateStats(Protocol):
+    """The certificates of all frontends with TLS."""
+
+    def expiry_times(self) -> Mapping[tuple[str, str], float]:
+        """Return POSIX times by frontend and name of the certificate."""
+
+
 class AccessLogStats(Protocol):
     """The access logs of a balancer."""
 
@@ -163,6 +170,10 @@ class BalancerStats(Protocol):
     @property
     def access_logs(self) -> AccessLogStats:
         """The access logs."""
+
+    @property
+    def certificates(self) -> CertificateStats:
+        """The certificates."""
 
     @property
     def retired(self) -> Sized:

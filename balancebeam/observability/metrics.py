@@ -46,6 +46,12 @@ def metrics_text(balancer: BalancerStats) -> str:
             "Access log lines that could not be written.",
             "file",
         ).add(file.dropped_lines, path)
+    for (frontend_name, certificate), expires_at in balancer.certificates.expiry_times().items():
+        registry.gauge(
+            "balancebeam_certificate_not_after_timestamp_seconds",
+            "End of the validity of a certificate in seconds since the epoch.",
+            *("frontend", "name"),
+        ).add(expires_at, frontend_name, certificate)
     add_process_metrics(registry)
     return str(registry)
 

@@ -28,6 +28,7 @@ from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
 from balancebeam.process.tls_options import TlsOptions
+from balancebeam.tls.sources import check_frontends
 
 #: The timeouts with an option of their own, `--NAME-timeout`.
 TIMEOUTS = ("connect", "upstream", "header", "idle", "tunnel")
@@ -183,6 +184,8 @@ class CommandLineOptions(TlsOptions):
     def postOptions(self) -> None:
         self.settings = self.load_settings()
         if self["check"]:
+            # A start reads the certificates when it builds the services.
+            check_frontends(self.settings.frontends)
             print(dump(self.settings), end="")
             raise SystemExit(0)
 

@@ -61,6 +61,14 @@ class Certificate:
         """The first name or IP address, for logs and metrics; the source if there is none."""
         return next(iter((*self.names, *self.addresses)), self.source)
 
+    def expiry_warning(self, now: float) -> str | None:
+        """Return a warning if the certificate expires soon, or has expired."""
+        if now >= self.not_after:
+            return f"{self.source}: certificate expired on {format_time(self.not_after)}"
+        if self.not_after - now < EXPIRY_WARNING_TIME:
+            return f"{self.source}: certificate expires on {format_time(self.not_after)}"
+        return None
+
     def warnings(self, now: float) -> Iterator[str]:
         """
         Yield what is wrong with the certificate, but does not prevent its use.
@@ -68,12 +76,11 @@ class Certificate:
         Args:
             now: The time in POSIX seconds.
         """
-        if now >= self.not_after:
-            yield f"{self.source}: certificate expired on {_format_time(self.not_after)}"
+        expiry = self.expiry_warning(now)
+        if expiry is not None:
+            yield expiry
         elif now < self.not_before:
-            yield f"{self.source}: certificate not valid before {_format_time(self.not_before)}"
-        elif self.not_after - now < EXPIRY_WARNING_TIME:
-            yield f"{self.source}: certificate expires on {_format_time(self.not_after)}"
+            yield f"{self.source}: certificate not valid before {format_time(self.not_before)}"
         if self.key_readable_by_all:
             yield f"{self.source}: private key readable by all users"
         if not self.chain_ordered:
@@ -259,5 +266,6 @@ def _normalize(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.lower().rstrip(".") for name in names if name.strip(".")))
 
 
-def _format_time(time: float) -> str:
+def format_time(time: float) -> str:
+    """Return a POSIX time as text in UTC."""
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

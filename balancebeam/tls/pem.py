@@ -90,8 +90,7 @@ def read_ca_file(path: str) -> bytes:
 
 def _read_regular_file(path: str) -> tuple[bytes, int]:
     """Return the content and the mode of a file. Raises `OSError`, and `ValueError` for others."""
-    # Without O_NONBLOCK, opening a FIFO waits for a writer.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(path, "rb", opener=_open_without_waiting) as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise ValueError(f"{path}: cannot be read: not a regular file")
@@ -99,6 +98,11 @@ def _read_regular_file(path: str) -> tuple[bytes, int]:
     if len(content) > _MAX_FILE_SIZE:
         raise ValueError(f"{path}: larger than {_MAX_FILE_SIZE} bytes")
     return content, mode
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a FIFO waits for a writer.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _pem_blocks(path: str, content: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from balancebeam.core.errors import ConfigError
 from balancebeam.core.tls_settings import FrontendTlsSettings
 from balancebeam.protocols.client_hello import ClientHello
 from balancebeam.protocols.tls_records import (
@@ -15,9 +14,8 @@ from balancebeam.protocols.tls_records import (
     UNRECOGNIZED_NAME,
     AlertError,
 )
-from balancebeam.tls.certificates import Certificate, read_certificate
+from balancebeam.tls.certificates import Certificate
 from balancebeam.tls.contexts import ContextOptions, build_context, load_certificates
-from balancebeam.tls.pem import read_ca_file
 
 # RFC 8737, 3: the client offers this protocol and no other.
 _ACME_TLS = (b"acme-tls/1",)
@@ -72,49 +70,41 @@ class PreparedContexts:
     strict_sni: bool
 
 
-def read_certificates(settings: FrontendTlsSettings) -> tuple[Certificate, ...]:
-    """
-    Read the certificates of a frontend. Blocks: to be called in a thread while clients are served.
-
-    Raises:
-        ConfigError: For each certificate that cannot be used, a problem with file and reason.
-    """
-    certificates, problems = [], []
-    for source in settings.certificates:
-        try:
-            certificates.append(read_certificate(source))
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError(*problems)
-    return tuple(certificates)
-
-
 def prepare_contexts(
-    settings: FrontendTlsSettings, mode: str, certificates: Sequence[Certificate]
+    settings: FrontendTlsSettings,
+    mode: str,
+    certificates: Sequence[Certificate],
+    client_ca: bytes | None = None,
+    present: PreparedContexts | None = None,
 ) -> PreparedContexts:
     """
-    Build the contexts of a frontend. Reads `settings.client_ca`, and blocks therefore.
+    Build the contexts of a frontend.
 
     Args:
         settings: The settings of the frontend.
         mode: The mode of the frontend, "http" or "tcp".
         certificates: The certificates, the default one first; at least one.
+        client_ca: The content of `settings.client_ca`.
+        present: The contexts in use, of which equal ones are not built again.
 
     Raises:
-        ConfigError: The client CA file cannot be used, or OpenSSL rejects a certificate or an
-            option.
+        ValueError: OpenSSL rejects a certificate or an option.
     """
-    try:
-        client_ca = None if settings.client_ca is None else read_ca_file(settings.client_ca)
-        options = ContextOptions.from_settings(settings, mode, client_ca)
-        contexts = tuple(
-            NamedContext(options, names, group, build_context(options, group))
-            for group, names in _group_certificates(certificates)
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return PreparedContexts(tuple(certificates), contexts, settings.strict_sni)
+    if settings.client_ca is not None and client_ca is None:
+        # Otherwise clients without a certificate would be accepted.
+        raise ValueError(f"{settings.client_ca}: not read")
+    options = ContextOptions.from_settings(settings, mode, client_ca)
+    built = {
+        (named.options, named.names, named.certificates): named.context
+        for named in (() if present is None else present.contexts)
+    }
+    contexts = []
+    for group, names in _group_certificates(certificates):
+        context = built.get((options, names, group))
+        if context is None:
+            context = build_context(options, group)
+        contexts.append(NamedContext(options, names, group, context))
+    return PreparedContexts(tuple(certificates), tuple(contexts), settings.strict_sni)
 
 
 def _group_certificates(
@@ -152,8 +142,17 @@ class FrontendContexts:
         active: The contexts in use.
     """
 
-    def __init__(self, prepared: PreparedContexts) -> None:
-        self.challenges: dict[str, ssl.SSLContext] = {}
+    def __init__(
+        self, prepared: PreparedContexts, challenges: Mapping[str, ssl.SSLContext] | None = None
+    ) -> None:
+        """
+        Use `prepared`.
+
+        Args:
+            prepared: The contexts, see `prepare_contexts`.
+            challenges: See `challenges`; it changes while challenges are in progress.
+        """
+        self.challenges: Mapping[str, ssl.SSLContext] = {} if challenges is None else challenges
         self._activate(prepared)
 
     def _activate(self, active: PreparedContexts) -> None:

@@ -26,7 +26,7 @@ from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
 from balancebeam.protocols.tls_records import NO_APPLICATION_PROTOCOL, AlertError
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, MemoryBalancer, MemoryTransport, head_and_body
-from tests.helpers.tls import TlsPeer, client_context, client_hello, server_context
+from tests.helpers.tls_peer import TlsPeer, client_context, client_hello, server_context
 
 HEADER_TIMEOUT = 10.0
 

@@ -28,7 +28,7 @@ from balancebeam.net.tls_transport import (
     TlsTransport,
 )
 from tests.helpers.memory import MemoryTransport
-from tests.helpers.tls import (
+from tests.helpers.tls_peer import (
     ALERT,
     APPLICATION_DATA,
     CLOSE_NOTIFY,
