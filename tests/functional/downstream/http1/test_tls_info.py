@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.address import UNIXAddress
 
 from balancebeam.core.settings import ForwardingSettings
@@ -19,7 +21,7 @@ CLIENT = "192.0.2.1"
 class TlsInfoTests(BalancerTestCase):
     """Scheme and certificate of the connection."""
 
-    def send(self, request: bytes, tls: TlsInfo | None, **settings: object) -> list[bytes]:
+    def send(self, request: bytes, tls: TlsInfo | None, **settings: Any) -> list[bytes]:
         """The lines of a request as the server receives it."""
         balancer = self.balancer(**settings)
         return self.forwarded(balancer, balancer.client(CLIENT, tls), request)
@@ -85,7 +87,7 @@ class TlsInfoTests(BalancerTestCase):
             self.assertEqual(self.client_cert_lines(lines), expected)
 
     def test_forged_trailers(self) -> None:
-        """Trailer fields of these names are removed, also those of a trusted proxy."""
+        """Trailer fields of these names are removed, for trusted proxies too."""
         for trusted in ((), (CLIENT,)):
             balancer = self.balancer(trusted_proxies=trusted)
             client = balancer.client(CLIENT, TLS)
