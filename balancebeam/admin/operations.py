@@ -65,10 +65,11 @@ class AdminOperations:
     def server(self, pool: Pool, address: str) -> Server:
         """Return the server of `pool` at `address`. Raises `AdminError` with status 404."""
         try:
-            server = pool.server_set.find(parse_server_url(address).address)
+            named = parse_server_url(address)
         except ValueError as error:
             raise AdminError(404, str(error)) from None
-        if server is None:
+        server = pool.server_set.find(named.address)
+        if server is None or (named.tls and not _uses_tls(pool, server)):
             raise AdminError(404, f"pool {pool.settings.name} has no server {address}")
         return server
 
@@ -135,6 +136,8 @@ class AdminOperations:
             self._pending_checks.discard(check)
         if self.balancer.pools.get(pool.settings.name) is not pool:
             raise AdminError(404, f"pool {pool.settings.name} no longer exists")
+        # Again, as another registration or a reload may have added the server during the check.
+        _check_tls(pool, candidate)
         server = pool.server_set.find(candidate.address)
         if server is None:
             pool.server_set.add(candidate, ServerSource.REGISTERED)
@@ -147,6 +150,11 @@ class AdminOperations:
         )
         await self.balancer.save()
         return {"server": registration.text, "weight": candidate.weight}
+
+
+def _uses_tls(pool: Pool, server: Server) -> bool:
+    """Return whether connections to `server` use TLS."""
+    return pool.settings.uses_tls(ServerSettings(server.address, tls=server.tls))
 
 
 def _check_tls(pool: Pool, candidate: ServerSettings) -> None:
@@ -168,7 +176,7 @@ def _check_tls(pool: Pool, candidate: ServerSettings) -> None:
         )
     server = pool.server_set.find(candidate.address)
     if server is not None:
-        uses_tls = settings.uses_tls(ServerSettings(server.address, tls=server.tls))
+        uses_tls = _uses_tls(pool, server)
         if uses_tls != settings.uses_tls(candidate):
             present = "with" if uses_tls else "without"
             raise AdminError(

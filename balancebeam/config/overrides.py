@@ -258,7 +258,7 @@ class Overrides:
         Change TLS of all pools that have it, for some servers at least.
 
         Args:
-            ca: file with the CA certificates of servers, or `None` to keep those of the file.
+            ca: file with the CA certificates of servers, or `None` for the system's.
             insecure: whether servers are not verified.
         """
         option = "--upstream-ca" if ca is not None else "--upstream-insecure"

@@ -65,7 +65,7 @@ def parse_frontend_tls(table: Table | None) -> FrontendTlsSettings | None:
         client_auth=table.get("client_auth", v.one_of(CLIENT_AUTH_MODES), defaults.client_auth),
     )
     table.reject_unknown_keys()
-    _reject_repeated(table, "certificates", list(map(str, settings.certificates)))
+    _reject_repeated(table, "certificates", settings.certificates)
     _reject_repeated(table, "acme", settings.acme)
     _reject_repeated(table, "alpn", alpn)
     return settings
@@ -228,7 +228,12 @@ def _parse_directory(text: str) -> str:
     return text
 
 
-def _reject_repeated(table: Table, key: str, values: Sequence[str]) -> None:
-    """Report the values of a list that are not the first of their kind."""
-    for value in sorted({value for value in values if values.count(value) > 1}):
-        table.add_error(key, f"duplicate value {v.display(value)}: expected each value once")
+def _reject_repeated(
+    table: Table, key: str, values: Sequence[str] | Sequence[CertificateSource]
+) -> None:
+    """Report the values of a list that are in it more than once."""
+    for value in dict.fromkeys(values):
+        if values.count(value) > 1:
+            table.add_error(
+                key, f"duplicate value {v.display(str(value))}: expected each value once"
+            )

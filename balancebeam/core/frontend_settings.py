@@ -124,7 +124,7 @@ class FrontendSettings:
 
     @property
     def pool_names(self) -> tuple[str, ...]:
-        """The names of the pools of its requests; none for a frontend that only redirects."""
+        """The pool of the frontend, and the pools of its routes; none with `redirect_https`."""
         if self.redirect_https:
             return ()
         return (self.pool, *(route.pool for route in self.routes))

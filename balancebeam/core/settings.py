@@ -344,10 +344,22 @@ class Settings:
     source_locations: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
     @property
-    def default_pool(self) -> str:
-        """The pool of the first frontend that forwards requests, or else the first pool."""
-        names = (frontend.pool for frontend in self.frontends if not frontend.redirect_https)
-        return next(names, self.pools[0].name)
+    def default_frontend(self) -> FrontendSettings | None:
+        """The first frontend that has a pool, or else the first one; `None` without any."""
+        with_pools = (frontend for frontend in self.frontends if not frontend.redirect_https)
+        return next(with_pools, self.frontends[0] if self.frontends else None)
+
+    @property
+    def default_pool(self) -> str | None:
+        """
+        The name of the pool of the default frontend; `None` without pools.
+
+        If no frontend has a pool, it is the first one.
+        """
+        frontend = self.default_frontend
+        if frontend is not None and not frontend.redirect_https:
+            return frontend.pool
+        return self.pools[0].name if self.pools else None
 
     def pool_mode(self, pool: str) -> str:
         """Return the mode ("http" or "tcp") of the frontends that use the pool named `pool`."""

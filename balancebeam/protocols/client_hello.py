@@ -12,6 +12,13 @@ import re
 from attrs import frozen
 
 from balancebeam.core.ip import parse_ip
+from balancebeam.protocols.tls_records import (
+    DECODE_ERROR,
+    ILLEGAL_PARAMETER,
+    PROTOCOL_VERSION,
+    RECORD_OVERFLOW,
+    UNEXPECTED_MESSAGE,
+)
 
 # RFC 8446, 5.1: "The length MUST NOT exceed 2^14 bytes."
 _MAX_RECORD_LENGTH = 2**14
@@ -30,7 +37,16 @@ _NAME = re.compile(rb"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
 
 class ClientHelloError(Exception):
-    """Bytes that are not a valid ClientHello."""
+    """
+    Bytes that are not a valid ClientHello.
+
+    Attributes:
+        alert: The AlertDescription that the sender receives.
+    """
+
+    def __init__(self, text: str, alert: int = DECODE_ERROR) -> None:
+        super().__init__(text)
+        self.alert = alert
 
 
 @frozen
@@ -95,19 +111,19 @@ class ClientHelloReader:
         """Parse the header of the next record; false if it has not been received completely."""
         header = self.received[self._position : self._position + 5]
         if header and header[0] != _HANDSHAKE:
-            raise ClientHelloError("not a TLS handshake record")
+            raise ClientHelloError("not a TLS handshake record", UNEXPECTED_MESSAGE)
         # RFC 5246, E.1: servers "MUST accept any value {03,XX} as the record
         # layer version number for ClientHello".
         if len(header) > 1 and header[1] != 3:
-            raise ClientHelloError("unknown TLS record version")
+            raise ClientHelloError("unknown TLS record version", PROTOCOL_VERSION)
         length = _parse_int(header[3:], 2)
         if length > _MAX_RECORD_LENGTH:
-            raise ClientHelloError("TLS record too long")
+            raise ClientHelloError("TLS record too long", RECORD_OVERFLOW)
         if len(header) < 5:
             return False
         if not length:
             # RFC 8446, 5.1: "MUST NOT send zero-length fragments of Handshake types".
-            raise ClientHelloError("empty TLS record")
+            raise ClientHelloError("empty TLS record", UNEXPECTED_MESSAGE)
         self._position += 5
         self._remaining = length
         return True
@@ -115,7 +131,9 @@ class ClientHelloReader:
     def _hello_end(self) -> int | None:
         """Return the length of the hello, or `None` if its header is not complete."""
         if self._hello and self._hello[0] != _CLIENT_HELLO:
-            raise ClientHelloError("TLS handshake message other than ClientHello")
+            raise ClientHelloError(
+                "TLS handshake message other than ClientHello", UNEXPECTED_MESSAGE
+            )
         end = 4 + _parse_int(self._hello[1:4], 3)
         if self._position + end - len(self._hello) > _MAX_HELLO_LENGTH:
             raise ClientHelloError("ClientHello too long")
@@ -179,7 +197,7 @@ def _parse_hello(message: bytes) -> ClientHello:
             if kind in found:
                 # RFC 8446, 4.2: "There MUST NOT be more than one extension of the same type".
                 name = "server_name" if kind == _SERVER_NAME else "ALPN"
-                raise ClientHelloError(f"more than one {name} extension")
+                raise ClientHelloError(f"more than one {name} extension", ILLEGAL_PARAMETER)
             found[kind] = content
     names, alpn = found.get(_SERVER_NAME), found.get(_ALPN)
     return ClientHello(
@@ -210,7 +228,7 @@ def _parse_server_names(names: _ByteReader) -> str | None:
             if host_name is not None:
                 # RFC 6066, 3: "The ServerNameList MUST NOT contain more than
                 # one name of the same name_type." Servers might use either.
-                raise ClientHelloError("more than one server name")
+                raise ClientHelloError("more than one server name", ILLEGAL_PARAMETER)
             host_name = name
     return None if host_name is None else _valid_host_name(host_name.lower())
 

@@ -169,8 +169,9 @@ class ReloadTransaction:
             else:
                 frontend.apply(settings, target)
             tree.frontends[settings.name] = frontend
-        if self.settings.frontends:
-            self._configure_web_resource(self.settings.frontends[0])
+        default = self.settings.default_frontend
+        if default is not None and not default.redirect_https:
+            self._configure_web_resource(default)
         for removed in old_frontends.values():
             tree.retired.add(removed)
 

@@ -31,9 +31,9 @@ from balancebeam.protocols.http1.body import (
 from balancebeam.protocols.http1.grammar import CRLF, HEAD_END
 from balancebeam.protocols.http1.request_head import MAX_REQUEST_HEAD, check_partial_head
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
-from balancebeam.proxy.dispatcher import Dispatcher
-from balancebeam.proxy.exchange import BUFFER_SIZE
+from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange
 from balancebeam.proxy.forwarding import Forwarder
+from balancebeam.proxy.interfaces import Pipeline
 
 
 class RequestChannel(ClientStream, typing.Protocol):
@@ -157,7 +157,7 @@ class RequestReader:
         channel.in_read_loop = False
 
     def _build_slow_path_exchange(
-        self, channel: RequestChannel, dispatcher: Dispatcher, head: RequestHead
+        self, channel: RequestChannel, dispatcher: Pipeline[Exchange], head: RequestHead
     ) -> Http1Exchange:
         """The exchange of a request with rare fields, a chunked body, or a policy of its own."""
         forwarder = self.forwarder
