@@ -77,8 +77,9 @@ class TlsCase(BalancerTestCase):
         self.clients: list[TlsPeer] = []
         self.addCleanup(self.close_clients)
         self.logs: list[Any] = []
-        globalLogPublisher.addObserver(self.logs.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.logs.append)
+        observer: Any = self.logs.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         return balancer
 
     def close_clients(self) -> None:
