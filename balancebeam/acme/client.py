@@ -7,6 +7,7 @@ Imported late (see `balancebeam.acme.loading`), because the libraries are option
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 import time
 from collections.abc import Iterator
@@ -266,12 +267,11 @@ class _Adapter(HTTPAdapter):
         """
         Args:
             cancelled: Stops the order before its next request.
-            ca: CA certificates of the server; `None` for those of the system.
+            ca: file with CA certificates; `None` for the ones of the system.
         """
         super().__init__()
         self._cancelled = cancelled
-        # requests has certificates of its own; they are a fallback for systems without any.
-        self._ca = ca or ssl.get_default_verify_paths().cafile or True
+        self._ca = ca or system_ca() or True
         self._deadline = time.monotonic() + ORDER_TIMEOUT
 
     def send(
@@ -287,6 +287,18 @@ class _Adapter(HTTPAdapter):
         kwargs["timeout"] = (CONNECT_TIMEOUT, RESPONSE_TIMEOUT)
         kwargs["verify"] = self._ca
         return super().send(request, *args, **kwargs)
+
+
+def system_ca() -> str | None:
+    """
+    Return the file or directory with the CA certificates of the system, as OpenSSL finds them.
+
+    `None` if it has none: `requests` then uses certificates of its own.
+    """
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is None and paths.capath is not None and os.listdir(paths.capath):
+        return paths.capath
+    return paths.cafile
 
 
 def _new_key() -> bytes:

@@ -49,8 +49,8 @@ class ChallengeResponder(Protocol):
 
     def respond(self, path: bytes) -> bytes | None:
         """
-        Return the body of the response to a GET or HEAD request, of type
-        application/octet-stream; `None` if `path` is not the path of a current challenge.
+        Return the body of the response to a GET or HEAD request, which has the type
+        application/octet-stream (RFC 8555, 8.3); `None` if `path` is that of no challenge.
         """
 
 

@@ -7,7 +7,7 @@ The layout, with directories of mode 0700 and files of mode 0600::
     STORAGE/HOST[_PORT]/certificates/NAME/fullchain.pem
     STORAGE/HOST[_PORT]/certificates/NAME/privkey.pem
 
-HOST and PORT are those of the URL of the ACME directory, so that accounts and certificates of a
+HOST and PORT come from the URL of the ACME directory, so that accounts and certificates of a
 staging server are never used in production. The directory of a name is a valid element of
 `certificates` in a configuration file.
 """
