@@ -10,7 +10,7 @@ from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.acme.challenges import ACME_IDENTIFIER, Challenges
-from balancebeam.acme.interfaces import HTTP_01, TLS_ALPN_01, Challenge
+from balancebeam.acme.interfaces import HTTP_01, TLS_ALPN_01, Challenge, ChallengeResponder
 
 HTTP = Challenge(HTTP_01, "a.example.org", "tok-en_1", "tok-en_1.thumbprint")
 TLS = Challenge(TLS_ALPN_01, "a.example.org", "token2", "token2.thumbprint")
@@ -39,9 +39,10 @@ class HttpTests(SynchronousTestCase):
     def test_published_challenge_is_served(self) -> None:
         """The exact path of a challenge has the key authorization, until it is withdrawn."""
         challenges = Challenges()
-        self.assertIsNone(challenges.respond(PREFIX + b"tok-en_1"))
+        responder: ChallengeResponder = challenges
+        self.assertIsNone(responder.respond(PREFIX + b"tok-en_1"))
         challenges.publish(HTTP)
-        self.assertEqual(challenges.respond(PREFIX + b"tok-en_1"), b"tok-en_1.thumbprint")
+        self.assertEqual(responder.respond(PREFIX + b"tok-en_1"), b"tok-en_1.thumbprint")
         challenges.withdraw(HTTP)
         self.assertIsNone(challenges.respond(PREFIX + b"tok-en_1"))
 

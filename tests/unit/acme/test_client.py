@@ -14,6 +14,7 @@ from balancebeam.acme.client import AcmeClient, system_ca
 from balancebeam.acme.interfaces import HTTP_01, AcmeError
 from balancebeam.acme.storage import Storage
 from balancebeam.core.settings import AcmeSettings
+from tests.helpers.files import temporary_directory
 from tests.helpers.processes import free_port
 
 
@@ -28,7 +29,8 @@ class SystemCaTests(SynchronousTestCase):
 
     def test_locations(self) -> None:
         """The file is preferred to the directory; an empty directory counts as none."""
-        file, directory = Path(self.mktemp()), Path(self.mktemp())
+        folder = temporary_directory(self)
+        file, directory = folder / "file", folder / "directory"
         self.assertIsNone(self.system_ca(file, directory))
         directory.mkdir()
         self.assertIsNone(self.system_ca(file, directory))
@@ -43,7 +45,7 @@ class ReachabilityTests(SynchronousTestCase):
 
     def order(self, url: str) -> str:
         """Order a certificate, and return the error."""
-        settings = AcmeSettings(str(Path(self.mktemp()).absolute()), url)
+        settings = AcmeSettings(str(temporary_directory(self)), url)
         storage = Storage(settings.storage, "https://acme.example.org/directory")
         client = AcmeClient(settings, storage, Challenges(), "balancebeam/0")
         return str(self.assertRaises(AcmeError, client.obtain, "a", HTTP_01, threading.Event()))
@@ -64,8 +66,7 @@ class ReachabilityTests(SynchronousTestCase):
 
     def test_storage_cannot_be_written(self) -> None:
         """A storage that is no directory fails the order before the first request."""
-        path = Path(self.mktemp()).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = temporary_directory(self) / "file"
         path.touch()
         settings = AcmeSettings(str(path), "https://127.0.0.1:1/dir")
         storage = Storage(settings.storage, settings.directory)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,6 +13,7 @@ from balancebeam.acme.loading import load_client
 from balancebeam.acme.storage import Storage
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import AcmeSettings
+from tests.helpers.files import temporary_directory
 
 URL = "https://acme.example.org/directory"
 
@@ -23,7 +23,7 @@ class LoadingTests(SynchronousTestCase):
 
     def load(self, ca: str | None = None) -> None:
         """Load the client."""
-        settings = AcmeSettings(self.mktemp(), URL, ca=ca)
+        settings = AcmeSettings("/nonexistent", URL, ca=ca)
         load_client(settings, Storage(settings.storage, URL), Challenges(), "balancebeam/0")
 
     def test_missing_library(self) -> None:
@@ -50,7 +50,7 @@ class LoadingTests(SynchronousTestCase):
 
     def test_invalid_ca(self) -> None:
         """A CA file that is missing or has no certificate is an error that names it."""
-        path = Path(self.mktemp())
+        path = temporary_directory(self) / "ca.pem"
         error = self.assertRaises(ConfigError, self.load, str(path))
         self.assertIn(str(path), str(error))
         path.write_text("no certificate")

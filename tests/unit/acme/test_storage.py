@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.acme.storage import MAX_FILE_SIZE, Storage
 from balancebeam.core.errors import ConfigError
 from tests.helpers.acme import issue_certificate
+from tests.helpers.files import temporary_directory
 
 URL = "https://acme.example.org/directory"
 
@@ -20,7 +21,7 @@ class StorageTestCase(SynchronousTestCase):
     """A storage in a directory of the test."""
 
     def setUp(self) -> None:
-        self.root = Path(self.mktemp()).absolute()
+        self.root = temporary_directory(self) / "new" / "acme"
         self.storage = Storage(str(self.root), URL)
 
     def paths(self, name: str) -> tuple[Path, Path]:
@@ -109,7 +110,7 @@ class CertificateTests(StorageTestCase):
 
     def test_failed_write_leaves_the_old_certificate(self) -> None:
         """If the directory is a file, the error is raised and nothing changes."""
-        self.root.parent.mkdir(exist_ok=True)
+        self.root.parent.mkdir()
         self.root.write_text("a file")
         self.assertRaises(OSError, self.storage.save, "a", issue_certificate("a"))
         self.assertEqual(self.root.read_text(), "a file")
