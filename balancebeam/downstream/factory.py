@@ -17,6 +17,7 @@ from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.interfaces import Observer
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
+from balancebeam.tls.interfaces import TlsInfo
 
 
 class DownstreamFactory(ServerFactory, ABC):
@@ -89,14 +90,30 @@ class DownstreamFactory(ServerFactory, ABC):
         return self.build_channel(peer_ip(addr))
 
     @abstractmethod
-    def build_channel(self, peer: str, proxy_info: ProxyInfo | None = None) -> Protocol:
+    def build_channel(
+        self, peer: str, proxy_info: ProxyInfo | None = None, tls: TlsInfo | None = None
+    ) -> Protocol:
         """
         The protocol of a new client connection.
 
         Args:
-            peer: IP address of the client, see `net.transport.peer_ip`.
+            peer: IP address of the client, see `net.addresses.peer_ip`.
             proxy_info: Addresses from a PROXY protocol header, if there was one.
+            tls: The result of the TLS handshake; `None` without TLS.
         """
+
+    def plaintext_reply(self, peer: str, data: bytes) -> bytes | None:
+        """
+        The response to an HTTP request that was sent without TLS to a TLS address.
+
+        Args:
+            peer: IP address of the client.
+            data: The beginning of the request.
+
+        Returns:
+            The response; `None` if the frontend does not use HTTP.
+        """
+        return None
 
     def sweep(self, now: float) -> None:
         """Apply the client timeouts to every connection."""

@@ -7,7 +7,7 @@ to the client's channel, so that later bytes cost nothing extra.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable, Optional
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
@@ -24,13 +24,18 @@ from balancebeam.protocols.proxy_protocol import (
     parse_proxy_header,
 )
 
+# Builds a protocol for the address of a client, and the addresses in the header if it has any.
+ChannelBuilder = Callable[[str, Optional[ProxyInfo]], Protocol]
+
 
 class ProxyProtocolFactory(ServerFactory):
     """
     Reads a PROXY header from each connection, and then passes it to `wrapped_factory`.
 
     Attributes:
-        wrapped_factory: Builds the channels of the clients.
+        wrapped_factory: Accepts the clients.
+        build_channel: Builds the protocol of a connection after its header: the client's channel,
+            or its TLS handshake.
         handshakes: Connections whose header is incomplete.
     """
 
@@ -39,6 +44,7 @@ class ProxyProtocolFactory(ServerFactory):
 
     def __init__(self, wrapped_factory: DownstreamFactory) -> None:
         self.wrapped_factory = wrapped_factory
+        self.build_channel: ChannelBuilder = wrapped_factory.build_channel
         self.handshakes: ConnectionSet[ProxyProtocolHandshake] = ConnectionSet()
         wrapped_factory.ticker.add(self.sweep)
         wrapped_factory.pending_handshakes.append(self)
@@ -116,7 +122,7 @@ class ProxyProtocolHandshake(Protocol):
         """
         self.factory.handshakes.discard(self)
         client = proxy_info.source if proxy_info else self._peer
-        channel = self.factory.wrapped_factory.build_channel(client, proxy_info)
+        channel = self.factory.build_channel(client, proxy_info)
         transport: Any = self.transport
         transport.protocol = channel
         channel.makeConnection(transport)

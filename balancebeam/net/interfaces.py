@@ -29,9 +29,15 @@ class StreamTransport(HasUnackedBytes, Protocol):
     Attributes:
         nothing_buffered: the kernel has all output written so far, and the
             connection is not closing. Only on transports of this package.
+        eof_truncated: the peer's EOF came without the close_notify alert of TLS, so that what it
+            sent last may be cut. Only on transports of this package.
     """
 
-    nothing_buffered: bool
+    @property
+    def nothing_buffered(self) -> bool: ...
+
+    @property
+    def eof_truncated(self) -> bool: ...
 
     def write(self, data: bytes) -> None: ...
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.interfaces import ITCPTransport
 
+from balancebeam.net.tls_transport import TlsTransport
 from balancebeam.net.transport import DirectWriteMixin
 
 
@@ -17,6 +18,7 @@ def set_socket_options(transport: Any) -> None:
     inherit both from the listening socket, and connectors set TCP_NODELAY and
     leave SO_KEEPALIVE to `enable_keepalive`.
     """
+    transport = _socket_transport(transport)
     if not isinstance(transport, DirectWriteMixin) and ITCPTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
@@ -29,5 +31,11 @@ def enable_keepalive(transport: Any) -> None:
     The kernel sends its first probe after two hours (tcp_keepalive_time), so
     short connections would pay a system call for nothing.
     """
+    transport = _socket_transport(transport)
     if ITCPTransport.providedBy(transport):
         transport.setTcpKeepAlive(True)
+
+
+def _socket_transport(transport: Any) -> Any:
+    """The transport of the socket, below TLS if there is TLS."""
+    return transport.lower if isinstance(transport, TlsTransport) else transport

@@ -45,6 +45,7 @@ class DirectWriteMixin(_Base):
             the socket may be written to directly. Maintained by `startWriting`
             and `stopWriting`, which Twisted calls whenever output (bytes or a
             close) becomes pending, and when none is left.
+        eof_truncated: a FIN was received where more was due; without TLS, no FIN shows that.
         notify_eof: the protocol has a method `eof_pending`, to be called before
             the last bytes are read (see `read_before_eof`).
         kernel_bytes: bytes moved from the buffer to the kernel since the buffer
@@ -55,6 +56,7 @@ class DirectWriteMixin(_Base):
     reactor: DataReactor  # type: ignore[assignment]
     poll_first = False
     nothing_buffered = True
+    eof_truncated = False
     notify_eof = False
     kernel_bytes = 0
     # A close, half-close or abort has been requested.

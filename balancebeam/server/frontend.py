@@ -14,6 +14,7 @@ from balancebeam.core.settings import FrontendSettings
 from balancebeam.downstream.http1.factory import Http1Factory
 from balancebeam.downstream.proxy_protocol import ProxyProtocolFactory
 from balancebeam.downstream.tcp.factory import TcpFactory
+from balancebeam.downstream.tls import TlsFactory
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.exchange import Exchange
@@ -24,6 +25,7 @@ from balancebeam.routing.route_table import RouteTable
 from balancebeam.server.connection_limit import ConnectionLimit
 from balancebeam.server.listeners import ConnectionFactory
 from balancebeam.server.pool import PoolService
+from balancebeam.tls.interfaces import ContextSelector
 
 
 @frozen
@@ -34,10 +36,12 @@ class FrontendTarget:
     Attributes:
         route_table: the routes.
         observer: the observer of finished and rejected requests, such as an access log.
+        contexts: the TLS contexts; `None` for plain connections.
     """
 
     route_table: RouteTable[RouteTarget]
     observer: Observer[Exchange] | None = None
+    contexts: ContextSelector | None = None
 
 
 class FrontendService(service.Service):
@@ -47,6 +51,7 @@ class FrontendService(service.Service):
     Attributes:
         settings: the active settings.
         factory: builds the protocols of client connections, by the mode of the frontend.
+        tls_factory: performs TLS handshakes, if the frontend has TLS.
         connection_limit: pauses the listeners at `max_connections`.
     """
 
@@ -70,10 +75,20 @@ class FrontendService(service.Service):
                 settings.max_body,
             )
         self.factory.observer = target.observer
+        self.tls_factory = TlsFactory(self.factory)
         self._proxy_protocol_factory = ProxyProtocolFactory(self.factory)
+        self._set_contexts(target.contexts)
         self.connection_limit = ConnectionLimit(
-            self.factory.context.channels, self._proxy_protocol_factory.handshakes
+            self.factory.context.channels,
+            self._proxy_protocol_factory.handshakes,
+            self.tls_factory.handshakes,
         )
+
+    def _set_contexts(self, contexts: ContextSelector | None) -> None:
+        """Accept new connections over TLS with `contexts`, or without TLS."""
+        self.tls_factory.contexts = contexts
+        accepting = self.factory if contexts is None else self.tls_factory
+        self._proxy_protocol_factory.build_channel = accepting.build_channel
 
     def _forwarding_settings(self) -> tuple[TrustedProxies, ForwardingPolicy]:
         settings = self.settings
@@ -88,16 +103,18 @@ class FrontendService(service.Service):
         factory.timeouts = settings.timeouts
         factory.set_route_table(target.route_table)
         factory.observer = target.observer
+        self._set_contexts(target.contexts)
         if isinstance(factory, Http1Factory):
             factory.max_body = settings.max_body
             factory.set_forwarding(*self._forwarding_settings())
 
     def listeners(self) -> Mapping[ListenAddress, ConnectionFactory]:
         """The connection factory of every listen address."""
+        accepting = self.factory if self.tls_factory.contexts is None else self.tls_factory
         return {
             address: self._proxy_protocol_factory
             if isinstance(address, ProxyProtocolAddress)
-            else self.factory
+            else accepting
             for address in self.settings.bind
         }
 
@@ -119,6 +136,7 @@ class FrontendService(service.Service):
         """Remove the sweeps of this frontend from the ticker; it will not start again."""
         self._ticker.remove(self.factory.sweep)
         self._ticker.remove(self._proxy_protocol_factory.sweep)
+        self._ticker.remove(self.tls_factory.sweep)
 
     def startService(self) -> None:
         super().startService()

@@ -32,6 +32,7 @@ from balancebeam.server.service_tree import ServiceTree, required_sweep_interval
 from balancebeam.server.startup_log import log_listeners
 from balancebeam.state.service import StateService
 from balancebeam.state.snapshot import restore, take_snapshot
+from balancebeam.tls.sources import PreparedFrontend
 
 
 class ReloadTransaction:
@@ -44,6 +45,7 @@ class ReloadTransaction:
         limits: the rate limits by scope; unchanged limits keep their counters.
         authorizer: the authorization of the admin API, if enabled.
         log_files: the access log files by path, opened if the balancer runs.
+        certificates: the certificates by frontend, read and checked.
         bound: the listeners of new addresses, bound if the balancer runs.
     """
 
@@ -56,12 +58,14 @@ class ReloadTransaction:
         limits: LimitsByScope,
         authorizer: Authorizer | None,
         log_files: Mapping[str, LogFile],
+        certificates: Mapping[str, PreparedFrontend],
     ) -> None:
         self._tree = tree
         self.settings = settings
         self.limits = limits
         self.authorizer = authorizer
         self.log_files = log_files
+        self.certificates = certificates
         self.bound: dict[BindAddress, Listener] = {}
 
     @classmethod
@@ -81,8 +85,9 @@ class ReloadTransaction:
         addresses = [address for frontend in settings.frontends for address in frontend.bind]
         if settings.admin is not None:
             addresses.append(settings.admin.bind)
+        certificates = tree.certificates.prepare(settings.frontends)
         log_files = tree.access_logs.prepare(settings.frontends)
-        transaction = cls(tree, settings, limits, authorizer, log_files)
+        transaction = cls(tree, settings, limits, authorizer, log_files, certificates)
         if tree.running:
             try:
                 transaction.bound = tree.bind(addresses, settings)
@@ -102,6 +107,7 @@ class ReloadTransaction:
         tree.settings = self.settings
         tree.limiter.commit(self.limits)
         tree.access_logs.commit(self.settings.frontends, self.log_files)
+        tree.certificates.commit(self.certificates)
         self._commit_pools()
         self._commit_frontends()
         self._commit_admin()
@@ -149,7 +155,9 @@ class ReloadTransaction:
         old_frontends, tree.frontends = tree.frontends, {}
         for settings in self.settings.frontends:
             target = FrontendTarget(
-                tree.route_table_builder.build(settings, tree.pools), self._build_observer(settings)
+                tree.route_table_builder.build(settings, tree.pools),
+                self._build_observer(settings),
+                tree.certificates.contexts(settings.name),
             )
             frontend = old_frontends.pop(settings.name, None)
             if frontend is not None and frontend.settings.mode != settings.mode:
@@ -161,8 +169,9 @@ class ReloadTransaction:
             else:
                 frontend.apply(settings, target)
             tree.frontends[settings.name] = frontend
-        if self.settings.frontends:
-            self._configure_web_resource(self.settings.frontends[0])
+        default = self.settings.default_frontend
+        if default is not None and not default.redirect_https:
+            self._configure_web_resource(default)
         for removed in old_frontends.values():
             tree.retired.add(removed)
 

@@ -53,6 +53,7 @@ class Server:
         source: How the server came into its pool.
         backup: The server is used only if no primary server is available.
         max_in_flight: The largest number of concurrent requests.
+        tls: The address was configured with TLS; `PoolSettings.uses_tls` decides for the pool.
         proxy_protocol: Version of the PROXY header that starts each connection, or `None`.
         idle_connections: Idle connections in the order of their last use, as keys.
         max_idle: The largest number of idle connections to keep now.
@@ -108,6 +109,7 @@ class Server:
         """Apply `settings`, except for the weight, which an administrator may have changed."""
         self.backup = settings.backup
         self.max_in_flight = settings.max_in_flight or sys.maxsize
+        self.tls = settings.tls
         self.proxy_protocol = settings.proxy_protocol
         self.configured_weight = settings.weight
         # A connection that began with the PROXY header of one client serves no other.

@@ -38,7 +38,8 @@ from balancebeam.protocols.http1.grammar import CRLF
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
 from balancebeam.proxy.forwarding import Forwarder
-from balancebeam.proxy.rejected import RejectedRequest, first_line
+from balancebeam.proxy.rejected import RejectedRequest, first_line, is_head_request
+from balancebeam.tls.interfaces import TlsInfo
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -51,6 +52,7 @@ class Http1Channel(Protocol):
         client: IP address of the peer.
         client_key: `client` in 4 or 16 bytes, the key of rate limits.
         proxy_info: Addresses from a PROXY protocol header, if there was one.
+        tls: The result of the TLS handshake; `None` without TLS.
         exchange: The exchange in progress.
         state: How received bytes are handled; see `channel_state`.
         buffer: Bytes that have been received and not parsed.
@@ -69,12 +71,17 @@ class Http1Channel(Protocol):
     transport: StreamTransport  # type: ignore[assignment]
 
     def __init__(
-        self, context: Http1Context, peer: str, proxy_info: ProxyInfo | None = None
+        self,
+        context: Http1Context,
+        peer: str,
+        proxy_info: ProxyInfo | None = None,
+        tls: TlsInfo | None = None,
     ) -> None:
         self.context = context
         self.client = peer
         self.client_key = pack_address(peer)
         self.proxy_info = proxy_info
+        self.tls = tls
         self.exchange: Http1Exchange | None = None
         self.state = READING_HEAD
         self.buffer = b""
@@ -89,7 +96,7 @@ class Http1Channel(Protocol):
         self.output_flushed = False
         # Value of `unacked_bytes` at the last sweep that measured it.
         self._last_unacked_bytes: int | None = None
-        self._reader = RequestReader(context, self._build_forwarder())
+        self._reader = RequestReader(context, self._build_forwarder(), secure=tls is not None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client} {self.state.name}>"
@@ -100,9 +107,10 @@ class Http1Channel(Protocol):
         self.context.channels.add(self)
 
     def _build_forwarder(self) -> Forwarder:
-        context = self.context
+        context, tls = self.context, self.tls
         trusted = context.trusted_proxies.contains(self.client)
-        return Forwarder(self.client, trusted, context.forwarding)
+        proto, certificate = (b"http", None) if tls is None else (b"https", tls.client_certificate)
+        return Forwarder(self.client, trusted, context.forwarding, proto, certificate)
 
     def update_trust(self) -> None:
         """Apply changed trusted proxies and a changed forwarding policy to later requests."""
@@ -144,7 +152,7 @@ class Http1Channel(Protocol):
 
     def reject(self, error: RequestError, data: bytes) -> None:
         """Respond to the unreadable request in `data`, and read no other one."""
-        body_bytes = self._write_error(error, _is_head_request(data))
+        body_bytes = self._write_error(error, is_head_request(data))
         self.context.count_rejected(
             RejectedRequest(self.client, first_line(data), error.status, error.reason, body_bytes)
         )
@@ -389,8 +397,3 @@ class Http1Channel(Protocol):
 
     def stopProducing(self) -> None:
         """Do nothing: `connectionLost` follows and ends the exchange."""
-
-
-def _is_head_request(data: bytes) -> bool:
-    """Whether an unreadable request is a HEAD request, whose response has no body."""
-    return data[:7].lstrip(CRLF).startswith(b"HEAD ")

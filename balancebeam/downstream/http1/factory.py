@@ -15,11 +15,14 @@ from balancebeam.downstream.factory import DownstreamFactory
 from balancebeam.downstream.http1.channel import Http1Channel
 from balancebeam.downstream.http1.context import Http1Context
 from balancebeam.net.ticker import Ticker
+from balancebeam.protocols.http1.local_reply import jsend_error, local_reply
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.forwarding import ForwardingPolicy
+from balancebeam.proxy.rejected import RejectedRequest, first_line
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
+from balancebeam.tls.interfaces import TlsInfo
 
 
 class Http1Factory(DownstreamFactory):
@@ -80,5 +83,15 @@ class Http1Factory(DownstreamFactory):
             assert isinstance(channel, Http1Channel)
             channel.update_trust()
 
-    def build_channel(self, peer: str, proxy_info: ProxyInfo | None = None) -> Http1Channel:
-        return Http1Channel(self.context, peer, proxy_info)
+    def build_channel(
+        self, peer: str, proxy_info: ProxyInfo | None = None, tls: TlsInfo | None = None
+    ) -> Http1Channel:
+        return Http1Channel(self.context, peer, proxy_info, tls)
+
+    def plaintext_reply(self, peer: str, data: bytes) -> bytes:
+        """Reject the request, and return the response."""
+        reason = "plain HTTP request on an HTTPS port: use https://"
+        body = jsend_error(reason)
+        self.context.count_rejected(RejectedRequest(peer, first_line(data), 400, reason, len(body)))
+        now = self.ticker.wall_time()
+        return local_reply(400, body, (), bodyless=False, persistent=False, now=now)

@@ -11,6 +11,7 @@ from balancebeam.net.relay import Relay, is_clean_close
 from balancebeam.protocols.client_hello import ClientHelloError, ClientHelloReader
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.route_target import RouteTarget
+from balancebeam.tls.interfaces import TlsInfo
 
 
 class ClientRelay(Relay):
@@ -19,20 +20,27 @@ class ClientRelay(Relay):
 
     A frontend with a route table prereads the client's TLS ClientHello and routes by the server
     name in it (SNI). Connections without one use the default route: without TLS, without SNI, or
-    with nothing received within the header timeout.
+    with nothing received within the header timeout. Where the frontend itself terminates TLS, the
+    name is known from the handshake, and nothing is preread.
 
     Attributes:
         client: IP address of the client.
+        tls: The result of the TLS handshake; `None` without TLS.
         exchange: The session of this connection.
         client_hello: The reader of the ClientHello during preread; otherwise `None`.
         preread_since: When the preread began, on the ticker.
     """
 
     def __init__(
-        self, context: FrontendContext, client: str, proxy_info: ProxyInfo | None = None
+        self,
+        context: FrontendContext,
+        client: str,
+        proxy_info: ProxyInfo | None = None,
+        tls: TlsInfo | None = None,
     ) -> None:
         super().__init__()
         self.client = client
+        self.tls = tls
         self.client_hello: ClientHelloReader | None = None
         self.preread_since = 0.0
         self.exchange = TcpSession(self, context, client, proxy_info)
@@ -42,7 +50,9 @@ class ClientRelay(Relay):
         super().connectionMade()
         context = self._context
         context.channels.add(self)
-        if context.route_table is None:
+        if self.tls is not None:
+            self._dispatch(self._find_route(self.tls.server_name))
+        elif context.route_table is None:
             self._dispatch(context.default_route)
         else:
             self.client_hello = ClientHelloReader()
@@ -54,19 +64,22 @@ class ClientRelay(Relay):
         if reader is None:
             self.exchange.buffer_body(data, last=False)
             return
-        context = self._context
         try:
             hello = reader.feed(data)
         except ClientHelloError:
             # Not TLS, so there is no server name.
-            self._dispatch(context.default_route)
+            self._dispatch(self._context.default_route)
             return
         if hello is not None:
-            name, table = hello.server_name, context.route_table
-            if name is None or table is None:
-                self._dispatch(context.default_route)
-            else:
-                self._dispatch(table.find(name.encode(), b"/"))
+            self._dispatch(self._find_route(hello.server_name))
+
+    def _find_route(self, server_name: str | None) -> RouteTarget:
+        """Find the route of a server name."""
+        context = self._context
+        table = context.route_table
+        if server_name is None or table is None:
+            return context.default_route
+        return table.find(server_name.encode(), b"/")
 
     def _dispatch(self, route: RouteTarget) -> None:
         """End the preread and dispatch the session along `route`."""

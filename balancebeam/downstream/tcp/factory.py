@@ -13,6 +13,7 @@ from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
+from balancebeam.tls.interfaces import TlsInfo
 
 
 class TcpFactory(DownstreamFactory):
@@ -21,7 +22,8 @@ class TcpFactory(DownstreamFactory):
 
     Args:
         table: The routes of connections. If it has more than the default route, connections
-            are routed by the server name in the client's TLS ClientHello (SNI).
+            are routed by the server name in the client's TLS ClientHello (SNI), which is also
+            known where TLS is terminated.
         ticker: The clock of timeouts and timestamps.
         timeouts: Client timeouts.
 
@@ -38,5 +40,7 @@ class TcpFactory(DownstreamFactory):
         context.set_route_table(table)
         super().__init__(context)
 
-    def build_channel(self, peer: str, proxy_info: ProxyInfo | None = None) -> ClientRelay:
-        return ClientRelay(self.context, peer, proxy_info)
+    def build_channel(
+        self, peer: str, proxy_info: ProxyInfo | None = None, tls: TlsInfo | None = None
+    ) -> ClientRelay:
+        return ClientRelay(self.context, peer, proxy_info, tls)
