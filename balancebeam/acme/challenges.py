@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 import tempfile
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from types import MappingProxyType
 
 from balancebeam.acme.interfaces import TLS_ALPN_01, Challenge
 
@@ -33,10 +31,14 @@ class Challenges:
             with this server name whose only ALPN protocol is `ALPN_PROTOCOL`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls_contexts: dict[str, ssl.SSLContext] | None = None) -> None:
+        """
+        Args:
+            tls_contexts: See `tls_contexts`; the dictionary that the listeners read, if there is
+                one already.
+        """
         self._responses: dict[bytes, bytes] = {}
-        self._tls_contexts: dict[str, ssl.SSLContext] = {}
-        self.tls_contexts: Mapping[str, ssl.SSLContext] = MappingProxyType(self._tls_contexts)
+        self.tls_contexts = {} if tls_contexts is None else tls_contexts
 
     def respond(self, path: bytes) -> bytes | None:
         """Return the body of the response to a validation request; see `ChallengeResponder`."""
@@ -48,14 +50,14 @@ class Challenges:
     def publish(self, challenge: Challenge) -> None:
         """Serve `challenge` from now on; a tls-alpn-01 challenge replaces that of its name."""
         if challenge.type == TLS_ALPN_01:
-            self._tls_contexts[challenge.name] = validation_context(challenge)
+            self.tls_contexts[challenge.name] = validation_context(challenge)
         else:
             self._responses[_path(challenge)] = challenge.key_authorization.encode("ascii")
 
     def withdraw(self, challenge: Challenge) -> None:
         """Serve `challenge` no longer."""
         if challenge.type == TLS_ALPN_01:
-            self._tls_contexts.pop(challenge.name, None)
+            self.tls_contexts.pop(challenge.name, None)
         else:
             self._responses.pop(_path(challenge), None)
 

@@ -95,7 +95,7 @@ class AcmeClient:
     def renewal_time(self, certificate: Certificate, cancelled: Cancellation) -> float | None:
         """Return the time of renewal that the server suggests; see `CertificateAuthority`."""
         with self._session(cancelled) as session:
-            time_of_renewal, _ = session.client.renewal_time(certificate.chain_pem)
+            time_of_renewal, _ = session.client.renewal_time(certificate.chain)
         return None if time_of_renewal is None else time_of_renewal.timestamp()
 
     @contextlib.contextmanager

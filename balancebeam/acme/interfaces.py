@@ -108,5 +108,15 @@ class CertificateStorage(Protocol):
 class CertificateReceiver(Protocol):
     """Receives certificates to serve, at start and after each renewal, on the reactor thread."""
 
-    def __call__(self, name: str, chain_pem: bytes, key_pem: bytes) -> None:
-        """Serve this certificate to new connections of all frontends that have `name`."""
+    def __call__(self, name: str, chain: bytes, key: bytes, /) -> None:
+        """
+        Serve a certificate to new connections of all frontends that have `name`.
+
+        Args:
+            name: The host name.
+            chain: The certificate and its intermediate certificates in PEM.
+            key: The private key in PEM.
+
+        Raises:
+            ValueError: The certificate cannot be used.
+        """

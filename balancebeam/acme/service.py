@@ -210,7 +210,7 @@ class AcmeService(service.Service):
         managed.renew_at = certificate.not_before + share * lifetime
         self._schedule_renewal(managed, min_delay)
         try:
-            self._certificate_obtained(managed.name, certificate.chain_pem, certificate.key_pem)
+            self._certificate_obtained(managed.name, certificate.chain, certificate.key)
         except Exception:
             self._log.failure("certificate of {name} not applied", name=managed.name)
 

@@ -109,8 +109,8 @@ class Storage:
         """
         directory = self.directory(name)
         self._make_directories(os.path.dirname(directory), directory)
-        _replace(os.path.join(directory, KEY), certificate.key_pem)
-        _replace(os.path.join(directory, CHAIN), certificate.chain_pem)
+        _replace(os.path.join(directory, KEY), certificate.key)
+        _replace(os.path.join(directory, CHAIN), certificate.chain)
 
     def account_key(self, generate: Callable[[], bytes], check: Callable[[bytes], object]) -> bytes:
         """

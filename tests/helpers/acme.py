@@ -89,8 +89,8 @@ class Pebble:
         self.directory = f"https://localhost:{port}/dir"
         self.ca = str(folder / "ca.pem")
         certificate = issue_certificate("localhost", not_after=100 * 365 * DAY)
-        Path(self.ca).write_bytes(certificate.chain_pem)
-        (folder / "key.pem").write_bytes(certificate.key_pem)
+        Path(self.ca).write_bytes(certificate.chain)
+        (folder / "key.pem").write_bytes(certificate.key)
         settings = {
             "listenAddress": f"127.0.0.1:{port}",
             "certificate": self.ca,

@@ -94,8 +94,8 @@ def served(pebble: Pebble, account: Account) -> Iterator[None]:
 def assert_loads(certificate: Certificate, folder: Path) -> None:
     """Assert that OpenSSL accepts the chain and the key."""
     path = folder / "both.pem"
-    path.write_bytes(certificate.chain_pem + certificate.key_pem)
-    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path)
+    path.write_bytes(certificate.chain + certificate.key)
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(str(path))
 
 
 @pytest.mark.parametrize("challenge_type", [HTTP_01, TLS_ALPN_01])
@@ -106,7 +106,7 @@ def test_challenge(pebble: Pebble, tmp_path: Path, challenge_type: str) -> None:
     with served(pebble, account):
         certificate = account.client.obtain(name, challenge_type, threading.Event())
     assert certificate.not_before <= time.time() < certificate.not_after
-    assert certificate.chain_pem.count(b"BEGIN CERTIFICATE") == 2
+    assert certificate.chain.count(b"BEGIN CERTIFICATE") == 2
     assert_loads(certificate, tmp_path)
     assert not account.challenges.tls_contexts
     assert account.client.renewal_time(certificate, threading.Event()) is None
@@ -142,7 +142,7 @@ def test_service_orders_and_renews(pebble: Pebble, tmp_path: Path) -> None:
     assert account_key.read_bytes() == first_key
     renewed = account.storage.load("renewed.example.org")
     assert renewed is not None
-    assert (renewed.chain_pem, renewed.key_pem) == obtained[1][1:]
+    assert (renewed.chain, renewed.key) == obtained[1][1:]
     for folder, _, files in os.walk(tmp_path / "acme"):
         assert os.stat(folder).st_mode & 0o777 == 0o700
         assert {os.stat(Path(folder, file)).st_mode & 0o777 for file in files} <= {0o600}
@@ -169,7 +169,7 @@ def test_invalid_name_is_rejected(pebble: Pebble, tmp_path: Path) -> None:
 def test_certificate_of_the_server_is_verified(pebble: Pebble, tmp_path: Path) -> None:
     """A server that another CA has signed gets no request."""
     other = tmp_path / "other.pem"
-    other.write_bytes(issue_certificate("localhost", not_after=100 * 365 * DAY).chain_pem)
+    other.write_bytes(issue_certificate("localhost", not_after=100 * 365 * DAY).chain)
     account = open_account(pebble, tmp_path, str(other))
     with pytest.raises(AcmeError, match=r"request to the ACME server failed: .*certificate verify"):
         account.client.obtain("a.example.org", HTTP_01, threading.Event())
@@ -225,10 +225,10 @@ def test_invalid_responses(tmp_path: Path, body: bytes) -> None:
     """A server that sends no directory, or a malformed one, fails the order."""
     certificate = issue_certificate("localhost", not_after=100 * 365 * DAY)
     ca, both = tmp_path / "ca.pem", tmp_path / "both.pem"
-    ca.write_bytes(certificate.chain_pem)
-    both.write_bytes(certificate.chain_pem + certificate.key_pem)
+    ca.write_bytes(certificate.chain)
+    both.write_bytes(certificate.chain + certificate.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both)
+    context.load_cert_chain(str(both))
 
     def serve(connection: socket.socket, number: int) -> None:
         """Answer one request with `body`."""

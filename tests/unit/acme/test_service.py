@@ -181,7 +181,7 @@ class StartTests(ServiceTestCase):
         self.threads.finish()
         self.assertEqual(self.authority.orders, [("a", HTTP_01)])
         self.assertEqual(self.received, [("a", b"chain1")])
-        self.assertEqual(self.storage.certificates["a"].chain_pem, b"chain1")
+        self.assertEqual(self.storage.certificates["a"].chain, b"chain1")
 
     def test_stored_certificate_is_served_without_an_order(self) -> None:
         """A stored certificate is served at the start, and nothing is ordered."""
@@ -229,7 +229,7 @@ class StartTests(ServiceTestCase):
     def test_failing_receiver_does_not_stop_renewals(self) -> None:
         """An exception of the receiver is logged, and the renewal stays scheduled."""
 
-        def fail(name: str, chain_pem: bytes, key_pem: bytes) -> None:
+        def fail(name: str, chain: bytes, key: bytes) -> None:
             """Raise an error."""
             raise RuntimeError("broken")
 

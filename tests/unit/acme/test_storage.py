@@ -64,15 +64,15 @@ class CertificateTests(StorageTestCase):
         """Files with other content are logged with the reason, and ignored."""
         certificate = issue_certificate("a.example.org")
         other = issue_certificate("b.example.org")
-        half = certificate.chain_pem[:200]
+        half = certificate.chain[:200]
         cases = (
-            (b"", certificate.key_pem),
-            (half, certificate.key_pem),
-            (certificate.chain_pem, b""),
-            (certificate.chain_pem, b"\xff" * 100),
-            (certificate.chain_pem, other.key_pem),
-            (other.chain_pem, other.key_pem),
-            (b"x" * (MAX_FILE_SIZE + 1), certificate.key_pem),
+            (b"", certificate.key),
+            (half, certificate.key),
+            (certificate.chain, b""),
+            (certificate.chain, b"\xff" * 100),
+            (certificate.chain, other.key),
+            (other.chain, other.key),
+            (b"x" * (MAX_FILE_SIZE + 1), certificate.key),
         )
         self.storage.save("a.example.org", certificate)
         for contents in cases:
