@@ -9,7 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,9 @@ def issue_certificate(
         .not_valid_after(datetime.fromtimestamp(not_after, timezone.utc))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     return read_certificate(
@@ -163,6 +166,38 @@ def serve_http_challenges(challenges: Challenges, port: int) -> ScriptedServer:
         )
 
     return ScriptedServer(serve, port)
+
+
+def serve_https(folder: Path, respond: Callable[[str, str], bytes]) -> tuple[ScriptedServer, str]:
+    """
+    Start an HTTPS server that is no ACME server.
+
+    Args:
+        folder: Directory for its certificate.
+        respond: Returns a JSON body for the root URL of the server and the path of a request.
+
+    Returns:
+        The server, and the file with its CA certificate. Its name is "localhost".
+    """
+    certificate = issue_certificate("localhost", not_after=100 * 365 * DAY)
+    ca, both = folder / "ca.pem", folder / "both.pem"
+    ca.write_bytes(certificate.chain)
+    both.write_bytes(certificate.chain + certificate.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(both))
+
+    def serve(connection: socket.socket, number: int) -> None:
+        """Answer one request."""
+        root = f"https://localhost:{connection.getsockname()[1]}"
+        with context.wrap_socket(connection, server_side=True) as secured:
+            head, _ = read_head(secured)
+            body = respond(root, head.split(b" ", 2)[1].decode())
+            secured.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+
+    return ScriptedServer(serve), str(ca)
 
 
 def serve_tls_challenges(challenges: Challenges, port: int) -> ScriptedServer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import socket
@@ -10,6 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -38,11 +40,11 @@ from tests.helpers.acme import (
     issue_certificate,
     run_pebble,
     serve_http_challenges,
+    serve_https,
     serve_tls_challenges,
 )
-from tests.helpers.processes import ScriptedServer, read_head
 
-pytestmark = pytest.mark.skipif(
+needs_pebble = pytest.mark.skipif(
     PEBBLE is None or DNS_SERVER is None,
     reason="the ACME test server is not installed: apt-get install pebble",
 )
@@ -83,6 +85,13 @@ def open_account(pebble: Pebble, folder: Path, ca: str | None = None) -> Account
     )
 
 
+def build_client(folder: Path, directory: str, ca: str | None = None) -> CertificateAuthority:
+    """Return a client with a storage in `folder`, whose challenges are not served."""
+    settings = AcmeSettings(str(folder / "acme"), directory, ca=ca)
+    storage = Storage(settings.storage, settings.directory)
+    return load_client(settings, storage, Challenges(), "balancebeam-test")
+
+
 @contextlib.contextmanager
 def served(pebble: Pebble, account: Account) -> Iterator[None]:
     """Serve the challenges of `account` on the ports of validation requests."""
@@ -98,6 +107,7 @@ def assert_loads(certificate: Certificate, folder: Path) -> None:
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(str(path))
 
 
+@needs_pebble
 @pytest.mark.parametrize("challenge_type", [HTTP_01, TLS_ALPN_01])
 def test_challenge(pebble: Pebble, tmp_path: Path, challenge_type: str) -> None:
     """A certificate with its chain is obtained by each type of challenge, despite badNonce."""
@@ -112,6 +122,7 @@ def test_challenge(pebble: Pebble, tmp_path: Path, challenge_type: str) -> None:
     assert account.client.renewal_time(certificate, threading.Event()) is None
 
 
+@needs_pebble
 def test_service_orders_and_renews(pebble: Pebble, tmp_path: Path) -> None:
     """The service obtains a certificate, and a second one with the same account when it is due."""
     account = open_account(pebble, tmp_path)
@@ -148,6 +159,7 @@ def test_service_orders_and_renews(pebble: Pebble, tmp_path: Path) -> None:
         assert {os.stat(Path(folder, file)).st_mode & 0o777 for file in files} <= {0o600}
 
 
+@needs_pebble
 def test_validation_fails(pebble: Pebble, tmp_path: Path) -> None:
     """If nothing listens on the port of validation requests, the error has the server's reason."""
     account = open_account(pebble, tmp_path)
@@ -157,6 +169,7 @@ def test_validation_fails(pebble: Pebble, tmp_path: Path) -> None:
     assert not account.challenges.tls_contexts
 
 
+@needs_pebble
 def test_invalid_name_is_rejected(pebble: Pebble, tmp_path: Path) -> None:
     """The problem document of a rejected order is the reason of the error."""
     account = open_account(pebble, tmp_path)
@@ -166,6 +179,7 @@ def test_invalid_name_is_rejected(pebble: Pebble, tmp_path: Path) -> None:
         account.client.obtain("a_b..example", HTTP_01, threading.Event())
 
 
+@needs_pebble
 def test_certificate_of_the_server_is_verified(pebble: Pebble, tmp_path: Path) -> None:
     """A server that another CA has signed gets no request."""
     other = tmp_path / "other.pem"
@@ -175,6 +189,7 @@ def test_certificate_of_the_server_is_verified(pebble: Pebble, tmp_path: Path) -
         account.client.obtain("a.example.org", HTTP_01, threading.Event())
 
 
+@needs_pebble
 def test_cancelled_order_sends_no_more_requests(pebble: Pebble, tmp_path: Path) -> None:
     """An order that is cancelled while it waits for the validation ends at once."""
     account = open_account(pebble, tmp_path)
@@ -196,6 +211,7 @@ def test_cancelled_order_sends_no_more_requests(pebble: Pebble, tmp_path: Path) 
     assert not challenges.tls_contexts
 
 
+@needs_pebble
 def test_server_ends_during_an_order(tmp_path: Path) -> None:
     """An ACME server that ends during an order fails it, and the challenge is withdrawn."""
     with run_pebble(tmp_path) as pebble:
@@ -223,29 +239,36 @@ def test_server_ends_during_an_order(tmp_path: Path) -> None:
 )
 def test_invalid_responses(tmp_path: Path, body: bytes) -> None:
     """A server that sends no directory, or a malformed one, fails the order."""
-    certificate = issue_certificate("localhost", not_after=100 * 365 * DAY)
-    ca, both = tmp_path / "ca.pem", tmp_path / "both.pem"
-    ca.write_bytes(certificate.chain)
-    both.write_bytes(certificate.chain + certificate.key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(str(both))
-
-    def serve(connection: socket.socket, number: int) -> None:
-        """Answer one request with `body`."""
-        with context.wrap_socket(connection, server_side=True) as secured:
-            read_head(secured)
-            secured.sendall(
-                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-                % (len(body), body)
-            )
-
-    with ScriptedServer(serve) as server:
-        url = f"https://localhost:{server.port}/dir"
-        settings = AcmeSettings(str(tmp_path / "acme"), url, ca=str(ca))
-        storage = Storage(settings.storage, settings.directory)
-        client = load_client(settings, storage, Challenges(), "balancebeam-test")
-        with pytest.raises(AcmeError):
+    server, ca = serve_https(tmp_path, lambda root, path: body)
+    with server:
+        client = build_client(tmp_path, f"https://localhost:{server.port}/dir", ca)
+        with pytest.raises(AcmeError, match="ACME server"):
             client.obtain("a.example.org", HTTP_01, threading.Event())
+
+
+def test_renewal_information(tmp_path: Path) -> None:
+    """The suggested time of renewal (RFC 9773, 4.2) is within the window of the server."""
+    window = {"start": "2040-01-02T04:00:00Z", "end": "2040-01-03T04:00:00Z"}
+    paths: list[str] = []
+
+    def respond(root: str, path: str) -> bytes:
+        """Return the directory, or the renewal information."""
+        paths.append(path)
+        directory = {"renewalInfo": f"{root}/renewal"}
+        return json.dumps(directory if path == "/dir" else {"suggestedWindow": window}).encode()
+
+    server, ca = serve_https(tmp_path, respond)
+    with server:
+        client = build_client(tmp_path, f"https://localhost:{server.port}/dir", ca)
+        certificate = issue_certificate("a.example.org", 0.0, 100 * 365 * DAY)
+        suggested = client.renewal_time(certificate, threading.Event())
+        window["start"] = "tomorrow"
+        with pytest.raises(AcmeError):
+            client.renewal_time(certificate, threading.Event())
+    assert suggested is not None
+    start = datetime(2040, 1, 2, 4, tzinfo=timezone.utc).timestamp()
+    assert start <= suggested <= start + DAY
+    assert paths[1].startswith("/renewal/")
 
 
 def test_server_without_reply(tmp_path: Path) -> None:
@@ -253,8 +276,6 @@ def test_server_without_reply(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.listen()
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/dir"
-        settings = AcmeSettings(str(tmp_path / "acme"), url)
-        storage = Storage(settings.storage, settings.directory)
 
         def close_connection() -> None:
             """Accept one connection, and close it."""
@@ -263,7 +284,7 @@ def test_server_without_reply(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=close_connection, daemon=True)
         thread.start()
-        client = load_client(settings, storage, Challenges(), "balancebeam-test")
+        client = build_client(tmp_path, url)
         with pytest.raises(AcmeError, match="request to the ACME server failed"):
             client.obtain("a.example.org", HTTP_01, threading.Event())
         thread.join()
