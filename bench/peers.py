@@ -23,6 +23,8 @@ from typing import Callable
 
 from attrs import frozen
 
+from bench import peer_configs
+
 # One core for the proxy, the other for the load generator and the upstream servers.
 PROXY_CORE, LOAD_CORE = 0, 1
 
@@ -197,113 +199,8 @@ def _verify_tls(port: int) -> None:
         raise RuntimeError(f"negotiated {negotiated[0]} {negotiated[1]}")
 
 
-_NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 9000; }}
-http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 600;
-  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; default_type text/plain;
-  {body}
-}}
-"""
-
-_NGINX_BACKEND = """
-  open_file_cache max=10; sendfile on; tcp_nopush off;
-  server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    listen 127.0.0.2:{port} backlog=4096;
-    listen 127.0.0.3:{port} backlog=4096;
-    location /1m {{ alias {folder}/1m; }}
-    location / {{ return 200 "hello world\\n"; }}
-  }}
-"""
-
-_NGINX_PROXY = """
-  upstream app {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port} backlog=4096{listen_option};
-    {tls}
-    location / {{
-      proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;
-      proxy_set_header Via "1.1 nginx";
-    }}
-  }}
-"""
-
-_NGINX_TLS = """
-    ssl_certificate {pem}; ssl_certificate_key {pem};
-    ssl_protocols TLSv1.3; ssl_ecdh_curve X25519; ssl_session_tickets on;
-    ssl_conf_command Ciphersuites TLS_AES_256_GCM_SHA384;
-"""
-
-_HAPROXY = """
-global
-  nbthread 1
-  maxconn 9000
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 600s
-  timeout server 60s
-frontend web
-  bind 127.0.0.1:{port} backlog 4096 {tls}
-  option forwardfor
-  http-request set-header X-Forwarded-Proto {scheme}
-  http-request set-header X-Forwarded-Host %[req.hdr(host)]
-  http-request set-header Via "1.1 haproxy"
-  default_backend app
-backend app
-  http-reuse always
-  server one 127.0.0.1:{backend}
-"""
-
-_HAPROXY_TLS = (
-    "ssl crt {pem} alpn http/1.1 ssl-min-ver TLSv1.3 "
-    "ciphersuites TLS_AES_256_GCM_SHA384 curves X25519"
-)
-
-_HAPROXY_TCP = """
-global
-  nbthread 1
-  maxconn 9000
-defaults
-  mode tcp
-  timeout connect 5s
-  timeout client 600s
-  timeout server 600s
-frontend web
-  bind 127.0.0.1:{port} backlog 4096
-  default_backend app
-backend app
-  server one 127.0.0.1:{backend}
-"""
-
-_PORTFORWARD = """
-from twisted.internet import reactor
-from twisted.protocols.portforward import ProxyFactory
-factory = ProxyFactory("127.0.0.1", {backend})
-factory.noisy = False
-reactor.listenTCP({port}, factory, interface="127.0.0.1", backlog=4096)
-reactor.run()
-"""
-
-_TWISTED = """
-import sys
-from twisted.internet import reactor
-from twisted.web import proxy, server, http
-site = server.Site(proxy.ReverseProxyResource("127.0.0.1", {backend}, b""))
-site.log = lambda request: None
-reactor.listenTCP({port}, site, interface="127.0.0.1")
-reactor.run()
-"""
-
-
 def _nginx(folder: Path, body: str) -> list[str]:
-    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, body=body))
+    (folder / "nginx.conf").write_text(peer_configs.NGINX.format(folder=folder, body=body))
     return [
         _executable_path("nginx"),
         "-c",
@@ -322,7 +219,7 @@ def start_backend(folder: Path) -> Process:
     """Start nginx as the upstream server, and wait until it listens."""
     ensure_free(BACKEND_PORT)
     (folder / "1m").write_bytes(os.urandom(1 << 20))
-    body = _NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
+    body = peer_configs.NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
     process = Process(_nginx(folder, body), LOAD_CORE, folder)
     wait_for_port(BACKEND_PORT)
     return process
@@ -357,14 +254,18 @@ def _certificate(folder: Path) -> Path:
 
 def _nginx_proxy(folder: Path, port: int) -> list[str]:
     return _nginx(
-        folder, _NGINX_PROXY.format(port=port, backend=BACKEND_PORT, listen_option="", tls="")
+        folder,
+        peer_configs.NGINX_PROXY.format(port=port, backend=BACKEND_PORT, listen_option="", tls=""),
     )
 
 
 def _nginx_tls(folder: Path, port: int) -> list[str]:
-    tls = _NGINX_TLS.format(pem=_certificate(folder))
+    tls = peer_configs.NGINX_TLS.format(pem=_certificate(folder))
     return _nginx(
-        folder, _NGINX_PROXY.format(port=port, backend=BACKEND_PORT, listen_option=" ssl", tls=tls)
+        folder,
+        peer_configs.NGINX_PROXY.format(
+            port=port, backend=BACKEND_PORT, listen_option=" ssl", tls=tls
+        ),
     )
 
 
@@ -417,8 +318,8 @@ def all_peers() -> dict[str, Peer]:
     peers = [
         Peer("balancebeam", sys.executable, 18101, _balancebeam(sys.executable)),
         Peer("nginx", "nginx", 18102, _nginx_proxy),
-        Peer("haproxy", "haproxy", 18103, _haproxy(_HAPROXY)),
-        Peer("ReverseProxyResource", sys.executable, 18104, _script(_TWISTED)),
+        Peer("haproxy", "haproxy", 18103, _haproxy(peer_configs.HAPROXY)),
+        Peer("ReverseProxyResource", sys.executable, 18104, _script(peer_configs.TWISTED)),
         Peer(
             "balancebeam-limited",
             sys.executable,
@@ -432,8 +333,8 @@ def all_peers() -> dict[str, Peer]:
             _balancebeam(sys.executable, "-m", "tcp"),
             kind="tcp",
         ),
-        Peer("haproxy-tcp", "haproxy", 18107, _haproxy(_HAPROXY_TCP), kind="tcp"),
-        Peer("portforward", sys.executable, 18108, _script(_PORTFORWARD), kind="tcp"),
+        Peer("haproxy-tcp", "haproxy", 18107, _haproxy(peer_configs.HAPROXY_TCP), kind="tcp"),
+        Peer("portforward", sys.executable, 18108, _script(peer_configs.PORTFORWARD), kind="tcp"),
         Peer(
             "balancebeam-tls",
             sys.executable,
@@ -442,7 +343,13 @@ def all_peers() -> dict[str, Peer]:
             kind="tls",
         ),
         Peer("nginx-tls", "nginx", 18111, _nginx_tls, kind="tls"),
-        Peer("haproxy-tls", "haproxy", 18112, _haproxy(_HAPROXY, _HAPROXY_TLS), kind="tls"),
+        Peer(
+            "haproxy-tls",
+            "haproxy",
+            18112,
+            _haproxy(peer_configs.HAPROXY, peer_configs.HAPROXY_TLS),
+            kind="tls",
+        ),
     ]
     pypy = os.environ.get("BENCH_PYPY")
     if pypy:

@@ -8,12 +8,13 @@
  * line of JSON; "resumed" in it counts the handshakes for which
  * SSL_session_reused() is true, so that the caller can verify the kind.
  *
- * The client must need less CPU time per connection than the proxy, or the proxy
- * is half idle and the cost of its wake-ups distorts the figures. So the two
- * dearest client-side operations are left out, of which the server notices
- * nothing: all connections share one ephemeral X25519 key, and the signature of
- * the server is not verified. This works because libssl calls these functions of
- * libcrypto by name, and the definitions of the executable take precedence.
+ * The client should need less CPU time per connection than the proxy, or the proxy
+ * is half idle and the cost of its wake-ups distorts the figures. So the dearest
+ * operations of the client are left out, of which the server notices nothing: all
+ * connections share one ephemeral X25519 key, the certificate is parsed once, and
+ * neither it nor the signature of the server is verified. This works because libssl
+ * calls these functions of libcrypto by name, and the definitions of the executable
+ * take precedence.
  */
 
 #define _GNU_SOURCE
@@ -78,6 +79,28 @@ int EVP_PKEY_keygen(EVP_PKEY_CTX *ctx, EVP_PKEY **key)
     }
     EVP_PKEY_up_ref(shared);
     *key = shared;
+    return 1;
+}
+
+X509 *d2i_X509(X509 **certificate, const unsigned char **in, long length)
+{
+    static X509 *parsed;
+    if (parsed == NULL) {
+        X509 *(*parse)(X509 **, const unsigned char **, long);
+        *(void **)&parse = dlsym(RTLD_NEXT, "d2i_X509");
+        if ((parsed = parse(NULL, in, length)) == NULL)
+            return NULL;
+    } else {
+        *in += length;
+    }
+    X509_free(*certificate);
+    X509_up_ref(parsed);
+    return *certificate = parsed;
+}
+
+static int accept_certificate(X509_STORE_CTX *store, void *unused)
+{
+    (void)store, (void)unused;
     return 1;
 }
 
@@ -213,7 +236,7 @@ static void create_context(void)
         ERR_print_errors_fp(stderr);
         exit(1);
     }
-    SSL_CTX_set_verify(context, SSL_VERIFY_NONE, NULL);
+    SSL_CTX_set_cert_verify_callback(context, accept_certificate, NULL);
     SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     if (resume)
