@@ -32,6 +32,7 @@ from balancebeam.server.service_tree import ServiceTree, required_sweep_interval
 from balancebeam.server.startup_log import log_listeners
 from balancebeam.state.service import StateService
 from balancebeam.state.snapshot import restore, take_snapshot
+from balancebeam.upstream.pool_tls import PoolTls, read_all_tls
 
 
 class ReloadTransaction:
@@ -44,6 +45,7 @@ class ReloadTransaction:
         limits: the rate limits by scope; unchanged limits keep their counters.
         authorizer: the authorization of the admin API, if enabled.
         log_files: the access log files by path, opened if the balancer runs.
+        pool_tls: TLS of the connections to servers, by pool.
         bound: the listeners of new addresses, bound if the balancer runs.
     """
 
@@ -56,12 +58,14 @@ class ReloadTransaction:
         limits: LimitsByScope,
         authorizer: Authorizer | None,
         log_files: Mapping[str, LogFile],
+        pool_tls: Mapping[str, PoolTls],
     ) -> None:
         self._tree = tree
         self.settings = settings
         self.limits = limits
         self.authorizer = authorizer
         self.log_files = log_files
+        self.pool_tls = pool_tls
         self.bound: dict[BindAddress, Listener] = {}
 
     @classmethod
@@ -81,8 +85,10 @@ class ReloadTransaction:
         addresses = [address for frontend in settings.frontends for address in frontend.bind]
         if settings.admin is not None:
             addresses.append(settings.admin.bind)
+        current_tls = {name: pool.connections.tls for name, pool in tree.pools.items()}
+        pool_tls = read_all_tls(settings.pools, current_tls)
         log_files = tree.access_logs.prepare(settings.frontends)
-        transaction = cls(tree, settings, limits, authorizer, log_files)
+        transaction = cls(tree, settings, limits, authorizer, log_files, pool_tls)
         if tree.running:
             try:
                 transaction.bound = tree.bind(addresses, settings)
@@ -131,11 +137,11 @@ class ReloadTransaction:
         tree = self._tree
         mode = self.settings.pool_mode(settings.name)
         if old_pool is not None and old_pool.mode == mode:
-            old_pool.apply(settings)
+            old_pool.apply(settings, self.pool_tls[settings.name])
             return old_pool
         if old_pool is not None:
             tree.retired.add(old_pool)
-        pool = PoolService(settings, mode, admission, tree.shared)
+        pool = PoolService(settings, mode, admission, tree.shared, self.pool_tls[settings.name])
         pool.setServiceParent(tree)
         if old_pool is not None:
             # The new pool has its own servers; registered servers, weights and admin

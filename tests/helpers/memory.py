@@ -51,6 +51,8 @@ class MemoryTransport:
         keep_alive: SO_KEEPALIVE is set.
     """
 
+    eof_truncated = False
+
     def __init__(self, protocol: Any) -> None:
         """Create the transport of `protocol`; the caller connects them."""
         self.protocol = protocol
