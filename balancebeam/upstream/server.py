@@ -55,7 +55,7 @@ class Server:
         backup: The server is used only if no primary server is available.
         max_in_flight: The largest number of concurrent requests.
         proxy_protocol: Version of the PROXY header that starts each connection, or `None`.
-        uses_tls: The settings of the server itself enable TLS; those of its pool may do too.
+        uses_tls: The settings of the server enable TLS; the settings of its pool may do so as well.
         tls: Context, name and session of the TLS connections; see `PoolTls.find`.
         idle_connections: Idle connections in the order of their last use, as keys.
         max_idle: The largest number of idle connections to keep now.

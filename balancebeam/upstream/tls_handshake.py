@@ -56,7 +56,10 @@ class UpstreamTlsTransport(TlsTransport):
         handshake: a server that rejects the offered session has made a full one.
         """
         engine, tls = self.engine, self.tls
-        if engine is None or tls.session is not self._offered or engine.session_reused:
+        if engine is None or self.protocol is None:
+            # The handshake is not complete: the TLS library cannot encode such a session.
+            return
+        if tls.session is not self._offered or engine.session_reused:
             return
         session = engine.session
         # In TLS 1.3, there is no identifier before the ticket, which follows the handshake.
