@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ class TlsPeer:
 
     Attributes:
         peer: The connection below.
+        context: The context of the server.
         engine: The state of the TLS library.
+        outgoing: Records to be sent.
+        completed: The handshake is complete.
         server_name: What the client has sent as SNI; `None` without.
         error: Why the handshake or the connection failed; `None` if it did not.
         preamble: Bytes received before the ClientHello, if `preamble_size` was given.
@@ -52,9 +56,10 @@ class TlsPeer:
         self.error: Exception | None = None
         self.input_closed = False
         self.completed = False
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.context = context
+        self._incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         context.sni_callback = self._record_server_name
-        self.engine = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.engine = context.wrap_bio(self._incoming, self.outgoing, server_side=True)
         self._plaintext = b""
         self.preamble = peer.transport.read_some(preamble_size)
         self.pump()
@@ -83,7 +88,7 @@ class TlsPeer:
             self.error = error
 
     def _flush(self) -> None:
-        data = self._outgoing.read()
+        data = self.outgoing.read()
         if data and not self.peer.transport.closing:
             self.peer.send(data)
 
@@ -102,10 +107,8 @@ class TlsPeer:
 
     def send_close_notify(self) -> None:
         """Send close_notify."""
-        try:
+        with contextlib.suppress(ssl.SSLWantReadError):
             self.engine.unwrap()
-        except ssl.SSLWantReadError:
-            pass
         self._flush()
 
     def half_close(self) -> None:

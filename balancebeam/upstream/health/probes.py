@@ -247,20 +247,28 @@ class _TlsEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         factory = _HandshakeFactory(self._tls, protocolFactory)
         connecting: Deferred[Any] = self._endpoint.connect(factory)
-        return connecting.addCallback(lambda handshake: handshake.completed)
+        return connecting.addCallback(lambda _: factory.completed)
 
 
 class _HandshakeFactory(Factory):
-    """Builds a `_Handshake` for each connection."""
+    """
+    Builds the `_Handshake` of one connection.
+
+    Attributes:
+        completed: Fires with the application protocol; fails with `TlsHandshakeError`.
+    """
 
     noisy = False
 
     def __init__(self, tls: ServerTls, wrapped_factory: IProtocolFactory) -> None:
         self.tls = tls
         self.wrapped_factory = wrapped_factory
+        self.completed: Deferred[Any] = Deferred()
 
     def buildProtocol(self, addr: IAddress | None) -> _Handshake:
-        return _Handshake(self.tls, self.wrapped_factory.buildProtocol(addr))
+        handshake = _Handshake(self.tls, self.wrapped_factory.buildProtocol(addr))
+        self.completed = handshake.completed
+        return handshake
 
 
 class _Handshake(Protocol):

@@ -214,7 +214,7 @@ class HandshakeTests(TlsTestCase):
 
     def test_fragments(self) -> None:
         """A handshake may arrive byte by byte."""
-        balancer, client, server = self.start()
+        _balancer, client, server = self.start()
         send = server.send
         server.send = (
             lambda data: send(  # type: ignore[method-assign]
