@@ -9,7 +9,9 @@ from twisted.internet.defer import Deferred
 
 from balancebeam.core.settings import PoolSettings, Settings
 from balancebeam.observability.interfaces import BalancerStats, PoolStats
+from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.health.service import HealthService
+from balancebeam.upstream.server import Server
 
 
 class Pool(PoolStats, Protocol):
@@ -20,6 +22,9 @@ class Pool(PoolStats, Protocol):
     @property
     def health(self) -> HealthService:
         """The service that sets weights and admin states."""
+
+    def find_tls(self, server: Server) -> ServerTls | None:
+        """TLS for a new connection to `server`; `None` for a connection without TLS."""
 
 
 class Balancer(BalancerStats, Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -17,10 +17,11 @@ from balancebeam.core.settings import (
     ServerSettings,
     ServerSource,
 )
+from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.server import Server
 
-# Checks a server once. The Deferred fails if the check does.
-HealthCheck = Callable[[Server, HealthCheckSettings], "Deferred[str]"]
+# Checks a server once, with or without TLS. The Deferred fails if the check does.
+HealthCheck = Callable[[Server, HealthCheckSettings, Optional[ServerTls]], "Deferred[str]"]
 
 
 class NotHealthy(Exception):
@@ -117,7 +118,9 @@ class AdminOperations:
         """
         candidate = registration.settings
         _check_tls(pool, candidate)
-        check = self._check(Server(candidate), _registration_check(pool))
+        unregistered = Server(candidate, ServerSource.REGISTERED)
+        tls = pool.find_tls(pool.server_set.find(candidate.address) or unregistered)
+        check = self._check(unregistered, _registration_check(pool), tls)
         self._pending_checks.add(check)
         try:
             await check
@@ -154,7 +157,7 @@ class AdminOperations:
 
 def _uses_tls(pool: Pool, server: Server) -> bool:
     """Return whether connections to `server` use TLS."""
-    return pool.settings.uses_tls(ServerSettings(server.address, tls=server.tls))
+    return pool.settings.uses_tls(ServerSettings(server.address, tls=server.uses_tls))
 
 
 def _check_tls(pool: Pool, candidate: ServerSettings) -> None:

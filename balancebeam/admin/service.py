@@ -19,6 +19,7 @@ from balancebeam.config.cross_checks import is_local
 from balancebeam.config.secret_source import load_secret
 from balancebeam.core.addresses import ListenAddress, TcpAddress
 from balancebeam.core.settings import AdminSettings, HealthCheckSettings
+from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.server import Server
 
 
@@ -81,12 +82,15 @@ def build_authorizer(settings: AdminSettings) -> Authorizer:
 def build_health_check(reactor: Any) -> HealthCheck:
     """Return a function that checks a server once, within the timeout of its settings."""
 
-    def check_once(server: Server, checks: HealthCheckSettings) -> Deferred[str]:
+    def check_once(
+        server: Server, checks: HealthCheckSettings, tls: ServerTls | None
+    ) -> Deferred[str]:
         # Deferred import: treq is slow to import, and only health checks need it.
         from balancebeam.upstream.health.check_failures import failure_detail
         from balancebeam.upstream.health.probes import Unhealthy, build_probe
 
-        check: Deferred[str] = Deferred.fromCoroutine(build_probe(checks, reactor).check(server))
+        probe = build_probe(checks, reactor, lambda _: tls)
+        check: Deferred[str] = Deferred.fromCoroutine(probe.check(server))
         check.addTimeout(checks.effective_timeout, reactor)
 
         def describe(failure: Failure) -> str:

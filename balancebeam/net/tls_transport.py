@@ -19,8 +19,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.net.tls_errors import TlsError, describe_ssl_error
 from balancebeam.net.transport_wrapper import TransportWrapper
+from balancebeam.tls.errors import TlsError, describe_ssl_error
 
 # Bytes of plaintext in a record, at most (RFC 8446, 5.1).
 MAX_RECORD = 2**14

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 from twisted.application import service
+from twisted.logger import Logger
 
 from balancebeam.admission.admission import Admission
 from balancebeam.balancing.registry import ALGORITHMS
@@ -21,11 +22,13 @@ from balancebeam.core.settings import (
 )
 from balancebeam.net.interfaces import DataReactor
 from balancebeam.net.ticker import Ticker
+from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.connect_attempt import ConnectFunction
 from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.health.thresholds import CheckThresholds
 from balancebeam.upstream.http1_pool import Http1Pool
+from balancebeam.upstream.pool_tls import PoolTls
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.selector import SelectorService
 from balancebeam.upstream.server import Server
@@ -71,8 +74,15 @@ class PoolService(service.MultiService):
         checker: active health checks, if enabled.
     """
 
+    _log = Logger()
+
     def __init__(
-        self, settings: PoolSettings, mode: str, admission: Admission, shared: SharedResources
+        self,
+        settings: PoolSettings,
+        mode: str,
+        admission: Admission,
+        shared: SharedResources,
+        tls: PoolTls,
     ) -> None:
         """
         Args:
@@ -80,6 +90,7 @@ class PoolService(service.MultiService):
             mode: "http" or "tcp".
             admission: the admission of requests that come through no frontend.
             shared: resources that all pools share.
+            tls: TLS of the connections to servers, read from the files in `settings`.
         """
         super().__init__()
         self.name = f"pool:{settings.name}"
@@ -99,6 +110,7 @@ class PoolService(service.MultiService):
             shared.connect,
             self.health.request_failed,
         )
+        self.set_tls(tls)
         self.dispatcher = BalancerResource(
             self.selector,
             self.health,
@@ -113,10 +125,11 @@ class PoolService(service.MultiService):
             child.setServiceParent(self)
         self._start_health_checks()
 
-    def apply(self, settings: PoolSettings) -> None:
-        """Replace the settings; what they do not change is not touched."""
+    def apply(self, settings: PoolSettings, tls: PoolTls) -> None:
+        """Replace the settings, and TLS read from their files; the rest is not touched."""
         old, self.settings = self.settings, settings
         self._update_servers(old.servers, settings.servers)
+        self.set_tls(tls)
         self.connections.timeouts = settings.timeouts
         self.dispatcher.apply(self._retry_settings(), settings.queue)
         if _health_arguments(old) != _health_arguments(settings):
@@ -131,6 +144,16 @@ class PoolService(service.MultiService):
         for server in self.server_set.servers:
             load_tracked = self.selector.tracks_load or server.error_rate_window is not None
             server.track(load_tracked=load_tracked)
+
+    def set_tls(self, tls: PoolTls) -> None:
+        """Use `tls` for new connections, and log its warnings; see `ConnectionPool.set_tls`."""
+        self.connections.set_tls(tls)
+        for warning in tls.warnings:
+            self._log.warn("pool {pool}: tls: {warning}", pool=self.settings.name, warning=warning)
+
+    def find_tls(self, server: Server) -> ServerTls | None:
+        """TLS for a new connection to `server`; `None` for a connection without TLS."""
+        return self.connections.find_tls(server)
 
     def _update_servers(
         self, previous: Sequence[ServerSettings], desired: Sequence[ServerSettings]
@@ -184,7 +207,7 @@ class PoolService(service.MultiService):
         from balancebeam.upstream.health.probes import build_probe
 
         reactor = self._shared.reactor
-        probe = build_probe(active, reactor)
+        probe = build_probe(active, reactor, self.find_tls)
         checker = CheckerService(probe, active, self.server_set, self.health, reactor)
         checker.setServiceParent(self)
         self.checker = checker

@@ -33,6 +33,7 @@ from balancebeam.server.startup_log import log_listeners
 from balancebeam.state.service import StateService
 from balancebeam.state.snapshot import restore, take_snapshot
 from balancebeam.tls.sources import PreparedFrontend
+from balancebeam.upstream.pool_tls import PoolTls, read_all_tls
 
 
 class ReloadTransaction:
@@ -46,6 +47,7 @@ class ReloadTransaction:
         authorizer: the authorization of the admin API, if enabled.
         log_files: the access log files by path, opened if the balancer runs.
         certificates: the certificates by frontend, read and checked.
+        pool_tls: TLS of the connections to servers, by pool.
         bound: the listeners of new addresses, bound if the balancer runs.
     """
 
@@ -59,6 +61,7 @@ class ReloadTransaction:
         authorizer: Authorizer | None,
         log_files: Mapping[str, LogFile],
         certificates: Mapping[str, PreparedFrontend],
+        pool_tls: Mapping[str, PoolTls],
     ) -> None:
         self._tree = tree
         self.settings = settings
@@ -66,6 +69,7 @@ class ReloadTransaction:
         self.authorizer = authorizer
         self.log_files = log_files
         self.certificates = certificates
+        self.pool_tls = pool_tls
         self.bound: dict[BindAddress, Listener] = {}
 
     @classmethod
@@ -86,8 +90,10 @@ class ReloadTransaction:
         if settings.admin is not None:
             addresses.append(settings.admin.bind)
         certificates = tree.certificates.prepare(settings.frontends)
+        current_tls = {name: pool.connections.tls for name, pool in tree.pools.items()}
+        pool_tls = read_all_tls(settings.pools, current_tls)
         log_files = tree.access_logs.prepare(settings.frontends)
-        transaction = cls(tree, settings, limits, authorizer, log_files, certificates)
+        transaction = cls(tree, settings, limits, authorizer, log_files, certificates, pool_tls)
         if tree.running:
             try:
                 transaction.bound = tree.bind(addresses, settings)
@@ -137,11 +143,11 @@ class ReloadTransaction:
         tree = self._tree
         mode = self.settings.pool_mode(settings.name)
         if old_pool is not None and old_pool.mode == mode:
-            old_pool.apply(settings)
+            old_pool.apply(settings, self.pool_tls[settings.name])
             return old_pool
         if old_pool is not None:
             tree.retired.add(old_pool)
-        pool = PoolService(settings, mode, admission, tree.shared)
+        pool = PoolService(settings, mode, admission, tree.shared, self.pool_tls[settings.name])
         pool.setServiceParent(tree)
         if old_pool is not None:
             # The new pool has its own servers; registered servers, weights and admin

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from balancebeam.core.tls_settings import FrontendTlsSettings
 from balancebeam.tls.certificates import Certificate
+from balancebeam.tls.errors import describe_ssl_error
 
 # PyPy has no name for it (SSL_OP_NO_RENEGOTIATION of OpenSSL's ssl.h).
 _NO_RENEGOTIATION = getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
@@ -112,12 +113,6 @@ def load_certificates(context: ssl.SSLContext, certificates: Sequence[Certificat
                 f"{certificate.source}: certificate rejected by OpenSSL: "
                 f"{describe_ssl_error(error)}"
             ) from None
-
-
-def describe_ssl_error(error: Exception) -> str:
-    """Return OpenSSL's reason, such as "ee key too small"."""
-    reason = getattr(error, "reason", None)
-    return reason.lower().replace("_", " ") if isinstance(reason, str) else str(error)
 
 
 def _no_passphrase() -> str:

@@ -1,6 +1,8 @@
 """
 One attempt to connect to a server: name resolution, then one address after the other.
 
+The TLS handshake, if the server uses TLS, is part of the attempt.
+
 The result goes to the request that waits for the connection. If that request has ended
 meanwhile, the connection goes to the pool as an idle one, and a failure goes to the
 pool's handler of background failures.
@@ -24,10 +26,12 @@ from balancebeam.core.settings import PoolTimeouts
 from balancebeam.net.descriptors import RETRY_INTERVAL, is_shortage, shortage_log
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.proxy_protocol import ProxyInfo, encode_proxy_header
+from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.failure_reasons import classify_connect_failure
 from balancebeam.upstream.interfaces import ConnectionT, PooledConnection
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server import Server
+from balancebeam.upstream.tls_handshake import TlsHandshakeError, UpstreamHandshake
 
 
 class Connector(typing.Protocol):
@@ -80,6 +84,9 @@ class AttemptOwner(typing.Protocol[ConnectionT]):
     open: bool
     on_background_failure: BackgroundFailureHandler
 
+    def find_tls(self, server: Server) -> ServerTls | None:
+        """TLS for a new connection to `server`; `None` for a connection without TLS."""
+
     def build_connection(self, server: Server, attempt: ConnectAttempt[ConnectionT]) -> Protocol:
         """Build the protocol, which calls `attempt.connected` once it is connected."""
 
@@ -115,6 +122,8 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
         self._address: ServerAddress = server.address
         self._connector: Connector | None = None
         self._resolving: defer.Deferred[list[ServerAddress]] | None = None
+        # The TLS handshake in progress, or complete; `None` without TLS.
+        self._handshake: UpstreamHandshake | None = None
         # When the current address was first tried, on the ticker.
         self._connect_started_at = pool.ticker.now
         self._timed_out = False
@@ -149,11 +158,12 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             self._fail(FailureKind.STOPPING, "")
             return
         self._connect_started_at, self._timed_out = pool.ticker.now, False
+        self._handshake = None
         self._address = self._addresses.pop(0)
         self._connector = pool.connect_function(self._address, self, pool.reactor)
 
     def check_timeout(self, now: float, limit: float) -> None:
-        """Give up an address that has not accepted within `limit` seconds."""
+        """Give up an address that has not completed the handshake within `limit` seconds."""
         if self._descriptor_retry is not None:
             if now - self._connect_started_at >= limit:
                 self._stop_waiting()
@@ -161,7 +171,10 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             return
         if self._connector is not None and now - self._connect_started_at >= limit:
             self._timed_out = True
-            self._stop_connecting()
+            if self._handshake is not None:
+                self._handshake.abort(f"connect timeout of {limit:g} s expired")
+            else:
+                self._stop_connecting()
 
     def detach(self) -> None:
         """Forget the request, which has ended; the connection will go to the pool as idle."""
@@ -174,18 +187,38 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
         if self._descriptor_retry is not None:
             self._stop_waiting()
             self._fail(FailureKind.STOPPING, "")
-        self._stop_connecting()
+        if self._handshake is not None:
+            self._handshake.abort("connection aborted")
+        else:
+            self._stop_connecting()
 
     def _stop_connecting(self) -> None:
         if self._connector is not None and self._connector.state == "connecting":
             self._connector.stopConnecting()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        return self._pool.build_connection(self._server, self)
+        connection = self._pool.build_connection(self._server, self)
+        tls = self._pool.find_tls(self._server)
+        if tls is None:
+            return connection
+        self._handshake = UpstreamHandshake(self, tls, connection, self._encode_proxy_header())
+        return self._handshake
+
+    def _encode_proxy_header(self) -> bytes:
+        """The PROXY header that the server expects; empty if it expects none."""
+        version = self._server.proxy_protocol
+        if version is None:
+            return b""
+        info = None if self._exchange is None else self._exchange.proxy_info_for_upstream
+        return encode_proxy_header(version, info)
 
     def connected(self, connection: ConnectionT) -> None:
         """Send the PROXY header if the server expects one, and then the request."""
         self._pool.connection_opened(self, connection)
+        handshake = self._handshake
+        if handshake is not None and handshake.tls is not self._pool.find_tls(self._server):
+            # A reload has changed the verification of servers during the handshake.
+            connection.single_use = True
         exchange, self._exchange, self._connector = self._exchange, None, None
         if exchange is None:
             self._pool.release(connection)
@@ -194,9 +227,11 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
         version = self._server.proxy_protocol
         if version is not None:
             connection.single_use = True
-            connection.transport.write(
-                encode_proxy_header(version, exchange.proxy_info_for_upstream)
-            )
+            if handshake is None:
+                # With TLS, it has been sent before the ClientHello.
+                connection.transport.write(
+                    encode_proxy_header(version, exchange.proxy_info_for_upstream)
+                )
         connection.send(exchange)
 
     def _wait_for_descriptors(self) -> None:
@@ -231,15 +266,22 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         if is_shortage(reason.value):
             self._wait_for_descriptors()
-            return
-        if self._addresses:
+        elif self._addresses:
             self._try_next_address()
-            return
-        if self._timed_out:
+        elif self._timed_out:
             limit = self._pool.timeouts.connect
             self._fail(FailureKind.CONNECT_TIMEOUT, f"connect timeout of {limit:g} s expired")
         else:
             self._fail(*classify_connect_failure(reason))
+
+    def handshake_failed(self, error: TlsHandshakeError) -> None:
+        """Try the next address, or fail: the TLS handshake has failed."""
+        if self._addresses or not self._pool.open:
+            self._try_next_address()
+        elif self._timed_out:
+            self._fail(FailureKind.CONNECT_TIMEOUT, str(error))
+        else:
+            self._fail(FailureKind.UNREACHABLE, str(error))
 
     def _resolution_failed(self, reason: Failure) -> None:
         if reason.check(defer.TimeoutError):

@@ -8,10 +8,11 @@ from typing import Any, Generic
 from twisted.application import service
 from twisted.internet.protocol import Protocol
 
-from balancebeam.core.settings import PoolTimeouts
+from balancebeam.core.settings import PoolSettings, PoolTimeouts
 from balancebeam.net import connector, socket_options
 from balancebeam.net.interfaces import DataReactor
 from balancebeam.net.ticker import Ticker, sweep_each
+from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.connect_attempt import (
     BackgroundFailureHandler,
     ConnectAttempt,
@@ -19,6 +20,7 @@ from balancebeam.upstream.connect_attempt import (
     ConnectRequest,
 )
 from balancebeam.upstream.interfaces import ConnectionT, PooledConnection
+from balancebeam.upstream.pool_tls import PoolTls
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server import Server
 
@@ -36,6 +38,7 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
         timeouts: Connect and response timeouts; a reload replaces them.
         ticker: The clock of timeouts, which also calls `sweep`.
         on_background_failure: Receives failures that no request waits for.
+        tls: The servers that use TLS, and its context; see `set_tls`.
         open: False once the service has stopped; nothing is connected or reused then.
         attempts: Connect attempts in progress.
         connections: Established connections, idle or not.
@@ -58,6 +61,7 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
         self.resolver = resolver
         self.timeouts = timeouts
         self.ticker = ticker
+        self.tls = PoolTls(PoolSettings())
         self.open = True
         self.attempts: set[ConnectAttempt[ConnectionT]] = set()
         self.connections: set[ConnectionT] = set()
@@ -94,6 +98,14 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
         exchange.attempt = attempt
         self.attempts.add(attempt)
         attempt.start()
+
+    def find_tls(self, server: Server) -> ServerTls | None:
+        """TLS for a new connection to `server`; `None` for a connection without TLS."""
+        return self.tls.find(server)
+
+    def set_tls(self, tls: PoolTls) -> None:
+        """Use `tls` for new connections, after a reload or a change of a file."""
+        self.tls = tls
 
     def connection_opened(
         self, attempt: ConnectAttempt[ConnectionT], connection: ConnectionT

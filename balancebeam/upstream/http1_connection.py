@@ -7,8 +7,6 @@ applies the timeouts, from the attributes `state`, `last_activity` and `paused`.
 
 from __future__ import annotations
 
-from typing import Union
-
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -20,12 +18,11 @@ from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.socket_options import set_socket_options
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.http1.body import (
-    CHUNKED,
     CLOSE_DELIMITED,
+    Body,
     BodyError,
-    ChunkedReader,
     CloseDelimitedReader,
-    ContentLengthReader,
+    build_body_reader,
 )
 from balancebeam.protocols.http1.grammar import CRLF, HEAD_END, list_items
 from balancebeam.protocols.http1.response_head import (
@@ -41,10 +38,9 @@ from balancebeam.upstream.connection_state import (
     READING_BODY,
     TUNNEL,
 )
+from balancebeam.upstream.failure_reasons import tls_error_text
 from balancebeam.upstream.interfaces import ConnectionOwner, UpstreamRequest
 from balancebeam.upstream.server import Server
-
-Body = Union[ContentLengthReader, ChunkedReader, CloseDelimitedReader]
 
 # RFC 9110, 15.2: "A client MUST be able to parse one or more 1xx responses". There is no
 # upper limit there; more than this many is no longer a response but an attack or a bug.
@@ -215,7 +211,7 @@ class UpstreamConnection(Protocol):
         """The FIN towards the server is sent; its half of the tunnel stays open."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._server_closed(clean=False)
+        self._server_closed(clean=False, detail=tls_error_text(reason))
         self._owner.connection_closed(self)
 
     # IPushProducer
@@ -299,12 +295,7 @@ class UpstreamConnection(Protocol):
     ) -> None:
         self.state = READING_BODY
         self._persistent = head.persistent and length != CLOSE_DELIMITED
-        if length == CHUNKED:
-            self._body = ChunkedReader()
-        elif length == CLOSE_DELIMITED:
-            self._body = CloseDelimitedReader()
-        else:
-            self._body = ContentLengthReader(length)
+        self._body = build_body_reader(length)
         exchange.response_started(head, length)
         if rest or length == 0:
             self._read_body(rest)
@@ -358,23 +349,26 @@ class UpstreamConnection(Protocol):
         else:
             exchange.response_aborted(failure)
 
-    def _server_closed(self, clean: bool) -> None:
-        """The server closed its sending side; `clean` with a FIN, not with a reset."""
+    def _server_closed(self, clean: bool, detail: str = "") -> None:
+        """The server closed its sending side; `clean` with a FIN, not with a reset or an error."""
         state = self.state
         if state is TUNNEL:
             self._tunnel_ended(clean)
         elif state is AWAITING_RESPONSE:
             begun = self._buffer or self._informational_count
             closed = FailureKind.CLOSED if clean or begun else FailureKind.RESET
-            self._fail(FailureKind.STALE if self.reused and not begun else closed)
+            self._fail(FailureKind.STALE if self.reused and not begun else closed, detail)
         elif state is READING_BODY:
             exchange = self.exchange
-            if clean and isinstance(self._body, CloseDelimitedReader) and exchange is not None:
+            if not clean or not isinstance(self._body, CloseDelimitedReader) or exchange is None:
+                self._fail(FailureKind.CLOSED, detail)
+            elif self.transport.eof_truncated:
+                # RFC 9112, 9.8: such a response "is incomplete" without a closure alert.
+                self._fail(FailureKind.CLOSED, "response truncated: no TLS close_notify")
+            else:
                 self._persistent = False
                 self._complete_response(exchange)
                 exchange.response_finished(b"", b"")
-            else:
-                self._fail(FailureKind.CLOSED)
         elif state is IDLE:
             self.close_idle()
 

@@ -16,8 +16,10 @@ from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.connection_state import IDLE, TUNNEL
 from balancebeam.upstream.http1_connection import UpstreamConnection
 from balancebeam.upstream.interfaces import UpstreamRequest
+from balancebeam.upstream.pool_tls import PoolTls
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server import Server
+from balancebeam.upstream.tls_handshake import save_session, tls_of
 
 # Seconds for which idle connections are kept. nginx closes idle upstream connections after
 # 60 s and HAProxy after 5 s; servers close theirs after 5 to 75 s.
@@ -73,8 +75,24 @@ class Http1Pool(ConnectionPool[UpstreamConnection]):
                 connection.close()
                 return
             next(iter(idle)).close_idle()
-        connection.reused = True
+        if not connection.reused:
+            connection.reused = True
+            save_session(connection.transport)
         idle[connection] = None
+
+    def set_tls(self, tls: PoolTls) -> None:
+        """
+        Use `tls` for new connections.
+
+        Connections with another verification, or without TLS where it is used now, are closed:
+        idle ones at once, the others after their response.
+        """
+        super().set_tls(tls)
+        for connection in list(self.connections):
+            if tls_of(connection.transport) is not self.find_tls(connection.server):
+                connection.single_use = True
+                if connection.state is IDLE:
+                    connection.close_idle()
 
     def connection_closed(self, connection: UpstreamConnection) -> None:
         super().connection_closed(connection)

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from balancebeam.admin.service import AdminService, build_authorizer
 from balancebeam.core.settings import AdminSettings, HealthCheckSettings, Settings
+from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.server import Server
 from tests.helpers.memory import MemoryBalancer
 
@@ -182,7 +183,9 @@ class MemoryAdmin:
         )
         self.clients: list[AdminClient] = []
 
-    def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:
+    def _check(
+        self, server: Server, checks: HealthCheckSettings, tls: ServerTls | None
+    ) -> Deferred[str]:
         """Record a health check; stands in for the real one."""
         result: Deferred[str] = Deferred()
         self.health_checks.append((server, checks, result))

@@ -52,6 +52,8 @@ class MemoryTransport:
         keep_alive: SO_KEEPALIVE is set.
     """
 
+    eof_truncated = False
+
     def __init__(self, protocol: Any) -> None:
         """Create the transport of `protocol`; the caller connects them."""
         self.protocol = protocol
@@ -176,10 +178,14 @@ class Peer:
 
     def __init__(self, protocol: Any, stalled: bool = False) -> None:
         """Connect `protocol` to a new transport; a `stalled` peer does not read."""
-        self.protocol = protocol
         self.transport = MemoryTransport(protocol)
         self.transport.stalled = stalled
         protocol.makeConnection(self.transport)
+
+    @property
+    def protocol(self) -> Any:
+        """The balancer's protocol; a TLS handshake replaces it."""
+        return self.transport.protocol
 
     def send(self, *pieces: bytes) -> None:
         """Send bytes to the balancer, each piece in a separate `dataReceived` call."""

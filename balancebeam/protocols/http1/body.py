@@ -9,6 +9,7 @@ ends that are forwarded are always the proxy's own.
 from __future__ import annotations
 
 import enum
+from typing import Union
 
 from balancebeam.protocols.http1 import fields as f
 from balancebeam.protocols.http1.grammar import CHUNK_LINE, CRLF
@@ -281,3 +282,15 @@ def encode_chunk(content: bytes) -> bytes:
 def encode_last_chunk(trailers: bytes) -> bytes:
     """Return the end of a chunked body; each line of `trailers` ends with CRLF."""
     return b"0\r\n%b\r\n" % trailers if trailers else LAST_CHUNK
+
+
+Body = Union[ContentLengthReader, ChunkedReader, CloseDelimitedReader]
+
+
+def build_body_reader(length: int) -> Body:
+    """Build the reader for a body of `length` bytes, or `CHUNKED`, or `CLOSE_DELIMITED`."""
+    if length == CHUNKED:
+        return ChunkedReader()
+    if length == CLOSE_DELIMITED:
+        return CloseDelimitedReader()
+    return ContentLengthReader(length)

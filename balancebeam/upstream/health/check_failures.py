@@ -7,8 +7,9 @@ from twisted.python.failure import Failure
 
 from balancebeam.core.failures import FailureKind, failure_reason
 from balancebeam.core.settings import HealthCheckSettings
-from balancebeam.upstream.failure_reasons import classify_connect_failure
+from balancebeam.upstream.failure_reasons import classify_connect_failure, tls_error_text
 from balancebeam.upstream.health.probes import Unhealthy
+from balancebeam.upstream.tls_handshake import TlsHandshakeError
 
 
 def check_failure_reason(failure: Failure, timeout: float) -> str:
@@ -28,8 +29,8 @@ def check_failure_reason(failure: Failure, timeout: float) -> str:
     if inner.check(error.ConnectionDone):
         return failure_reason(FailureKind.CLOSED)
     if inner.check(error.ConnectionLost):
-        return failure_reason(FailureKind.RESET)
-    if inner.check(error.ConnectError):
+        return failure_reason(FailureKind.RESET, tls_error_text(inner))
+    if inner.check(error.ConnectError, TlsHandshakeError):
         return failure_reason(*classify_connect_failure(inner))
     if reasons:
         # twisted.web's ParseError has a text and the bytes in question; the text suffices.

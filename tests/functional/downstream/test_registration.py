@@ -21,6 +21,7 @@ from balancebeam.core.settings import (
     ServerSettings,
     Settings,
 )
+from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.server import Server
 from tests.helpers.admin import Response, parse_responses
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
@@ -68,7 +69,9 @@ class RegistrationTestCase(SynchronousTestCase):
         balancer.service.admin_operations._check = self._check
         self.addCleanup(balancer.stop)
 
-    def _check(self, server: Server, checks: HealthCheckSettings) -> Deferred[str]:
+    def _check(
+        self, server: Server, checks: HealthCheckSettings, tls: ServerTls | None
+    ) -> Deferred[str]:
         """Stand in for a health check: its result is a pending Deferred."""
         result: Deferred[str] = Deferred()
         self.health_checks.append((server, checks, result))

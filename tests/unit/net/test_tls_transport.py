@@ -20,13 +20,13 @@ from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
-from balancebeam.net.tls_errors import TlsError, describe_ssl_error
 from balancebeam.net.tls_transport import (
     MAX_CONTROL_BACKLOG,
     MAX_RECORD,
     WRITE_SIZE,
     TlsTransport,
 )
+from balancebeam.tls.errors import TlsError, describe_ssl_error
 from tests.helpers.memory import MemoryTransport
 from tests.helpers.tls_peer import (
     ALERT,
