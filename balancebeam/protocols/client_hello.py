@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -35,6 +36,13 @@ _HOST_NAME = 0
 
 # Type and length of an extension.
 _unpack_extension = struct.Struct("!HH").unpack_from
+
+# Length of a record, and type and length of its message.
+_unpack_lengths = struct.Struct("!HI").unpack
+
+# Contents of extensions whose meaning is cached: clients repeat a few of them. A content has
+# 16 KiB at most, and nearly all have less than 100 bytes.
+_CACHE_SIZE = 128
 
 # RFC 952 does not allow underscores in host names, but names in use have them.
 _NAME = re.compile(rb"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
@@ -97,7 +105,12 @@ class ClientHelloReader:
             ClientHelloError: At the first invalid byte of a header, or for an invalid
                 hello once it is complete.
         """
+        first = not self.received
         self.received += data
+        if first:
+            message = _complete_hello(data)
+            if message is not None:
+                return _parse_hello(message)
         # RFC 8446, 5.1: handshake messages may be "fragmented across several records".
         while self._remaining or self._read_record_header():
             fragment = self.received[self._position : self._position + self._remaining]
@@ -142,6 +155,16 @@ class ClientHelloReader:
         if self._position + end - len(self._hello) > _MAX_HELLO_LENGTH:
             raise ClientHelloError("ClientHello too long")
         return end if len(self._hello) >= 4 else None
+
+
+def _complete_hello(data: bytes) -> bytes | None:
+    """Return the body of a ClientHello that `data` holds in one complete record, else `None`."""
+    if data[:2] != b"\x16\x03" or data[5:6] != b"\x01":
+        return None
+    record_length, message_length = _unpack_lengths(data[3:5] + data[5:9].ljust(4, b"\0"))
+    message_length -= _CLIENT_HELLO << 24
+    complete = message_length + 4 <= record_length <= min(len(data) - 5, _MAX_RECORD_LENGTH)
+    return data[9 : 9 + message_length] if complete else None
 
 
 def _parse_int(data: bytes | bytearray, size: int) -> int:
@@ -218,8 +241,8 @@ def _parse_hello(message: bytes) -> ClientHello:
                     raise ClientHelloError("more than one ALPN extension")
                 alpn = message[start:position]
     return ClientHello(
-        None if names is None else _parse_server_names(_ByteReader(names).read_last_vector(2)),
-        () if alpn is None else _parse_alpn(_ByteReader(alpn).read_last_vector(2)),
+        None if names is None else _parse_server_names(names),
+        () if alpn is None else _parse_alpn(alpn),
     )
 
 
@@ -232,8 +255,10 @@ def _parse_length(message: bytes, position: int, size: int) -> int:
     return length
 
 
-def _parse_alpn(names: _ByteReader) -> tuple[bytes, ...]:
-    """Return the names in a ProtocolNameList."""
+@lru_cache(maxsize=_CACHE_SIZE)
+def _parse_alpn(content: bytes) -> tuple[bytes, ...]:
+    """Return the names in the ProtocolNameList of an ALPN extension."""
+    names = _ByteReader(content).read_last_vector(2)
     protocols = []
     while names:
         protocols.append(names.read_vector(1))
@@ -243,8 +268,10 @@ def _parse_alpn(names: _ByteReader) -> tuple[bytes, ...]:
     return tuple(protocols)
 
 
-def _parse_server_names(names: _ByteReader) -> str | None:
-    """Return the host name in a ServerNameList, if it can be one."""
+@lru_cache(maxsize=_CACHE_SIZE)
+def _parse_server_names(content: bytes) -> str | None:
+    """Return the host name in the ServerNameList of an extension, if it can be one."""
+    names = _ByteReader(content).read_last_vector(2)
     host_name: bytes | None = None
     while names:
         # RFC 6066, 3: "all future data structures associated with new
