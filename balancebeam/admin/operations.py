@@ -136,6 +136,8 @@ class AdminOperations:
             self._pending_checks.discard(check)
         if self.balancer.pools.get(pool.settings.name) is not pool:
             raise AdminError(404, f"pool {pool.settings.name} no longer exists")
+        # Again, as another registration or a reload may have added the server during the check.
+        _check_tls(pool, candidate)
         server = pool.server_set.find(candidate.address)
         if server is None:
             pool.server_set.add(candidate, ServerSource.REGISTERED)

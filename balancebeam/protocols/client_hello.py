@@ -8,6 +8,7 @@ Everything that they depend on is validated; the rest is left to the server.
 from __future__ import annotations
 
 import re
+import struct
 
 from attrs import frozen
 
@@ -31,6 +32,9 @@ _HANDSHAKE, _CLIENT_HELLO = 22, 1
 # Types of extensions, and the only type of a server name.
 _SERVER_NAME, _ALPN = 0, 16
 _HOST_NAME = 0
+
+# Type and length of an extension.
+_unpack_extension = struct.Struct("!HH").unpack_from
 
 # RFC 952 does not allow underscores in host names, but names in use have them.
 _NAME = re.compile(rb"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
@@ -182,28 +186,50 @@ class _ByteReader:
 
 def _parse_hello(message: bytes) -> ClientHello:
     """Parse the body of a ClientHello message."""
-    hello = _ByteReader(message)
-    hello.read(2 + 32)  # legacy_version and random
-    hello.read_vector(1)  # legacy_session_id
-    hello.read_vector(2)  # cipher_suites
-    hello.read_vector(1)  # legacy_compression_methods
+    # Without `_ByteReader`: this runs for each new connection, and the extensions, a dozen or
+    # more, are most of it (20 us with the reader, 6 us without; CPython 3.11).
+    position = 2 + 32  # legacy_version and random
+    for size in (1, 2, 1):  # legacy_session_id, cipher_suites, legacy_compression_methods
+        position += size + _parse_length(message, position, size)
+    names: bytes | None = None
+    alpn: bytes | None = None
     # RFC 5246, 7.4.1.2: "both with and without the extensions field [...] it
     # MUST check that the amount of data in the message precisely matches".
-    extensions = hello.read_last_vector(2) if hello else hello
-    found: dict[int, bytes] = {}
-    while extensions:
-        kind, content = extensions.read_int(2), extensions.read_vector(2)
-        if kind in (_SERVER_NAME, _ALPN):
-            if kind in found:
-                # RFC 8446, 4.2: "There MUST NOT be more than one extension of the same type".
-                name = "server_name" if kind == _SERVER_NAME else "ALPN"
-                raise ClientHelloError(f"more than one {name} extension", ILLEGAL_PARAMETER)
-            found[kind] = content
-    names, alpn = found.get(_SERVER_NAME), found.get(_ALPN)
+    if position != len(message):
+        end = position + 2 + _parse_length(message, position, 2)
+        position += 2
+        if end != len(message):
+            raise ClientHelloError("invalid length in a ClientHello")
+        while position < end:
+            if end - position < 4:
+                raise ClientHelloError("invalid length in a ClientHello")
+            kind, length = _unpack_extension(message, position)
+            start = position + 4
+            position = start + length
+            if position > end:
+                raise ClientHelloError("invalid length in a ClientHello")
+            if kind == _SERVER_NAME:
+                if names is not None:
+                    # RFC 8446, 4.2: "There MUST NOT be more than one extension of the same type".
+                    raise ClientHelloError("more than one server_name extension")
+                names = message[start:position]
+            elif kind == _ALPN:
+                if alpn is not None:
+                    raise ClientHelloError("more than one ALPN extension")
+                alpn = message[start:position]
     return ClientHello(
         None if names is None else _parse_server_names(_ByteReader(names).read_last_vector(2)),
         () if alpn is None else _parse_alpn(_ByteReader(alpn).read_last_vector(2)),
     )
+
+
+def _parse_length(message: bytes, position: int, size: int) -> int:
+    """Return the length of the vector at `position`, which is in `message` completely."""
+    start = position + size
+    length = int.from_bytes(message[position:start], "big")
+    if start + length > len(message):
+        raise ClientHelloError("invalid length in a ClientHello")
+    return length
 
 
 def _parse_alpn(names: _ByteReader) -> tuple[bytes, ...]:
@@ -240,5 +266,5 @@ def _valid_host_name(name: bytes) -> str | None:
     if len(name) > 253 or not _NAME.fullmatch(name):
         return None
     text = name.decode("ascii")
-    # RFC 6066, 3: "Literal IPv4 and IPv6 addresses are not permitted".
-    return None if parse_ip(text) else text
+    # RFC 6066, 3: "Literal IPv4 and IPv6 addresses are not permitted". The pattern has no colon.
+    return None if text[-1].isdigit() and parse_ip(text) else text

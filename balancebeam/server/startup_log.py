@@ -49,7 +49,7 @@ def log_demo_command(tree: ServiceTree) -> None:
         if frontend.redirect_https:
             continue
         for address in frontend.bind:
-            command = _curl_command(tree.listeners.with_real_port(address), frontend.tls)
+            command = curl_command(tree.listeners.with_real_port(address), frontend.tls)
             if command is not None:
                 log.info("try: {command}", command=command)
                 return
@@ -103,7 +103,7 @@ def _describe_address(address: ListenAddress, scheme: str) -> str:
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
-def _curl_command(address: ListenAddress, tls: FrontendTlsSettings | None) -> str | None:
+def curl_command(address: ListenAddress, tls: FrontendTlsSettings | None) -> str | None:
     """
     A curl command for `address`.
 

@@ -61,7 +61,7 @@ class WebResourceTests(BalancerTestCase):
         server.send(OK)
 
     def test_client_cert_fields(self) -> None:
-        """Client-Cert fields of clients are removed, those of trusted proxies forwarded."""
+        """Client-Cert fields are removed, but forwarded if the peer is a trusted proxy."""
         lines = b"Client-Cert: :MQ==:\r\nClient-Cert-Chain: :Mg==:\r\nClient_Cert: :Mw==:\r\n"
         for trusted, expected in (
             ((), []),

@@ -228,7 +228,7 @@ class ClientCertTests(SynchronousTestCase):
     RECEIVED = (b"Client-Cert: :MQ==:", b"client-cert-chain: :Mg==:, :Mw==:")
 
     def added(self, *lines: bytes, trusted: bool, own: bytes = OWN + b"\r\n") -> Lines:
-        """The lines of both fields that are added to a request, without those of other names."""
+        """The lines of both fields that are added to a request, and no other lines."""
         end = build_forwarded_fields(
             parse(GET, HOST, *lines), PEER, b"https", LOCAL, trusted, client_cert=own
         )

@@ -87,7 +87,7 @@ class TlsInfoTests(BalancerTestCase):
             self.assertEqual(self.client_cert_lines(lines), expected)
 
     def test_forged_trailers(self) -> None:
-        """Trailer fields of these names are removed, also those of a trusted proxy."""
+        """Trailer fields of these names are removed, for trusted proxies too."""
         for trusted in ((), (CLIENT,)):
             balancer = self.balancer(trusted_proxies=trusted)
             client = balancer.client(CLIENT, TLS)
