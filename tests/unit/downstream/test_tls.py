@@ -414,6 +414,8 @@ class IncompleteTests(TlsCase):
                     self.assertTrue(client.transport.closing)
                 client.finish_closing(ConnectionLost())
                 self.assertEqual(self.failures(), {"closed": 1} if stage else {}, (stage, how))
+                texts = [event["text"] for event in self.logs if "text" in event]
+                self.assertEqual(texts, ["connection closed by the peer"] if stage else [])
                 self.assertFalse(self.factory.handshakes)
 
     def test_header_timeout(self) -> None:
