@@ -230,7 +230,7 @@ class TlsHandshake(Protocol):
             self.transport.protocol = self
             self._reject(b"", _classify(error), describe_ssl_error(error))
         else:
-            self.abort("closed", str(error))
+            self.abort("closed", "connection closed by the peer")
 
     # Rejection
 

@@ -233,6 +233,37 @@ class HandshakeTests(TlsCase):
             self.assertTrue(listener.accepting)
 
 
+class CloseTests(TlsCase):
+    """The end of connections."""
+
+    def test_response_before_close(self) -> None:
+        """The last response of a connection arrives whole, however its body is framed."""
+        for request, response, end in (
+            (GET, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+            (GET, b"HTTP/1.1 200 OK\r\n\r\nhello", b"hello\r\n0\r\n\r\n"),
+            (
+                GET,
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+                b"\r\n0\r\n\r\n",
+            ),
+            (b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n", b"\r\n\r\n"),
+            (GET, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000, b"x"),
+        ):
+            for pipelined in (b"", GET):
+                balancer = self.start()
+                client = self.connect().handshake()
+                client.send(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+                if pipelined:
+                    client.send(pipelined)
+                server = balancer.accept()
+                server.send(response)
+                if b"Length" not in response and b"Transfer" not in response:
+                    server.half_close()
+                received = client.received()
+                self.assertTrue(received.endswith(end), (response, received[-100:]))
+                self.assertTrue(client.eof, response)
+
+
 class RejectionTests(TlsCase):
     """Clients that are rejected."""
 
@@ -383,6 +414,8 @@ class IncompleteTests(TlsCase):
                     self.assertTrue(client.transport.closing)
                 client.finish_closing(ConnectionLost())
                 self.assertEqual(self.failures(), {"closed": 1} if stage else {}, (stage, how))
+                texts = [event["text"] for event in self.logs if "text" in event]
+                self.assertEqual(texts, ["connection closed by the peer"] if stage else [])
                 self.assertFalse(self.factory.handshakes)
 
     def test_header_timeout(self) -> None:

@@ -143,6 +143,8 @@ class TlsCase(SynchronousTestCase):
 
     def forging(self, tls12: bool = False, application: Any = None) -> tuple[TlsPeer, Forger]:
         """Return a client with a completed handshake, and its forger."""
+        if not hasattr(ssl.SSLContext, "keylog_filename"):
+            raise SkipTest("the ssl module of PyPy cannot log keys")
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         context, keylog = logging_context(folder, tls12)
@@ -417,6 +419,36 @@ class CloseTests(TlsCase):
         self.tls.loseConnection()
         self.tls.write(b"too late")
         self.assertEqual((client.received(), client.eof), (b"x" * 100_000, True))
+
+    def test_last_bytes_are_sent_with_close_notify(self) -> None:
+        """`write_more` leaves its bytes for the close or half-close, or the next write."""
+        for method in ("loseConnection", "loseWriteConnection"):
+            client = self.established()
+            client.received()
+            self.tls.write_more(b"last")
+            self.assertEqual(self.lower.read(), b"")
+            getattr(self.tls, method)()
+            self.assertEqual((client.received(), client.eof), (b"last", True))
+            self.tls.write_more(b"too late")
+            self.assertEqual(client.received(), b"")
+        client = self.established()
+        self.tls.write_more(b"one")
+        self.tls.write(b"two")
+        self.assertEqual(client.received(), b"onetwo")
+
+    def test_last_bytes_that_are_sent_at_once(self) -> None:
+        """`write_more` keeps neither more than a record nor bytes that the peer waits for."""
+        client = self.established()
+        client.received()
+        data = os.urandom(2**18)
+        self.tls.write_more(data)
+        self.assertEqual((client.received(), self.tls._outgoing.pending), (data, 0))
+        self.lower.stalled = True
+        self.tls.write(b"one")
+        self.tls.write_more(b"two")
+        self.assertEqual(self.tls._outgoing.pending, 0)
+        self.tls.loseConnection()
+        self.assertEqual((client.received(), client.eof), (b"onetwo", True))
 
     def test_close_waits_for_the_producer(self) -> None:
         """A registered producer can write until it is unregistered, as in Twisted."""
