@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import ssl
 import tempfile
+import threading
 from datetime import datetime, timedelta, timezone
 
 from balancebeam.acme.interfaces import TLS_ALPN_01, Challenge
+from balancebeam.tls.interfaces import ACME_TLS_PROTOCOL
 
 # RFC 8555, 8.3.
 HTTP_PATH = b"/.well-known/acme-challenge/"
-
-# RFC 8737, 6.2: the protocol of validation connections, which carry no data.
-ALPN_PROTOCOL = "acme-tls/1"
 
 # RFC 8737, 6.1: id-pe-acmeIdentifier.
 ACME_IDENTIFIER = "1.3.6.1.5.5.7.1.31"
@@ -24,11 +23,11 @@ class Challenges:
     The challenges of all orders in progress.
 
     Orders run in threads, listeners on the reactor thread. Each change is one assignment to a
-    key of a dictionary, and the values never change, so that no lock is needed.
+    key of a dictionary, and the values never change, so that readers need no lock.
 
     Attributes:
         tls_contexts: for each host name with a tls-alpn-01 challenge, the context of connections
-            with this server name whose only ALPN protocol is `ALPN_PROTOCOL`.
+            with this server name whose only ALPN protocol is `ACME_TLS_PROTOCOL`.
     """
 
     def __init__(self, tls_contexts: dict[str, ssl.SSLContext] | None = None) -> None:
@@ -39,6 +38,9 @@ class Challenges:
         """
         self._responses: dict[bytes, bytes] = {}
         self.tls_contexts = {} if tls_contexts is None else tls_contexts
+        # The contexts of challenges that are not withdrawn yet, replaced ones included.
+        self._contexts: dict[Challenge, ssl.SSLContext] = {}
+        self._lock = threading.Lock()
 
     def respond(self, path: bytes) -> bytes | None:
         """Return the body of the response to a validation request; see `ChallengeResponder`."""
@@ -50,14 +52,20 @@ class Challenges:
     def publish(self, challenge: Challenge) -> None:
         """Serve `challenge` from now on; a tls-alpn-01 challenge replaces that of its name."""
         if challenge.type == TLS_ALPN_01:
-            self.tls_contexts[challenge.name] = validation_context(challenge)
+            context = validation_context(challenge)
+            with self._lock:
+                self._contexts[challenge] = self.tls_contexts[challenge.name] = context
         else:
             self._responses[_path(challenge)] = challenge.key_authorization.encode("ascii")
 
     def withdraw(self, challenge: Challenge) -> None:
-        """Serve `challenge` no longer."""
+        """Serve `challenge` no longer; one that has replaced it stays."""
         if challenge.type == TLS_ALPN_01:
-            self.tls_contexts.pop(challenge.name, None)
+            # An order that was cancelled may end after the next order of its name has begun.
+            with self._lock:
+                context = self._contexts.pop(challenge, None)
+                if context is not None and self.tls_contexts.get(challenge.name) is context:
+                    del self.tls_contexts[challenge.name]
         else:
             self._responses.pop(_path(challenge), None)
 
@@ -71,7 +79,7 @@ def validation_context(challenge: Challenge) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 8737, 4: TLS 1.2 or higher.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols([ALPN_PROTOCOL])
+    context.set_alpn_protocols([ACME_TLS_PROTOCOL])
     # load_cert_chain reads files only; this one has mode 0600.
     with tempfile.NamedTemporaryFile(prefix="balancebeam-acme-") as file:
         file.write(_validation_certificate(challenge))

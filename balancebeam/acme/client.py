@@ -32,6 +32,7 @@ from balancebeam.acme.interfaces import (
     ChallengePublisher,
 )
 from balancebeam.acme.storage import Storage
+from balancebeam.core.errors import describe_os_error
 from balancebeam.core.settings import AcmeSettings
 
 # Seconds. Let's Encrypt needs up to about ten for the response to a finalization.
@@ -122,7 +123,7 @@ class AcmeClient:
         except requests.RequestException as error:
             raise AcmeError(f"request to the ACME server failed: {_reason(error)}") from error
         except OSError as error:
-            raise AcmeError(str(error)) from error
+            raise AcmeError(_describe(error)) from error
         # What the libraries raise for JSON of another structure, or a chain without certificate.
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise AcmeError(f"unexpected response of the ACME server: {error!r}") from error
@@ -319,6 +320,12 @@ def _load_key(content: bytes) -> JWK:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
         raise ValueError("not an ECDSA P-256 key")
     return JWKEC(key=key)
+
+
+def _describe(error: OSError) -> str:
+    """Return the file and the reason of an error of the storage."""
+    reason = describe_os_error(error)
+    return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
 def _problem(error: messages.Error) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from balancebeam.acme.challenges import Challenges
 from balancebeam.acme.interfaces import CertificateAuthority, ChallengePublisher
 from balancebeam.acme.storage import Storage
 from balancebeam.core.errors import ConfigError, describe_os_error
@@ -40,3 +41,8 @@ def load_client(
                 f"[acme]: invalid ca {settings.ca!r}: {describe_os_error(error)}"
             ) from error
     return AcmeClient(settings, storage, publisher, user_agent)
+
+
+def check_client(settings: AcmeSettings) -> None:
+    """Raise `ConfigError` if `Storage` or `load_client` would, for a check of the settings."""
+    load_client(settings, Storage(settings.storage, settings.directory), Challenges(), "")

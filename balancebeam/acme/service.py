@@ -211,6 +211,12 @@ class AcmeService(service.Service):
         self._schedule_renewal(managed, min_delay)
         try:
             self._certificate_obtained(managed.name, certificate.chain, certificate.key)
+        except ValueError as error:
+            self._log.error(
+                "certificate of {name} not applied: {reason}",
+                name=managed.name,
+                reason=str(error),
+            )
         except Exception:
             self._log.failure("certificate of {name} not applied", name=managed.name)
 

@@ -361,6 +361,17 @@ class Settings:
             return frontend.pool
         return self.pools[0].name if self.pools else None
 
+    @property
+    def acme_names(self) -> tuple[str, ...]:
+        """The host names of all frontends for which ACME obtains certificates, without doubles."""
+        names = {
+            name: None
+            for frontend in self.frontends
+            if frontend.tls is not None
+            for name in frontend.tls.acme
+        }
+        return tuple(names)
+
     def pool_mode(self, pool: str) -> str:
         """Return the mode ("http" or "tcp") of the frontends that use the pool named `pool`."""
         for frontend in self.frontends:

@@ -35,7 +35,7 @@ from balancebeam.protocols.tls_records import (
     is_http_request,
 )
 from balancebeam.tls.errors import describe_ssl_error
-from balancebeam.tls.interfaces import ContextSelector, TlsInfo
+from balancebeam.tls.interfaces import ACME_TLS_PROTOCOL, ContextSelector, TlsInfo
 
 # Handshakes of one frontend at once. Beyond it, the oldest one is aborted, so that a flood
 # neither fills the memory (about 60 KiB each) nor keeps out clients that complete theirs in time.
@@ -221,6 +221,9 @@ class TlsHandshake(Protocol):
             engine.getpeercert(True),
         )
         factory.completed[info.version, info.resumed] += 1
+        if info.alpn == ACME_TLS_PROTOCOL:
+            transport.attach(ValidationConnection())
+            return
         channel = factory.wrapped_factory.build_channel(self._peer, self._proxy_info, info)
         transport.attach(channel)
 
@@ -291,6 +294,20 @@ class TlsHandshake(Protocol):
         self.factory.remove(self)
         if self._rejected_at is None and not self._no_input:
             self.factory.count_failure(self._peer, "closed", "connection closed by the peer")
+
+
+class ValidationConnection(Protocol):
+    """
+    A connection of an ACME server that validates a name: closes it after the handshake.
+
+    Application data is ignored, as the protocol has none (RFC 8737, 4). Otherwise a client could use the
+    context of a challenge, which verifies no client certificate, to send requests.
+    """
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.loseConnection()
 
 
 def _classify(error: ssl.SSLError) -> str:

@@ -13,6 +13,7 @@ from attrs import evolve
 from twisted.python import usage
 
 from balancebeam import __version__
+from balancebeam.acme.loading import check_client
 from balancebeam.balancing.registry import ALGORITHMS, algorithm_name
 from balancebeam.cli.arguments import COMMANDS
 from balancebeam.config.addresses import parse_bind_address, parse_listen_address, parse_server
@@ -186,6 +187,8 @@ class CommandLineOptions(TlsOptions):
         if self["check"]:
             # A start reads the certificates when it builds the services.
             check_frontends(self.settings.frontends)
+            if self.settings.acme is not None and self.settings.acme_names:
+                check_client(self.settings.acme)
             print(dump(self.settings), end="")
             raise SystemExit(0)
 

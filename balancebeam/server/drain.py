@@ -22,6 +22,9 @@ def start_drain(tree: ServiceTree, handing_over: bool = False) -> Deferred[None]
         tree.listeners.activate({} if admin is None else admin.listeners(), {})
     for frontend in tree.frontends.values():
         frontend.drain()
+    if tree.acme is not None:
+        # The listeners serve no challenges any more; a new process orders what is missing.
+        tree.acme.stopService()
 
     def finished(drained: bool) -> None:
         if not drained:

@@ -24,6 +24,7 @@ from balancebeam.observability.observers import combine
 from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.proxy.interfaces import Observer
+from balancebeam.server.acme import PreparedAcme, commit_acme, prepare_acme
 from balancebeam.server.demo import DemoService
 from balancebeam.server.frontend import FrontendService, FrontendTarget
 from balancebeam.server.listeners import BindAddress, Listener
@@ -47,6 +48,7 @@ class ReloadTransaction:
         authorizer: the authorization of the admin API, if enabled.
         log_files: the access log files by path, opened if the balancer runs.
         certificates: the certificates by frontend, read and checked.
+        acme: the service that orders certificates, if a frontend has names for ACME.
         pool_tls: TLS of the connections to servers, by pool.
         bound: the listeners of new addresses, bound if the balancer runs.
     """
@@ -61,6 +63,7 @@ class ReloadTransaction:
         authorizer: Authorizer | None,
         log_files: Mapping[str, LogFile],
         certificates: Mapping[str, PreparedFrontend],
+        acme: PreparedAcme | None,
         pool_tls: Mapping[str, PoolTls],
     ) -> None:
         self._tree = tree
@@ -69,6 +72,7 @@ class ReloadTransaction:
         self.authorizer = authorizer
         self.log_files = log_files
         self.certificates = certificates
+        self.acme = acme
         self.pool_tls = pool_tls
         self.bound: dict[BindAddress, Listener] = {}
 
@@ -90,10 +94,13 @@ class ReloadTransaction:
         if settings.admin is not None:
             addresses.append(settings.admin.bind)
         certificates = tree.certificates.prepare(settings.frontends)
+        acme = prepare_acme(tree, settings)
         current_tls = {name: pool.connections.tls for name, pool in tree.pools.items()}
         pool_tls = read_all_tls(settings.pools, current_tls)
         log_files = tree.access_logs.prepare(settings.frontends)
-        transaction = cls(tree, settings, limits, authorizer, log_files, certificates, pool_tls)
+        transaction = cls(
+            tree, settings, limits, authorizer, log_files, certificates, acme, pool_tls
+        )
         if tree.running:
             try:
                 transaction.bound = tree.bind(addresses, settings)
@@ -120,6 +127,7 @@ class ReloadTransaction:
         self._commit_state(self.settings.state)
         if tree.running:
             tree.activate_listeners(self.bound)
+        commit_acme(tree, self.acme)
         self._commit_demo(self.settings.demo)
         tree.ticker.set_interval(required_sweep_interval(self.settings))
         if tree.running:

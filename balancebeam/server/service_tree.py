@@ -11,6 +11,7 @@ The children of a balancer as a tree of named services.
     balancer.getServiceNamed("listeners")     the listening sockets
     balancer.getServiceNamed("access-logs")   the access log files
     balancer.getServiceNamed("certificates")  the TLS certificates of frontends
+    balancer.getServiceNamed("acme")          certificates from ACME, if any names need them
     balancer.getServiceNamed("admin")         the admin API, if enabled
     balancer.getServiceNamed("state")         the state file, if enabled
 
@@ -28,6 +29,8 @@ from twisted.application import service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 
+from balancebeam.acme.challenges import Challenges
+from balancebeam.acme.service import AcmeService
 from balancebeam.admin.operations import AdminOperations
 from balancebeam.admin.service import AdminService, build_health_check
 from balancebeam.admission.admission import Admission
@@ -81,6 +84,8 @@ class ServiceTree(service.MultiService, abc.ABC):
         limiter: rate limits and the counters behind them.
         access_logs: the access log files.
         certificates: the TLS certificates and contexts of frontends.
+        challenges: the ACME challenges of orders in progress.
+        acme: orders and renews certificates, if a frontend has names for ACME.
         listeners: the listening sockets.
         shared: resources that all pools share.
         route_table_builder: builds the route tables of frontends.
@@ -114,12 +119,14 @@ class ServiceTree(service.MultiService, abc.ABC):
         self.ticker = Ticker(reactor, required_sweep_interval(settings))
         data_reactor = build_data_reactor(reactor)
         self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
-        self.find_challenge: ChallengeLookup = lambda path: None
         self.route_table_builder = RouteTableBuilder(
             self.limiter, self.admin_operations, self._build_redirect
         )
         self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
         self.certificates = CertificateService(reactor, self.ticker.wall_time, self.defer_to_thread)
+        self.challenges = Challenges(self.certificates.challenges)
+        self.find_challenge: ChallengeLookup = self.challenges.respond
+        self.acme: AcmeService | None = None
         self.shared = SharedResources(
             reactor, data_reactor, self.ticker, Resolver(reactor, self.ticker), random, connect
         )

@@ -9,6 +9,9 @@ from attrs import frozen
 
 from balancebeam.protocols.client_hello import ClientHello
 
+# RFC 8737, 6.2: the protocol of validation connections for tls-alpn-01, which carry no data.
+ACME_TLS_PROTOCOL = "acme-tls/1"
+
 
 @frozen
 class TlsInfo:

@@ -16,9 +16,10 @@ from balancebeam.protocols.tls_records import (
 )
 from balancebeam.tls.certificates import Certificate
 from balancebeam.tls.contexts import ContextOptions, build_context, load_certificates
+from balancebeam.tls.interfaces import ACME_TLS_PROTOCOL
 
 # RFC 8737, 3: the client offers this protocol and no other.
-_ACME_TLS = (b"acme-tls/1",)
+_ACME_TLS = (ACME_TLS_PROTOCOL.encode("ascii"),)
 
 _WILDCARD = "*."
 

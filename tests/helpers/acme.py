@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from balancebeam.acme.certificate import Certificate, read_certificate
-from balancebeam.acme.challenges import ALPN_PROTOCOL, Challenges
+from balancebeam.acme.challenges import Challenges
 from balancebeam.protocols.client_hello import ClientHelloReader
+from balancebeam.tls.interfaces import ACME_TLS_PROTOCOL
 from tests.helpers.processes import (
     TIMEOUT,
     ScriptedServer,
@@ -210,7 +211,7 @@ def serve_tls_challenges(challenges: Challenges, port: int) -> ScriptedServer:
         hello = reader.feed(connection.recv(65536, socket.MSG_PEEK))
         assert hello is not None
         context = challenges.tls_contexts.get(hello.server_name or "")
-        if context is not None and hello.alpn == (ALPN_PROTOCOL.encode(),):
+        if context is not None and hello.alpn == (ACME_TLS_PROTOCOL.encode(),):
             with contextlib.suppress(ssl.SSLError):
                 context.wrap_socket(connection, server_side=True).close()
 
