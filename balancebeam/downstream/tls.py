@@ -300,8 +300,8 @@ class ValidationConnection(Protocol):
     """
     A connection of an ACME server that validates a name: closes it after the handshake.
 
-    Application data is ignored, as the protocol has none (RFC 8737, 4). Otherwise a client could use the
-    context of a challenge, which verifies no client certificate, to send requests.
+    The protocol has no application data (RFC 8737, 4), and what is received is ignored. Otherwise
+    a client could send requests in the context of a challenge, which verifies no client.
     """
 
     transport: Any

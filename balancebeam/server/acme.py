@@ -49,8 +49,11 @@ def prepare_acme(tree: ServiceTree, settings: Settings) -> PreparedAcme | None:
     if not names:
         return None
     if settings.acme is None:
-        # The command line and the file are checked before.
-        raise ConfigError(f"acme {names[0]!r}: no ACME account: expected settings.acme")
+        # The parsers of the file and the command line report this with the line of the key.
+        frontend = next(item for item in settings.frontends if item.tls and item.tls.acme)
+        raise ConfigError(
+            f"frontend {frontend.name}: tls.acme: no ACME account: expected Settings.acme"
+        )
     service = _build_service(tree, settings.acme)
     if tree.acme is not None and tree.settings.acme == settings.acme:
         service = tree.acme

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -125,6 +126,14 @@ class Pebble:
         except TimeoutError:
             self.stop()
             raise
+
+    def pause(self) -> None:
+        """Stop responding; connections are still accepted by the kernel."""
+        self._processes[-1].send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Respond again, also to the requests in between."""
+        self._processes[-1].send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Kill both programs; more calls have no effect."""

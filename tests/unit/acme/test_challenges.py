@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import ssl
 
+from attrs import evolve
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -93,3 +94,15 @@ class TlsTests(SynchronousTestCase):
         self.assertEqual(list(contexts), ["a.example.org"])
         challenges.withdraw(TLS)
         self.assertEqual(contexts, {})
+
+    def test_replaced_challenge(self) -> None:
+        """A cancelled order that ends late does not withdraw the challenge of the next order."""
+        challenges = Challenges()
+        challenges.publish(TLS)
+        newer = evolve(TLS, token="token3", key_authorization="token3.thumbprint")
+        challenges.publish(newer)
+        context = challenges.tls_contexts["a.example.org"]
+        challenges.withdraw(TLS)
+        self.assertIs(challenges.tls_contexts.get("a.example.org"), context)
+        challenges.withdraw(newer)
+        self.assertEqual(challenges.tls_contexts, {})
