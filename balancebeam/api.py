@@ -34,11 +34,13 @@ from balancebeam.core.settings import (
     ForwardingSettings,
     FrontendSettings,
     FrontendTimeouts,
+    FrontendTlsSettings,
     HealthCheckSettings,
     LimitSettings,
     OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
+    PoolTlsSettings,
     QueueSettings,
     RetrySettings,
     ServerSettings,
@@ -91,6 +93,8 @@ def single_pool_settings(
     max_body: int | None = None,
     demo: int = 0,
     log_connections: bool = False,
+    tls: FrontendTlsSettings | None = None,
+    upstream_tls: PoolTlsSettings | None = None,
 ) -> Settings:
     """
     Build the settings of a balancer with one frontend, "web", and one pool, "app".
@@ -119,6 +123,9 @@ def single_pool_settings(
         max_body: the maximum size of a request body in bytes; `None` for no maximum.
         demo: the number of demo servers to start in this process and to add to the pool.
         log_connections: whether to log each connection in TCP mode.
+        tls: the settings of TLS with clients; `None` for plain connections.
+        upstream_tls: the settings of TLS with servers; `None` for TLS with the defaults to servers
+            with `ServerSettings.tls`, and no TLS to the others.
     """
     frontend = FrontendSettings(
         bind=bind,
@@ -131,6 +138,7 @@ def single_pool_settings(
         deny=deny,
         forwarding=forwarding,
         log_connections=log_connections,
+        tls=tls,
     )
     pool = PoolSettings(
         servers=servers,
@@ -141,6 +149,7 @@ def single_pool_settings(
         retries=retries,
         queue=queue,
         slow_start=slow_start,
+        tls=upstream_tls,
     )
     return Settings((frontend,), (pool,), demo=demo)
 

@@ -2,7 +2,8 @@
 The measured proxies and the upstream server as processes on fixed cores.
 
 `all_peers` has the command line of each proxy; `start_backend` starts nginx as
-the upstream server.
+the upstream server. The proxies with TLS have the same certificate and settings:
+ECDSA P-256, TLS 1.3 with AES-256-GCM and X25519, session tickets, no OCSP.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
 from attrs import frozen
+
+from bench import peer_configs
 
 # One core for the proxy, the other for the load generator and the upstream servers.
 PROXY_CORE, LOAD_CORE = 0, 1
@@ -48,7 +53,11 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of all threads of the process and its descendants, in seconds."""
-        return sum(_cpu_nanoseconds(pid) for pid in self.pids()) / 1e9
+        return sum(_schedstat(pid, 0) for pid in self.pids()) / 1e9
+
+    def queued_seconds(self) -> float:
+        """Return the time for which the process was ready but other processes had its core."""
+        return sum(_schedstat(pid, 1) for pid in self.pids()) / 1e9
 
     def pids(self) -> list[int]:
         """Return the process ids of the process and its descendants."""
@@ -80,21 +89,39 @@ class Process:
         self._log.close()
 
 
-def _cpu_nanoseconds(pid: int) -> int:
+def _schedstat(pid: int, field: int) -> int:
+    """Return the nanoseconds that all threads of a process ran (field 0) or were queued (1)."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0])
+        total += int((task / "schedstat").read_text().split()[field])
     return total
 
 
-def wait_for_port(port: int, seconds: float = 10.0) -> None:
-    """Wait until `port` on this host accepts connections. Raises `TimeoutError`."""
+def ensure_free(port: int) -> None:
+    """Raise `RuntimeError` if another process listens on `port` of this host."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return
+    raise RuntimeError(f"another process listens on port {port}")
+
+
+def wait_for_port(port: int, seconds: float = 10.0, process: Process | None = None) -> None:
+    """
+    Wait until `port` on this host accepts connections.
+
+    Raises:
+        TimeoutError: it accepts none within `seconds` seconds.
+        RuntimeError: `process` has exited.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
+            if process is not None:
+                process.ensure_running()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"port {port} accepts no connections") from None
             time.sleep(0.05)
@@ -111,114 +138,69 @@ class Peer:
         port: port on 127.0.0.1 that the proxy listens on.
         command: returns the command line for a working directory and a port,
             and writes the configuration files that it names.
+        kind: `http`, `tls` (HTTP over TLS) or `tcp`.
     """
 
     name: str
     program: str
     port: int
     command: Callable[[Path, int], list[str]]
+    kind: str = "http"
 
     @property
     def installed(self) -> bool:
         """Whether the executable exists."""
         return bool(shutil.which(self.program) or Path("/usr/sbin", self.program).exists())
 
+    def start(self, folder: Path) -> Process:
+        """
+        Start the proxy in a new folder in `folder`, and wait until it listens.
 
-_NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 9000; }}
-http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 600;
-  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; default_type text/plain;
-  {body}
-}}
-"""
+        Raises:
+            RuntimeError: the port is in use, the proxy ended, or a proxy with TLS
+                negotiates another protocol version or cipher suite.
+            TimeoutError: the proxy does not listen.
+        """
+        ensure_free(self.port)
+        home = Path(tempfile.mkdtemp(dir=folder))
+        process = Process(self.command(home, self.port), PROXY_CORE, home)
+        try:
+            wait_for_port(self.port, process=process)
+            if self.kind == "tls":
+                _verify_tls(self.port)
+        except BaseException:
+            process.stop()
+            raise
+        return process
 
-_NGINX_BACKEND = """
-  open_file_cache max=10; sendfile on; tcp_nopush off;
-  server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    listen 127.0.0.2:{port} backlog=4096;
-    listen 127.0.0.3:{port} backlog=4096;
-    location /1m {{ alias {folder}/1m; }}
-    location / {{ return 200 "hello world\\n"; }}
-  }}
-"""
 
-_NGINX_PROXY = """
-  upstream app {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location / {{
-      proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;
-      proxy_set_header Via "1.1 nginx";
-    }}
-  }}
-"""
+def connect_tls(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Return a connection to `port` on this host after its TLS handshake."""
+    connection = socket.create_connection(("127.0.0.1", port), 10)
+    return context.wrap_socket(connection, server_hostname="localhost")
 
-_HAPROXY = """
-global
-  nbthread 1
-  maxconn 9000
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 600s
-  timeout server 60s
-frontend web
-  bind 127.0.0.1:{port} backlog 4096
-  option forwardfor
-  http-request set-header X-Forwarded-Proto http
-  http-request set-header X-Forwarded-Host %[req.hdr(host)]
-  http-request set-header Via "1.1 haproxy"
-  default_backend app
-backend app
-  http-reuse always
-  server one 127.0.0.1:{backend}
-"""
 
-_HAPROXY_TCP = """
-global
-  nbthread 1
-  maxconn 9000
-defaults
-  mode tcp
-  timeout connect 5s
-  timeout client 600s
-  timeout server 600s
-frontend web
-  bind 127.0.0.1:{port} backlog 4096
-  default_backend app
-backend app
-  server one 127.0.0.1:{backend}
-"""
+def client_context() -> ssl.SSLContext:
+    """Return a context of clients that verify no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
-_PORTFORWARD = """
-from twisted.internet import reactor
-from twisted.protocols.portforward import ProxyFactory
-factory = ProxyFactory("127.0.0.1", {backend})
-factory.noisy = False
-reactor.listenTCP({port}, factory, interface="127.0.0.1", backlog=4096)
-reactor.run()
-"""
 
-_TWISTED = """
-import sys
-from twisted.internet import reactor
-from twisted.web import proxy, server, http
-site = server.Site(proxy.ReverseProxyResource("127.0.0.1", {backend}, b""))
-site.log = lambda request: None
-reactor.listenTCP({port}, site, interface="127.0.0.1")
-reactor.run()
-"""
+def _verify_tls(port: int) -> None:
+    """Raise `RuntimeError` unless TLS 1.3 with AES-256-GCM is negotiated on `port`."""
+    try:
+        with connect_tls(port, client_context()) as connection:
+            negotiated = connection.version(), (connection.cipher() or ("none",))[0]
+    except OSError as error:
+        raise RuntimeError(f"TLS handshake failed: {error}") from None
+    if negotiated != ("TLSv1.3", "TLS_AES_256_GCM_SHA384"):
+        raise RuntimeError(f"negotiated {negotiated[0]} {negotiated[1]}")
 
 
 def _nginx(folder: Path, body: str) -> list[str]:
-    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, body=body))
+    (folder / "nginx.conf").write_text(peer_configs.NGINX.format(folder=folder, body=body))
     return [
         _executable_path("nginx"),
         "-c",
@@ -235,21 +217,69 @@ def _executable_path(program: str) -> str:
 
 def start_backend(folder: Path) -> Process:
     """Start nginx as the upstream server, and wait until it listens."""
+    ensure_free(BACKEND_PORT)
     (folder / "1m").write_bytes(os.urandom(1 << 20))
-    body = _NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
+    body = peer_configs.NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
     process = Process(_nginx(folder, body), LOAD_CORE, folder)
     wait_for_port(BACKEND_PORT)
     return process
 
 
+def _certificate(folder: Path) -> Path:
+    """
+    Return a file with a self-signed ECDSA P-256 certificate for localhost and its key.
+
+    The files with the suffixes `.crt` and `.key` beside it have one of the two. All
+    proxies whose working directories are in the same folder share the files.
+    """
+    pem = folder.parent / "localhost.pem"
+    if not pem.exists():
+        command = (
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256"
+        )
+        subprocess.run(
+            [
+                *command.split(),
+                *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+                *("-days", "30", "-keyout", "localhost.key", "-out", "localhost.crt"),
+            ],
+            cwd=pem.parent,
+            check=True,
+            capture_output=True,
+        )
+        parts = [(pem.parent / name).read_text() for name in ("localhost.crt", "localhost.key")]
+        pem.write_text("".join(parts))
+    return pem
+
+
 def _nginx_proxy(folder: Path, port: int) -> list[str]:
-    return _nginx(folder, _NGINX_PROXY.format(port=port, backend=BACKEND_PORT))
+    return _nginx(
+        folder,
+        peer_configs.NGINX_PROXY.format(port=port, backend=BACKEND_PORT, listen_option="", tls=""),
+    )
 
 
-def _haproxy(text: str) -> Callable[[Path, int], list[str]]:
+def _nginx_tls(folder: Path, port: int) -> list[str]:
+    tls = peer_configs.NGINX_TLS.format(pem=_certificate(folder))
+    return _nginx(
+        folder,
+        peer_configs.NGINX_PROXY.format(
+            port=port, backend=BACKEND_PORT, listen_option=" ssl", tls=tls
+        ),
+    )
+
+
+def _haproxy(text: str, tls: str = "") -> Callable[[Path, int], list[str]]:
     def command(folder: Path, port: int) -> list[str]:
         config = folder / "haproxy.cfg"
-        config.write_text(text.format(port=port, backend=BACKEND_PORT))
+        config.write_text(
+            text.format(
+                port=port,
+                backend=BACKEND_PORT,
+                tls=tls and tls.format(pem=_certificate(folder)),
+                scheme="https" if tls else "http",
+            )
+        )
         return [_executable_path("haproxy"), "-db", "-f", str(config)]
 
     return command
@@ -274,24 +304,56 @@ def _balancebeam(python: str, *options: str) -> Callable[[Path, int], list[str]]
     return command
 
 
+def _balancebeam_tls(python: str) -> Callable[[Path, int], list[str]]:
+    def command(folder: Path, port: int) -> list[str]:
+        pem = _certificate(folder)
+        files = f"{pem.with_suffix('.crt')},{pem.with_suffix('.key')}"
+        return _balancebeam(python, "--tls", files)(folder, port)
+
+    return command
+
+
 def all_peers() -> dict[str, Peer]:
-    """Return all proxies by name; BENCH_PYPY, the path of a PyPy, adds one more."""
+    """Return all proxies by name; BENCH_PYPY, the path of a PyPy, adds two more."""
     peers = [
         Peer("balancebeam", sys.executable, 18101, _balancebeam(sys.executable)),
         Peer("nginx", "nginx", 18102, _nginx_proxy),
-        Peer("haproxy", "haproxy", 18103, _haproxy(_HAPROXY)),
-        Peer("ReverseProxyResource", sys.executable, 18104, _script(_TWISTED)),
+        Peer("haproxy", "haproxy", 18103, _haproxy(peer_configs.HAPROXY)),
+        Peer("ReverseProxyResource", sys.executable, 18104, _script(peer_configs.TWISTED)),
         Peer(
             "balancebeam-limited",
             sys.executable,
             18109,
             _balancebeam(sys.executable, "--max-requests-per-minute", "999999999"),
         ),
-        Peer("balancebeam-tcp", sys.executable, 18106, _balancebeam(sys.executable, "-m", "tcp")),
-        Peer("haproxy-tcp", "haproxy", 18107, _haproxy(_HAPROXY_TCP)),
-        Peer("portforward", sys.executable, 18108, _script(_PORTFORWARD)),
+        Peer(
+            "balancebeam-tcp",
+            sys.executable,
+            18106,
+            _balancebeam(sys.executable, "-m", "tcp"),
+            kind="tcp",
+        ),
+        Peer("haproxy-tcp", "haproxy", 18107, _haproxy(peer_configs.HAPROXY_TCP), kind="tcp"),
+        Peer("portforward", sys.executable, 18108, _script(peer_configs.PORTFORWARD), kind="tcp"),
+        Peer(
+            "balancebeam-tls",
+            sys.executable,
+            18110,
+            _balancebeam_tls(sys.executable),
+            kind="tls",
+        ),
+        Peer("nginx-tls", "nginx", 18111, _nginx_tls, kind="tls"),
+        Peer(
+            "haproxy-tls",
+            "haproxy",
+            18112,
+            _haproxy(peer_configs.HAPROXY, peer_configs.HAPROXY_TLS),
+            kind="tls",
+        ),
     ]
     pypy = os.environ.get("BENCH_PYPY")
     if pypy:
         peers.append(Peer("balancebeam-pypy", pypy, 18105, _balancebeam(pypy)))
+        tls = Peer("balancebeam-pypy-tls", pypy, 18113, _balancebeam_tls(pypy), kind="tls")
+        peers.append(tls)
     return {peer.name: peer for peer in peers}

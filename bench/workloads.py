@@ -40,6 +40,18 @@ end
 _CLOSE_SCRIPT = 'wrk.headers["Connection"] = "close"'
 
 
+# Source of the load generator of new connections; compiled for each run of the benchmark.
+_CONNECTIONS_SOURCE = Path(__file__).with_name("tls_connections.c")
+
+# Share of the handshakes that may be of the other kind, full or resumed. The first of a run is
+# full, because it yields the first ticket.
+_HANDSHAKE_TOLERANCE = 0.01
+
+
+class InvalidRunError(Exception):
+    """The load differed from the workload: the figures of the run have no meaning."""
+
+
 @frozen
 class Result:
     """
@@ -49,7 +61,8 @@ class Result:
         requests: number of completed requests.
         bytes_read: bytes received by the clients; 0 if the load generator does not count them.
         seconds: duration of the run.
-        failed: responses without a 2xx or 3xx status, and connection errors and timeouts.
+        failed: responses without a 2xx or 3xx status, connection errors and timeouts, and
+            TLS connections that `tls_connections.c` saw closed without close_notify.
         latency_p50: median latency in milliseconds.
         latency_p99: 99th percentile of the latency in milliseconds.
     """
@@ -65,15 +78,18 @@ class Result:
 @frozen
 class Workload:
     """
-    A workload: wrk as fast as the proxy permits, or a constant rate.
+    A workload: requests as fast as the proxy permits, or at a constant rate.
 
     Attributes:
         name: name for the option `--loads`.
-        program: load generator: `wrk`, or this interpreter for `bench.constant_rate`.
+        program: load generator: `wrk`, this interpreter for `bench.constant_rate`, or
+            `cc` for `tls_connections.c`.
         connections: number of concurrent client connections.
         target: request target.
         script: Lua script for wrk.
-        rate: requests per second of a constant rate; 0 for wrk.
+        rate: requests per second of a constant rate; 0 for the other load generators.
+        tls: whether proxies with TLS are measured; the others are measured without.
+        handshakes: kind of all handshakes of `tls_connections.c`: `full` or `resumed`.
     """
 
     name: str
@@ -82,22 +98,37 @@ class Workload:
     target: str = "/"
     script: str | None = None
     rate: int = 0
+    tls: bool = False
+    handshakes: str = ""
 
     @property
-    def installed(self) -> bool:
-        """Whether the load generator is installed."""
-        return shutil.which(self.program) is not None
+    def missing(self) -> str | None:
+        """The program or header file that the load generator needs and that is not installed."""
+        if shutil.which(self.program) is None:
+            return self.program
+        if self.handshakes:
+            command = ["cc", "-fsyntax-only", "-include", "openssl/ssl.h", "-x", "c", "/dev/null"]
+            if subprocess.run(command, capture_output=True, check=False).returncode:
+                return "openssl/ssl.h (package libssl-dev)"
+        return None
 
-    def run(self, port: int, seconds: int, folder: Path) -> Result:
+    def run(self, port: int, seconds: int, folder: Path, tls: bool = False) -> Result:
         """
         Send the workload's requests to `port` on this host for `seconds` seconds.
 
-        `folder` receives the Lua script. Raises `RuntimeError` if the load
-        generator fails or gets no response.
+        Args:
+            folder: receives the Lua script or the compiled load generator.
+            tls: whether the proxy on `port` speaks TLS.
+
+        Raises:
+            RuntimeError: the load generator fails or gets no response.
+            InvalidRunError: handshakes were not of the kind that the workload requires.
         """
-        url = f"http://127.0.0.1:{port}{self.target}"
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{port}{self.target}"
         if self.program == "wrk":
             return self._run_wrk(url, seconds, folder)
+        if self.handshakes:
+            return self._run_connections(port, seconds, folder, tls)
         return self._run_constant_rate(port, seconds)
 
     def _run_wrk(self, url: str, seconds: int, folder: Path) -> Result:
@@ -122,6 +153,31 @@ class Workload:
             failed=failed,
             latency_p50=_percentile(output, "50%"),
             latency_p99=_percentile(output, "99%"),
+        )
+
+    def _run_connections(self, port: int, seconds: int, folder: Path, tls: bool) -> Result:
+        program = folder / "tls_connections"
+        if not program.exists():
+            libraries = ("-lssl", "-lcrypto")
+            _run_pinned(["cc", "-O2", "-o", str(program), str(_CONNECTIONS_SOURCE), *libraries], 60)
+        kind = self.handshakes if tls else "plain"
+        numbers = (port, seconds, self.connections)
+        result = json.loads(_run_pinned([str(program), *map(str, numbers), kind], 2 * seconds + 10))
+        count = result["connections"]
+        if not count:
+            raise RuntimeError("no response received")
+        expected = count if kind == "resumed" else 0
+        if abs(result["resumed"] - expected) > _HANDSHAKE_TOLERANCE * count:
+            raise InvalidRunError(
+                f"{result['resumed']} of {count} handshakes were resumed: expected {expected}"
+            )
+        return Result(
+            requests=count,
+            bytes_read=result["bytes"],
+            seconds=result["seconds"],
+            failed=result["failed"] + result["truncated"],
+            latency_p50=result["p50"],
+            latency_p99=result["p99"],
         )
 
     def _run_constant_rate(self, port: int, seconds: int) -> Result:
@@ -177,4 +233,8 @@ WORKLOADS = (
     Workload("large", "wrk", 16, target="/1m"),
     Workload("connections", "wrk", 64, script=_CLOSE_SCRIPT),
     Workload("steady", sys.executable, 100, rate=1000),
+    Workload("tls-small", "wrk", 64, tls=True),
+    Workload("tls-large", "wrk", 8, target="/1m", tls=True),
+    Workload("tls-connections-full", "cc", 64, tls=True, handshakes="full"),
+    Workload("tls-connections-resumed", "cc", 64, tls=True, handshakes="resumed"),
 )

@@ -74,6 +74,8 @@ class AdminApi:
 
     async def register(self, request: ApiRequest) -> ApiResponse:
         """`POST /register`: add a server to the default pool."""
+        if not self.balancer.pools:
+            raise AdminError(404, "no pool is configured")
         status, body = await register(self.operations, self.balancer.default_pool, request.body)
         return ApiResponse(status, body + b"\n")
 

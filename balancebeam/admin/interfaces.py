@@ -38,7 +38,7 @@ class Balancer(BalancerStats, Protocol):
 
     @property
     def default_pool(self) -> Pool:
-        """The pool of the first frontend; `POST /register` adds servers to it."""
+        """The pool of the first frontend that has one; `POST /register` adds servers to it."""
 
     def not_ready_reason(self) -> str:
         """Return why traffic cannot be served; an empty string if it can."""

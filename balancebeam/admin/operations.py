@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from balancebeam.admin.interfaces import Balancer, Pool
 from balancebeam.admin.parsing import AdminError, Registration, parse_change
-from balancebeam.config.addresses import parse_server_address
+from balancebeam.config.addresses import check_scheme, parse_server_url
 from balancebeam.core.settings import (
     DEFAULT_HEALTH_PATH,
     HealthCheckSettings,
@@ -66,10 +66,11 @@ class AdminOperations:
     def server(self, pool: Pool, address: str) -> Server:
         """Return the server of `pool` at `address`. Raises `AdminError` with status 404."""
         try:
-            server = pool.server_set.find(parse_server_address(address))
+            named = parse_server_url(address)
         except ValueError as error:
             raise AdminError(404, str(error)) from None
-        if server is None:
+        server = pool.server_set.find(named.address)
+        if server is None or (named.tls and not _uses_tls(pool, server)):
             raise AdminError(404, f"pool {pool.settings.name} has no server {address}")
         return server
 
@@ -112,12 +113,13 @@ class AdminOperations:
 
         Raises:
             NotHealthy: The server failed its health check.
-            AdminError: A reload removed the pool during the check.
+            AdminError: The pool cannot have the server with or without TLS, or a reload removed
+                the pool during the check.
         """
-        candidate = ServerSettings(registration.address, registration.weight)
+        candidate = registration.settings
+        _check_tls(pool, candidate)
         unregistered = Server(candidate, ServerSource.REGISTERED)
-        tls = pool.find_tls(pool.server_set.find(registration.address) or unregistered)
-        check = self._check(unregistered, _registration_check(pool), tls)
+        check = self._check(unregistered, _registration_check(pool), pool.find_tls(unregistered))
         self._pending_checks.add(check)
         try:
             await check
@@ -136,18 +138,54 @@ class AdminOperations:
             self._pending_checks.discard(check)
         if self.balancer.pools.get(pool.settings.name) is not pool:
             raise AdminError(404, f"pool {pool.settings.name} no longer exists")
-        server = pool.server_set.find(registration.address)
+        # Again, as another registration or a reload may have added the server during the check.
+        _check_tls(pool, candidate)
+        server = pool.server_set.find(candidate.address)
         if server is None:
             pool.server_set.add(candidate, ServerSource.REGISTERED)
         else:
-            pool.health.set_weight(server, registration.weight)
+            pool.health.set_weight(server, candidate.weight)
         self.log.info(
             "server {server} registered with weight {weight}",
-            server=str(registration.address),
-            weight=registration.weight,
+            server=str(candidate.address),
+            weight=candidate.weight,
         )
         await self.balancer.save()
-        return {"server": registration.text, "weight": registration.weight}
+        return {"server": registration.text, "weight": candidate.weight}
+
+
+def _uses_tls(pool: Pool, server: Server) -> bool:
+    """Return whether connections to `server` use TLS."""
+    return pool.settings.uses_tls(ServerSettings(server.address, tls=server.tls))
+
+
+def _check_tls(pool: Pool, candidate: ServerSettings) -> None:
+    """
+    Check that a server can be registered with TLS, or without it.
+
+    Raises:
+        AdminError: The scheme is that of another mode, the name to verify is missing, or the pool
+            has the address already, with TLS instead of without it or the reverse.
+    """
+    try:
+        check_scheme(candidate, pool.mode)
+    except ValueError as error:
+        raise AdminError(400, f"address: {error}") from None
+    settings = pool.settings
+    if settings.lacks_server_name(candidate):
+        raise AdminError(
+            400, f"address: {candidate.address} has no name to verify: expected host:port"
+        )
+    server = pool.server_set.find(candidate.address)
+    if server is not None:
+        uses_tls = _uses_tls(pool, server)
+        if uses_tls != settings.uses_tls(candidate):
+            present = "with" if uses_tls else "without"
+            raise AdminError(
+                400,
+                f"address: pool {settings.name} has {candidate.address} {present} TLS: "
+                "expected the same, or another address",
+            )
 
 
 def _registration_check(pool: Pool) -> HealthCheckSettings:

@@ -6,11 +6,10 @@ import json
 import reprlib
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from balancebeam.config.addresses import parse_server_address
-from balancebeam.core.addresses import ServerAddress
-from balancebeam.core.settings import MAX_WEIGHT, AdminState
+from balancebeam.config.addresses import parse_server_url
+from balancebeam.core.settings import MAX_WEIGHT, AdminState, ServerSettings
 
 # Characters. A DNS name has at most 253; the rest is for scheme and port.
 MAX_ADDRESS_LENGTH = 300
@@ -38,13 +37,11 @@ class Registration:
 
     Attributes:
         text: The address as the client wrote it; the response repeats it.
-        address: The parsed address.
-        weight: The weight, 0 to 256.
+        settings: The server, with the weight of the request.
     """
 
     text: str
-    address: ServerAddress
-    weight: int = 1
+    settings: ServerSettings
 
 
 @frozen
@@ -111,10 +108,10 @@ def parse_registration(body: bytes, unknown_field_status: int) -> Registration:
             f"expected at most {MAX_ADDRESS_LENGTH} printable characters",
         )
     try:
-        address = parse_server_address(text)
+        server = parse_server_url(text)
     except ValueError as error:
         raise AdminError(400, f"address: {error}") from None
-    return Registration(text, address, _parse_weight(content.get("weight", 1)))
+    return Registration(text, evolve(server, weight=_parse_weight(content.get("weight", 1))))
 
 
 def parse_change(content: dict[str, Any]) -> ServerChange:

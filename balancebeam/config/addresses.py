@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv6Address
 
+from attrs import evolve
+
 from balancebeam.config.values import parse_weight
 from balancebeam.core.addresses import (
     EndpointAddress,
@@ -39,6 +41,11 @@ _PORT = re.compile(r":?[0-9]{1,5}")
 
 # Option values and versions of the PROXY protocol.
 _PROXY_VERSIONS = {"": None, "v1": 1, "v2": 2}
+
+# Schemes of server addresses, and their default ports. A TCP service has none.
+_DEFAULT_PORTS = {"http": 80, "https": 443, "tls": None}
+_TLS_SCHEMES = ("https", "tls")
+_ENDS_IN_PORT = re.compile(r":[0-9]+$")
 
 # sun_path of sockaddr_un has 108 bytes on Linux, the last of which is the terminating NUL.
 _MAX_PATH_LENGTH = 107
@@ -106,7 +113,8 @@ def parse_listen_address(text: str) -> ListenAddress:
         return _parse_unix_address(text)
     if text.startswith(("ssl:", "tls:", "txacme:")):
         raise ValueError(
-            f"unsupported address {text!r}: expected one without TLS; TLS is not supported yet"
+            f"unsupported address {text!r}: expected one without TLS; TLS of a frontend is set by "
+            "[frontend.tls] or --tls"
         )
     if text.startswith("haproxy:"):
         address = parse_listen_address(text[len("haproxy:") :])
@@ -132,30 +140,71 @@ def parse_bind_address(text: str) -> ListenAddress:
 
 def parse_server_address(text: str) -> ServerAddress:
     """
-    Parse the address of a server.
+    Parse the address of a server without TLS, as `ServerAddress.as_config` returns it.
 
     Args:
         text: `host:port`, `[v6]:port`, `unix:/path`, `http://host` or `http://host:port`.
     """
-    if text.startswith("https://"):
-        raise ValueError(
-            f"unsupported address {text!r}: expected http://host:port; "
-            "TLS to servers is not supported yet"
-        )
+    server = parse_server_url(text)
+    if server.tls:
+        raise ValueError(f"invalid address {text!r}: expected one without TLS, {server.address}")
+    return server.address
+
+
+def parse_server_url(text: str) -> ServerSettings:
+    """
+    Parse the address of a server, with or without a scheme.
+
+    Args:
+        text: `host:port`, `[v6]:port`, `unix:/path`, `http://host[:port]`, or for a server with TLS
+            `https://host[:port]` or `tls://host:port`. The default port is that of the scheme.
+
+    Returns:
+        A server with this address, the scheme, and otherwise the defaults.
+    """
     if text.startswith("unix:"):
-        return _parse_unix_address(text)
-    if text.startswith("http://"):
-        authority = text[len("http://") :].rstrip("/")
-        if "/" in authority:
-            raise ValueError(f"invalid address {text!r}: expected http://host:port without a path")
-        if not re.search(r":[0-9]+$", authority):
-            authority += ":80"
+        return ServerSettings(_parse_unix_address(text))
+    scheme, separator, authority = text.partition("://")
+    if separator and scheme in _DEFAULT_PORTS:
+        port = _DEFAULT_PORTS[scheme]
+        authority = authority.rstrip("/")
+        if "/" in authority or (port is None and not _ENDS_IN_PORT.search(authority)):
+            raise ValueError(
+                f"invalid address {text!r}: expected {scheme}://host:port without a path"
+            )
+        if not _ENDS_IN_PORT.search(authority):
+            authority += f":{port}"
         address = parse_tcp_address(authority)
     else:
+        scheme = ""
         address = parse_tcp_address(text)
     if address.port == 0:
         raise ValueError(f"invalid address {text!r}: expected a port from 1 to 65535")
-    return address
+    return ServerSettings(address, tls=scheme in _TLS_SCHEMES, source_scheme=scheme or None)
+
+
+def check_scheme(server: ServerSettings, mode: str) -> None:
+    """
+    Check that the scheme of the address of `server` is that of a mode.
+
+    Args:
+        server: a server of a pool.
+        mode: the mode of the pool's frontends, "http" or "tcp".
+
+    Raises:
+        ValueError: TLS was configured with the scheme of the other mode.
+    """
+    scheme, expected = server.source_scheme, tls_scheme(mode)
+    if scheme in _TLS_SCHEMES and scheme != expected:
+        raise ValueError(
+            f"invalid address '{scheme}://{server.address}': "
+            f'expected {expected}://{server.address} in mode "{mode}"'
+        )
+
+
+def tls_scheme(mode: str) -> str:
+    """Return the scheme of servers with TLS in a mode, "http" or "tcp"."""
+    return "tls" if mode == "tcp" else "https"
 
 
 def parse_server(text: str) -> ServerSettings:
@@ -167,15 +216,15 @@ def parse_server(text: str) -> ServerSettings:
         if name in options:
             raise ValueError(f"invalid server {text!r}: expected {name} once")
         options[name] = value
-    server_address = parse_server_address(address)
+    server = parse_server_url(address)
     try:
         weight = parse_weight(options.get("weight", "1"))
     except ValueError as error:
         raise ValueError(f"server {text!r}: {error}") from None
-    return ServerSettings(
-        server_address,
-        weight,
-        "backup" in options,
+    return evolve(
+        server,
+        weight=weight,
+        backup="backup" in options,
         proxy_protocol=_PROXY_VERSIONS[options.get("proxy", "")],
     )
 

@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from attrs import frozen
-
+from balancebeam.config.addresses import check_scheme
+from balancebeam.config.conflicts import Conflict, Keys
 from balancebeam.config.reader import Document, Table, suggest
 from balancebeam.config.secret_source import load_secret
 from balancebeam.config.source_map import Path
+from balancebeam.config.tls_checks import check_certificates, find_tls_conflicts
 from balancebeam.core.addresses import ListenAddress, ProxyProtocolAddress, TcpAddress, UnixAddress
 from balancebeam.core.settings import (
     AdminSettings,
@@ -27,47 +28,9 @@ from balancebeam.core.settings import (
 )
 
 # Keys of [[frontend]] that concern requests. In TCP mode no request is parsed.
-_HTTP_KEYS = ("max_body", "registration", "registration_from", "forwarding")
+_HTTP_KEYS = ("max_body", "registration", "registration_from", "forwarding", "redirect_https")
 
 _HTTP_ONLY = 'not available in mode "tcp": expected mode "http"'
-
-
-@frozen
-class Conflict:
-    """
-    A rule that some settings violate.
-
-    Attributes:
-        path: the key, or the table, with the tables of an array numbered from 0:
-            `("frontend", 1, "route", 0, "pool")`.
-        message: the mistake, and what is expected.
-    """
-
-    path: Path
-    message: str
-
-
-class _Keys:
-    """
-    The keys that are set: in a file, if `root` is its root table, or else by their values.
-
-    A path has the form of `Conflict.path`.
-    """
-
-    def __init__(self, root: Table | None) -> None:
-        self._root = root
-
-    def is_set(self, path: Path, differs: bool) -> bool:
-        """Return whether a key is set; `differs` is whether its value is not the default."""
-        if self._root is None:
-            return differs
-        return str(path[-1]) in self._root.descend(path[:-1])
-
-    def is_invalid(self, path: Path) -> bool:
-        """Return whether the value of a key was rejected, so that the setting is a default."""
-        if self._root is None:
-            return False
-        return path[-1] in self._root.descend(path[:-1]).invalid_keys
 
 
 def find_conflicts(settings: Settings, root: Table | None = None) -> Iterator[Conflict]:
@@ -80,13 +43,14 @@ def find_conflicts(settings: Settings, root: Table | None = None) -> Iterator[Co
             settings of a file alone. A key that is set to its default then counts as set, and
             rules about invalid values, which are reported already, are skipped.
     """
-    keys = _Keys(root)
+    keys = Keys(root)
     yield from _check_names("frontend", settings.frontends, keys)
     yield from _check_names("pool", settings.pools, keys)
     yield from _check_pool_references(settings, keys)
     yield from _check_routes(settings, keys)
     yield from _check_binds(settings)
     yield from _check_modes(settings, keys)
+    yield from find_tls_conflicts(settings, keys)
 
 
 def report_conflicts(settings: Settings, root: Table) -> None:
@@ -100,7 +64,7 @@ def report_conflicts(settings: Settings, root: Table) -> None:
 
 
 def _check_names(
-    kind: str, items: Sequence[FrontendSettings | PoolSettings], keys: _Keys
+    kind: str, items: Sequence[FrontendSettings | PoolSettings], keys: Keys
 ) -> Iterator[Conflict]:
     names = set()
     for number, item in enumerate(items):
@@ -113,6 +77,8 @@ def _check_names(
 def _pool_references(settings: Settings) -> Iterator[tuple[int, Path, str]]:
     """Yield the number of a frontend, and the path and the value of each of its keys `pool`."""
     for number, frontend in enumerate(settings.frontends):
+        if frontend.redirect_https:
+            continue
         yield number, ("frontend", number, "pool"), frontend.pool
         for route_number, route in enumerate(frontend.routes):
             # A route without a pool is reported as such.
@@ -120,7 +86,7 @@ def _pool_references(settings: Settings) -> Iterator[tuple[int, Path, str]]:
                 yield number, ("frontend", number, "route", route_number, "pool"), route.pool
 
 
-def _check_pool_references(settings: Settings, keys: _Keys) -> Iterator[Conflict]:
+def _check_pool_references(settings: Settings, keys: Keys) -> Iterator[Conflict]:
     # Without any pool in the file, the options define one with the default name.
     names = [pool.name for pool in settings.pools] or [PoolSettings().name]
     for _, path, pool in _pool_references(settings):
@@ -128,7 +94,7 @@ def _check_pool_references(settings: Settings, keys: _Keys) -> Iterator[Conflict
             yield Conflict(path, f"unknown pool {pool!r}: {suggest(pool, names)}")
 
 
-def _check_routes(settings: Settings, keys: _Keys) -> Iterator[Conflict]:
+def _check_routes(settings: Settings, keys: Keys) -> Iterator[Conflict]:
     """Report routes that never match, because an earlier one has the same host and path."""
     for number, frontend in enumerate(settings.frontends):
         seen = set()
@@ -159,7 +125,7 @@ def _check_binds(settings: Settings) -> Iterator[Conflict]:
         )
 
 
-def _check_modes(settings: Settings, keys: _Keys) -> Iterator[Conflict]:
+def _check_modes(settings: Settings, keys: Keys) -> Iterator[Conflict]:
     """Report pools that are used in both modes, and keys that the mode does not have."""
     modes: dict[str, str] = {}
     for number, path, pool in _pool_references(settings):
@@ -176,11 +142,14 @@ def _check_modes(settings: Settings, keys: _Keys) -> Iterator[Conflict]:
     for number, item in enumerate(settings.pools):
         if modes.get(item.name) == "tcp":
             yield from _check_tcp_pool(number, item, keys)
+        for server in item.servers if item.name in modes else ():
+            try:
+                check_scheme(server, modes[item.name])
+            except ValueError as error:
+                yield Conflict(("pool", number, "upstreams"), str(error))
 
 
-def _check_frontend_mode(
-    number: int, frontend: FrontendSettings, keys: _Keys
-) -> Iterator[Conflict]:
+def _check_frontend_mode(number: int, frontend: FrontendSettings, keys: Keys) -> Iterator[Conflict]:
     parent = ("frontend", number)
     if frontend.mode != "tcp":
         path: Path = (*parent, "log_connections")
@@ -201,7 +170,7 @@ def _check_frontend_mode(
         yield from _check_tcp_limits(route_path, route.limits, keys)
 
 
-def _check_tcp_pool(number: int, pool: PoolSettings, keys: _Keys) -> Iterator[Conflict]:
+def _check_tcp_pool(number: int, pool: PoolSettings, keys: Keys) -> Iterator[Conflict]:
     yield from _check_tcp_limits(("pool", number), pool.limits, keys)
     if pool.active is not None:
         path = ("pool", number, "health", "path")
@@ -213,7 +182,7 @@ def _check_tcp_pool(number: int, pool: PoolSettings, keys: _Keys) -> Iterator[Co
 
 
 def _check_tcp_limits(
-    parent: Path, limits: Sequence[LimitSettings], keys: _Keys
+    parent: Path, limits: Sequence[LimitSettings], keys: Keys
 ) -> Iterator[Conflict]:
     """Report limits with keys of requests; a connection has only the address of its client."""
     for number, limit in enumerate(limits):
@@ -242,6 +211,7 @@ def validate_settings(settings: Settings, document: Document | None = None) -> l
         f"{_describe(settings, conflict.path)}: {conflict.message}"
         for conflict in find_conflicts(settings)
     ]
+    problems += check_certificates(settings, document)
     problems += _check_state(settings.state)
     return problems
 
@@ -249,8 +219,8 @@ def validate_settings(settings: Settings, document: Document | None = None) -> l
 def _describe(settings: Settings, path: Path) -> str:
     """Return the text for the path of a conflict: `frontend NAME: route.pool`."""
     kind, *rest = path
-    if kind == "admin":
-        return "admin.bind"
+    if kind not in ("frontend", "pool"):
+        return ".".join(map(str, path))
     number, *parts = rest
     items = settings.frontends if kind == "frontend" else settings.pools
     key = ".".join(part for part in parts if isinstance(part, str))
@@ -263,14 +233,16 @@ def _check_servers(settings: Settings, document: Document | None) -> list[str]:
     Report pools without a server.
 
     They are valid only if servers can be registered later, by the admin API or on a frontend, or
-    if they get the demo servers.
+    if they get the demo servers. A balancer that only redirects needs no pool.
     """
+    if all(frontend.redirect_https for frontend in settings.frontends):
+        return []
     file = ""
     if document is not None and ("pool",) not in document:
         file, document = f"{document.location(())}: ", None
     if document is None and not settings.demo and not any(pool.servers for pool in settings.pools):
         return [f"{file}no servers: expected --upstream host:port (or --demo 3)"]
-    demo_pool = settings.frontends[0].pool if settings.demo else None
+    demo_pool = settings.default_pool if settings.demo else None
     problems = []
     for number, pool in enumerate(settings.pools):
         if not pool.servers and pool.name != demo_pool:

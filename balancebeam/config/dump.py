@@ -10,12 +10,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from balancebeam.config.addresses import tls_scheme
 from balancebeam.core.settings import (
+    AcmeSettings,
     AdminSettings,
+    CertificateSource,
     FrontendSettings,
+    FrontendTlsSettings,
     HealthCheckSettings,
     LimitSettings,
     PoolSettings,
+    PoolTlsSettings,
     RouteSettings,
     ServerSettings,
     Settings,
@@ -46,9 +51,11 @@ def dump(settings: Settings, mask: bool = False) -> str:
     for frontend in settings.frontends:
         lines += _frontend(frontend)
     for pool in settings.pools:
-        lines += _pool(pool)
+        lines += _pool(pool, settings.pool_mode(pool.name))
     if settings.admin is not None:
         lines += _table("[admin]", _admin(settings.admin, mask))
+    if settings.acme is not None:
+        lines += _table("[acme]", _acme(settings.acme))
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -60,7 +67,7 @@ def _frontend(frontend: FrontendSettings) -> Iterator[str]:
             "name": frontend.name,
             "bind": [str(address) for address in frontend.bind],
             "mode": frontend.mode,
-            "pool": frontend.pool,
+            "pool": None if frontend.redirect_https else frontend.pool,
             "trusted_proxies": list(frontend.trusted_proxies),
             "max_body": frontend.max_body,
             "registration": None if tcp else frontend.registration,
@@ -71,6 +78,7 @@ def _frontend(frontend: FrontendSettings) -> Iterator[str]:
             "allow": list(frontend.allow),
             "deny": list(frontend.deny),
             "max_connections": frontend.max_connections,
+            "redirect_https": None if tcp else frontend.redirect_https,
         },
     )
     yield from _table(
@@ -91,10 +99,30 @@ def _frontend(frontend: FrontendSettings) -> Iterator[str]:
                 "via": frontend.forwarding.via,
             },
         )
+    if frontend.tls is not None:
+        yield from _table("[frontend.tls]", _frontend_tls(frontend.tls))
     for limit in frontend.limits:
         yield from _table("[[frontend.limit]]", _limit(limit))
     for route in frontend.routes:
         yield from _route(route)
+
+
+def _frontend_tls(tls: FrontendTlsSettings) -> Mapping[str, Any]:
+    return {
+        "certificates": [_certificate(source) for source in tls.certificates],
+        "acme": list(tls.acme),
+        "self_signed": tls.self_signed,
+        "min_version": tls.min_version,
+        "ciphers": tls.ciphers,
+        "alpn": None if tls.alpn is None else list(tls.alpn),
+        "strict_sni": tls.strict_sni,
+        "client_ca": tls.client_ca,
+        "client_auth": None if tls.client_ca is None else tls.client_auth,
+    }
+
+
+def _certificate(source: CertificateSource) -> Any:
+    return source.cert if source.key is None else {"cert": source.cert, "key": source.key}
 
 
 def _route(route: RouteSettings) -> Iterator[str]:
@@ -120,14 +148,14 @@ def _limit(limit: LimitSettings) -> Mapping[str, Any]:
     }
 
 
-def _pool(pool: PoolSettings) -> Iterator[str]:
+def _pool(pool: PoolSettings, mode: str) -> Iterator[str]:
     yield from _table(
         "[[pool]]",
         {
             "name": pool.name,
             "algorithm": pool.algorithm,
             "slow_start": pool.slow_start,
-            "upstreams": [_server(server) for server in pool.servers],
+            "upstreams": [_server(server, mode) for server in pool.servers],
         },
     )
     yield from _table(
@@ -160,6 +188,8 @@ def _pool(pool: PoolSettings) -> Iterator[str]:
         },
     )
     yield from _table("[pool.queue]", {"limit": pool.queue.limit, "timeout": pool.queue.timeout})
+    if pool.tls is not None:
+        yield from _table("[pool.tls]", _pool_tls(pool.tls))
     for limit in pool.limits:
         yield from _table("[[pool.limit]]", _limit(limit))
 
@@ -176,9 +206,21 @@ def _health(checks: HealthCheckSettings) -> Mapping[str, Any]:
     }
 
 
-def _server(server: ServerSettings) -> Mapping[str, Any]:
+def _pool_tls(tls: PoolTlsSettings) -> Mapping[str, Any]:
     return {
-        "address": server.address.as_config(),
+        "ca": tls.ca,
+        "server_name": tls.server_name,
+        "verify": tls.verify,
+        "cert": tls.cert,
+        "key": tls.key,
+        "all_servers": tls.all_servers,
+    }
+
+
+def _server(server: ServerSettings, mode: str) -> Mapping[str, Any]:
+    address = server.address.as_config()
+    return {
+        "address": f"{tls_scheme(mode)}://{server.address}" if server.tls else address,
         "weight": server.weight,
         "backup": server.backup,
         "max_in_flight": server.max_in_flight,
@@ -196,6 +238,15 @@ def _admin(admin: AdminSettings, mask: bool) -> Mapping[str, Any]:
     elif token is not None:
         content["token"] = MASK if mask else token.value
     return content
+
+
+def _acme(acme: AcmeSettings) -> Mapping[str, Any]:
+    return {
+        "directory": acme.directory,
+        "email": acme.email,
+        "storage": acme.storage,
+        "ca": acme.ca,
+    }
 
 
 def _table(header: str, content: Mapping[str, Any]) -> Iterator[str]:

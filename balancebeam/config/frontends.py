@@ -9,6 +9,7 @@ from balancebeam.config import values as v
 from balancebeam.config.addresses import parse_bind_address
 from balancebeam.config.limits import parse_limits
 from balancebeam.config.reader import Table
+from balancebeam.config.tls import parse_frontend_tls
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import (
     ForwardingSettings,
@@ -53,6 +54,8 @@ def parse_frontend(table: Table) -> FrontendSettings:
         forwarding=_parse_forwarding(table.table("forwarding")),
         log_connections=table.get("log_connections", v.boolean, defaults.log_connections),
         max_connections=table.get("max_connections", v.integer(1), None),
+        tls=parse_frontend_tls(table.table("tls")),
+        redirect_https=table.get("redirect_https", v.boolean, defaults.redirect_https),
     )
     table.reject_unknown_keys()
     if "bind" in table and not settings.bind and "bind" not in table.invalid_keys:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from balancebeam.config.addresses import parse_server_address
+from balancebeam.config.addresses import parse_server_url
 from balancebeam.core.errors import describe_os_error
 from balancebeam.core.settings import ServerSettings
 
@@ -31,11 +31,11 @@ def load_hosts(path: str) -> tuple[list[ServerSettings], list[str]]:
         if not text:
             continue
         try:
-            server = ServerSettings(parse_server_address(text))
+            server = parse_server_url(text)
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
             continue
-        if server in servers:
+        if any(server.address == earlier.address for earlier in servers):
             problems.append(
                 f"{path}:{number}: duplicate address {server.address}: expected each server once"
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, TypeVar
 
-from balancebeam.config.addresses import parse_listen_address, parse_server_address
+from balancebeam.config.addresses import parse_listen_address, parse_server_url
 from balancebeam.config.reader import escape_control
 from balancebeam.config.values import display
 from balancebeam.core.addresses import ServerAddress
@@ -103,11 +103,10 @@ class _Parser:
             )
             return []
         self._reject_unknown_keys("frontend.backend.", backend, ("forward_to",), lines)
-        address = self._address(
-            backend.get("forward_to"), "forward_to", lines, parse_server_address
-        )
-        if address is None:
+        server = self._address(backend.get("forward_to"), "forward_to", lines, parse_server_url)
+        if server is None:
             return []
+        address = server.address
         if address in self._addresses:
             self._add_error(
                 "forward_to",
@@ -115,7 +114,7 @@ class _Parser:
                 f"forward_to: duplicate address {address}: expected each server once",
             )
         self._addresses.add(address)
-        return [ServerSettings(address)]
+        return [server]
 
     def _backend_lines(self, number: int) -> range:
         """Return the line numbers of a backend; empty if it has no header `[[…]]` of its own."""

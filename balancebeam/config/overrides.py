@@ -8,11 +8,14 @@ from attrs import evolve
 
 from balancebeam.core.addresses import ListenAddress
 from balancebeam.core.settings import (
+    AcmeSettings,
     AdminSettings,
     FrontendSettings,
+    FrontendTlsSettings,
     HealthCheckSettings,
     LimitSettings,
     PoolSettings,
+    PoolTlsSettings,
     SecretSource,
     ServerSettings,
     Settings,
@@ -20,6 +23,9 @@ from balancebeam.core.settings import (
 
 # The name of the limit of --max-requests-per-minute.
 PER_MINUTE = "requests-per-minute"
+
+# The name of the frontend of --redirect-https.
+REDIRECT_HTTPS = "redirect-https"
 
 # Settings of pools; the other timeouts are settings of frontends.
 _POOL_TIMEOUTS = ("connect", "upstream")
@@ -50,12 +56,29 @@ class Overrides:
 
     def set_bind(self, addresses: tuple[ListenAddress, ...]) -> None:
         """Replace the addresses of the frontend; ambiguous with several frontends."""
-        if len(self.settings.frontends) > 1:
+        self._update_only_frontend("--bind", "bind", lambda only: evolve(only, bind=addresses))
+
+    def _update_only_frontend(
+        self, option: str, key: str, change: Callable[[FrontendSettings], FrontendSettings]
+    ) -> None:
+        """
+        Replace the only frontend, apart from redirects to `https`, with the result of `change`.
+
+        Args:
+            option: the option, for the message if there are several frontends.
+            key: the key in the file that has no such restriction.
+            change: returns the new settings of the frontend.
+        """
+        frontends = self.settings.frontends
+        found = [frontend for frontend in frontends if not frontend.redirect_https]
+        if len(found or frontends) > 1:
             self.problems.append(
-                "--bind: ambiguous, as the file has several frontends: expected bind in the file"
+                f"{option}: ambiguous, as the file has several frontends: "
+                f"expected {key} in the file"
             )
-        else:
-            self.update_frontends(lambda frontend: evolve(frontend, bind=addresses))
+            return
+        only = (found or list(frontends))[0]
+        self.update_frontends(lambda frontend: change(frontend) if frontend is only else frontend)
 
     def set_servers(self, servers: tuple[ServerSettings, ...], option: str) -> None:
         """
@@ -76,6 +99,8 @@ class Overrides:
         """Set the mode of the frontends, "http" or "tcp"."""
 
         def change(frontend: FrontendSettings) -> FrontendSettings:
+            if frontend.redirect_https:
+                return frontend
             # HTTP mode has no connection log, but the access log.
             log_connections = frontend.log_connections and mode == "tcp"
             return evolve(frontend, mode=mode, log_connections=log_connections)
@@ -143,7 +168,7 @@ class Overrides:
         """
         frontends = list(self.settings.frontends)
         for number, frontend in enumerate(frontends):
-            if frontend.mode == "http":
+            if frontend.mode == "http" and not frontend.redirect_https:
                 frontends[number] = evolve(
                     frontend,
                     registration=True,
@@ -180,3 +205,82 @@ class Overrides:
                 bind or admin.bind, SecretSource(file=token_file) if token_file else admin.token
             ),
         )
+
+    def set_tls(self, option: str, **changes: Any) -> None:
+        """
+        Enable TLS on the frontend, or change it; ambiguous with several frontends.
+
+        Args:
+            option: the option, for messages.
+            **changes: attributes of `FrontendTlsSettings`.
+        """
+        self._update_only_frontend(
+            option,
+            "[frontend.tls]",
+            lambda only: evolve(only, tls=evolve(only.tls or FrontendTlsSettings(), **changes)),
+        )
+
+    def set_acme(self, has_names: bool, email: str | None, default_storage: str) -> None:
+        """
+        Add an ACME account if there are names for it, or change that of the file.
+
+        Args:
+            has_names: whether options have names for ACME; the file may have some too.
+            email: its contact address, or `None` to keep that of the file.
+            default_storage: its directory, if the file has none.
+        """
+        acme = self.settings.acme
+        frontends = self.settings.frontends
+        if acme is None and (has_names or any(f.tls is not None and f.tls.acme for f in frontends)):
+            acme = AcmeSettings(default_storage)
+        if acme is None:
+            self.problems.append("--acme-email: no ACME account: expected --acme NAME too")
+            return
+        self.settings = evolve(self.settings, acme=evolve(acme, email=email or acme.email))
+
+    def add_redirect(self, bind: ListenAddress) -> None:
+        """Add a plain frontend that redirects to `https`, or replace that of an earlier dump."""
+        frontends = tuple(
+            frontend
+            for frontend in self.settings.frontends
+            if not (frontend.name == REDIRECT_HTTPS and frontend.redirect_https)
+        )
+        if not any(frontend.tls for frontend in frontends):
+            self.problems.append(
+                "--redirect-https: no frontend with TLS: expected --tls, --tls-self-signed or "
+                "--acme too"
+            )
+        redirect = FrontendSettings(name=REDIRECT_HTTPS, bind=(bind,), redirect_https=True)
+        self.settings = evolve(self.settings, frontends=(*frontends, redirect))
+
+    def set_upstream_tls(self, ca: str | None, insecure: bool) -> None:
+        """
+        Change TLS of all pools that have it, for some servers at least.
+
+        Args:
+            ca: file with the CA certificates of servers, or `None` for the system's.
+            insecure: whether servers are not verified.
+        """
+        option = "--upstream-ca" if ca is not None else "--upstream-insecure"
+        if ca is not None and insecure:
+            self.problems.append(f"{option}: not used with --upstream-insecure: expected only one")
+            return
+        if not any(map(_uses_tls, self.settings.pools)):
+            self.problems.append(
+                f"{option}: no server with TLS: "
+                "expected --upstream https://host:port, or [pool.tls]"
+            )
+            return
+
+        def change(pool: PoolSettings) -> PoolSettings:
+            if not _uses_tls(pool):
+                return pool
+            tls = pool.tls or PoolTlsSettings(all_servers=False)
+            return evolve(pool, tls=evolve(tls, ca=ca, verify=not insecure))
+
+        self.update_pools(change)
+
+
+def _uses_tls(pool: PoolSettings) -> bool:
+    """Return whether connections to servers of `pool` may use TLS."""
+    return pool.tls is not None or any(server.tls for server in pool.servers)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
+
 from balancebeam.balancing.registry import algorithm_name
 from balancebeam.config import values as v
-from balancebeam.config.addresses import parse_server, parse_server_address
+from balancebeam.config.addresses import parse_server, parse_server_url
 from balancebeam.config.limits import parse_limits
 from balancebeam.config.reader import Table
+from balancebeam.config.tls import parse_pool_tls
 from balancebeam.core.settings import (
     DEFAULT_HEALTH_PATH,
     RETRY_CONDITIONS,
@@ -45,6 +48,7 @@ def parse_pool(table: Table, first: bool) -> PoolSettings:
         queue=_parse_queue(table.table("queue")),
         slow_start=table.get("slow_start", v.seconds_or_zero, defaults.slow_start),
         limits=parse_limits(table.tables("limit")),
+        tls=parse_pool_tls(table.table("tls")),
     )
     table.reject_unknown_keys()
     return settings
@@ -75,15 +79,21 @@ def _parse_server_table(table: Table) -> ServerSettings | None:
     """Parse a server with options; `None` if its address is missing or invalid."""
     if "address" not in table:
         table.document.add_error(table.path, "missing address: expected host:port or unix:/path")
-    address = table.get("address", v.parsed(parse_server_address), None)
+    server = table.get("address", v.parsed(parse_server_url), None)
     weight = table.get("weight", v.weight, 1)
     backup = table.get("backup", v.boolean, False)
     max_in_flight = table.get("max_in_flight", v.integer(1), None)
     proxy_protocol = table.get("proxy", _parse_proxy_version, None)
     table.reject_unknown_keys()
-    if address is None:
+    if server is None:
         return None
-    return ServerSettings(address, weight, backup, max_in_flight, proxy_protocol)
+    return evolve(
+        server,
+        weight=weight,
+        backup=backup,
+        max_in_flight=max_in_flight,
+        proxy_protocol=proxy_protocol,
+    )
 
 
 def _parse_proxy_version(value: Any) -> int:

@@ -22,6 +22,7 @@ from balancebeam.config.frontends import parse_frontend
 from balancebeam.config.mini_balancer import is_mini_balancer, parse_mini_balancer
 from balancebeam.config.pools import parse_pool
 from balancebeam.config.reader import Document, Table, escape_control
+from balancebeam.config.tls import parse_acme
 from balancebeam.core.errors import describe_os_error
 from balancebeam.core.settings import (
     AdminSettings,
@@ -43,6 +44,7 @@ _ALL_TABLES = """
 [[frontend]]
 [frontend.timeouts]
 [frontend.forwarding]
+[frontend.tls]
 [[frontend.limit]]
 [[frontend.route]]
 [[frontend.route.limit]]
@@ -53,8 +55,10 @@ upstreams = [{}]
 [pool.passive]
 [pool.retries]
 [pool.queue]
+[pool.tls]
 [[pool.limit]]
 [admin]
+[acme]
 """
 
 
@@ -114,7 +118,9 @@ def _parse_root(root: Table) -> Settings:
     if len(pools) == 1:
         # The only pool is the pool of all frontends that name none.
         frontends = [
-            evolve(frontend, pool=pools[0].name) if "pool" not in table else frontend
+            evolve(frontend, pool=pools[0].name)
+            if "pool" not in table and not frontend.redirect_https
+            else frontend
             for table, frontend in zip(frontend_tables, frontends)
         ]
     admin = root.table("admin")
@@ -127,6 +133,7 @@ def _parse_root(root: Table) -> Settings:
         drain_timeout=root.get("drain_timeout", v.seconds_or_zero, defaults.drain_timeout),
         demo=root.get("demo", v.integer(0, 100), defaults.demo),
         handover_timeout=root.get("handover_timeout", v.seconds_or_zero, None),
+        acme=parse_acme(root.table("acme")),
     )
     settings = evolve(
         settings, source_locations=_source_locations(root.document, frontend_tables, settings)

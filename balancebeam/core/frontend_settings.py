@@ -121,3 +121,10 @@ class FrontendSettings:
     max_connections: int | None = None
     tls: FrontendTlsSettings | None = None
     redirect_https: bool = False
+
+    @property
+    def pool_names(self) -> tuple[str, ...]:
+        """The pool of the frontend, and the pools of its routes; none with `redirect_https`."""
+        if self.redirect_https:
+            return ()
+        return (self.pool, *(route.pool for route in self.routes))

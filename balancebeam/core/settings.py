@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from balancebeam.core.addresses import ListenAddress, ServerAddress, TcpAddress
+from balancebeam.core.addresses import ListenAddress, ServerAddress, TcpAddress, UnixAddress
 from balancebeam.core.frontend_settings import (
     ForwardingSettings,
     FrontendSettings,
@@ -74,7 +74,8 @@ class ServerSettings:
         proxy_protocol: version (1 or 2) of the PROXY protocol header that begins each connection to
             it, which then serves only one request; `None` for no header.
         tls: connections to it use TLS, because its address was `https://…` or `tls://…`. They do
-            also if its pool has `PoolSettings.tls`.
+            also if `PoolTlsSettings.all_servers` is true.
+        source_scheme: the scheme of the configured address, for error messages; `None` for none.
     """
 
     address: ServerAddress
@@ -83,6 +84,7 @@ class ServerSettings:
     max_in_flight: int | None = None
     proxy_protocol: int | None = None
     tls: bool = False
+    source_scheme: str | None = field(default=None, eq=False, repr=False)
 
 
 class ServerSource(enum.Enum):
@@ -254,8 +256,8 @@ class PoolSettings:
         slow_start: time over which the weight of a server that is up again rises to its full value;
             0 for none.
         limits: rate limits of all requests to the pool.
-        tls: TLS of the connections to all servers; `None` for TLS with the defaults to servers with
-            `ServerSettings.tls`, and none to the others.
+        tls: TLS of the connections to servers for which `uses_tls` is true; `None` for TLS with the
+            defaults to servers with `ServerSettings.tls`, and no TLS to the others.
     """
 
     name: str = "app"
@@ -272,7 +274,13 @@ class PoolSettings:
 
     def uses_tls(self, server: ServerSettings) -> bool:
         """Whether connections to `server` use TLS."""
-        return server.tls or self.tls is not None
+        return server.tls or (self.tls is not None and self.tls.all_servers)
+
+    def lacks_server_name(self, server: ServerSettings) -> bool:
+        """Whether the certificate of `server` is verified, but there is no name to verify."""
+        tls = self.tls or PoolTlsSettings()
+        verified = self.uses_tls(server) and tls.verify
+        return verified and tls.server_name is None and isinstance(server.address, UnixAddress)
 
 
 @frozen
@@ -335,9 +343,27 @@ class Settings:
     acme: AcmeSettings | None = None
     source_locations: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
+    @property
+    def default_frontend(self) -> FrontendSettings | None:
+        """The first frontend that has a pool, or else the first one; `None` without any."""
+        with_pools = (frontend for frontend in self.frontends if not frontend.redirect_https)
+        return next(with_pools, self.frontends[0] if self.frontends else None)
+
+    @property
+    def default_pool(self) -> str | None:
+        """
+        The name of the pool of the default frontend; `None` without pools.
+
+        If no frontend has a pool, it is the first one.
+        """
+        frontend = self.default_frontend
+        if frontend is not None and not frontend.redirect_https:
+            return frontend.pool
+        return self.pools[0].name if self.pools else None
+
     def pool_mode(self, pool: str) -> str:
         """Return the mode ("http" or "tcp") of the frontends that use the pool named `pool`."""
         for frontend in self.frontends:
-            if pool == frontend.pool or any(pool == route.pool for route in frontend.routes):
+            if pool in frontend.pool_names:
                 return frontend.mode
         return "http"

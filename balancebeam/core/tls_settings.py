@@ -59,7 +59,7 @@ class FrontendTlsSettings:
         ciphers: TLS 1.2 cipher suites in the syntax of OpenSSL.
         alpn: application protocols, the preferred one first; `None` for the default of the mode:
             "http/1.1" in mode "http", and no ALPN in mode "tcp".
-        strict_sni: reject clients whose server name no certificate has, and clients without one.
+        strict_sni: reject clients without a server name, or with one that no certificate has.
         client_ca: PEM file with the CA certificates of clients; `None` for no client certificates.
         client_auth: "require" or "optional" client certificates; only with `client_ca`.
     """
@@ -81,12 +81,14 @@ class PoolTlsSettings:
     TLS with servers.
 
     Attributes:
-        ca: PEM file with the CA certificates that servers are verified with; `None` for those of
-            the system.
+        ca: PEM file with the CA certificates that servers are verified with; `None` for the CA
+            certificates of the system.
         server_name: the name for SNI and verification; `None` for the host of the server's address.
         verify: verify the certificates of servers.
         cert: PEM file with the client certificate and its chain; `None` for none.
         key: PEM file with its private key; `None` if it is in the file `cert`.
+        all_servers: connections to all servers of the pool use TLS; otherwise only connections to
+            servers with `ServerSettings.tls`.
     """
 
     ca: str | None = None
@@ -94,6 +96,7 @@ class PoolTlsSettings:
     verify: bool = True
     cert: str | None = None
     key: str | None = None
+    all_servers: bool = True
 
 
 @frozen
@@ -105,8 +108,8 @@ class AcmeSettings:
         directory: URL of the directory of the ACME server.
         email: contact address of the account; `None` for none.
         storage: directory of the account key and the certificates.
-        ca: PEM file with the CA certificate of a private ACME server; `None` for those of the
-            system.
+        ca: PEM file with the CA certificate of a private ACME server; `None` for the CA
+            certificates of the system.
     """
 
     storage: str

@@ -24,7 +24,6 @@ from balancebeam.protocols.http1.local_reply import (
     jsend_fail,
     wrong_method,
 )
-from balancebeam.proxy.dispatcher import Dispatcher
 from balancebeam.proxy.exchange import Exchange
 
 # The path of the reference registration API.
@@ -49,17 +48,13 @@ class RegistrationEndpoint:
     a health check nor a change.
 
     Args:
-        dispatcher: Rejects the requests that the frontend's limits or access list reject.
         networks: Networks (CIDR) besides loopback from which registration is accepted.
         handler: Registers a server.
     """
 
     log = Logger()
 
-    def __init__(
-        self, dispatcher: Dispatcher, networks: tuple[str, ...], handler: RegistrationHandler
-    ) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, networks: tuple[str, ...], handler: RegistrationHandler) -> None:
         self._networks = NetworkSet((*LOOPBACK, *networks))
         self._handler = handler
 
@@ -69,12 +64,12 @@ class RegistrationEndpoint:
         assert isinstance(exchange, Http1Exchange)
         rejection = None if admission.unrestricted else admission.admit(exchange)
         if rejection is not None:
-            self._dispatcher.reject(exchange, rejection)
+            exchange.reject(rejection)
         elif not self._networks.contains(exchange.client) or _via_untrusted_proxy(exchange):
             exchange.local_reply(403, "registration from this address is not allowed")
         elif exchange.method != b"POST":
             body = jsend_fail(wrong_method(exchange.method.decode("latin-1")))
-            exchange.send_json(405, body, ((b"Allow", b"POST"),))
+            exchange.send_reply(405, body, ((b"Allow", b"POST"),))
         elif _from_browser(exchange):
             exchange.local_reply(403, "registration from web pages is not allowed")
         elif not is_json(exchange.field_values(b"content-type")):
@@ -100,7 +95,7 @@ class RegistrationEndpoint:
         def respond(response: tuple[int, bytes]) -> None:
             if not exchange.finished:
                 exchange.connection = None
-                exchange.send_json(*response)
+                exchange.send_reply(*response)
 
         def handler_failed(failure: Failure) -> tuple[int, bytes]:
             self.log.failure("registration failed with an internal error", failure)

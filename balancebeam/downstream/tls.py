@@ -2,8 +2,8 @@
 Accepts client connections over TLS.
 
 The ClientHello is read before a TLS context is chosen for it, and the handshake runs in that
-context alone. So the verification of client certificates and the session tickets are always
-those of the context; callbacks of the TLS library that switch contexts within a handshake do
+context alone. So the verification of client certificates and the session tickets always
+belong to the context; callbacks of the TLS library that switch contexts in a handshake do
 not guarantee that. After the handshake, the connection is handed over to the client's channel.
 """
 
@@ -24,14 +24,13 @@ from balancebeam.downstream.context import DRAIN_IDLE_TIMEOUT, ConnectionSet
 from balancebeam.downstream.factory import DownstreamFactory
 from balancebeam.net.addresses import peer_ip
 from balancebeam.net.ticker import sweep_each
-from balancebeam.net.tls_transport import TlsTransport, describe_ssl_error
+from balancebeam.net.tls_errors import describe_ssl_error
+from balancebeam.net.tls_transport import TlsTransport
 from balancebeam.protocols.client_hello import ClientHello, ClientHelloError, ClientHelloReader
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.protocols.tls_records import (
-    DECODE_ERROR,
     INTERNAL_ERROR,
     PROTOCOL_VERSION,
-    UNEXPECTED_MESSAGE,
     AlertError,
     encode_fatal_alert,
     is_http_request,
@@ -51,9 +50,6 @@ LOG_INTERVAL = 60.0
 
 # The beginning of a method: whether it is a request is not known yet.
 _PARTIAL_METHOD = re.compile(rb"[A-Z][A-Z-]{0,31} ?")
-
-# RFC 8446, 5.1: the type of the first record.
-_HANDSHAKE_RECORD = 22
 
 # The first byte of an SSL 2 ClientHello: the high bit of a length of two bytes.
 _SSL2_HELLO = 0x80
@@ -172,6 +168,11 @@ class TlsHandshake(Protocol):
         # When the client was rejected, on the ticker; its input is ignored from then on.
         self._rejected_at: float | None = None
 
+    @property
+    def _no_input(self) -> bool:
+        """Whether nothing has been received."""
+        return self._reader is not None and not self._reader.received
+
     def connectionMade(self) -> None:
         self.factory.add(self)
 
@@ -182,7 +183,7 @@ class TlsHandshake(Protocol):
         try:
             hello = reader.feed(data)
         except ClientHelloError as error:
-            self._reject_unreadable(reader.received, str(error))
+            self._reject_unreadable(reader.received, error)
             return
         if hello is not None:
             self._reader = None
@@ -194,7 +195,7 @@ class TlsHandshake(Protocol):
         try:
             if contexts is None:
                 # A reload has removed TLS from the frontend.
-                raise AlertError(INTERNAL_ERROR, "no-certificate", "the frontend has no TLS")
+                raise AlertError(INTERNAL_ERROR, "closed", "the frontend has no TLS any more")
             context = contexts.select(hello)
         except AlertError as error:
             self._reject(encode_fatal_alert(error.description), error.reason, str(error))
@@ -233,7 +234,7 @@ class TlsHandshake(Protocol):
 
     # Rejection
 
-    def _reject_unreadable(self, received: bytearray, text: str) -> None:
+    def _reject_unreadable(self, received: bytearray, error: ClientHelloError) -> None:
         """Reject bytes that are not a ClientHello; HTTP without TLS gets a response."""
         if _PARTIAL_METHOD.fullmatch(received):
             # Perhaps HTTP. The reader raises the same error for the next bytes.
@@ -243,11 +244,8 @@ class TlsHandshake(Protocol):
             if response is not None:
                 self._reject(response, "plaintext", "HTTP request without TLS")
                 return
-        if received[0] == _HANDSHAKE_RECORD:
-            alert = DECODE_ERROR
-        else:
-            alert = PROTOCOL_VERSION if received[0] & _SSL2_HELLO else UNEXPECTED_MESSAGE
-        self._reject(encode_fatal_alert(alert), "protocol", text)
+        alert = PROTOCOL_VERSION if received[0] & _SSL2_HELLO else error.alert
+        self._reject(encode_fatal_alert(alert), "protocol", str(error))
 
     def _reject(self, response: bytes, reason: str, text: str) -> None:
         """Send `response` and EOF, and ignore what the client still sends."""
@@ -274,12 +272,7 @@ class TlsHandshake(Protocol):
                 self.abort("", "")
         elif now - self.started_at >= factory.timeouts.header:
             self.abort("timeout", "header timeout expired")
-        elif (
-            factory.draining
-            and self._reader is not None
-            and not self._reader.received
-            and now - self.started_at >= DRAIN_IDLE_TIMEOUT
-        ):
+        elif factory.draining and self._no_input and now - self.started_at >= DRAIN_IDLE_TIMEOUT:
             self.abort("", "")
 
     # IHalfCloseableProtocol
@@ -287,8 +280,7 @@ class TlsHandshake(Protocol):
     def readConnectionLost(self) -> None:
         if self._rejected_at is None:
             # Health checks of load balancers connect and close: no failure without input.
-            empty = self._reader is not None and not self._reader.received
-            self.abort("" if empty else "closed", "connection closed by the peer")
+            self.abort("" if self._no_input else "closed", "connection closed by the peer")
         else:
             self.transport.loseConnection()
 
@@ -297,6 +289,8 @@ class TlsHandshake(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.remove(self)
+        if self._rejected_at is None and not self._no_input:
+            self.factory.count_failure(self._peer, "closed", "connection closed by the peer")
 
 
 def _classify(error: ssl.SSLError) -> str:

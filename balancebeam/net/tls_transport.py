@@ -4,8 +4,8 @@ TLS on a stream transport.
 A `TlsTransport` is the protocol of a socket's transport and the transport of an application
 protocol, as Twisted's `TLSMemoryBIOProtocol`. It uses `ssl.MemoryBIO` directly, which takes
 about two thirds of the CPU time: one `recv(2)` and one `send(2)` carry many records, and no
-code of the SSL library waits for a socket. It works on every stream transport; those of this
-package write at once.
+code of the SSL library waits for a socket. It works on every stream transport; the transports of
+this package write at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.net.transport import unacked_bytes
+from balancebeam.net.tls_errors import TlsError, describe_ssl_error
+from balancebeam.net.transport_wrapper import TransportWrapper
 
 # Bytes of plaintext in a record, at most (RFC 8446, 5.1).
 MAX_RECORD = 2**14
@@ -32,10 +33,6 @@ WRITE_SIZE = 2 * MAX_RECORD
 # Bytes of TLS control messages that wait while the peer does not read. Each is an answer to a
 # message of the peer (renegotiation, KeyUpdate), so a flood of these would fill the memory.
 MAX_CONTROL_BACKLOG = 4096
-
-
-class TlsError(ConnectionLost):
-    """The connection was ended by a TLS error; the text has the reason."""
 
 
 class HandshakeOwner(Protocol):
@@ -54,7 +51,7 @@ class HandshakeOwner(Protocol):
 
 
 @implementer(IHalfCloseableProtocol, IProtocol)
-class TlsTransport:
+class TlsTransport(TransportWrapper):
     """
     One TLS connection.
 
@@ -76,8 +73,10 @@ class TlsTransport:
     """
 
     __slots__ = (
+        "_close_pending",
         "_encrypt",
         "_error",
+        "_has_producer",
         "_incoming",
         "_input_closed",
         "_outgoing",
@@ -88,12 +87,8 @@ class TlsTransport:
         "_server_side",
         "engine",
         "eof_truncated",
-        "lower",
         "protocol",
     )
-
-    # Never spliced, and not called before the last bytes; see `DirectWriteMixin`.
-    notify_eof = False
 
     def __init__(
         self,
@@ -105,7 +100,7 @@ class TlsTransport:
         server_hostname: str | None = None,
         session: ssl.SSLSession | None = None,
     ) -> None:
-        self.lower = lower
+        super().__init__(lower)
         self.protocol: Any = None
         self.eof_truncated = False
         self._owner: HandshakeOwner | None = owner
@@ -117,14 +112,17 @@ class TlsTransport:
             server_hostname=server_hostname,
             session=session,
         )
-        # The methods of the C object: those of `SSLObject` delegate to them, at a call in
-        # Python for each record (60 ns on CPython 3.11).
+        # The methods of the C object: `SSLObject` delegates to them, by a call in Python for
+        # each record (60 ns on CPython 3.11).
         raw: Any = getattr(self.engine, "_sslobj", self.engine)
         self._read, self._encrypt = raw.read, raw.write
         self._send = lower.write
         self._server_side = server_side
         self._input_closed = False
         self._output_closed = False
+        self._has_producer = False
+        # `loseConnection` was called while a producer was registered.
+        self._close_pending = False
         self._error: Exception | None = None
 
     def __repr__(self) -> str:
@@ -161,8 +159,11 @@ class TlsTransport:
             return
         self._owner = None
         # The first request may have arrived with the last flight of the client. The session
-        # ticket is then sent with its response, which saves a segment.
-        early_request = self._server_side and self._incoming.pending
+        # ticket is then sent with its response, which saves a segment. In TLS 1.2, the client
+        # waits for Finished, even if it has sent data before that (RFC 7918).
+        early_request = (
+            self._server_side and self._incoming.pending and engine.version() == "TLSv1.3"
+        )
         owner.handshake_completed(self)
         if not early_request:
             # Likewise, the last flight of a client is sent with its first request, if it has
@@ -170,15 +171,6 @@ class TlsTransport:
             self._flush()
 
     # IProtocol: called by the transport below
-
-    def makeConnection(self, transport: Any) -> None:
-        """Do nothing: the transport below was given to the constructor."""
-
-    def connectionMade(self) -> None:
-        """Do nothing: the transport below was connected before."""
-
-    def logPrefix(self) -> str:
-        return "balancebeam"
 
     def dataReceived(self, data: bytes) -> None:
         if self._input_closed:
@@ -199,6 +191,9 @@ class TlsTransport:
             # An incomplete record, or a message without application data.
             self._flush_control()
             return
+        except ssl.SSLZeroReturnError:
+            # As no data, if this side has sent close_notify before.
+            data = b""
         except ssl.SSLError as error:
             self._fail(error)
             return
@@ -207,6 +202,8 @@ class TlsTransport:
         elif self._incoming.pending:
             self._read_further_records(data)
         else:
+            if self._outgoing.pending > MAX_CONTROL_BACKLOG:
+                self._flush_control()
             self.protocol.dataReceived(data)
 
     def _read_further_records(self, data: bytes) -> None:
@@ -217,7 +214,6 @@ class TlsTransport:
         at most the content of one `recv(2)` more.
         """
         records = [data]
-        failure: ssl.SSLError | None = None
         incoming = self._incoming
         try:
             while data and incoming.pending:
@@ -225,12 +221,19 @@ class TlsTransport:
                 records.append(data)
         except NeedMoreInput:
             self._flush_control()
+        except ssl.SSLZeroReturnError:
+            data = b""
         except ssl.SSLError as error:
-            failure = error
+            # The engine is unusable, so the alert precedes what the protocol writes now.
+            self._send_alert(error)
+        if self._outgoing.pending > MAX_CONTROL_BACKLOG:
+            self._flush_control()
         self.protocol.dataReceived(b"".join(records))
-        if failure is not None:
-            self._fail(failure)
-        elif not data and self.protocol is not None:
+        if self.protocol is None:
+            return
+        if self._error is not None:
+            self._close_failed()
+        elif not data and not self._input_closed:
             self._end_input()
 
     def _end_input(self) -> None:
@@ -255,6 +258,7 @@ class TlsTransport:
         if IHalfCloseableProtocol.providedBy(self.protocol):
             self.protocol.readConnectionLost()
         else:
+            self.unregisterProducer()
             self.loseConnection()
 
     def writeConnectionLost(self) -> None:
@@ -293,17 +297,23 @@ class TlsTransport:
 
     def _fail(self, error: ssl.SSLError) -> None:
         """Send the alert, and close: `connectionLost` of the protocol gets the error."""
-        if self._error is not None or self.protocol is None:
-            return
+        if self._error is None and self.protocol is not None:
+            self._send_alert(error)
+            self._close_failed()
+
+    def _send_alert(self, error: ssl.SSLError) -> None:
+        """Send the alert of the engine, the last output; all further input is ignored."""
+        # Not `error` itself: its traceback would be a reference cycle.
         self._error = TlsError(f"TLS error: {describe_ssl_error(error)}")
         self._input_closed = self._output_closed = True
-        flushed = self._is_flushed()
         self._flush()
-        if flushed:
+
+    def _close_failed(self) -> None:
+        """Close after the alert, or abort if the peer may never read what precedes it."""
+        if self._is_flushed():
             self.lower.unregisterProducer()
             self.lower.loseConnection()
         else:
-            # The peer may never read what is buffered before the alert.
             self.lower.abortConnection()
 
     def _is_flushed(self) -> bool:
@@ -311,12 +321,6 @@ class TlsTransport:
         return bool(getattr(self.lower, "nothing_buffered", True))
 
     # StreamTransport: called by the application protocol
-
-    @property
-    def nothing_buffered(self) -> bool:
-        """The kernel has all output written so far, and the connection is not closing."""
-        buffered: bool = self.lower.nothing_buffered
-        return buffered
 
     def write(self, data: bytes) -> None:
         if self._output_closed or not data:
@@ -339,13 +343,26 @@ class TlsTransport:
     def writeSequence(self, data: list[bytes]) -> None:
         self.write(b"".join(data))
 
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
     def loseConnection(self) -> None:
-        self._send_close_notify()
+        """
+        Close after all output; no further input is delivered.
+
+        As with Twisted's transports, a registered producer can write until it is unregistered.
+        """
+        if self._has_producer:
+            self._close_pending = True
+        else:
+            self._send_close_notify()
+        self._input_closed = True
         self.lower.loseConnection()
 
     def loseWriteConnection(self) -> None:
-        self._send_close_notify()
-        self.lower.loseWriteConnection()
+        if self.engine is not None:
+            self._send_close_notify()
+            self.lower.loseWriteConnection()
 
     def abortConnection(self) -> None:
         self._input_closed = self._output_closed = True
@@ -368,40 +385,11 @@ class TlsTransport:
         self._flush()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._has_producer = True
         self.lower.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
+        self._has_producer = False
+        if self._close_pending:
+            self._send_close_notify()
         self.lower.unregisterProducer()
-
-    def pauseProducing(self) -> None:
-        self.lower.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self.lower.resumeProducing()
-
-    def stopProducing(self) -> None:
-        self.loseConnection()
-
-    def getHost(self) -> Any:
-        return self.lower.getHost()
-
-    def getPeer(self) -> Any:
-        return self.lower.getPeer()
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        self.lower.setTcpNoDelay(enabled)
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        self.lower.setTcpKeepAlive(enabled)
-
-    def unacked_bytes(self) -> int:
-        """See `HasUnackedBytes`; counts records, not plaintext."""
-        return unacked_bytes(self.lower)
-
-
-def describe_ssl_error(error: Exception) -> str:
-    """The reason of an error of the TLS library as text, without its numbers and source files."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {error.verify_message}"
-    reason = getattr(error, "reason", None)
-    return reason.lower().replace("_", " ") if reason else str(error)

@@ -75,8 +75,24 @@ class FactoryStats(Protocol):
         """The number of requests rejected before dispatch, by status."""
 
 
+class TlsStats(Protocol):
+    """The TLS handshakes of a frontend."""
+
+    @property
+    def completed(self) -> Mapping[tuple[str, bool], int]:
+        """The number of completed handshakes by version and whether a session was resumed."""
+
+    @property
+    def failed(self) -> Mapping[str, int]:
+        """The number of failed handshakes by reason, a word of a fixed set."""
+
+
 class FrontendStats(Protocol):
     """A frontend."""
+
+    @property
+    def tls_factory(self) -> TlsStats:
+        """The TLS handshakes of its listeners; none without TLS."""
 
     @property
     def factory(self) -> FactoryStats:
@@ -100,6 +116,13 @@ class LogFileStats(Protocol):
     """
 
     dropped_lines: int
+
+
+class CertificateStats(Protocol):
+    """The certificates of all frontends with TLS."""
+
+    def expiry_times(self) -> Mapping[tuple[str, str], float]:
+        """Return POSIX times by frontend and name of the certificate."""
 
 
 class AccessLogStats(Protocol):
@@ -147,6 +170,10 @@ class BalancerStats(Protocol):
     @property
     def access_logs(self) -> AccessLogStats:
         """The access logs."""
+
+    @property
+    def certificates(self) -> CertificateStats:
+        """The certificates."""
 
     @property
     def retired(self) -> Sized:

@@ -15,6 +15,7 @@ from balancebeam import __version__
 from balancebeam.observability.interfaces import BalancerStats, LimiterStats, PoolStats
 from balancebeam.observability.process_metrics import add_process_metrics
 from balancebeam.observability.prometheus import MetricsRegistry
+from balancebeam.observability.tls_metrics import add_tls_handshakes
 from balancebeam.upstream.server import Server
 
 
@@ -33,6 +34,7 @@ def metrics_text(balancer: BalancerStats) -> str:
         )
         for status, count in sorted(dict(frontend.factory.rejected_requests).items()):
             rejected.add(count, name, status)
+        add_tls_handshakes(registry, name, frontend.tls_factory)
     for name, pool in balancer.pools.items():
         _add_pool(registry, name, pool)
         for server in pool.server_set.servers:
@@ -44,6 +46,12 @@ def metrics_text(balancer: BalancerStats) -> str:
             "Access log lines that could not be written.",
             "file",
         ).add(file.dropped_lines, path)
+    for (frontend_name, certificate), expires_at in balancer.certificates.expiry_times().items():
+        registry.gauge(
+            "balancebeam_certificate_not_after_timestamp_seconds",
+            "End of the validity of a certificate in seconds since the epoch.",
+            *("frontend", "name"),
+        ).add(expires_at, frontend_name, certificate)
     add_process_metrics(registry)
     return str(registry)
 

@@ -7,7 +7,7 @@ Importing this module installs no reactor: `twistd --reactor` chooses it later.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Callable, ClassVar, TypeVar
+from typing import Any, Callable, ClassVar
 
 from attrs import evolve
 from twisted.python import usage
@@ -27,14 +27,14 @@ from balancebeam.config.values import parse_check_path, parse_count, parse_secon
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
-
-T = TypeVar("T")
+from balancebeam.process.tls_options import TlsOptions
+from balancebeam.tls.sources import check_frontends
 
 #: The timeouts with an option of their own, `--NAME-timeout`.
 TIMEOUTS = ("connect", "upstream", "header", "idle", "tunnel")
 
 
-class CommandLineOptions(usage.Options):
+class CommandLineOptions(TlsOptions):
     """
     The options of `twistd balancebeam`; they override the configuration file.
 
@@ -141,7 +141,6 @@ class CommandLineOptions(usage.Options):
         self._trusted_proxies: list[str] = []
         self._registration_from: list[str] = []
         self._arguments: Sequence[str] = ()
-        self._problems: list[str] = []
 
     def opt_bind(self, address: str) -> None:
         """Listen address: host:port, [v6]:port, unix:/path or an endpoint description."""
@@ -150,7 +149,7 @@ class CommandLineOptions(usage.Options):
     opt_b = opt_bind
 
     def opt_upstream(self, address: str) -> None:
-        """Server: host:port, [v6]:port, unix:/path or http://..., with [,weight=N][,backup]."""
+        """Server: host:port, unix:/path, http(s)://... or tls://..., with [,weight=N][,backup]."""
         self._upstreams.append(address)
 
     opt_u = opt_upstream
@@ -185,6 +184,8 @@ class CommandLineOptions(usage.Options):
     def postOptions(self) -> None:
         self.settings = self.load_settings()
         if self["check"]:
+            # A start reads the certificates when it builds the services.
+            check_frontends(self.settings.frontends)
             print(dump(self.settings), end="")
             raise SystemExit(0)
 
@@ -229,6 +230,7 @@ class CommandLineOptions(usage.Options):
         """Apply every option that is present to the settings of the file."""
         self._apply_frontend_overrides(overrides)
         self._apply_pool_overrides(overrides)
+        self._apply_tls_overrides(overrides)
         admin = self._parse_option("admin", parse_listen_address)
         if admin is not None or (self["admin"] is None and self["admin-token-file"] is not None):
             overrides.set_admin(admin, self["admin-token-file"])
@@ -319,25 +321,6 @@ class CommandLineOptions(usage.Options):
                 self._problems.append(f"--upstream: duplicate address {server.address}")
             seen.add(server.address)
         return servers
-
-    def _parse_values(self, name: str, texts: Sequence[str], parse: Callable[[str], T]) -> list[T]:
-        """Parse every text that the option `name` has; invalid texts are reported and left out."""
-        values: list[T] = []
-        for text in texts:
-            try:
-                values.append(parse(text))
-            except ValueError as error:
-                self._problems.append(f"--{name}: {error}")
-        if name == "bind":
-            duplicates = sorted({str(value) for value in values if values.count(value) > 1})
-            self._problems += [f"--bind: duplicate address {address}" for address in duplicates]
-        return values
-
-    def _parse_option(self, name: str, parse: Callable[[str], T]) -> T | None:
-        """The parsed value of the option `name`; `None` if it is absent or invalid."""
-        if self[name] is None:
-            return None
-        return next(iter(self._parse_values(name, [self[name]], parse)), None)
 
 
 def _seconds_or_zero(text: str) -> float:

@@ -8,10 +8,18 @@ Everything that they depend on is validated; the rest is left to the server.
 from __future__ import annotations
 
 import re
+import struct
 
 from attrs import frozen
 
 from balancebeam.core.ip import parse_ip
+from balancebeam.protocols.tls_records import (
+    DECODE_ERROR,
+    ILLEGAL_PARAMETER,
+    PROTOCOL_VERSION,
+    RECORD_OVERFLOW,
+    UNEXPECTED_MESSAGE,
+)
 
 # RFC 8446, 5.1: "The length MUST NOT exceed 2^14 bytes."
 _MAX_RECORD_LENGTH = 2**14
@@ -25,12 +33,24 @@ _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _SERVER_NAME, _ALPN = 0, 16
 _HOST_NAME = 0
 
+# Type and length of an extension.
+_unpack_extension = struct.Struct("!HH").unpack_from
+
 # RFC 952 does not allow underscores in host names, but names in use have them.
 _NAME = re.compile(rb"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
 
 class ClientHelloError(Exception):
-    """Bytes that are not a valid ClientHello."""
+    """
+    Bytes that are not a valid ClientHello.
+
+    Attributes:
+        alert: The AlertDescription that the sender receives.
+    """
+
+    def __init__(self, text: str, alert: int = DECODE_ERROR) -> None:
+        super().__init__(text)
+        self.alert = alert
 
 
 @frozen
@@ -95,19 +115,19 @@ class ClientHelloReader:
         """Parse the header of the next record; false if it has not been received completely."""
         header = self.received[self._position : self._position + 5]
         if header and header[0] != _HANDSHAKE:
-            raise ClientHelloError("not a TLS handshake record")
+            raise ClientHelloError("not a TLS handshake record", UNEXPECTED_MESSAGE)
         # RFC 5246, E.1: servers "MUST accept any value {03,XX} as the record
         # layer version number for ClientHello".
         if len(header) > 1 and header[1] != 3:
-            raise ClientHelloError("unknown TLS record version")
+            raise ClientHelloError("unknown TLS record version", PROTOCOL_VERSION)
         length = _parse_int(header[3:], 2)
         if length > _MAX_RECORD_LENGTH:
-            raise ClientHelloError("TLS record too long")
+            raise ClientHelloError("TLS record too long", RECORD_OVERFLOW)
         if len(header) < 5:
             return False
         if not length:
             # RFC 8446, 5.1: "MUST NOT send zero-length fragments of Handshake types".
-            raise ClientHelloError("empty TLS record")
+            raise ClientHelloError("empty TLS record", UNEXPECTED_MESSAGE)
         self._position += 5
         self._remaining = length
         return True
@@ -115,7 +135,9 @@ class ClientHelloReader:
     def _hello_end(self) -> int | None:
         """Return the length of the hello, or `None` if its header is not complete."""
         if self._hello and self._hello[0] != _CLIENT_HELLO:
-            raise ClientHelloError("TLS handshake message other than ClientHello")
+            raise ClientHelloError(
+                "TLS handshake message other than ClientHello", UNEXPECTED_MESSAGE
+            )
         end = 4 + _parse_int(self._hello[1:4], 3)
         if self._position + end - len(self._hello) > _MAX_HELLO_LENGTH:
             raise ClientHelloError("ClientHello too long")
@@ -164,28 +186,50 @@ class _ByteReader:
 
 def _parse_hello(message: bytes) -> ClientHello:
     """Parse the body of a ClientHello message."""
-    hello = _ByteReader(message)
-    hello.read(2 + 32)  # legacy_version and random
-    hello.read_vector(1)  # legacy_session_id
-    hello.read_vector(2)  # cipher_suites
-    hello.read_vector(1)  # legacy_compression_methods
+    # Without `_ByteReader`: this runs for each new connection, and the extensions, a dozen or
+    # more, are most of it (20 us with the reader, 6 us without; CPython 3.11).
+    position = 2 + 32  # legacy_version and random
+    for size in (1, 2, 1):  # legacy_session_id, cipher_suites, legacy_compression_methods
+        position += size + _parse_length(message, position, size)
+    names: bytes | None = None
+    alpn: bytes | None = None
     # RFC 5246, 7.4.1.2: "both with and without the extensions field [...] it
     # MUST check that the amount of data in the message precisely matches".
-    extensions = hello.read_last_vector(2) if hello else hello
-    found: dict[int, bytes] = {}
-    while extensions:
-        kind, content = extensions.read_int(2), extensions.read_vector(2)
-        if kind in (_SERVER_NAME, _ALPN):
-            if kind in found:
-                # RFC 8446, 4.2: "There MUST NOT be more than one extension of the same type".
-                name = "server_name" if kind == _SERVER_NAME else "ALPN"
-                raise ClientHelloError(f"more than one {name} extension")
-            found[kind] = content
-    names, alpn = found.get(_SERVER_NAME), found.get(_ALPN)
+    if position != len(message):
+        end = position + 2 + _parse_length(message, position, 2)
+        position += 2
+        if end != len(message):
+            raise ClientHelloError("invalid length in a ClientHello")
+        while position < end:
+            if end - position < 4:
+                raise ClientHelloError("invalid length in a ClientHello")
+            kind, length = _unpack_extension(message, position)
+            start = position + 4
+            position = start + length
+            if position > end:
+                raise ClientHelloError("invalid length in a ClientHello")
+            if kind == _SERVER_NAME:
+                if names is not None:
+                    # RFC 8446, 4.2: "There MUST NOT be more than one extension of the same type".
+                    raise ClientHelloError("more than one server_name extension")
+                names = message[start:position]
+            elif kind == _ALPN:
+                if alpn is not None:
+                    raise ClientHelloError("more than one ALPN extension")
+                alpn = message[start:position]
     return ClientHello(
         None if names is None else _parse_server_names(_ByteReader(names).read_last_vector(2)),
         () if alpn is None else _parse_alpn(_ByteReader(alpn).read_last_vector(2)),
     )
+
+
+def _parse_length(message: bytes, position: int, size: int) -> int:
+    """Return the length of the vector at `position`, which is in `message` completely."""
+    start = position + size
+    length = int.from_bytes(message[position:start], "big")
+    if start + length > len(message):
+        raise ClientHelloError("invalid length in a ClientHello")
+    return length
 
 
 def _parse_alpn(names: _ByteReader) -> tuple[bytes, ...]:
@@ -210,7 +254,7 @@ def _parse_server_names(names: _ByteReader) -> str | None:
             if host_name is not None:
                 # RFC 6066, 3: "The ServerNameList MUST NOT contain more than
                 # one name of the same name_type." Servers might use either.
-                raise ClientHelloError("more than one server name")
+                raise ClientHelloError("more than one server name", ILLEGAL_PARAMETER)
             host_name = name
     return None if host_name is None else _valid_host_name(host_name.lower())
 
@@ -222,5 +266,5 @@ def _valid_host_name(name: bytes) -> str | None:
     if len(name) > 253 or not _NAME.fullmatch(name):
         return None
     text = name.decode("ascii")
-    # RFC 6066, 3: "Literal IPv4 and IPv6 addresses are not permitted".
-    return None if parse_ip(text) else text
+    # RFC 6066, 3: "Literal IPv4 and IPv6 addresses are not permitted". The pattern has no colon.
+    return None if text[-1].isdigit() and parse_ip(text) else text

@@ -12,6 +12,8 @@ import struct
 
 # RFC 8446, 6 and B.2; RFC 7301, 3.2; RFC 6066, 3.
 UNEXPECTED_MESSAGE = 10
+RECORD_OVERFLOW = 22
+ILLEGAL_PARAMETER = 47
 DECODE_ERROR = 50
 PROTOCOL_VERSION = 70
 INTERNAL_ERROR = 80
@@ -22,7 +24,8 @@ _ALERT, _FATAL = 21, 2
 
 # A method, which RFC 9110, 9.1 makes a token, and the beginning of a target. All methods in the
 # registry of IANA are upper-case; the longest has 17 letters.
-_HTTP_REQUEST = re.compile(rb"[A-Z][A-Z-]{0,31} [/*hH]")
+# The target of CONNECT begins with a host.
+_HTTP_REQUEST = re.compile(rb"[A-Z][A-Z-]{0,31} [/*hH]|CONNECT [^ ]")
 
 
 class AlertError(Exception):

@@ -21,7 +21,6 @@ from balancebeam.protocols.http1.local_reply import ALLOWED_METHODS
 from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.queue import RequestQueue
 from balancebeam.proxy.retries import RetryBudget, RetryPolicy
-from balancebeam.ratelimit.limit import Rejection
 from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.selector import SelectorService
@@ -97,7 +96,7 @@ class Dispatcher:
             admission = self.admission
         rejection = None if admission.unrestricted else admission.admit(exchange)
         if rejection is not None:
-            self.reject(exchange, rejection)
+            exchange.reject(rejection)
         elif exchange.max_forwards_exhausted:
             # RFC 9110, 7.6.2: "the intermediary MUST NOT forward the request;
             # instead, the intermediary MUST respond as the final recipient".
@@ -109,18 +108,6 @@ class Dispatcher:
                 self.queue.enqueue_behind(exchange)
             else:
                 self._try_next(exchange)
-
-    def reject(self, exchange: Exchange, rejection: Rejection) -> None:
-        """Answer a request that was not admitted."""
-        fields = []
-        if rejection.limit:
-            # RFC 6585, 4: 429 "MAY include a Retry-After header".
-            fields = [
-                (b"Retry-After", b"%d" % rejection.retry_after),
-                (b"RateLimit", rejection.limit.encode()),
-                (b"RateLimit-Policy", rejection.policy.encode()),
-            ]
-        exchange.local_reply(rejection.status, rejection.message, tuple(fields))
 
     def _try_next(self, exchange: Exchange) -> None:
         """Send the request to the first candidate with capacity, or enqueue or fail it."""

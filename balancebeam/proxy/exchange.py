@@ -20,6 +20,7 @@ from balancebeam.core.ip import normalize_ip, pack_address
 from balancebeam.net.addresses import peer_ip
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.interfaces import AbandonableConnection, ClientTransport, Observer, Pipeline
+from balancebeam.ratelimit.limit import Rejection
 from balancebeam.upstream.connect_attempt import ConnectAttempt
 from balancebeam.upstream.server import Server
 
@@ -105,6 +106,18 @@ class Exchange(ABC):
     @abstractmethod
     def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
         """Answer with an error of the balancer itself; no response has been started."""
+
+    def reject(self, rejection: Rejection) -> None:
+        """Answer a request that was not admitted."""
+        fields: Fields = ()
+        if rejection.limit:
+            # RFC 6585, 4: 429 "MAY include a Retry-After header".
+            fields = (
+                (b"Retry-After", b"%d" % rejection.retry_after),
+                (b"RateLimit", rejection.limit.encode()),
+                (b"RateLimit-Policy", rejection.policy.encode()),
+            )
+        self.local_reply(rejection.status, rejection.message, fields)
 
     # Called by the connection pool and upstream connections.
 

@@ -1,6 +1,12 @@
-"""The fields that the balancer adds to a request: X-Forwarded-*, Forwarded, Via, Host, TE."""
+"""
+The fields that the balancer adds to a request.
+
+X-Forwarded-*, Forwarded, Client-Cert, Via, Host and TE.
+"""
 
 from __future__ import annotations
+
+from base64 import b64encode
 
 from balancebeam.core.settings import ForwardingSettings
 from balancebeam.protocols.http1.body import CHUNKED
@@ -8,7 +14,19 @@ from balancebeam.protocols.http1.forwarded import encode_forwarded_element
 from balancebeam.protocols.http1.request_rules import RequestHead
 
 
-def build_default_forwarded_fields(peer: bytes, proto: bytes, host: bytes) -> bytes:
+def encode_client_cert(certificate: bytes) -> bytes:
+    """
+    Return the Client-Cert line for a certificate in DER, ended by CRLF.
+
+    RFC 9440, 2.1: the value is a byte sequence (RFC 8941, 3.3.5), which is base64 between
+    colons.
+    """
+    return b"Client-Cert: :%b:\r\n" % b64encode(certificate)
+
+
+def build_default_forwarded_fields(
+    peer: bytes, proto: bytes, host: bytes, client_cert: bytes = b""
+) -> bytes:
     """
     The end of a request's head, for HTTP/1.1 requests without rare fields.
 
@@ -19,10 +37,11 @@ def build_default_forwarded_fields(peer: bytes, proto: bytes, host: bytes) -> by
         peer: The client's address as text.
         proto: "http" or "https".
         host: The value of the Host field.
+        client_cert: The Client-Cert line, ended by CRLF; empty without a certificate.
     """
     return (
         b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
-        b"Via: 1.1 balancebeam\r\n\r\n" % (peer, proto, host)
+        b"%bVia: 1.1 balancebeam\r\n\r\n" % (peer, proto, host, client_cert)
     )
 
 
@@ -34,6 +53,7 @@ def build_forwarded_fields(
     trusted: bool,
     settings: ForwardingSettings = ForwardingSettings(),
     received_forwarded: bytes = b"",
+    client_cert: bytes = b"",
 ) -> bytes:
     """
     The end of a request's head in all other cases.
@@ -43,10 +63,12 @@ def build_forwarded_fields(
         peer: The peer's address as text.
         proto: "http" or "https", the scheme of the peer's request.
         host: The value for a missing Host field.
-        trusted: Whether the peer is a trusted proxy, whose X-Forwarded-Proto and
-            X-Forwarded-Host are forwarded.
+        trusted: Whether the peer is a trusted proxy, whose X-Forwarded-Proto,
+            X-Forwarded-Host, Client-Cert and Client-Cert-Chain are forwarded.
         settings: Which fields are sent.
         received_forwarded: The value of Forwarded to which an element is appended.
+        client_cert: The Client-Cert line for the peer's own certificate, ended by CRLF;
+            empty without a certificate.
     """
     rare_fields = head.rare_fields
     # Several field lines are one list (RFC 9110, 5.3); the peer is appended to it.
@@ -73,6 +95,11 @@ def build_forwarded_fields(
             b"X-Forwarded-Proto: " + proto,
             b"X-Forwarded-Host: " + host,
         ]
+    if trusted and rare_fields.client_cert:
+        # Never mixed: a chain from the proxy does not belong to the proxy's own certificate.
+        lines += rare_fields.client_cert
+    elif client_cert:
+        lines.append(client_cert[:-2])
     if settings.via:
         lines.append(b"Via: 1.%d %b" % (head.minor, settings.via_name))
     options = []

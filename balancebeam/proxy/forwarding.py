@@ -20,6 +20,7 @@ from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.proxy.forwarded_fields import (
     build_default_forwarded_fields,
     build_forwarded_fields,
+    encode_client_cert,
 )
 
 
@@ -48,7 +49,13 @@ class ForwardingPolicy:
         )
 
     def build_head(
-        self, head: RequestHead, client: bytes, proto: bytes, local: bytes, trusted: bool
+        self,
+        head: RequestHead,
+        client: bytes,
+        proto: bytes,
+        local: bytes,
+        trusted: bool,
+        client_cert: bytes = b"",
     ) -> bytes:
         """
         Build the complete head of any request.
@@ -59,6 +66,8 @@ class ForwardingPolicy:
             proto: "http" or "https".
             local: The value for a missing Host field.
             trusted: Whether the peer is a trusted proxy.
+            client_cert: The Client-Cert line for the peer's certificate, ended by CRLF;
+                empty without a certificate.
         """
         settings, head_bytes, received_forwarded = self.settings, head.forward_bytes, b""
         if settings.forwarded:
@@ -73,7 +82,7 @@ class ForwardingPolicy:
             head_bytes = remove_fields(head_bytes, b"x-request-id")
             head_bytes += b"X-Request-Id: %b\r\n" % self.new_request_id()
         return head_bytes + build_forwarded_fields(
-            head, client, proto, local, trusted, settings, received_forwarded
+            head, client, proto, local, trusted, settings, received_forwarded, client_cert
         )
 
 
@@ -95,6 +104,13 @@ class Forwarder:
     """
     Builds the heads of one client connection, and caches what most of them end with.
 
+    Args:
+        client: The peer's address as text.
+        trusted: Whether the peer is a trusted proxy.
+        forwarding: The policy of the frontend.
+        proto: The scheme of the connection, "http" or "https".
+        client_cert: The verified certificate of the peer in DER; `None` without one.
+
     Attributes:
         host: The Host value for which `fast_suffix` was built.
         fast_suffix: The end of the head of a request without rare fields to `host`.
@@ -106,7 +122,9 @@ class Forwarder:
 
     __slots__ = (
         "_client",
+        "_client_cert",
         "_forwarding",
+        "_proto",
         "fast_suffix",
         "has_fast_path",
         "host",
@@ -114,7 +132,14 @@ class Forwarder:
         "via",
     )
 
-    def __init__(self, client: str, trusted: bool, forwarding: ForwardingPolicy) -> None:
+    def __init__(
+        self,
+        client: str,
+        trusted: bool,
+        forwarding: ForwardingPolicy,
+        proto: bytes = b"http",
+        client_cert: bytes | None = None,
+    ) -> None:
         self.host: bytes | None = None
         self.fast_suffix = b""
         self.trusted = trusted
@@ -123,11 +148,15 @@ class Forwarder:
         self.has_fast_path = forwarding.is_default and not trusted
         self._client = client.encode("ascii")
         self._forwarding = forwarding
+        self._proto = proto
+        self._client_cert = b"" if client_cert is None else encode_client_cert(client_cert)
 
     def set_host(self, host: bytes | None) -> None:
         """Build `fast_suffix` for requests to `host`."""
         self.host = host
-        self.fast_suffix = build_default_forwarded_fields(self._client, b"http", host or b"")
+        self.fast_suffix = build_default_forwarded_fields(
+            self._client, self._proto, host or b"", self._client_cert
+        )
 
     def build_head(self, head: RequestHead, transport: StreamTransport) -> bytes:
         """
@@ -138,8 +167,12 @@ class Forwarder:
         local = b""
         if head.host is None:
             host = transport.getHost()
-            # A Unix socket has neither host nor port.
-            is_ip = isinstance(host, (IPv4Address, IPv6Address))
-            address = TcpAddress(host.host, host.port) if is_ip else TcpAddress("localhost", 80)
+            if isinstance(host, (IPv4Address, IPv6Address)):
+                address = TcpAddress(host.host, host.port)
+            else:
+                # A Unix socket has neither host nor port.
+                address = TcpAddress("localhost", 443 if self._proto == b"https" else 80)
             local = str(address).encode()
-        return self._forwarding.build_head(head, self._client, b"http", local, self.trusted)
+        return self._forwarding.build_head(
+            head, self._client, self._proto, local, self.trusted, self._client_cert
+        )

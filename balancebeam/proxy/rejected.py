@@ -37,3 +37,8 @@ def first_line(data: bytes) -> bytes:
         .partition(b"\n")[0]
         .rstrip(b"\r")[:MAX_LOGGED_LINE]
     )
+
+
+def is_head_request(data: bytes) -> bool:
+    """Whether an unreadable request is a HEAD request, whose response has no body."""
+    return data[:7].lstrip(b"\r\n").startswith(b"HEAD ")

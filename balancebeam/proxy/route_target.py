@@ -7,8 +7,8 @@ from typing import Protocol
 from attrs import field, frozen
 
 from balancebeam.admission.admission import Admission
-from balancebeam.proxy.dispatcher import Dispatcher
 from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.interfaces import Pipeline
 
 
 class RequestHandler(Protocol):
@@ -18,18 +18,22 @@ class RequestHandler(Protocol):
         """Process a request until it is finished, see `Dispatcher.dispatch`."""
 
 
+class RouteDispatcher(Pipeline[Exchange], RequestHandler, Protocol):
+    """A `Dispatcher`, or a `LocalDispatcher` in a route without a pool."""
+
+
 @frozen(eq=False)
 class RouteTarget:
     """
     The target of a route.
 
     Attributes:
-        dispatcher: The pipeline of the route's pool.
+        dispatcher: The pipeline of the requests, usually that of a pool.
         admission: The access list and rate limits of the route.
         handler: Processes the requests; the dispatcher by default.
     """
 
-    dispatcher: Dispatcher
+    dispatcher: RouteDispatcher
     admission: Admission
     handler: RequestHandler = field()
 

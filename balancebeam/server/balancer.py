@@ -55,8 +55,8 @@ class BalancerService(ServiceTree):
                 address, which are used instead of new ones. Called once.
 
         Raises:
-            ConfigError: an endpoint description, a rate limit or the token of the
-                admin API is invalid.
+            ConfigError: an endpoint description, a rate limit, a certificate or the
+                token of the admin API is invalid.
         """
         super().__init__(
             settings, reactor, random, connect, clock, load_settings, find_inherited_sockets
@@ -68,6 +68,7 @@ class BalancerService(ServiceTree):
         self.ticker.setServiceParent(self)
         self.limiter.setServiceParent(self)
         self.access_logs.setServiceParent(self)
+        self.certificates.setServiceParent(self)
         ReloadTransaction.prepare(self, settings).commit()
         self.listeners.setServiceParent(self)
         self.ticker.add(self.retired.reap)

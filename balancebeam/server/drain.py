@@ -54,6 +54,6 @@ def not_ready_reason(tree: ServiceTree) -> str:
     if not tree.running:
         return "not running"
     for frontend in tree.settings.frontends:
-        if not any(tree.pools[frontend.pool].server_set.tiers):
+        if not frontend.redirect_https and not any(tree.pools[frontend.pool].server_set.tiers):
             return f"pool {frontend.pool} has no available server"
     return ""

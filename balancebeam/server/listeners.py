@@ -225,6 +225,16 @@ class ListenersService(service.Service):
                 )
         return sockets, not_transferable
 
+    def with_real_port(self, address: ListenAddress) -> ListenAddress:
+        """Return `address` with the port that the kernel has chosen for port 0."""
+        bound = bind_address(address)
+        listener = self.listeners.get(bound)
+        if not isinstance(bound, TcpAddress) or bound.port != 0 or listener is None:
+            return address
+        port: Any = listener.port
+        real = TcpAddress(bound.host, port.getHost().port)
+        return ProxyProtocolAddress(real) if isinstance(address, ProxyProtocolAddress) else real
+
     def disown_socket_files(self) -> None:
         """Leave the sockets and their files to the new process of a hot restart."""
         for listener in self.listeners.values():

@@ -32,6 +32,7 @@ from balancebeam.server.service_tree import ServiceTree, required_sweep_interval
 from balancebeam.server.startup_log import log_listeners
 from balancebeam.state.service import StateService
 from balancebeam.state.snapshot import restore, take_snapshot
+from balancebeam.tls.sources import PreparedFrontend
 from balancebeam.upstream.pool_tls import PoolTls, read_all_tls
 
 
@@ -46,6 +47,7 @@ class ReloadTransaction:
         authorizer: the authorization of the admin API, if enabled.
         log_files: the access log files by path, opened if the balancer runs.
         pool_tls: TLS of the connections to servers, by pool.
+        certificates: the certificates by frontend, read and checked.
         bound: the listeners of new addresses, bound if the balancer runs.
     """
 
@@ -59,6 +61,7 @@ class ReloadTransaction:
         authorizer: Authorizer | None,
         log_files: Mapping[str, LogFile],
         pool_tls: Mapping[str, PoolTls],
+        certificates: Mapping[str, PreparedFrontend],
     ) -> None:
         self._tree = tree
         self.settings = settings
@@ -66,6 +69,7 @@ class ReloadTransaction:
         self.authorizer = authorizer
         self.log_files = log_files
         self.pool_tls = pool_tls
+        self.certificates = certificates
         self.bound: dict[BindAddress, Listener] = {}
 
     @classmethod
@@ -87,8 +91,9 @@ class ReloadTransaction:
             addresses.append(settings.admin.bind)
         current_tls = {name: pool.connections.tls for name, pool in tree.pools.items()}
         pool_tls = read_all_tls(settings.pools, current_tls)
+        certificates = tree.certificates.prepare(settings.frontends)
         log_files = tree.access_logs.prepare(settings.frontends)
-        transaction = cls(tree, settings, limits, authorizer, log_files, pool_tls)
+        transaction = cls(tree, settings, limits, authorizer, log_files, pool_tls, certificates)
         if tree.running:
             try:
                 transaction.bound = tree.bind(addresses, settings)
@@ -108,6 +113,7 @@ class ReloadTransaction:
         tree.settings = self.settings
         tree.limiter.commit(self.limits)
         tree.access_logs.commit(self.settings.frontends, self.log_files)
+        tree.certificates.commit(self.certificates)
         self._commit_pools()
         self._commit_frontends()
         self._commit_admin()
@@ -155,7 +161,9 @@ class ReloadTransaction:
         old_frontends, tree.frontends = tree.frontends, {}
         for settings in self.settings.frontends:
             target = FrontendTarget(
-                tree.route_table_builder.build(settings, tree.pools), self._build_observer(settings)
+                tree.route_table_builder.build(settings, tree.pools),
+                self._build_observer(settings),
+                tree.certificates.contexts(settings.name),
             )
             frontend = old_frontends.pop(settings.name, None)
             if frontend is not None and frontend.settings.mode != settings.mode:
@@ -167,8 +175,9 @@ class ReloadTransaction:
             else:
                 frontend.apply(settings, target)
             tree.frontends[settings.name] = frontend
-        if self.settings.frontends:
-            self._configure_web_resource(self.settings.frontends[0])
+        default = self.settings.default_frontend
+        if default is not None and not default.redirect_https:
+            self._configure_web_resource(default)
         for removed in old_frontends.values():
             tree.retired.add(removed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import Deferred
 
@@ -12,6 +12,7 @@ from balancebeam.admission.access_list import AccessList
 from balancebeam.admission.admission import Admission, LimitsByScope
 from balancebeam.admission.limiter import LimiterService
 from balancebeam.core.settings import FrontendSettings, Settings
+from balancebeam.downstream.redirect import HttpsRedirect
 from balancebeam.downstream.registration import REGISTRATION_PATH, RegistrationEndpoint
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.matchers import HostPathMatcher, PathMatcher
@@ -25,11 +26,22 @@ class RouteTableBuilder:
 
     Rate limits are kept by scope, a text that names their frontend, route or pool.
     So they keep their counters when a reload adds other routes or pools.
+
+    Args:
+        limiter: the rate limits.
+        operations: registers servers.
+        build_redirect: builds the redirect to https of a frontend with this admission.
     """
 
-    def __init__(self, limiter: LimiterService, operations: AdminOperations) -> None:
+    def __init__(
+        self,
+        limiter: LimiterService,
+        operations: AdminOperations,
+        build_redirect: Callable[[Admission], HttpsRedirect],
+    ) -> None:
         self._limiter = limiter
         self._operations = operations
+        self._build_redirect = build_redirect
 
     def limits(self, settings: Settings) -> LimitsByScope:
         """Prepare the rate limits of `settings`. Raises `ValueError` if one is invalid."""
@@ -50,6 +62,9 @@ class RouteTableBuilder:
         """Build the route table of `frontend`; the first matching route is used."""
         access = AccessList(frontend.allow, frontend.deny)
         scopes = self._limiter.scopes
+        if frontend.redirect_https:
+            own = self._limiter.build_admission(scopes[_frontend_scope(frontend)], access)
+            return RouteTable(RouteTarget(self._build_redirect(own), own))
 
         def admission(pool: str, route_scope: str | None = None) -> Admission:
             limits = scopes[_frontend_scope(frontend)]
@@ -76,7 +91,7 @@ class RouteTableBuilder:
         def register_server(body: bytes) -> Deferred[tuple[int, bytes]]:
             return Deferred.fromCoroutine(register(self._operations, pool, body))
 
-        return RegistrationEndpoint(pool.dispatcher, frontend.registration_from, register_server)
+        return RegistrationEndpoint(frontend.registration_from, register_server)
 
 
 def _pool_scope(pool: str) -> str:

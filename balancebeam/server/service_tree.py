@@ -10,6 +10,7 @@ The children of a balancer as a tree of named services.
     balancer.getServiceNamed("limiter")       rate limits
     balancer.getServiceNamed("listeners")     the listening sockets
     balancer.getServiceNamed("access-logs")   the access log files
+    balancer.getServiceNamed("certificates")  the TLS certificates of frontends
     balancer.getServiceNamed("admin")         the admin API, if enabled
     balancer.getServiceNamed("state")         the state file, if enabled
 
@@ -29,13 +30,16 @@ from twisted.internet.threads import deferToThreadPool
 
 from balancebeam.admin.operations import AdminOperations
 from balancebeam.admin.service import AdminService, build_health_check
+from balancebeam.admission.admission import Admission
 from balancebeam.admission.limiter import LimiterService
-from balancebeam.core.addresses import ListenAddress
+from balancebeam.core.addresses import ListenAddress, TcpAddress
 from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import Settings
+from balancebeam.downstream.redirect import HTTPS_PORT, ChallengeLookup, HttpsRedirect
 from balancebeam.net.poller import build_data_reactor
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.observability.access_log import AccessLogs
+from balancebeam.server.certificates import CertificateService
 from balancebeam.server.demo import DemoService
 from balancebeam.server.frontend import FrontendService
 from balancebeam.server.listeners import (
@@ -76,9 +80,12 @@ class ServiceTree(service.MultiService, abc.ABC):
         ticker: the coarse clock and the sweeps for timeouts.
         limiter: rate limits and the counters behind them.
         access_logs: the access log files.
+        certificates: the TLS certificates and contexts of frontends.
         listeners: the listening sockets.
         shared: resources that all pools share.
         route_table_builder: builds the route tables of frontends.
+        find_challenge: returns the key authorization for the path of an ACME http-01 challenge,
+            `None` for an unknown one; for frontends with `redirect_https`.
         draining: whether a graceful shutdown has begun.
     """
 
@@ -107,8 +114,12 @@ class ServiceTree(service.MultiService, abc.ABC):
         self.ticker = Ticker(reactor, required_sweep_interval(settings))
         data_reactor = build_data_reactor(reactor)
         self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
-        self.route_table_builder = RouteTableBuilder(self.limiter, self.admin_operations)
+        self.find_challenge: ChallengeLookup = lambda path: None
+        self.route_table_builder = RouteTableBuilder(
+            self.limiter, self.admin_operations, self._build_redirect
+        )
         self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
+        self.certificates = CertificateService(reactor, self.ticker.wall_time, self.defer_to_thread)
         self.shared = SharedResources(
             reactor, data_reactor, self.ticker, Resolver(reactor, self.ticker), random, connect
         )
@@ -144,14 +155,51 @@ class ServiceTree(service.MultiService, abc.ABC):
 
     @property
     def default_pool(self) -> PoolService:
-        """The pool of the first frontend: registered servers and demo servers are added to it."""
-        frontends = self.settings.frontends
-        return self.pools[frontends[0].pool if frontends else self.settings.pools[0].name]
+        """
+        The pool of the first frontend that has one.
+
+        Registered servers and demo servers are added to it.
+
+        Raises:
+            LookupError: there is no pool, because all frontends redirect to https.
+        """
+        name = self.settings.default_pool
+        if name is None:
+            raise LookupError("no pool is configured")
+        return self.pools[name]
 
     @property
     def default_frontend(self) -> FrontendService:
-        """The first frontend."""
-        return next(iter(self.frontends.values()))
+        """The first frontend that has a pool, or else the first one."""
+        settings = self.settings.default_frontend
+        if settings is None:
+            raise LookupError("no frontend is configured")
+        return self.frontends[settings.name]
+
+    @property
+    def https_port(self) -> int:
+        """The port of the HTTP frontends with TLS: 443 if one has it or there is none."""
+        ports = []
+        for frontend in self.settings.frontends:
+            if frontend.tls is not None and frontend.mode == "http":
+                for address in frontend.bind:
+                    bound = bind_address(self.listeners.with_real_port(address))
+                    if isinstance(bound, TcpAddress):
+                        ports.append(bound.port)
+        return HTTPS_PORT if HTTPS_PORT in ports or not ports else ports[0]
+
+    def _build_redirect(self, admission: Admission) -> HttpsRedirect:
+        return HttpsRedirect(
+            admission,
+            self.ticker,
+            self.reactor.seconds,
+            https_port=lambda: self.https_port,
+            find_challenge=self._call_find_challenge,
+        )
+
+    def _call_find_challenge(self, path: bytes) -> bytes | None:
+        # `find_challenge` may be replaced after the redirect was built.
+        return self.find_challenge(path)
 
     @property
     def resource(self) -> BalancerResource:
@@ -159,7 +207,7 @@ class ServiceTree(service.MultiService, abc.ABC):
         return self.default_pool.dispatcher
 
     def getServiceNamed(self, name: str) -> service.IService:
-        for tree in (self, self.default_pool):
+        for tree in (self, self.default_pool) if self.pools else (self,):
             if name in tree.namedServices:
                 child: service.IService = tree.namedServices[name]
                 return child

@@ -4,6 +4,8 @@ Log lines about listeners, at start and after a reload.
     listening on http://0.0.0.0:1100 -> pool app (3 servers, round-robin)
     listening on tcp://0.0.0.0:5432 (PROXY protocol) -> pool db (2 servers, least-connections)
     listening on unix:/run/s (http) -> pool app (1 server, random) and 1 route (pool api)
+    listening on https://0.0.0.0:443 -> pool app (3 servers, round-robin)
+    listening on http://0.0.0.0:80 -> redirect to https
     listening on http://127.0.0.1:1101 -> admin API
     try: curl http://localhost:1100/
 """
@@ -11,7 +13,6 @@ Log lines about listeners, at start and after a reload.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 from twisted.logger import Logger
 
@@ -21,7 +22,7 @@ from balancebeam.core.addresses import (
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.settings import FrontendSettings
+from balancebeam.core.settings import FrontendSettings, FrontendTlsSettings
 from balancebeam.server.listeners import BindAddress, bind_address
 from balancebeam.server.service_tree import ServiceTree
 
@@ -37,16 +38,18 @@ def log_listeners(tree: ServiceTree, addresses: Collection[BindAddress]) -> None
         if bind_address(address) in addresses:
             log.info(
                 "listening on {address} -> {target}",
-                address=_describe_address(_with_real_port(tree, address), scheme),
+                address=_describe_address(tree.listeners.with_real_port(address), scheme),
                 target=target,
             )
 
 
 def log_demo_command(tree: ServiceTree) -> None:
-    """Log a command that sends a request to the first listener that accepts it."""
+    """Log a command that sends a request to the first listener that forwards it."""
     for frontend in tree.settings.frontends:
+        if frontend.redirect_https:
+            continue
         for address in frontend.bind:
-            command = _curl_command(_with_real_port(tree, address))
+            command = curl_command(tree.listeners.with_real_port(address), frontend.tls)
             if command is not None:
                 log.info("try: {command}", command=command)
                 return
@@ -56,13 +59,22 @@ def _targets(tree: ServiceTree) -> Iterator[tuple[ListenAddress, str, str]]:
     """The address, URL scheme and target of every configured listener."""
     for frontend in tree.settings.frontends:
         for address in frontend.bind:
-            yield address, frontend.mode, _describe_target(tree, frontend)
+            yield address, _scheme(frontend), _describe_target(tree, frontend)
     if tree.settings.admin is not None:
         yield tree.settings.admin.bind, "http", "admin API"
 
 
+def _scheme(frontend: FrontendSettings) -> str:
+    """The URL scheme of the frontend's listeners."""
+    if frontend.tls is None:
+        return frontend.mode
+    return "https" if frontend.mode == "http" else "tls"
+
+
 def _describe_target(tree: ServiceTree, frontend: FrontendSettings) -> str:
     """The pool of a frontend with its servers and algorithm, and the pools of its routes."""
+    if frontend.redirect_https:
+        return "redirect to https"
     pool = tree.pools[frontend.pool]
     servers = _count(len(pool.server_set.servers), "server")
     text = f"pool {frontend.pool} ({servers}, {pool.settings.algorithm})"
@@ -75,16 +87,6 @@ def _describe_target(tree: ServiceTree, frontend: FrontendSettings) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _with_real_port(tree: ServiceTree, address: ListenAddress) -> ListenAddress:
-    """`address` with the port that the kernel has chosen for port 0."""
-    bound = bind_address(address)
-    if not isinstance(bound, TcpAddress) or bound.port != 0:
-        return address
-    port: Any = tree.listeners.listeners[bound].port
-    real = TcpAddress(bound.host, port.getHost().port)
-    return ProxyProtocolAddress(real) if isinstance(address, ProxyProtocolAddress) else real
 
 
 def _describe_address(address: ListenAddress, scheme: str) -> str:
@@ -101,16 +103,21 @@ def _describe_address(address: ListenAddress, scheme: str) -> str:
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
-def _curl_command(address: ListenAddress) -> str | None:
+def curl_command(address: ListenAddress, tls: FrontendTlsSettings | None) -> str | None:
     """
     A curl command for `address`.
 
     `None` for endpoint descriptions, which do not show an address, and for the PROXY
     protocol, which needs a proxy in front.
     """
+    command = "curl"
+    if tls is not None and (tls.self_signed or not tls.certificates):
+        # No CA has signed the certificate for localhost, also not with ACME.
+        command += " -k"
+    scheme = "http" if tls is None else "https"
     if isinstance(address, TcpAddress):
         host = "localhost" if address.host in _WILDCARDS else address.host
-        return f"curl http://{TcpAddress(host, address.port)}/"
+        return f"{command} {scheme}://{TcpAddress(host, address.port)}/"
     if isinstance(address, UnixAddress):
-        return f"curl --unix-socket {address.path} http://localhost/"
+        return f"{command} --unix-socket {address.path} {scheme}://localhost/"
     return None

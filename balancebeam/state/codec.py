@@ -21,6 +21,8 @@ from balancebeam.core.settings import MAX_WEIGHT, AdminState
 FORMAT = "balancebeam state"
 VERSION = 1
 
+_SERVER_KEYS = ("address", "weight", "configured_weight", "admin_state", "registered", "tls")
+
 # Integers of the format are short; int() takes quadratic time on long ones.
 _MAX_DIGITS = 20
 
@@ -40,6 +42,7 @@ class ServerState:
             `None` for a registered server.
         admin_state: The administrative state.
         registered: Whether the server was registered at run time and is not configured.
+        tls: Whether a registered server was registered with TLS.
     """
 
     address: ServerAddress
@@ -47,6 +50,7 @@ class ServerState:
     configured_weight: int | None = None
     admin_state: AdminState = AdminState.READY
     registered: bool = False
+    tls: bool = False
 
 
 @frozen
@@ -75,13 +79,15 @@ def encode_state(state: State) -> bytes:
 
 
 def _encode_server(server: ServerState) -> dict[str, Any]:
-    return {
+    content = {
         "address": server.address.as_config(),
         "weight": server.weight,
         "configured_weight": server.configured_weight,
         "admin_state": server.admin_state.value,
         "registered": server.registered,
     }
+    # Left out otherwise, so that earlier versions can read the file.
+    return {**content, "tls": True} if server.tls else content
 
 
 def decode_state(data: bytes) -> State:
@@ -170,21 +176,21 @@ def _parse_pool(name: str, pool: Any) -> tuple[ServerState, ...]:
 def _parse_server(where: str, item: Any) -> ServerState:
     if not isinstance(item, dict):
         raise ValueError(f"{where}: invalid value {reprlib.repr(item)}: expected an object")
-    _reject_unknown_keys(
-        where, item, ("address", "weight", "configured_weight", "admin_state", "registered")
-    )
-    registered = item.get("registered", False)
-    if not isinstance(registered, bool):
-        raise ValueError(
-            f"{where}: invalid registered {reprlib.repr(registered)}: expected true or false"
-        )
+    _reject_unknown_keys(where, item, _SERVER_KEYS)
     return ServerState(
         _parse_address(where, item.get("address")),
         _parse_weight(where, "weight", item.get("weight")),
         _parse_weight(where, "configured_weight", item.get("configured_weight")),
         _parse_admin_state(where, item.get("admin_state", AdminState.READY.value)),
-        registered,
+        _parse_bool(where, "registered", item.get("registered", False)),
+        _parse_bool(where, "tls", item.get("tls", False)),
     )
+
+
+def _parse_bool(where: str, key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{where}: invalid {key} {reprlib.repr(value)}: expected true or false")
+    return value
 
 
 def _parse_address(where: str, value: Any) -> ServerAddress:

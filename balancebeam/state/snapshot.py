@@ -75,6 +75,7 @@ def _server_state(server: Server) -> ServerState:
         configured_weight=None if registered else server.configured_weight,
         admin_state=server.admin_state,
         registered=registered,
+        tls=registered and server.tls,
     )
 
 
@@ -84,7 +85,8 @@ def _restore_server(saved: ServerState, pool: PersistedPool) -> None:
         if not saved.registered:
             # Removed from the configuration: its weight and admin state expire with it.
             return
-        settings = ServerSettings(saved.address, 1 if saved.weight is None else saved.weight)
+        weight = 1 if saved.weight is None else saved.weight
+        settings = ServerSettings(saved.address, weight, tls=saved.tls)
         server = pool.server_set.add(settings, ServerSource.REGISTERED)
     elif saved.weight is not None and saved.configured_weight == server.configured_weight:
         pool.health.set_weight(server, saved.weight)

@@ -37,8 +37,8 @@ class ContextSelector(Protocol):
         """
         Return the context for a client.
 
-        The handshake runs in this context only: nothing replaces it later, so that the
-        verification of clients and the session tickets are those of the context.
+        The handshake runs in this context only; nothing replaces it later. So the
+        verification of clients and the session tickets always belong to the context.
 
         Raises:
             AlertError: The client is rejected.

@@ -54,13 +54,13 @@ class PoolTls:
             ConfigError: a file cannot be read or is not valid, or a server has no name to verify.
         """
         servers = [server for server in pool.servers if pool.uses_tls(server)]
-        if not servers and not pool.uses_tls(_PLAIN_SERVER):
+        if not servers and pool.tls is None:
             return cls(pool)
         settings = pool.tls or PoolTlsSettings()
         try:
             client = build_client_context(settings)
             for server in servers:
-                if settings.verify and server_hostname(settings, server.address) is None:
+                if pool.lacks_server_name(server):
                     raise ConfigError(
                         f"{server.address} has no host name to verify: "
                         "expected server_name, or verify = false"
@@ -79,20 +79,20 @@ class PoolTls:
 
     def find(self, server: Server) -> ServerTls | None:
         """Return TLS for a new connection to `server`; `None` for a connection without TLS."""
-        if not self._all_servers and not server.uses_tls:
+        if not self._all_servers and not server.tls:
             return None
         if server.source is ServerSource.DEMO:
             # A demo server is part of this process.
             return None
         if self.client is None:
-            # The server was registered at run time, and no configured server uses TLS. Only the
-            # CA certificates of the system are read.
+            # The server was registered at run time, and the pool has no settings of TLS. Only
+            # the CA certificates of the system are read.
             self.client = build_client_context(self._settings)
         context = self.client.context
         name = server_hostname(self._settings, server.address)
-        tls = server.tls
+        tls = server.upstream_tls
         if tls is None or tls.context is not context or tls.server_hostname != name:
-            tls = server.tls = ServerTls(context, name)
+            tls = server.upstream_tls = ServerTls(context, name)
         return tls
 
 

@@ -11,7 +11,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.net.tls_transport import HandshakeOwner, TlsTransport, describe_ssl_error
+from balancebeam.net.tls_errors import describe_ssl_error
+from balancebeam.net.tls_transport import HandshakeOwner, TlsTransport
 from balancebeam.tls.client_contexts import ServerTls
 
 

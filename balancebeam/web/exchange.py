@@ -125,6 +125,8 @@ def _write_local_reply(
     """Write a complete response made by the proxy, and finish `request`."""
     body = local_reply.jsend_error(text) if status >= 400 else b""
     request.setResponseCode(status, local_reply.reason_phrase(status))
+    # A reply without a body has no Content-Type; twisted.web would add one.
+    request.defaultContentType = None
     request.setHeader(b"date", local_reply.http_date(dispatcher.clock()))
     for name, value in local_reply.local_reply_fields(body, fields):
         request.setHeader(name, value)

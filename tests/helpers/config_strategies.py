@@ -22,21 +22,31 @@ from balancebeam.core.addresses import (
 )
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import (
+    AcmeSettings,
     AdminSettings,
+    CertificateSource,
     ForwardingSettings,
     FrontendSettings,
     FrontendTimeouts,
+    FrontendTlsSettings,
     HealthCheckSettings,
     LimitSettings,
     OutlierDetectionSettings,
     PoolSettings,
     PoolTimeouts,
+    PoolTlsSettings,
     QueueSettings,
     RetrySettings,
     RouteSettings,
     SecretSource,
     ServerSettings,
     Settings,
+)
+from balancebeam.core.tls_settings import (
+    CLIENT_AUTH_MODES,
+    DEFAULT_CIPHERS,
+    LETS_ENCRYPT,
+    TLS_VERSIONS,
 )
 from balancebeam.ratelimit.limit import ALGORITHMS as LIMITS
 
@@ -87,6 +97,10 @@ _SERVERS = st.builds(
     st.booleans(),
     st.none() | _COUNTS,
     st.sampled_from((None, 1, 2)),
+    st.booleans(),
+).map(
+    # A Unix socket has no scheme.
+    lambda server: evolve(server, tls=server.tls and isinstance(server.address, TcpAddress))
 )
 _NETWORKS = st.lists(
     st.sampled_from(("unix:", "10.0.0.0/8", "::/0", "::1", "192.0.2.77/24")).map(parse_network),
@@ -132,6 +146,60 @@ def limit_tuples(tcp: bool) -> st.SearchStrategy[tuple[LimitSettings, ...]]:
     """Return the strategy of up to two rate limits."""
     return st.lists(limits(tcp), max_size=2).map(tuple)
 
+
+_CERTIFICATES = st.lists(
+    st.builds(CertificateSource, _FILES, st.none() | _FILES), max_size=2, unique_by=str
+).map(tuple)
+_ACME_NAMES = st.lists(
+    st.sampled_from(("www.example.org", "a", "xn--bcher-kva.example")), max_size=2, unique=True
+).map(tuple)
+_CIPHERS = st.sampled_from((DEFAULT_CIPHERS, "ECDHE+AESGCM", "HIGH:!aNULL:@SECLEVEL=2"))
+_PROTOCOLS = TEXTS.filter(lambda text: text.isascii() and bool(text))
+
+
+@st.composite
+def frontend_tls(draw: st.DrawFn, tcp: bool) -> FrontendTlsSettings:
+    """Draw the settings of TLS of a frontend; its names for ACME need an account."""
+    client_ca = draw(st.none() | _FILES)
+    names = _PROTOCOLS if tcp else st.just("http/1.1")
+    settings = FrontendTlsSettings(
+        certificates=draw(_CERTIFICATES),
+        acme=draw(_ACME_NAMES),
+        min_version=draw(st.sampled_from(TLS_VERSIONS)),
+        ciphers=draw(_CIPHERS),
+        alpn=draw(st.none() | st.lists(names, max_size=3, unique=True).map(tuple)),
+        strict_sni=draw(st.booleans()),
+        client_ca=client_ca,
+        client_auth="require" if client_ca is None else draw(st.sampled_from(CLIENT_AUTH_MODES)),
+    )
+    needs_certificate = not settings.certificates and not settings.acme
+    return evolve(settings, self_signed=needs_certificate or draw(st.booleans()))
+
+
+@st.composite
+def pool_tls(draw: st.DrawFn) -> PoolTlsSettings:
+    """Draw the settings of TLS of a pool, valid for servers of any kind."""
+    verify, all_servers = draw(st.booleans()), draw(st.booleans())
+    names = st.sampled_from(("app.internal", "10.0.0.1", "::1", "my_app"))
+    cert = draw(st.none() | _FILES)
+    return PoolTlsSettings(
+        ca=draw(st.none() | _FILES) if verify else None,
+        # A pool may have Unix sockets, which have no name.
+        server_name=draw(names if verify and all_servers else st.none() | names),
+        verify=verify,
+        cert=cert,
+        key=None if cert is None else draw(st.none() | _FILES),
+        all_servers=all_servers,
+    )
+
+
+ACME_SETTINGS = st.builds(
+    AcmeSettings,
+    _FILES,
+    st.sampled_from((LETS_ENCRYPT, "https://localhost:14000/dir", "https://[::1]")),
+    st.none() | st.just("ops@example.org"),
+    st.none() | _FILES,
+)
 
 _CHECK_PATHS = st.sampled_from(("/", "/health", "/a%20b?x=1&y=%22'"))
 
@@ -179,6 +247,7 @@ def pools(draw: st.DrawFn, name: str, tcp: bool) -> PoolSettings:
         queue=draw(st.builds(QueueSettings, st.integers(0, 10**6), _SECONDS_OR_ZERO)),
         slow_start=draw(_SECONDS_OR_ZERO),
         limits=draw(limit_tuples(tcp)),
+        tls=draw(st.none() | pool_tls()),
     )
 
 
@@ -233,6 +302,20 @@ def frontends(
         ),
         log_connections=tcp and draw(st.booleans()),
         max_connections=draw(st.none() | _COUNTS),
+        tls=draw(st.none() | frontend_tls(tcp)),
+    )
+
+
+def redirect_only(frontend: FrontendSettings) -> FrontendSettings:
+    """Return the settings of a frontend changed to redirect to `https`."""
+    return evolve(
+        frontend,
+        redirect_https=True,
+        pool=FrontendSettings().pool,
+        routes=(),
+        registration=False,
+        registration_from=(),
+        tls=None,
     )
 
 
@@ -256,7 +339,9 @@ def all_settings(draw: st.DrawFn) -> Settings:
         is_tcp = draw(st.sampled_from(tcp))
         pool_names = [pool for pool, pool_is_tcp in zip(names, tcp) if pool_is_tcp == is_tcp]
         bind = tuple(addresses[number * 2 : number * 2 + draw(st.integers(1, 2))])
-        drawn.append(draw(frontends(name, bind, pool_names, is_tcp)))
+        frontend = draw(frontends(name, bind, pool_names, is_tcp))
+        redirects = not is_tcp and draw(st.booleans())
+        drawn.append(redirect_only(frontend) if redirects else frontend)
     settings = Settings(
         tuple(drawn),
         (),
@@ -266,9 +351,16 @@ def all_settings(draw: st.DrawFn) -> Settings:
         draw(st.integers(0, 100)),
         draw(st.none() | _SECONDS_OR_ZERO),
     )
+    if draw(st.booleans()) or any(item.tls is not None and item.tls.acme for item in drawn):
+        settings = evolve(settings, acme=draw(ACME_SETTINGS))
     # A pool that no frontend uses is parsed as one for HTTP.
     modes = {name: settings.pool_mode(name) == "tcp" for name in names}
-    return evolve(settings, pools=tuple(draw(pools(name, modes[name])) for name in names))
+    settings = evolve(settings, pools=tuple(draw(pools(name, modes[name])) for name in names))
+    default = next(pool for pool in settings.pools if pool.name == settings.default_pool)
+    if default.tls is not None and default.tls.all_servers:
+        # Demo servers have no TLS.
+        settings = evolve(settings, demo=0)
+    return settings
 
 
 def toml(value: Any) -> str:

@@ -25,6 +25,7 @@ from balancebeam.core.settings import FrontendSettings, PoolSettings, ServerSett
 from balancebeam.downstream.http1.channel import Http1Channel
 from balancebeam.downstream.tcp.client import ClientRelay
 from balancebeam.server.balancer import BalancerService
+from balancebeam.tls.interfaces import TlsInfo
 from balancebeam.upstream.server import Server
 
 # Bytes written and not read at which a producer is paused, as in Twisted's transports.
@@ -180,11 +181,8 @@ class Peer:
         self.transport = MemoryTransport(protocol)
         self.transport.stalled = stalled
         protocol.makeConnection(self.transport)
-
-    @property
-    def protocol(self) -> Any:
-        """The balancer's protocol; a TLS handshake replaces it."""
-        return self.transport.protocol
+        # With TLS to servers, the handshake has replaced it.
+        self.protocol = self.transport.protocol
 
     def send(self, *pieces: bytes) -> None:
         """Send bytes to the balancer, each piece in a separate `dataReceived` call."""
@@ -318,11 +316,20 @@ class MemoryBalancer:
         """The balancer's servers, in order."""
         return self.service.server_set.servers
 
-    def client(self, host: str = "192.0.2.1") -> Peer:
-        """Connect a client with IP address `host` to the first frontend."""
-        channel = self.service.default_frontend.factory.buildProtocol(
-            IPv4Address("TCP", host, 40000)
-        )
+    def client(
+        self, host: str = "192.0.2.1", tls: TlsInfo | None = None, frontend: str | None = None
+    ) -> Peer:
+        """
+        Connect a client.
+
+        Args:
+            host: its IP address.
+            tls: the result of its TLS handshake; `None` without TLS.
+            frontend: the name of the frontend; by default the default frontend.
+        """
+        service = self.service
+        target = service.default_frontend if frontend is None else service.frontends[frontend]
+        channel = target.factory.build_channel(host, tls=tls)
         assert isinstance(channel, (Http1Channel, ClientRelay))
         peer = Peer(channel)
         peer.transport.host = host
@@ -355,9 +362,12 @@ class MemoryBalancer:
         self.service.stopService()
         self.finish_closing()
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
-        assert all(server.in_flight == 0 for server in self.servers), self.servers
-        assert not any(server.idle_connections for server in self.servers), self.servers
-        assert not self.service.default_frontend.factory.channels
+        pools = self.service.pools.values()
+        servers = [server for pool in pools for server in pool.server_set.servers]
+        assert all(server.in_flight == 0 for server in servers), servers
+        assert not any(server.idle_connections for server in servers), servers
+        for frontend in self.service.frontends.values():
+            assert not frontend.factory.channels, frontend.name
         for pool in self.service.pools.values():
             assert not pool.has_connections, pool.name
 

@@ -38,7 +38,7 @@ from balancebeam.protocols.http1.grammar import CRLF
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
 from balancebeam.proxy.forwarding import Forwarder
-from balancebeam.proxy.rejected import RejectedRequest, first_line
+from balancebeam.proxy.rejected import RejectedRequest, first_line, is_head_request
 from balancebeam.tls.interfaces import TlsInfo
 
 
@@ -96,7 +96,7 @@ class Http1Channel(Protocol):
         self.output_flushed = False
         # Value of `unacked_bytes` at the last sweep that measured it.
         self._last_unacked_bytes: int | None = None
-        self._reader = RequestReader(context, self._build_forwarder())
+        self._reader = RequestReader(context, self._build_forwarder(), secure=tls is not None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client} {self.state.name}>"
@@ -107,9 +107,10 @@ class Http1Channel(Protocol):
         self.context.channels.add(self)
 
     def _build_forwarder(self) -> Forwarder:
-        context = self.context
+        context, tls = self.context, self.tls
         trusted = context.trusted_proxies.contains(self.client)
-        return Forwarder(self.client, trusted, context.forwarding)
+        proto, certificate = (b"http", None) if tls is None else (b"https", tls.client_certificate)
+        return Forwarder(self.client, trusted, context.forwarding, proto, certificate)
 
     def update_trust(self) -> None:
         """Apply changed trusted proxies and a changed forwarding policy to later requests."""
@@ -151,7 +152,7 @@ class Http1Channel(Protocol):
 
     def reject(self, error: RequestError, data: bytes) -> None:
         """Respond to the unreadable request in `data`, and read no other one."""
-        body_bytes = self._write_error(error, _is_head_request(data))
+        body_bytes = self._write_error(error, is_head_request(data))
         self.context.count_rejected(
             RejectedRequest(self.client, first_line(data), error.status, error.reason, body_bytes)
         )
@@ -396,8 +397,3 @@ class Http1Channel(Protocol):
 
     def stopProducing(self) -> None:
         """Do nothing: `connectionLost` follows and ends the exchange."""
-
-
-def _is_head_request(data: bytes) -> bool:
-    """Whether an unreadable request is a HEAD request, whose response has no body."""
-    return data[:7].lstrip(CRLF).startswith(b"HEAD ")

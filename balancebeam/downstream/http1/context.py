@@ -23,6 +23,7 @@ class Http1Context(FrontendContext):
         forwarding: Policy for the forwarding headers that are sent to servers.
         max_body: Largest request body in bytes; `None` for no limit.
         parser: Parser of request heads, shared because it caches header lines.
+        secure_parser: Parser of the request heads that are received over TLS, likewise.
         rejected_requests: Number of requests rejected before dispatch, by response status.
     """
 
@@ -30,6 +31,7 @@ class Http1Context(FrontendContext):
     forwarding: ForwardingPolicy
     max_body: int | None = None
     parser: RequestHeadParser = Factory(RequestHeadParser)
+    secure_parser: RequestHeadParser = Factory(lambda: RequestHeadParser(secure=True))
     rejected_requests: defaultdict[int, int] = Factory(lambda: defaultdict(int))
 
     def count_rejected(self, request: RejectedRequest) -> None:

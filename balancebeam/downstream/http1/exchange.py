@@ -16,9 +16,9 @@ from balancebeam.protocols.http1.local_reply import http_date, jsend_error
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.dispatcher import Dispatcher
-from balancebeam.proxy.exchange import Fields
+from balancebeam.proxy.exchange import Exchange, Fields
 from balancebeam.proxy.http_exchange import HttpExchange
+from balancebeam.proxy.interfaces import Pipeline
 
 CONTINUE = 100
 
@@ -68,7 +68,7 @@ class ClientStream(Protocol):
 
         Args:
             status: The status code.
-            body: The body, JSON.
+            body: The body, JSON unless `fields` has a Content-Type.
             fields: Header fields in addition to the standard ones.
             bodyless: Whether the request is a HEAD request, so that `body` is not sent.
             persistent: Whether the connection persists.
@@ -126,7 +126,7 @@ class Http1Exchange(HttpExchange):
     def __init__(
         self,
         stream: ClientStream,
-        dispatcher: Dispatcher,
+        dispatcher: Pipeline[Exchange],
         head: RequestHead,
         upstream_head: bytes,
     ) -> None:
@@ -269,15 +269,15 @@ class Http1Exchange(HttpExchange):
         self.stream.response_truncated(self.framed)
 
     def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
-        self.send_json(status, jsend_error(text) if status >= 400 else b"", fields)
+        self.send_reply(status, jsend_error(text) if status >= 400 else b"", fields)
 
-    def send_json(self, status: int, body: bytes, fields: Fields = ()) -> None:
+    def send_reply(self, status: int, body: bytes, fields: Fields = ()) -> None:
         """
-        Respond with a JSON body made by the proxy. No other response may have started.
+        Respond with a body made by the proxy. No other response may have started.
 
         Args:
             status: The status code.
-            body: The body, JSON.
+            body: The body, JSON unless `fields` has a Content-Type.
             fields: Header fields in addition to the standard ones.
         """
         self.downstream_response_started = True

@@ -92,6 +92,8 @@ class Http1Factory(DownstreamFactory):
         """Reject the request, and return the response."""
         reason = "plain HTTP request on an HTTPS port: use https://"
         body = jsend_error(reason)
-        self.context.count_rejected(RejectedRequest(peer, first_line(data), 400, reason, len(body)))
+        bodyless = data.startswith(b"HEAD ")
+        size = 0 if bodyless else len(body)
+        self.context.count_rejected(RejectedRequest(peer, first_line(data), 400, reason, size))
         now = self.ticker.wall_time()
-        return local_reply(400, body, (), bodyless=False, persistent=False, now=now)
+        return local_reply(400, body, (), bodyless, persistent=False, now=now)

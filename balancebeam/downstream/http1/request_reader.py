@@ -31,9 +31,9 @@ from balancebeam.protocols.http1.body import (
 from balancebeam.protocols.http1.grammar import CRLF, HEAD_END
 from balancebeam.protocols.http1.request_head import MAX_REQUEST_HEAD, check_partial_head
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
-from balancebeam.proxy.dispatcher import Dispatcher
-from balancebeam.proxy.exchange import BUFFER_SIZE
+from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange
 from balancebeam.proxy.forwarding import Forwarder
+from balancebeam.proxy.interfaces import Pipeline
 
 
 class RequestChannel(ClientStream, typing.Protocol):
@@ -78,15 +78,20 @@ class RequestReader:
     """
     Parses the requests of one connection and dispatches them.
 
+    Args:
+        context: The shared state of the frontend.
+        secure: The connection uses TLS.
+
     Attributes:
         forwarder: Builds the forwarding headers for this client.
     """
 
-    __slots__ = ("_body", "_body_bytes", "_context", "_scan_offset", "forwarder")
+    __slots__ = ("_body", "_body_bytes", "_context", "_parser", "_scan_offset", "forwarder")
 
-    def __init__(self, context: Http1Context, forwarder: Forwarder) -> None:
+    def __init__(self, context: Http1Context, forwarder: Forwarder, secure: bool = False) -> None:
         self.forwarder = forwarder
         self._context = context
+        self._parser = context.secure_parser if secure else context.parser
         # Offset up to which the partial head in the channel's buffer has been checked.
         self._scan_offset = 0
         self._body: ContentLengthReader | ChunkedReader | None = None
@@ -102,14 +107,14 @@ class RequestReader:
                 channel.pause_reading()
             return
         channel.in_read_loop = True
-        forwarder, context = self.forwarder, self._context
+        forwarder, context, parser = self.forwarder, self._context, self._parser
         while True:
             end = data.find(HEAD_END)
             if end < 0 or end > MAX_REQUEST_HEAD:
                 self._buffer_partial_head(channel, data)
                 break
             try:
-                head = context.parser.parse(data[: end + 2])
+                head = parser.parse(data[: end + 2])
             except RequestError as error:
                 if data.startswith(CRLF) and data[2:4] != CRLF:
                     # RFC 9112, 2.2: "a server that is expecting to receive and
@@ -152,7 +157,7 @@ class RequestReader:
         channel.in_read_loop = False
 
     def _build_slow_path_exchange(
-        self, channel: RequestChannel, dispatcher: Dispatcher, head: RequestHead
+        self, channel: RequestChannel, dispatcher: Pipeline[Exchange], head: RequestHead
     ) -> Http1Exchange:
         """The exchange of a request with rare fields, a chunked body, or a policy of its own."""
         forwarder = self.forwarder

@@ -18,9 +18,10 @@ class ClientRelay(Relay):
     """
     A TCP client connection.
 
-    A frontend with a route table routes by the server name (SNI): that of its own TLS handshake,
-    or else that of the client's TLS ClientHello, which it prereads. Connections without one use the
-    default route: without TLS, without SNI, or with nothing received within the header timeout.
+    A frontend with a route table prereads the client's TLS ClientHello and routes by the server
+    name in it (SNI). Connections without one use the default route: without TLS, without SNI, or
+    with nothing received within the header timeout. Where the frontend itself terminates TLS, the
+    name is known from the handshake, and nothing is preread.
 
     Attributes:
         client: IP address of the client.
@@ -49,10 +50,10 @@ class ClientRelay(Relay):
         super().connectionMade()
         context = self._context
         context.channels.add(self)
-        if context.route_table is None:
+        if self.tls is not None:
+            self._dispatch(self._find_route(self.tls.server_name))
+        elif context.route_table is None:
             self._dispatch(context.default_route)
-        elif self.tls is not None:
-            self._dispatch_by_name(self.tls.server_name)
         else:
             self.client_hello = ClientHelloReader()
             self.preread_since = context.ticker.now
@@ -63,23 +64,22 @@ class ClientRelay(Relay):
         if reader is None:
             self.exchange.buffer_body(data, last=False)
             return
-        context = self._context
         try:
             hello = reader.feed(data)
         except ClientHelloError:
             # Not TLS, so there is no server name.
-            self._dispatch(context.default_route)
+            self._dispatch(self._context.default_route)
             return
         if hello is not None:
-            self._dispatch_by_name(hello.server_name)
+            self._dispatch(self._find_route(hello.server_name))
 
-    def _dispatch_by_name(self, name: str | None) -> None:
-        """Dispatch the session along the route for a server name, or the default route."""
-        table = self._context.route_table
-        if name is None or table is None:
-            self._dispatch(self._context.default_route)
-        else:
-            self._dispatch(table.find(name.encode(), b"/"))
+    def _find_route(self, server_name: str | None) -> RouteTarget:
+        """Find the route of a server name."""
+        context = self._context
+        table = context.route_table
+        if server_name is None or table is None:
+            return context.default_route
+        return table.find(server_name.encode(), b"/")
 
     def _dispatch(self, route: RouteTarget) -> None:
         """End the preread and dispatch the session along `route`."""

@@ -22,7 +22,8 @@ class TcpFactory(DownstreamFactory):
 
     Args:
         table: The routes of connections. If it has more than the default route, connections
-            are routed by the server name in the client's TLS ClientHello (SNI).
+            are routed by the server name in the client's TLS ClientHello (SNI), which is also
+            known where TLS is terminated.
         ticker: The clock of timeouts and timestamps.
         timeouts: Client timeouts.
 

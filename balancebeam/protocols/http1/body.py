@@ -33,13 +33,15 @@ MAX_TRAILER_FIELDS = 64
 
 # RFC 9110, 6.5.1: trailers must not be used for framing, routing, request
 # modifiers, authentication, or content handling. The forwarding fields are
-# set by the proxy only.
+# set by the proxy only. RFC 9440, 2.2 and 2.3: Client-Cert and Client-Cert-Chain
+# "MUST NOT be used in trailers".
 FORBIDDEN_TRAILERS = frozenset(
     b"""transfer-encoding content-length host connection keep-alive proxy-connection te trailer
     upgrade expect max-forwards authorization proxy-authorization proxy-authenticate
     www-authenticate cookie set-cookie cache-control range content-encoding content-type
     content-range via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host
-    x-forwarded-port x-real-ip x-request-id http2-settings date location vary age expires""".split()
+    x-forwarded-port x-real-ip x-request-id client-cert client-cert-chain http2-settings date
+    location vary age expires""".split()
 )
 
 

@@ -32,6 +32,7 @@ class FieldKind(enum.IntEnum):
         CREDENTIAL: Forwarded unchanged, never cached.
         DATE: A Date that is not spelled `Date`; see `parse_field`.
         TRAILER: Forwarded unchanged, as trailer fields are; never cached.
+        CLIENT_CERT: Client-Cert and Client-Cert-Chain (RFC 9440).
     """
 
     PLAIN = 0
@@ -50,6 +51,7 @@ class FieldKind(enum.IntEnum):
     CREDENTIAL = 13
     DATE = 14
     TRAILER = 15
+    CLIENT_CERT = 16
 
     # Kinds are keys of dictionaries; Enum hashes the name by a Python function.
     __hash__ = int.__hash__
@@ -73,6 +75,7 @@ MAX_FORWARDS = FieldKind.MAX_FORWARDS
 CREDENTIAL = FieldKind.CREDENTIAL
 DATE = FieldKind.DATE
 TRAILER = FieldKind.TRAILER
+CLIENT_CERT = FieldKind.CLIENT_CERT
 
 _HOP_BY_HOP: Mapping[bytes, FieldKind] = {
     b"content-length": CONTENT_LENGTH,
@@ -96,6 +99,8 @@ REQUEST_KINDS: Mapping[bytes, FieldKind] = {
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": FORWARDED_HOST,
+    b"client-cert": CLIENT_CERT,
+    b"client-cert-chain": CLIENT_CERT,
     b"max-forwards": MAX_FORWARDS,
     b"cookie": CREDENTIAL,
     b"authorization": CREDENTIAL,
@@ -111,7 +116,10 @@ RESPONSE_KINDS: Mapping[bytes, FieldKind] = {
 
 # Kinds that are removed from a request also where "_" stands for "-".
 _UNDERSCORE_ALIASES = frozenset(
-    (FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, CONNECTION, HOP_BY_HOP, UPGRADE, TE)
+    (
+        *(FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, CLIENT_CERT),
+        *(CONNECTION, HOP_BY_HOP, UPGRADE, TE),
+    )
 )
 
 

@@ -1,4 +1,4 @@
-"""Local replies: complete responses that the proxy makes itself, with JSend bodies."""
+"""Local replies: complete responses that the proxy makes itself, mostly with JSend bodies."""
 
 from __future__ import annotations
 
@@ -64,8 +64,15 @@ def is_json(content_types: list[bytes]) -> bool:
 def local_reply_fields(
     body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
 ) -> list[tuple[bytes, bytes]]:
-    """Return the fields of a local reply with a JSON body, without Date and Connection."""
-    return [(b"Content-Type", JSON), (b"Content-Length", b"%d" % len(body)), *extra]
+    """
+    Return the fields of a local reply, without Date and Connection.
+
+    The body is JSON unless `extra` has a Content-Type. A reply without a body has none.
+    """
+    fields = [(b"Content-Length", b"%d" % len(body)), *extra]
+    if body and not any(name == b"Content-Type" for name, _ in extra):
+        fields.insert(0, (b"Content-Type", JSON))
+    return fields
 
 
 def local_reply(
@@ -77,11 +84,11 @@ def local_reply(
     now: float,
 ) -> bytes:
     """
-    Return a complete local reply with a JSON body.
+    Return a complete local reply.
 
     Args:
         status: The status code.
-        body: The body.
+        body: The body, JSON unless `extra` has a Content-Type.
         extra: Names and values of further fields.
         bodyless: The request was HEAD: the body is left out, its length is not.
         persistent: The connection stays open after the response.

@@ -67,7 +67,15 @@ class RequestHeadParser:
     MAX_CACHED_BLOCKS = 512
     MAX_CACHED_BLOCK_LENGTH = 2048
 
-    def __init__(self) -> None:
+    def __init__(self, secure: bool = False) -> None:
+        """
+        Create a parser with empty caches.
+
+        Args:
+            secure: The requests are received over TLS, so that the scheme of a target
+                may be https.
+        """
+        self._secure = secure
         self._line_cache = f.FieldLineCache(f.REQUEST_KINDS)
         self._blocks: dict[bytes, bytes] = {}
         self._older_blocks: dict[bytes, bytes] = {}
@@ -119,7 +127,7 @@ class RequestHeadParser:
         except f.FieldError as error:
             raise RequestError(400, str(error)) from None
         block = f.remove_lines(head, fields.dropped)[start:]
-        return build_request_head(method, target, int(minor), block, fields)
+        return build_request_head(method, target, int(minor), block, fields, self._secure)
 
     def _fast_path(self, lines: list[bytes]) -> _FastPath:
         """

@@ -16,13 +16,8 @@ from attrs import define, evolve, frozen
 from balancebeam.core.errors import RequestError
 from balancebeam.protocols.http1 import fields as f
 from balancebeam.protocols.http1.body import CHUNKED
-from balancebeam.protocols.http1.grammar import (
-    ABSOLUTE_TARGET,
-    TOKEN,
-    is_host,
-    list_items,
-    parse_content_length,
-)
+from balancebeam.protocols.http1.grammar import TOKEN, list_items, parse_content_length
+from balancebeam.protocols.http1.request_target import parse_target
 
 # RFC 9110, 7.6.1: fields that Connection names are removed, but a sender MUST NOT
 # name "a field that is intended for all recipients of the content". Removing the
@@ -43,6 +38,7 @@ class RareFields:
         expects_continue: Expect: 100-continue was sent.
         accepts_trailers: TE: trailers was sent.
         max_forwards: The values of Max-Forwards, not validated.
+        client_cert: The lines of Client-Cert and Client-Cert-Chain, as received.
     """
 
     forwarded_for: bytes = b""
@@ -52,6 +48,7 @@ class RareFields:
     expects_continue: bool = False
     accepts_trailers: bool = False
     max_forwards: tuple[bytes, ...] = ()
+    client_cert: tuple[bytes, ...] = ()
 
 
 NO_RARE_FIELDS = RareFields()
@@ -235,8 +232,8 @@ def _parse_rare_fields(
         rare: The special fields that are neither Host, framing, Connection nor
             credentials.
         options: The connection options.
-        dropped: The lines that are not forwarded; the hop-by-hop and X-Forwarded
-            fields among `rare` are added.
+        dropped: The lines that are not forwarded; the hop-by-hop, X-Forwarded and
+            Client-Cert fields among `rare` are added.
     """
     values: dict[f.FieldKind, list[bytes]] = {}
     for field in rare:
@@ -261,6 +258,7 @@ def _parse_rare_fields(
         expects_continue=bool(expectations),
         accepts_trailers=b"trailers" in list_items(b",".join(values.get(f.TE, []))),
         max_forwards=tuple(values.get(f.MAX_FORWARDS, ())),
+        client_cert=tuple(field.line for field in rare if field.kind is f.CLIENT_CERT),
     )
 
 
@@ -286,7 +284,12 @@ def _parse_max_forwards(values: Sequence[bytes]) -> int:
 
 
 def build_request_head(
-    method: bytes, target: bytes, minor: int, block: bytes, fields: RequestFields
+    method: bytes,
+    target: bytes,
+    minor: int,
+    block: bytes,
+    fields: RequestFields,
+    secure: bool = False,
 ) -> RequestHead:
     """
     Build the head of a request from its request line and its validated fields.
@@ -297,6 +300,7 @@ def build_request_head(
         minor: The minor version as received, 0 to 9.
         block: The field lines without the dropped ones, each ended by CRLF.
         fields: The validated fields.
+        secure: The connection uses TLS.
 
     Raises:
         RequestError: The request line and the fields do not fit together.
@@ -309,7 +313,7 @@ def build_request_head(
         # containing a Transfer-Encoding header field MUST treat the message as
         # if the framing is faulty".
         raise RequestError(400, "Transfer-Encoding in an HTTP/1.0 request")
-    target, authority = _parse_target(method, target, host)
+    target, authority = parse_target(method, target, host, secure)
     if host is None and authority is not None:
         # RFC 9112, 3.2: "A client MUST send a Host header field [...] in all
         # HTTP/1.1 request messages."
@@ -351,43 +355,3 @@ def _remove_field(block: bytes, name: bytes) -> bytes:
     """Remove the field lines with exactly this lower-case name."""
     lines = block.split(b"\r\n")
     return b"\r\n".join(line for line in lines if line.partition(b":")[0].lower() != name)
-
-
-def _parse_target(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
-    """
-    Return the target in the form that is forwarded, and the host that it addresses.
-
-    RFC 9112, 3.2.1: a request to an origin server has its target in origin-form;
-    absolute-form is for proxies.
-    """
-    if method == b"CONNECT":
-        raise RequestError(501, "CONNECT is not supported")
-    if target.startswith(b"/"):
-        return target, host
-    if target == b"*":
-        if method != b"OPTIONS":
-            raise RequestError(400, "invalid request target: * requires OPTIONS")
-        return target, host
-    match = ABSOLUTE_TARGET.fullmatch(target)
-    if match is None or match.group(1).lower() != b"http" or not match.group(2):
-        raise RequestError(400, "invalid request target")
-    authority, path = match.group(2), match.group(3)
-    if not is_host(authority):
-        raise RequestError(400, "invalid request target")
-    if host is not None and _without_port(host) != _without_port(authority):
-        # RFC 9112, 3.2.2 has a proxy replace Host by the target's host. Some
-        # servers prefer the original Host, so the two must agree.
-        raise RequestError(400, "Host header contradicts the request target")
-    if not path:
-        # RFC 9112, 3.2.4: "the last proxy on the request chain MUST send a
-        # request-target of "*"" for an OPTIONS request with an empty path.
-        path = b"*" if method == b"OPTIONS" else b"/"
-    elif path.startswith(b"?"):
-        path = b"/" + path
-    return path, authority
-
-
-def _without_port(authority: bytes) -> bytes:
-    """Return a host in lower case, without the default port of http or an empty one."""
-    authority = authority.lower()
-    return authority[:-3] if authority.endswith(b":80") else authority.rstrip(b":")

@@ -528,12 +528,61 @@ class RegistrationTests(ApiTestCase):
             self.admin.fail_check()
             self.assertEqual(self.response(client).status, 404)
 
+    def test_tls(self) -> None:
+        """A server with TLS is checked with it, and keeps it; the response has its scheme."""
+        client = self.start_registration({"address": "https://10.9.9.9", "weight": 2})
+        self.assertTrue(self.admin.health_checks[0][0].tls)
+        self.admin.pass_check()
+        self.assertEqual(self.response(client).data, {"server": "https://10.9.9.9", "weight": 2})
+        self.assertEqual(self.server_view("10.9.9.9:443")["weight"], 2)
+        for path in ("https://10.9.9.9", "10.9.9.9:443", "http://10.9.9.9:443"):
+            self.assertEqual(self.request("GET", f"/upstreams/app/{path}").status, 200, path)
+        client = self.start_registration({"address": "https://10.9.9.9:443", "weight": 3})
+        self.admin.pass_check()
+        self.assertEqual(self.response(client).status, 200)
+        self.assertEqual(self.server_view("10.9.9.9:443")["weight"], 3)
+
+    def test_same_address_without_tls(self) -> None:
+        """An address is in a pool either with or without TLS."""
+        response = self.request("POST", "/register", {"address": "https://10.0.0.1:80"})
+        self.assertEqual(response.status, 400)
+        self.assertIn("pool app has 10.0.0.1:80 without TLS", response.title)
+        self.assertEqual(self.admin.health_checks, [])
+        clients = [
+            self.start_registration({"address": address})
+            for address in ("https://10.9.9.9:443", "10.9.9.9:443")
+        ]
+        self.admin.pass_check(0)
+        self.admin.pass_check(1)
+        self.assertEqual([self.response(client).status for client in clients], [200, 400])
+
+    def test_scheme_of_the_mode(self) -> None:
+        """TLS is `https` in pools of HTTP frontends, and `tls` in pools of TCP frontends."""
+        for pool, address, expected in (
+            ("app", "tls://10.9.9.9:1", "expected https://10.9.9.9:1"),
+            ("db", "https://10.9.9.9:1", "expected tls://10.9.9.9:1"),
+        ):
+            response = self.request("POST", f"/upstreams/{pool}", {"address": address})
+            self.assertEqual(response.status, 400)
+            self.assertIn(expected, response.title)
+        self.assertEqual(self.admin.health_checks, [])
+        client = self.start_registration({"address": "tls://10.9.9.9:1"}, "/upstreams/db")
+        self.admin.pass_check()
+        self.assertEqual(self.response(client).status, 200)
+
     def test_invalid_addresses(self) -> None:
         """An invalid address gets 400 with a short reason, and causes no health check."""
         address: Any
         for address in (
             *("", " ", None, 1, True, [], {}, "x", "10.9.9.9", "10.9.9.9:0", "10.9.9.9:99999"),
-            *("https://10.9.9.9:80", "http://10.9.9.9/x", "http://10.9.9.9?x", "ftp://10.9.9.9:8"),
+            *(
+                "tls://10.9.9.9:80",
+                "tls://10.9.9.9",
+                "https://10.9.9.9/x",
+                "http://10.9.9.9/x",
+                "http://10.9.9.9?x",
+                "ftp://10.9.9.9:8",
+            ),
             *(
                 "http://u:p@10.9.9.9",
                 "10.9.9.9:80\nHost: x",

@@ -150,7 +150,7 @@ class RegistrationResponseTests(RegistrationTestCase):
                 (b"\xff", 400),
                 (b'{"address": "10.9.9.9:80", "x": 1}', 403),
             ),
-            *((b'{"address": "https://10.9.9.9"}', 400), (b"[" * 60000, 400)),
+            *((b'{"address": "tls://10.9.9.9:1"}', 400), (b"[" * 60000, 400)),
             (b'{"address": "10.9.9.9:80", "weight": true}', 400),
         ):
             response = self.assert_rejected(LOOPBACK, self.request(body=body))

@@ -25,13 +25,16 @@ from balancebeam.core.addresses import (
 )
 from balancebeam.core.settings import (
     AdminSettings,
+    CertificateSource,
     FrontendSettings,
+    FrontendTlsSettings,
     PoolSettings,
     RouteSettings,
     ServerSettings,
     Settings,
 )
 from balancebeam.server.balancer import BalancerService
+from balancebeam.server.startup_log import curl_command
 
 SERVERS = tuple(ServerSettings(TcpAddress(f"10.0.0.{number}", 80)) for number in (1, 2, 3))
 APP = PoolSettings("app", SERVERS)
@@ -103,6 +106,40 @@ class StartupLogTests(SynchronousTestCase):
             [f"listening on tcp://{address} -> {TARGET}"],
         )
 
+    def test_tls(self) -> None:
+        """With TLS the scheme is https, or tls in TCP mode."""
+        tls = FrontendTlsSettings(self_signed=True)
+        address, unix = self.address(), UnixAddress(f"{self.folder}/s")
+        self.assertEqual(
+            self.start(self.settings(address, unix, tls=tls)),
+            [
+                f"listening on https://{address} -> {TARGET}",
+                f"listening on {unix} (https) -> {TARGET}",
+            ],
+        )
+        address = self.address()
+        self.assertEqual(
+            self.start(self.settings(address, tls=tls, mode="tcp")),
+            [f"listening on tls://{address} -> {TARGET}"],
+        )
+
+    def test_redirect(self) -> None:
+        """A frontend that redirects to https needs no pool."""
+        address = self.address()
+        settings = self.settings(address, pool="missing", redirect_https=True)
+        self.assertEqual(
+            self.start(settings), [f"listening on http://{address} -> redirect to https"]
+        )
+
+    def test_redirect_to_port_chosen_by_the_kernel(self) -> None:
+        """A redirect leads to the port that the kernel has chosen for the TLS frontend."""
+        settings = self.settings(
+            TcpAddress("127.0.0.1", 0), tls=FrontendTlsSettings(self_signed=True)
+        )
+        (line,) = self.start(settings)
+        port = int(line.partition("127.0.0.1:")[2].partition(" ")[0])
+        self.assertEqual(self.balancer.https_port, port)
+
     def test_port_chosen_by_the_kernel(self) -> None:
         """Port 0 is shown as the port that the kernel has chosen."""
         (line,) = self.start(self.settings(TcpAddress("127.0.0.1", 0)))
@@ -169,6 +206,32 @@ class StartupLogTests(SynchronousTestCase):
                 f"try: curl http://localhost:{address.port}/",
             ],
         )
+
+    def test_demo_with_tls(self) -> None:
+        """The command is for the frontend with TLS, and accepts a self-signed certificate."""
+        redirecting, address = self.address(), self.address()
+        tls = FrontendTlsSettings(self_signed=True)
+        settings = evolve(self.settings(address, tls=tls), demo=1)
+        redirect = FrontendSettings("plain", bind=(redirecting,), redirect_https=True)
+        settings = evolve(settings, frontends=(redirect, *settings.frontends))
+        self.assertEqual(self.start(settings)[-1], f"try: curl -k https://{address}/")
+
+    def test_commands_with_tls(self) -> None:
+        """curl verifies the certificate only if it is from a file."""
+        address = TcpAddress("127.0.0.1", 443)
+        file = CertificateSource("a.pem")
+        for tls, options in (
+            (FrontendTlsSettings(certificates=(file,)), ""),
+            (FrontendTlsSettings(certificates=(file,), acme=("a.example",)), ""),
+            (FrontendTlsSettings(certificates=(file,), self_signed=True), " -k"),
+            (FrontendTlsSettings(self_signed=True), " -k"),
+            (FrontendTlsSettings(acme=("a.example",)), " -k"),
+        ):
+            self.assertEqual(curl_command(address, tls), f"curl{options} https://{address}/")
+            self.assertEqual(
+                curl_command(UnixAddress("/run/s"), tls),
+                f"curl{options} --unix-socket /run/s https://localhost/",
+            )
 
     def test_demo_at_other_addresses(self) -> None:
         """The command is for the first listener that curl can use."""

@@ -321,6 +321,20 @@ class StateFileTests(PersistenceTestCase):
 class SnapshotTests(SynchronousTestCase):
     """Snapshots without a file, and the end of the service."""
 
+    def test_registered_server_with_tls(self) -> None:
+        """A server that was registered with TLS has TLS after a restore; a configured one not."""
+        servers = (
+            ServerState(ONE, 2, 3, tls=True),
+            ServerState(NEW, 1, None, registered=True, tls=True),
+        )
+        balancer = MemoryBalancer.from_settings(BOTH)
+        restore(State({"app": servers}), balancer.service.pools, Logger())
+        server_set = balancer.service.server_set
+        found = {server.address: server.tls for server in server_set.servers}
+        self.assertEqual((found[ONE], found[NEW]), (False, True))
+        self.assertEqual(take_snapshot(balancer.service.pools).pools["app"][-1], servers[1])
+        balancer.stop()
+
     def test_restore_is_idempotent(self) -> None:
         """A snapshot after one or two restores equals the restored state."""
         state = State(

@@ -216,11 +216,11 @@ class HandshakeTests(TlsTestCase):
         """A handshake may arrive byte by byte."""
         _balancer, client, server = self.start()
         send = server.send
-        server.send = (
-            lambda data: send(  # type: ignore[method-assign]
-                *(data[position : position + 1] for position in range(len(data)))
-            )
-        )
+
+        def send_bytes(data: bytes) -> None:
+            send(*(data[position : position + 1] for position in range(len(data))))
+
+        self.patch(server, "send", send_bytes)
         tls = TlsPeer(server, self.context("10.0.0.1"))
         tls.send(OK)
         self.assertIn(b"200 OK", client.received())

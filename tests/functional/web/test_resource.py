@@ -6,9 +6,11 @@ from typing import Any
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
+from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
 from balancebeam.api import Timeouts
@@ -57,6 +59,31 @@ class WebResourceTests(BalancerTestCase):
         self.assertNotIn(b"X-Gone: 1", lines)
         self.assertEqual(body, b"")
         server.send(OK)
+
+    def test_client_cert_fields(self) -> None:
+        """Client-Cert fields are removed, but forwarded if the peer is a trusted proxy."""
+        lines = b"Client-Cert: :MQ==:\r\nClient-Cert-Chain: :Mg==:\r\nClient_Cert: :Mw==:\r\n"
+        for trusted, expected in (
+            ((), []),
+            (
+                ("127.0.0.1",),
+                [b"Client-Cert: :MQ==:", b"Client-Cert-Chain: :Mg==:"],
+            ),
+        ):
+            balancer, client = self.mounted(trusted_proxies=trusted)
+            client.send(b"GET /app/ HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
+            received, _ = head_and_body(balancer.accept().received())
+            found = [line for line in received if line.lower().startswith(b"client")]
+            self.assertEqual(found, expected)
+
+    def test_secure_request(self) -> None:
+        """Servers receive the scheme of the site's connection."""
+        balancer, client = self.mounted()
+        # Twisted's Request.isSecure looks for this interface of the transport.
+        directlyProvides(client.transport, ISSLTransport)
+        client.send(GET.replace(b"/ ", b"/app/ "))
+        lines, _ = head_and_body(balancer.accept().received())
+        self.assertIn(b"X-Forwarded-Proto: https", lines)
 
     def test_request_for_the_mount(self) -> None:
         """A request for the mounted path itself is forwarded as `/`."""

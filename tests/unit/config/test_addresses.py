@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.config.addresses import (
+    check_scheme,
     parse_bind_address,
     parse_listen_address,
     parse_server,
     parse_server_address,
+    parse_server_url,
     parse_tcp_address,
+    tls_scheme,
 )
 from balancebeam.core.addresses import (
     EndpointAddress,
@@ -143,10 +146,11 @@ class ListenAddressTests(SynchronousTestCase):
             self.assertRaises(ValueError, parse_bind_address, text)
 
     def test_tls_endpoints(self) -> None:
-        """TLS endpoints are rejected as not supported yet."""
+        """TLS endpoints are rejected; the message has the settings of TLS."""
         for text in ("ssl:443:privateKey=k", "tls:443", "txacme:x:443"):
             error = self.assertRaises(ValueError, parse_listen_address, text)
-            self.assertIn("TLS is not supported yet", str(error))
+            self.assertIn("expected one without TLS", str(error))
+            self.assertIn("[frontend.tls] or --tls", str(error))
 
     def test_proxy_protocol(self) -> None:
         """The prefix `haproxy:` is accepted once, before plain addresses and endpoints."""
@@ -210,10 +214,10 @@ class ServerAddressTests(SynchronousTestCase):
             self.assertEqual(parse_server_address(address.as_config()), address)
 
     def test_invalid(self) -> None:
-        """Anything else is rejected with what is expected; TLS is not supported yet."""
+        """Anything else is rejected with what is expected, and so is TLS."""
         cases = {
-            "https://app": "TLS to servers is not supported yet",
-            "https://app:443": "TLS to servers is not supported yet",
+            "https://app": "expected one without TLS, app:443",
+            "tls://app:444": "expected one without TLS, app:444",
             "http://app/path": "without a path",
             "http://app:80/path/": "without a path",
             "http://": "expected host:port",
@@ -234,6 +238,64 @@ class ServerAddressTests(SynchronousTestCase):
             self.assertIn(part, str(error))
 
 
+class ServerUrlTests(SynchronousTestCase):
+    """Addresses of servers with a scheme."""
+
+    def test_tls(self) -> None:
+        """The schemes `https` and `tls` are TLS; only `https` has a default port."""
+        app = TcpAddress("app", 443)
+        cases: dict[str, tuple[ServerAddress, bool, str | None]] = {
+            "https://app": (app, True, "https"),
+            "https://App:443/": (app, True, "https"),
+            "https://[::1]": (TcpAddress("::1", 443), True, "https"),
+            "https://unix:80": (TcpAddress("unix", 80), True, "https"),
+            "tls://app:5432": (TcpAddress("app", 5432), True, "tls"),
+            "tls://[::1]:443": (TcpAddress("::1", 443), True, "tls"),
+            "http://app:443": (app, False, "http"),
+            "app:443": (app, False, None),
+            "unix:/x": (UnixAddress("/x"), False, None),
+        }
+        for text, (address, tls, scheme) in cases.items():
+            server = parse_server_url(text)
+            self.assertEqual(server, ServerSettings(address, tls=tls), msg=text)
+            self.assertEqual(server.source_scheme, scheme)
+
+    def test_invalid(self) -> None:
+        """Addresses without a host, with a path or an unknown scheme are rejected."""
+        cases = {
+            "https://app/path": "expected https://host:port without a path",
+            "https://": "expected host:port",
+            "https://app:0": "a port from 1 to 65535",
+            "https://app:65536": "a port from 0 to 65535",
+            "https://user@app": "expected host:port",
+            "https://app?x": "expected a host name or an IP address",
+            "https://unix:/x": "without a path",
+            "tls://app": "expected tls://host:port",
+            "tls://app:1/path": "expected tls://host:port without a path",
+            "tls:app:1": "expected host:port",
+            "HTTPS://app": "expected host:port",
+            "ftp://app:21": "expected host:port",
+        }
+        for text, part in cases.items():
+            error = self.assertRaises(ValueError, parse_server_url, text)
+            self.assertIn(part, str(error), msg=text)
+
+    def test_scheme_of_the_mode(self) -> None:
+        """TLS has the scheme `https` in mode "http", and `tls` in mode "tcp"."""
+        self.assertEqual((tls_scheme("http"), tls_scheme("tcp")), ("https", "tls"))
+        for text in ("app:1", "http://app:1", "unix:/x"):
+            for mode in ("http", "tcp"):
+                check_scheme(parse_server_url(text), mode)
+        check_scheme(parse_server_url("https://app"), "http")
+        check_scheme(parse_server_url("tls://app:1"), "tcp")
+        for text, mode, expected in (
+            ("https://app", "tcp", 'expected tls://app:443 in mode "tcp"'),
+            ("tls://[::1]:1", "http", 'expected https://[::1]:1 in mode "http"'),
+        ):
+            error = self.assertRaises(ValueError, check_scheme, parse_server_url(text), mode)
+            self.assertIn(expected, str(error))
+
+
 class ServerSettingsTests(SynchronousTestCase):
     """Servers with options, as in `--upstream`."""
 
@@ -249,6 +311,10 @@ class ServerSettingsTests(SynchronousTestCase):
             "app:80,backup,weight=2": ServerSettings(address, 2, True),
             "http://app,weight=2,backup": ServerSettings(address, 2, True),
             "unix:/a,weight=3": ServerSettings(UnixAddress("/a"), 3, False),
+            "https://app:80,weight=2,proxy=v2": ServerSettings(
+                address, 2, proxy_protocol=2, tls=True
+            ),
+            "tls://app:80,backup": ServerSettings(address, backup=True, tls=True),
         }
         for text, server in cases.items():
             self.assertEqual(parse_server(text), server, msg=text)

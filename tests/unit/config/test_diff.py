@@ -8,9 +8,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.config.diff import diff_settings
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import (
+    AcmeSettings,
     AdminSettings,
     FrontendSettings,
+    FrontendTlsSettings,
     PoolSettings,
+    PoolTlsSettings,
     SecretSource,
     ServerSettings,
     Settings,
@@ -70,6 +73,30 @@ class DiffTests(SynchronousTestCase):
             self.diff(evolve(pool, servers=(server("b"), server("a")))),
             ["pool app: the order of servers changed"],
         )
+
+    def test_tls(self) -> None:
+        """TLS of a frontend, a pool, a server and the ACME account are changes of their own."""
+        (frontend,), (pool,) = self.settings.frontends, self.settings.pools
+        secure = evolve(server("b"), tls=True)
+        self.assertEqual(
+            diff_settings(
+                self.settings,
+                evolve(
+                    self.settings,
+                    frontends=(evolve(frontend, tls=FrontendTlsSettings(self_signed=True)),),
+                    pools=(evolve(pool, servers=(server("a"), secure), tls=PoolTlsSettings()),),
+                    acme=AcmeSettings("/x"),
+                ),
+            ),
+            [
+                "frontend web: tls changed",
+                "pool app: server b:80: tls changed",
+                "pool app: tls changed",
+                "acme changed",
+            ],
+        )
+        with_scheme = evolve(server("a"), source_scheme="http")
+        self.assertEqual(self.diff(evolve(pool, servers=(with_scheme, server("b")))), [])
 
     def test_secrets_are_not_shown(self) -> None:
         """A change of the token has no value."""

@@ -23,7 +23,11 @@ class FrontendTests(ConfigFileTestCase):
                     ["bind", "'nowhere'", "host:port"],
                 ),
                 ("[frontend]\nbind = []\n", 2, ["frontend.bind", "at least one address"]),
-                ("[frontend]\nbind = ['ssl:443']\n", 2, ["frontend.bind", "not supported yet"]),
+                (
+                    "[frontend]\nbind = ['ssl:443']\n",
+                    2,
+                    ["frontend.bind", "expected one without TLS"],
+                ),
                 ("[frontend]\nallow = [\n'all']\n", 3, ["frontend.allow", "'all'", "CIDR"]),
                 (
                     "[frontend]\naccess_log_format = 'x'\n",

@@ -59,7 +59,7 @@ class HostsFileTests(SynchronousTestCase):
 
     def test_every_mistake_has_its_line(self) -> None:
         """All mistakes are reported, each with file and line."""
-        path = self.write(b"127.0.0.1:8001\nnonsense\n\nhttps://a\n127.0.0.1:0\n127.0.0.1:8001\n")
+        path = self.write(b"127.0.0.1:8001\nnonsense\n\ntls://a\n127.0.0.1:0\n127.0.0.1:8001\n")
         servers, problems = load_hosts(path)
         self.assertEqual(servers, [ServerSettings(TcpAddress("127.0.0.1", 8001))])
         self.assertEqual(
@@ -67,8 +67,20 @@ class HostsFileTests(SynchronousTestCase):
             [f"{path}:{number}" for number in (2, 4, 5, 6)],
         )
         self.assertIn("'nonsense'", problems[0])
-        self.assertIn("TLS", problems[1])
+        self.assertIn("expected tls://host:port", problems[1])
         self.assertIn("duplicate address 127.0.0.1:8001", problems[3])
+
+    def test_tls(self) -> None:
+        """Servers with `https://` use TLS; the same address without TLS is a duplicate."""
+        path = self.write(b"https://a\ntls://b:1\n")
+        expected = [
+            ServerSettings(TcpAddress("a", 443), tls=True),
+            ServerSettings(TcpAddress("b", 1), tls=True),
+        ]
+        self.assertEqual(load_hosts(path), (expected, []))
+        servers, problems = load_hosts(self.write(b"https://a\na:443\n"))
+        self.assertEqual(servers, expected[:1])
+        self.assertIn("duplicate address a:443", problems[0])
 
     def test_no_servers(self) -> None:
         """A file without servers is a mistake."""

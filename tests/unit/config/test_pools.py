@@ -45,7 +45,12 @@ class PoolTests(ConfigFileTestCase):
                     3,
                     ["duplicate address a:1"],
                 ),
-                ("[pool]\nupstreams = [\n'https://a']\n", 3, ["not supported yet"]),
+                ("[pool]\nupstreams = [\n'tls://a']\n", 3, ["tls://host:port"]),
+                (
+                    "[pool]\nupstreams = ['a:443',\n{address='https://a'}]\n",
+                    3,
+                    ["duplicate address a:443"],
+                ),
             )
         )
 

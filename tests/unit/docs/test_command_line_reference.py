@@ -19,7 +19,11 @@ _DEFAULT = re.compile(r"Default: (.+?)\. Key: :confval:`([\w.]+)`\.", re.DOTALL)
 
 # Options whose default is not that of the key in a configuration file: active checks are off
 # unless one of these is given, and then the path is another.
-OTHER_DEFAULTS = {"--active-health-check-path": '``"/"``', "--max-requests-per-minute": "``0``"}
+OTHER_DEFAULTS = {
+    "--active-health-check-path": '``"/"``',
+    "--max-requests-per-minute": "``0``",
+    "--upstream-insecure": "``false``",
+}
 
 
 def split_page() -> tuple[list[Entry], list[Entry]]:
@@ -76,7 +80,7 @@ class CommandLineReference(SynchronousTestCase):
             other = OTHER_DEFAULTS.get(f"--{name}")
             if other is not None:
                 self.assertEqual(text, other, name)
-            elif name in ("upstream", "hosts", "admin"):
+            elif name in ("upstream", "hosts", "admin", "redirect-https"):
                 self.assertEqual(text, "none", name)
             elif key in expected:
                 value = expected[key]

@@ -25,6 +25,8 @@ EVERY_TABLE = """
 [[frontend]]
 [frontend.timeouts]
 [frontend.forwarding]
+[frontend.tls]
+client_ca = "clients.pem"
 [[frontend.limit]]
 requests = 1
 [[frontend.route]]
@@ -46,6 +48,7 @@ upstreams = [{address = "127.0.0.1:1"}]
 [pool.passive]
 [pool.retries]
 [pool.queue]
+[pool.tls]
 [[pool.limit]]
 requests = 1
 
@@ -54,6 +57,9 @@ name = "tcp"
 upstreams = ["127.0.0.1:2"]
 
 [admin]
+
+[acme]
+storage = "acme"
 """
 
 # Keys without which there is an error, for each with a file that lacks it.
@@ -61,6 +67,7 @@ REQUIRED = {
     "limit.requests": "[frontend.limit]",
     "frontend.route.pool": '[frontend.route]\npath = "/"',
     "pool.upstreams.address": "[pool]\nupstreams = [{weight = 1}]",
+    "acme.storage": "[acme]",
 }
 
 # What an example needs around it to be valid, by key, where that is not just its table.
@@ -70,6 +77,11 @@ AROUND = {
     "frontend.route.host": 'pool = "app"\n',
     "frontend.route.path": 'pool = "app"\n',
     "frontend.log_connections": 'mode = "tcp"\n',
+    "frontend.tls.client_auth": 'client_ca = "clients.pem"\n',
+    "pool.tls.key": 'cert = "me.pem"\n',
+    "acme.directory": 'storage = "acme"\n',
+    "acme.email": 'storage = "acme"\n',
+    "acme.ca": 'storage = "acme"\n',
 }
 
 # Tables that the page describes once, under the last part of their names.
@@ -146,7 +158,7 @@ def defaults() -> dict[str, Any]:
     walk((), tomllib.loads(dump(finalize(settings))))
     # In `EVERY_TABLE` for a TCP frontend, or because they are required.
     found["pool.upstreams"] = []
-    for key in (*REQUIRED, "frontend.route.host"):
+    for key in (*REQUIRED, "frontend.route.host", "frontend.tls.client_ca"):
         del found[key]
     return found
 

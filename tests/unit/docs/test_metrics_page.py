@@ -26,6 +26,10 @@ def exposed() -> dict[str, tuple[str, tuple[str, ...]]]:
         service: Any = balancer.service
         service.getServiceNamed("health").check_finished(balancer.servers[0], True, "passed")
         service.access_logs.files["access.log"] = _LogFile()
+        service.certificates.expiry_times = lambda: {("web", "www.example.org"): 1.0}
+        tls = service.default_frontend.tls_factory
+        tls.completed["TLSv1.3", True] += 1
+        tls.count_failure("192.0.2.1", "timeout", "header timeout expired")
         text = metrics_text(service)
         del service.access_logs.files["access.log"]
     finally:

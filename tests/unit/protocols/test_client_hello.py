@@ -1,10 +1,10 @@
-"""Server names in TLS ClientHello messages."""
+"""Server names and application protocols in TLS ClientHello messages."""
 
 from __future__ import annotations
 
 import ssl
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,11 +15,14 @@ from balancebeam.protocols.client_hello import ClientHello, ClientHelloError, Cl
 LIMIT = 16 * 1024
 
 
-def openssl_hello(name: str | None, *, tls12: bool = False) -> bytes:
+def openssl_hello(
+    name: str | None, *, tls12: bool = False, alpn: Sequence[str] = ("h2", "http/1.1")
+) -> bytes:
     """Return the first bytes that OpenSSL sends for a server name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    if alpn:
+        context.set_alpn_protocols(alpn)
     if tls12:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -64,6 +67,11 @@ def extension(kind: int, content: bytes) -> bytes:
     return struct.pack("!H", kind) + vector(2, content)
 
 
+def alpn_extension(*names: bytes) -> bytes:
+    """Encode the extension ALPN with a list of names."""
+    return extension(16, vector(2, b"".join(vector(1, name) for name in names)))
+
+
 UP_TO_SUITES = b"\x03\x03" + bytes(32) + vector(1, b"s" * 32) + vector(2, b"\x13\x01")
 UP_TO_COMPRESSION = UP_TO_SUITES + vector(1, b"\0")
 
@@ -106,10 +114,12 @@ def outcome(data: bytes, step: int) -> str:
         return str(error)
 
 
-EXPECTED = ClientHello("www.example.org")
+ALPN = (b"h2", b"http/1.1")
+EXPECTED = ClientHello("www.example.org", ALPN)
 PLAIN = hello_message(
     extension(10, b"ab"),
     name_extension(name_entry(b"www.example.org")),
+    alpn_extension(*ALPN),
     extension(0xFE0D, b"x" * 99),
 )
 OPENSSL = openssl_hello("www.example.org")
@@ -122,13 +132,17 @@ class ValidClientHelloTests(SynchronousTestCase):
         """Hellos of OpenSSL are parsed, with and without a name."""
         for tls12 in (False, True):
             self.assertEqual(parse(openssl_hello("www.example.org", tls12=tls12)), EXPECTED)
-            self.assertEqual(parse(openssl_hello(None, tls12=tls12)), ClientHello(None))
+            self.assertEqual(parse(openssl_hello(None, tls12=tls12)), ClientHello(None, ALPN))
+            self.assertEqual(
+                parse(openssl_hello("a.b", tls12=tls12, alpn=())), ClientHello("a.b", ())
+            )
 
     def test_upper_case(self) -> None:
         """Names are returned in lower case."""
         self.assertEqual(parse(openssl_hello("WWW.Example.ORG")), EXPECTED)
         self.assertEqual(
-            parse(record(hello_message(name_extension(name_entry(b"WWW.Example.ORG"))))), EXPECTED
+            parse(record(hello_message(name_extension(name_entry(b"WWW.Example.ORG"))))),
+            ClientHello("www.example.org"),
         )
 
     def test_every_prefix(self) -> None:
@@ -178,7 +192,7 @@ class ValidClientHelloTests(SynchronousTestCase):
 
     def test_longest_hello(self) -> None:
         """A hello of 16 KiB with its record headers is accepted."""
-        name = name_extension(name_entry(b"www.example.org"))
+        name = name_extension(name_entry(b"www.example.org")) + alpn_extension(*ALPN)
         padding = LIMIT - 5 - len(hello_message(name, extension(21, b"")))
         longest = record(hello_message(extension(21, bytes(padding)), name))
         self.assertEqual(len(longest), LIMIT)
@@ -252,6 +266,40 @@ class ServerNameTests(SynchronousTestCase):
         self.assertEqual(
             self.server_name(name_entry(b"a.b"), name_entry(b"\0\xff", kind=255)), "a.b"
         )
+
+
+class ApplicationProtocolTests(SynchronousTestCase):
+    """The application protocols that the client offers."""
+
+    def protocols(self, *extensions: bytes) -> tuple[bytes, ...]:
+        """Return the protocols of a hello with these extensions."""
+        result = parse(record(hello_message(*extensions)))
+        assert result is not None
+        return result.alpn
+
+    def test_order(self) -> None:
+        """The protocols are in the order of the client, before or after its server name."""
+        name = name_extension(name_entry(b"a.b"))
+        for names in ((b"h2", b"http/1.1"), (b"http/1.1", b"h2"), (b"x",), (b"x", b"y", b"x")):
+            self.assertEqual(self.protocols(alpn_extension(*names), name), names)
+            self.assertEqual(self.protocols(name, alpn_extension(*names)), names)
+
+    def test_any_bytes(self) -> None:
+        """A name has 1 to 255 bytes of any value, as the reserved names of RFC 8701."""
+        names = (b"\x0a\x0a", b"H2", b"\0", b"x" * 255)
+        self.assertEqual(self.protocols(alpn_extension(*names)), names)
+
+    def test_openssl(self) -> None:
+        """The protocols of OpenSSL's clients are returned as they were set."""
+        for names in (("acme-tls/1",), ("http/1.1", "h2", "smtp"), ()):
+            result = parse(openssl_hello("a.b", alpn=names))
+            assert result is not None
+            self.assertEqual(result.alpn, tuple(name.encode() for name in names))
+
+    def test_without_extension(self) -> None:
+        """Without the extension there are no protocols."""
+        self.assertEqual(self.protocols(), ())
+        self.assertEqual(self.protocols(name_extension(name_entry(b"a.b"))), ())
 
 
 class InvalidClientHelloTests(SynchronousTestCase):
@@ -372,6 +420,44 @@ class InvalidClientHelloTests(SynchronousTestCase):
             record(hello_message(name_extension(name_entry(b""), name_entry(b"\xff"))))
         )
 
+    def test_invalid_protocol_lists(self) -> None:
+        """Empty lists and names, and lengths that do not match the ALPN extension, are rejected."""
+        for content in (
+            b"",
+            b"\x00",
+            # An empty list, and empty names.
+            vector(2, b""),
+            vector(2, b"\x00"),
+            vector(2, b"\x02h2\x00"),
+            vector(2, b"\x00\x02h2"),
+            # Names that are longer than the list, and a list that is longer than the extension.
+            vector(2, b"\x03h2"),
+            vector(2, b"\x02h2\x09http/1.1"),
+            b"\x00\x04\x02h2",
+            # Trailing bytes.
+            vector(2, b"\x02h2") + b"\x00",
+            vector(2, b"\x02h2") + vector(2, b"\x02h2"),
+        ):
+            data = record(hello_message(extension(16, content)))
+            self.assertEqual(self.rejected_at(data), len(data), msg=repr(content))
+
+    def test_repeated_protocols(self) -> None:
+        """A repeated ALPN extension is rejected, whatever it contains."""
+        alpn = alpn_extension(b"h2")
+        self.rejected_at(record(hello_message(alpn, alpn)))
+        self.rejected_at(record(hello_message(alpn, extension(10, b""), extension(16, b""))))
+
+    def test_errors(self) -> None:
+        """The messages name the extension."""
+        name, alpn = name_extension(name_entry(b"a")), alpn_extension(b"h2")
+        for extensions, text in (
+            ((name, name), "more than one server_name extension"),
+            ((alpn, name, alpn), "more than one ALPN extension"),
+            ((name, alpn_extension(b"")), "invalid ALPN extension"),
+        ):
+            error = self.assertRaises(ClientHelloError, parse, record(hello_message(*extensions)))
+            self.assertEqual(str(error), text)
+
 
 class ClientHelloPropertyTests(SynchronousTestCase):
     """Properties of any bytes."""
@@ -409,6 +495,34 @@ class ClientHelloPropertyTests(SynchronousTestCase):
         """The result does not depend on the fragmentation."""
         for data in (PLAIN, OPENSSL[5:]):
             self.assertEqual(parse_in_pieces(records(data, sizes), step), EXPECTED)
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(st.binary(min_size=1, max_size=255), min_size=1, max_size=9),
+        st.booleans(),
+        st.lists(st.integers(1, 300)),
+        st.integers(1, 400),
+    )
+    def test_any_protocols(
+        self, names: list[bytes], name_first: bool, sizes: list[int], step: int
+    ) -> None:
+        """All protocols are returned in order, however the hello is fragmented."""
+        extensions = [name_extension(name_entry(b"a.b")), alpn_extension(*names)]
+        data = hello_message(*extensions[:: 1 if name_first else -1])
+        expected = ClientHello("a.b", tuple(names))
+        self.assertEqual(parse_in_pieces(records(data, sizes), step), expected)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.binary(max_size=40))
+    def test_any_protocol_list(self, content: bytes) -> None:
+        """Any ALPN extension has an error, or protocols that make up all of it."""
+        try:
+            result = parse(record(hello_message(extension(16, content))))
+        except ClientHelloError:
+            return
+        assert result is not None
+        self.assertTrue(result.alpn)
+        self.assertEqual(alpn_extension(*result.alpn), extension(16, content))
 
     @settings(max_examples=500, deadline=None)
     @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections import Counter
 
 import h11
@@ -17,6 +18,7 @@ from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.proxy.forwarded_fields import (
     build_default_forwarded_fields,
     build_forwarded_fields,
+    encode_client_cert,
 )
 
 GET = b"GET / HTTP/1.1"
@@ -74,6 +76,10 @@ class HopByHopFieldTests(SynchronousTestCase):
             b"X-Forwarded-Host: b",
             b"X_Forwarded_For: 192.0.2.1",
             b"X-Forwarded_Host: b",
+            b"Client-Cert: :MQ==:",
+            b"client-cert-chain: :MQ==:",
+            b"Client_Cert: :MQ==:",
+            b"CLIENT-CERT_CHAIN: :MQ==:",
             b"Proxy_Authorization: Basic x",
         ):
             parsed = forwarded_lines(GET, b"A: 1", line, HOST, line, b"B: 2")
@@ -215,6 +221,57 @@ class ForwardedTests(SynchronousTestCase):
         self.assertEqual(CHUNKED, -1)
 
 
+class ClientCertTests(SynchronousTestCase):
+    """Client-Cert and Client-Cert-Chain (RFC 9440)."""
+
+    OWN = b"Client-Cert: :MAMCAQU=:"
+    RECEIVED = (b"Client-Cert: :MQ==:", b"client-cert-chain: :Mg==:, :Mw==:")
+
+    def added(self, *lines: bytes, trusted: bool, own: bytes = OWN + b"\r\n") -> Lines:
+        """The lines of both fields that are added to a request, and no other lines."""
+        end = build_forwarded_fields(
+            parse(GET, HOST, *lines), PEER, b"https", LOCAL, trusted, client_cert=own
+        )
+        return [line for line in end.split(b"\r\n") if line.lower().startswith(b"client")]
+
+    def test_encoding(self) -> None:
+        """The value is the certificate in DER as a byte sequence, on one line."""
+        self.assertEqual(encode_client_cert(bytes([0x30, 3, 2, 1, 5])), self.OWN + b"\r\n")
+        certificate = bytes(range(256)) * 16
+        line = encode_client_cert(certificate)
+        self.assertEqual((line[:14], line[-3:]), (b"Client-Cert: :", b":\r\n"))
+        self.assertEqual(b64decode(line[14:-3], validate=True), certificate)
+
+    def test_own_certificate(self) -> None:
+        """The peer's certificate is added; received fields of untrusted peers are not."""
+        for lines in ((), self.RECEIVED, self.RECEIVED[1:]):
+            self.assertEqual(self.added(*lines, trusted=False), [self.OWN], msg=repr(lines))
+        self.assertEqual(self.added(*self.RECEIVED, trusted=False, own=b""), [])
+
+    def test_trusted_peer(self) -> None:
+        """Fields of a trusted peer are forwarded unchanged, and never mixed with its own one."""
+        for own in (b"", self.OWN + b"\r\n"):
+            for lines in (self.RECEIVED, self.RECEIVED[:1], self.RECEIVED[1:]):
+                added = self.added(*lines, trusted=True, own=own)
+                self.assertEqual(added, list(lines), msg=repr(lines))
+        self.assertEqual(self.added(trusted=True), [self.OWN])
+        self.assertEqual(self.added(b"Client_Cert: :MQ==:", trusted=True, own=b""), [])
+
+    def test_connection_cannot_remove_fields(self) -> None:
+        """Connection options do not remove the fields, neither the own nor received ones."""
+        option = b"Connection: Client-Cert, client-cert-chain"
+        self.assertEqual(self.added(option, trusted=False), [self.OWN])
+        self.assertEqual(self.added(option, *self.RECEIVED, trusted=True), list(self.RECEIVED))
+
+    def test_paths_agree(self) -> None:
+        """The cached end of a head has the same fields as the slow path."""
+        own = self.OWN + b"\r\n"
+        self.assertEqual(
+            build_default_forwarded_fields(PEER, b"https", b"a", own),
+            build_forwarded_fields(parse(GET, HOST), PEER, b"https", LOCAL, False, client_cert=own),
+        )
+
+
 class UpgradeTests(SynchronousTestCase):
     """The Upgrade field (RFC 9110, 7.8)."""
 
@@ -346,7 +403,7 @@ class ExpectTests(SynchronousTestCase):
 PROXY_FIELDS = frozenset(
     b"""connection keep-alive proxy-connection proxy-authenticate proxy-authorization te upgrade
     transfer-encoding http2-settings x-forwarded-for x-forwarded-proto x-forwarded-host
-    max-forwards""".split()
+    max-forwards client-cert client-cert-chain""".split()
 )
 
 METHODS = st.one_of(
@@ -378,6 +435,9 @@ SPECIAL = [
     b"x-forwarded-proto: https",
     b"X-Forwarded-Host: b",
     b"X_Forwarded_For: 192.0.2.1",
+    b"Client-Cert: :Zm9yZ2Vk:",
+    b"client-cert-CHAIN: :Zm9yZ2Vk:",
+    b"Client_Cert: :Zm9yZ2Vk:",
     b"Max-Forwards: 3",
     b"Cookie: a=1",
     b"Via: 1.0 other",
@@ -441,6 +501,8 @@ class PropertyTests(SynchronousTestCase):
             return
         connection = h11.Connection(h11.SERVER)
         data = parsed.forward_bytes + build_forwarded_fields(parsed, PEER, b"http", LOCAL, trusted)
+        if not trusted:
+            self.assertNotIn(b"Zm9yZ2Vk", data)
         connection.receive_data(data + BODIES[parsed.length])
         request = connection.next_event()
         assert isinstance(request, h11.Request)

@@ -26,7 +26,15 @@ ADDRESS: st.SearchStrategy[ServerAddress] = st.one_of(
     st.builds(UnixAddress, st.text(max_size=25).map(lambda text: "/" + text.replace("\0", ""))),
 )
 WEIGHT = st.none() | st.integers(0, 256)
-SERVER = st.builds(ServerState, ADDRESS, WEIGHT, WEIGHT, st.sampled_from(AdminState), st.booleans())
+SERVER = st.builds(
+    ServerState,
+    ADDRESS,
+    WEIGHT,
+    WEIGHT,
+    st.sampled_from(AdminState),
+    st.booleans(),
+    st.booleans(),
+)
 POOL = st.lists(SERVER, max_size=4, unique_by=lambda server: server.address).map(tuple)
 STATE = st.builds(State, st.dictionaries(st.text(max_size=8), POOL, max_size=3))
 
@@ -215,6 +223,8 @@ class InvalidStateTests(CodecTestCase):
             ({"admin_state": []}, "admin_state: invalid state"),
             ({"registered": 1}, "invalid registered 1: expected true or false"),
             ({"registered": None}, "invalid registered None"),
+            ({"tls": "yes"}, "invalid tls 'yes': expected true or false"),
+            ({"tls": None}, "invalid tls None"),
             ({"wieght": 3}, "'p', server 1: unknown key 'wieght': expected address, weight,"),
             ({"\ud800" * 1000: 3}, "unknown key"),
         ):
@@ -226,6 +236,18 @@ class InvalidStateTests(CodecTestCase):
             reason = str(self.assertRaises(ValueError, parse_server_address, address))
             message = self.decoding_error(with_server(address=address))
             self.assertEqual(message, f"pool 'p', server 1: {reason}")
+
+    def test_tls(self) -> None:
+        """A server with TLS has a key for it; a file without the key has servers without TLS."""
+        server = ServerState(TcpAddress("a", 80), registered=True, tls=True)
+        (encoded,) = json.loads(encode_state(State({"p": (server,)})))["pools"]["p"]
+        self.assertEqual((encoded["address"], encoded["tls"]), ("a:80", True))
+        self.assertEqual(
+            decode_state(with_server(registered=True, tls=True)), State({"p": (server,)})
+        )
+        self.assertNotIn(b'"tls"', encode_state(STATE_EXAMPLE))
+        (plain,) = decode_state(with_server(registered=True)).pools["p"]
+        self.assertFalse(plain.tls)
 
     def test_truncated_anywhere(self) -> None:
         """A file that is cut off at any byte is rejected as truncated."""

@@ -7,6 +7,7 @@ import socket
 import ssl
 from pathlib import Path
 
+from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,6 +25,7 @@ from balancebeam.core.settings import (
     ServerSettings,
     Settings,
 )
+from balancebeam.tls.interfaces import TlsInfo
 from tests.helpers.memory import MemoryBalancer, Peer
 from tests.helpers.processes import TIMEOUT, ScriptedServer, run_balancer
 
@@ -99,6 +101,29 @@ class SniRoutingTests(SynchronousTestCase):
             self.connect(hello + b"and more")
             self.assertEqual(self.connected_hosts()[-1], host, name)
             self.assertEqual(self.balancer.accept().received(), hello + b"and more")
+
+    def test_terminated_tls(self) -> None:
+        """Where TLS is terminated, the name of the handshake selects the route immediately."""
+        for name, host in (
+            ("a.example", "10.0.0.2"),
+            ("x.b.example", "10.0.0.3"),
+            ("other.example", "10.0.0.1"),
+            (None, "10.0.0.1"),
+        ):
+            client = self.balancer.client(tls=TlsInfo("TLSv1.3", server_name=name))
+            self.assertEqual(self.connected_hosts()[-1], host, name)
+            # The application data is not read as another ClientHello.
+            hello = client_hello("a.example")
+            client.send(hello)
+            self.assertEqual(self.balancer.accept().received(), hello)
+
+    def test_terminated_tls_without_routes(self) -> None:
+        """Without routes a terminated connection uses the default pool."""
+        (frontend,) = (configuration := settings()).frontends
+        self.balancer.service.apply(evolve(configuration, frontends=(evolve(frontend, routes=()),)))
+        self.balancer.client(tls=TlsInfo("TLSv1.3", server_name="a.example"))
+        self.assertEqual(self.connected_hosts(), ["10.0.0.1"])
+        self.balancer.accept()
 
     def test_client_hello_in_pieces(self) -> None:
         """A ClientHello that arrives byte by byte is parsed and forwarded in full."""

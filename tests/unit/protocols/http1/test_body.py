@@ -360,7 +360,10 @@ class ChunkedReaderTests(SynchronousTestCase):
                 reader = ChunkedReader()
                 reader.feed(b"0\r\nX-A: 1\r\n" + spelling + b": 1\r\nX-B: 2\r\n\r\n")
                 self.assertEqual(reader.trailers, b"X-A: 1\r\nX-B: 2\r\n", msg=repr(spelling))
-        for name in (b"content-length", b"transfer-encoding", b"host", b"set-cookie"):
+        for name in (
+            *(b"content-length", b"transfer-encoding", b"host", b"set-cookie"),
+            *(b"client-cert", b"client-cert-chain"),
+        ):
             self.assertIn(name, FORBIDDEN_TRAILERS)
 
     def test_allowed_trailers_are_unchanged(self) -> None:

@@ -98,6 +98,9 @@ class FieldLineTests(SynchronousTestCase):
             b"X-Forwarded-For: 192.0.2.1": f.FORWARDED_FOR,
             b"X-Forwarded-Proto: https": f.FORWARDED_PROTO,
             b"X-Forwarded-Host: a": f.FORWARDED_HOST,
+            b"Client-Cert: :MQ==:": f.CLIENT_CERT,
+            b"CLIENT-CERT-CHAIN: :MQ==:, :Mg==:": f.CLIENT_CERT,
+            b"Client-Certificate: a": f.PLAIN,
             b"Max-Forwards: 1": f.MAX_FORWARDS,
             b"Cookie: a": f.CREDENTIAL,
             b"Authorization: a": f.CREDENTIAL,
@@ -174,6 +177,8 @@ class FieldLineTests(SynchronousTestCase):
             b"X-Forwarded_For: 192.0.2.1",
             b"X_Forwarded_Proto: https",
             b"X_Forwarded_Host: a",
+            b"Client_Cert: :MQ==:",
+            b"client_cert-CHAIN: :MQ==:",
             b"Proxy_Authorization: a",
             b"Keep_Alive: 1",
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from balancebeam.core.errors import RequestError
 from balancebeam.protocols.http1.body import CHUNKED
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from tests.helpers.request_heads import (
@@ -62,7 +63,7 @@ class TargetTests(RequestHeadTestCase):
                 self.assert_rejected(400, line, b"Host: " + host)
 
     def test_invalid_targets(self) -> None:
-        """Targets in no valid form, or of another scheme than http, are rejected."""
+        """Targets in no valid form, or of another scheme than http, are rejected without TLS."""
         for target in (
             b"a",
             b"a/b",
@@ -86,6 +87,31 @@ class TargetTests(RequestHeadTestCase):
         ):
             for method in (b"GET", b"OPTIONS"):
                 self.assert_rejected(400, method + b" " + target + b" HTTP/1.1", HOST)
+
+    def test_https_targets(self) -> None:
+        """A target of the scheme https is accepted over TLS only, one of http always."""
+        for target, host, path in (
+            (b"https://a/b?c", b"a", b"/b?c"),
+            (b"HTTPS://a:443/", b"A", b"/"),
+            (b"https://a", b"a:443", b"/"),
+            (b"https://a:8443/", b"a", None),
+            (b"https://a:80/", b"a", None),
+            (b"https://b/", b"a", None),
+            (b"https://user@a/", b"a", None),
+            (b"https:///", b"", None),
+            (b"http://a:80/b", b"a", b"/b"),
+            (b"http://a:443/b", b"a", None),
+            (b"wss://a/", b"a", None),
+        ):
+            lines = (b"GET " + target + b" HTTP/1.1", b"Host: " + host)
+            wire, parser = build_head(*lines), RequestHeadParser(secure=True)
+            if path is None:
+                error = self.assertRaises(RequestError, parser.parse, wire)
+                self.assertEqual(error.status, 400, msg=repr(target))
+            else:
+                self.assertEqual(parser.parse(wire).target, path, msg=repr(target))
+            if not target.startswith(b"http:"):
+                self.assert_rejected(400, *lines)
 
     def test_absolute_form_requires_host(self) -> None:
         """A request with a target in absolute-form has to have Host too."""
