@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent / "balancebeam"
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("core", "cli"),
     ("balancing", "ratelimit", "routing", "protocols", "net", "tls"),
-    ("upstream", "admission", "config"),
+    ("upstream", "admission", "config", "acme"),
     ("proxy",),
     ("admin", "state", "web", "downstream", "observability"),
     ("server",),

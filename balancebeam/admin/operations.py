@@ -119,7 +119,8 @@ class AdminOperations:
         candidate = registration.settings
         _check_tls(pool, candidate)
         unregistered = Server(candidate, ServerSource.REGISTERED)
-        check = self._check(unregistered, _registration_check(pool), pool.find_tls(unregistered))
+        tls = pool.find_tls(pool.server_set.find(candidate.address) or unregistered)
+        check = self._check(unregistered, _registration_check(pool), tls)
         self._pending_checks.add(check)
         try:
             await check
@@ -156,7 +157,7 @@ class AdminOperations:
 
 def _uses_tls(pool: Pool, server: Server) -> bool:
     """Return whether connections to `server` use TLS."""
-    return pool.settings.uses_tls(ServerSettings(server.address, tls=server.tls))
+    return pool.settings.uses_tls(ServerSettings(server.address, tls=server.uses_tls))
 
 
 def _check_tls(pool: Pool, candidate: ServerSettings) -> None:

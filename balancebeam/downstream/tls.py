@@ -24,7 +24,6 @@ from balancebeam.downstream.context import DRAIN_IDLE_TIMEOUT, ConnectionSet
 from balancebeam.downstream.factory import DownstreamFactory
 from balancebeam.net.addresses import peer_ip
 from balancebeam.net.ticker import sweep_each
-from balancebeam.net.tls_errors import describe_ssl_error
 from balancebeam.net.tls_transport import TlsTransport
 from balancebeam.protocols.client_hello import ClientHello, ClientHelloError, ClientHelloReader
 from balancebeam.protocols.proxy_protocol import ProxyInfo
@@ -35,6 +34,7 @@ from balancebeam.protocols.tls_records import (
     encode_fatal_alert,
     is_http_request,
 )
+from balancebeam.tls.errors import describe_ssl_error
 from balancebeam.tls.interfaces import ContextSelector, TlsInfo
 
 # Handshakes of one frontend at once. Beyond it, the oldest one is aborted, so that a flood

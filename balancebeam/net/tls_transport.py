@@ -3,9 +3,8 @@ TLS on a stream transport.
 
 A `TlsTransport` is the protocol of a socket's transport and the transport of an application
 protocol, as Twisted's `TLSMemoryBIOProtocol`. It uses `ssl.MemoryBIO` directly, which takes
-about two thirds of the CPU time: one `recv(2)` and one `send(2)` carry many records, and no
-code of the SSL library waits for a socket. It works on every stream transport; the transports of
-this package write at once.
+about two thirds of the CPU time: one `recv(2)` and one `send(2)` carry many records. It works on
+every stream transport; the transports of this package write at once.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.net.tls_errors import TlsError, describe_ssl_error
 from balancebeam.net.transport_wrapper import TransportWrapper
+from balancebeam.tls.errors import TlsError, describe_ssl_error
 
 # Bytes of plaintext in a record, at most (RFC 8446, 5.1).
 MAX_RECORD = 2**14
@@ -30,8 +29,8 @@ MAX_RECORD = 2**14
 # it is freed: after one write of 1 MiB, each connection would hold that much.
 WRITE_SIZE = 2 * MAX_RECORD
 
-# Bytes of TLS control messages that wait while the peer does not read. Each is an answer to a
-# message of the peer (renegotiation, KeyUpdate), so a flood of these would fill the memory.
+# Bytes of TLS control messages that wait while the peer does not read: answers to its own
+# messages (renegotiation, KeyUpdate), a flood of which would fill the memory.
 MAX_CONTROL_BACKLOG = 4096
 
 
@@ -43,10 +42,9 @@ class HandshakeOwner(Protocol):
 
     def handshake_failed(self, transport: TlsTransport, error: Exception) -> None:
         """
-        The handshake failed; the alert, if any, has been written. Close the socket's transport.
+        The handshake failed, and the alert has been written. Close the transport below.
 
-        Args:
-            error: An `ssl.SSLError`, or a `ConnectionLost` if the peer closed the connection.
+        `error` is an `ssl.SSLError`, or a `ConnectionLost` if the peer closed the connection.
         """
 
 
@@ -161,9 +159,8 @@ class TlsTransport(TransportWrapper):
         # The first request may have arrived with the last flight of the client. The session
         # ticket is then sent with its response, which saves a segment. In TLS 1.2, the client
         # waits for Finished, even if it has sent data before that (RFC 7918).
-        early_request = (
-            self._server_side and self._incoming.pending and engine.version() == "TLSv1.3"
-        )
+        early_request = self._server_side and self._incoming.pending
+        early_request = early_request and engine.version() == "TLSv1.3"
         owner.handshake_completed(self)
         if not early_request:
             # Likewise, the last flight of a client is sent with its first request, if it has
@@ -174,8 +171,7 @@ class TlsTransport(TransportWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         if self._input_closed:
-            # RFC 8446, 6.1: "Any data received after a closure alert has been received MUST be
-            # ignored."
+            # RFC 8446, 6.1: data "after a closure alert has been received MUST be ignored."
             return
         self._incoming.write(data)
         if self._owner is not None:
@@ -248,8 +244,7 @@ class TlsTransport(TransportWrapper):
         self._input_closed = True
         self.eof_truncated = True
         if self._owner is not None:
-            owner, self._owner = self._owner, None
-            self._output_closed = True
+            owner, self._owner, self._output_closed = self._owner, None, True
             owner.handshake_failed(self, ConnectionLost("connection closed by the peer"))
         elif self.protocol is not None:
             self._notify_eof()
@@ -289,7 +284,7 @@ class TlsTransport(TransportWrapper):
         """Send answers to control messages of the peer, unless it does not read them."""
         if self._outgoing.pending == 0:
             return
-        if self._is_flushed():
+        if self.is_flushed():
             self._flush()
         elif self._outgoing.pending > MAX_CONTROL_BACKLOG:
             self._error = TlsError("too many TLS control messages")
@@ -310,15 +305,11 @@ class TlsTransport(TransportWrapper):
 
     def _close_failed(self) -> None:
         """Close after the alert, or abort if the peer may never read what precedes it."""
-        if self._is_flushed():
+        if self.is_flushed():
             self.lower.unregisterProducer()
             self.lower.loseConnection()
         else:
             self.lower.abortConnection()
-
-    def _is_flushed(self) -> bool:
-        """Whether the socket accepts output; transports of Twisted endpoints do not show it."""
-        return bool(getattr(self.lower, "nothing_buffered", True))
 
     # StreamTransport: called by the application protocol
 
@@ -337,6 +328,20 @@ class TlsTransport(TransportWrapper):
                 count = self._encrypt(view[:WRITE_SIZE])
                 self._send(self._outgoing.read())
                 view = view[count:]
+        except ssl.SSLError as error:
+            self._fail(error)
+
+    def write_more(self, data: bytes) -> None:
+        """
+        Write `data`, after which more data or, most likely, the close follows.
+
+        The close_notify alert is then sent together with it.
+        """
+        if self._output_closed or len(data) > MAX_RECORD or not self.is_flushed():
+            self.write(data)
+            return
+        try:
+            self._encrypt(data)
         except ssl.SSLError as error:
             self._fail(error)
 

@@ -41,6 +41,10 @@ class TransportWrapper:
         flushed: bool = self.lower.nothing_buffered
         return flushed
 
+    def is_flushed(self) -> bool:
+        """As `nothing_buffered`, which transports of Twisted endpoints do not have: true there."""
+        return bool(getattr(self.lower, "nothing_buffered", True))
+
     def unacked_bytes(self) -> int:
         """See `HasUnackedBytes`; counts the bytes of the transport below."""
         return unacked_bytes(self.lower)

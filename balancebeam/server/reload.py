@@ -46,8 +46,8 @@ class ReloadTransaction:
         limits: the rate limits by scope; unchanged limits keep their counters.
         authorizer: the authorization of the admin API, if enabled.
         log_files: the access log files by path, opened if the balancer runs.
-        pool_tls: TLS of the connections to servers, by pool.
         certificates: the certificates by frontend, read and checked.
+        pool_tls: TLS of the connections to servers, by pool.
         bound: the listeners of new addresses, bound if the balancer runs.
     """
 
@@ -60,16 +60,16 @@ class ReloadTransaction:
         limits: LimitsByScope,
         authorizer: Authorizer | None,
         log_files: Mapping[str, LogFile],
-        pool_tls: Mapping[str, PoolTls],
         certificates: Mapping[str, PreparedFrontend],
+        pool_tls: Mapping[str, PoolTls],
     ) -> None:
         self._tree = tree
         self.settings = settings
         self.limits = limits
         self.authorizer = authorizer
         self.log_files = log_files
-        self.pool_tls = pool_tls
         self.certificates = certificates
+        self.pool_tls = pool_tls
         self.bound: dict[BindAddress, Listener] = {}
 
     @classmethod
@@ -89,11 +89,11 @@ class ReloadTransaction:
         addresses = [address for frontend in settings.frontends for address in frontend.bind]
         if settings.admin is not None:
             addresses.append(settings.admin.bind)
+        certificates = tree.certificates.prepare(settings.frontends)
         current_tls = {name: pool.connections.tls for name, pool in tree.pools.items()}
         pool_tls = read_all_tls(settings.pools, current_tls)
-        certificates = tree.certificates.prepare(settings.frontends)
         log_files = tree.access_logs.prepare(settings.frontends)
-        transaction = cls(tree, settings, limits, authorizer, log_files, pool_tls, certificates)
+        transaction = cls(tree, settings, limits, authorizer, log_files, certificates, pool_tls)
         if tree.running:
             try:
                 transaction.bound = tree.bind(addresses, settings)

@@ -75,7 +75,7 @@ def _server_state(server: Server) -> ServerState:
         configured_weight=None if registered else server.configured_weight,
         admin_state=server.admin_state,
         registered=registered,
-        tls=registered and server.tls,
+        tls=registered and server.uses_tls,
     )
 
 

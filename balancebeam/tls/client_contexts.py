@@ -17,7 +17,8 @@ from balancebeam.core.addresses import ServerAddress, UnixAddress
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.tls_settings import CertificateSource, PoolTlsSettings
 from balancebeam.tls.certificates import format_time, read_certificate
-from balancebeam.tls.contexts import describe_ssl_error, load_certificates
+from balancebeam.tls.contexts import OP_NO_RENEGOTIATION, load_certificates
+from balancebeam.tls.errors import describe_ssl_error
 from balancebeam.tls.pem import read_ca_file
 
 
@@ -83,7 +84,7 @@ def build_client_context(settings: PoolTlsSettings) -> ClientContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_NO_COMPRESSION | OP_NO_RENEGOTIATION
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

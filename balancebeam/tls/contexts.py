@@ -12,6 +12,10 @@ from attrs import frozen
 
 from balancebeam.core.tls_settings import FrontendTlsSettings
 from balancebeam.tls.certificates import Certificate
+from balancebeam.tls.errors import describe_ssl_error
+
+# PyPy has no name for it (SSL_OP_NO_RENEGOTIATION of OpenSSL's ssl.h).
+OP_NO_RENEGOTIATION = getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -63,7 +67,7 @@ def build_context(options: ContextOptions, certificates: Sequence[Certificate]) 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 5746 and CVE-2009-3555: renegotiation costs the server more than the client, and
     # TLS 1.3 has none.
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.options |= OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     # As Mozilla advises: all suites are secure, and a client without AES in hardware
     # prefers ChaCha20.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -109,12 +113,6 @@ def load_certificates(context: ssl.SSLContext, certificates: Sequence[Certificat
                 f"{certificate.source}: certificate rejected by OpenSSL: "
                 f"{describe_ssl_error(error)}"
             ) from None
-
-
-def describe_ssl_error(error: Exception) -> str:
-    """Return OpenSSL's reason, such as "ee key too small"."""
-    reason = getattr(error, "reason", None)
-    return reason.lower().replace("_", " ") if isinstance(reason, str) else str(error)
 
 
 def _no_passphrase() -> str:

@@ -8,7 +8,7 @@ from twisted.internet import error
 from twisted.python.failure import Failure
 
 from balancebeam.core.failures import FailureKind
-from balancebeam.net.tls_errors import TlsError
+from balancebeam.tls.errors import TlsError
 
 
 def classify_connect_failure(reason: Failure) -> tuple[FailureKind, str]:

@@ -79,7 +79,7 @@ class PoolTls:
 
     def find(self, server: Server) -> ServerTls | None:
         """Return TLS for a new connection to `server`; `None` for a connection without TLS."""
-        if not self._all_servers and not server.tls:
+        if not self._all_servers and not server.uses_tls:
             return None
         if server.source is ServerSource.DEMO:
             # A demo server is part of this process.
@@ -90,9 +90,9 @@ class PoolTls:
             self.client = build_client_context(self._settings)
         context = self.client.context
         name = server_hostname(self._settings, server.address)
-        tls = server.upstream_tls
+        tls = server.tls
         if tls is None or tls.context is not context or tls.server_hostname != name:
-            tls = server.upstream_tls = ServerTls(context, name)
+            tls = server.tls = ServerTls(context, name)
         return tls
 
 

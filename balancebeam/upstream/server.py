@@ -54,9 +54,9 @@ class Server:
         source: How the server came into its pool.
         backup: The server is used only if no primary server is available.
         max_in_flight: The largest number of concurrent requests.
-        tls: The address was configured with TLS; `PoolSettings.uses_tls` decides for the pool.
         proxy_protocol: Version of the PROXY header that starts each connection, or `None`.
-        upstream_tls: Context, name and session of its TLS connections; see `PoolTls.find`.
+        uses_tls: The settings of the server enable TLS; the settings of its pool may do so as well.
+        tls: Context, name and session of the TLS connections; see `PoolTls.find`.
         idle_connections: Idle connections in the order of their last use, as keys.
         max_idle: The largest number of idle connections to keep now.
         default_max_idle: `max_idle` while the server is ready.
@@ -88,7 +88,7 @@ class Server:
         self.effective_weight = float(settings.weight)
         self.source = source
         self.idle_connections: dict[PooledConnection, None] = {}
-        self.upstream_tls: ServerTls | None = None
+        self.tls: ServerTls | None = None
         self.admin_state = AdminState.READY
         self.configure(settings)
         self.in_flight = 0
@@ -112,8 +112,8 @@ class Server:
         """Apply `settings`, except for the weight, which an administrator may have changed."""
         self.backup = settings.backup
         self.max_in_flight = settings.max_in_flight or sys.maxsize
-        self.tls = settings.tls
         self.proxy_protocol = settings.proxy_protocol
+        self.uses_tls = settings.tls
         self.configured_weight = settings.weight
         # A connection that began with the PROXY header of one client serves no other.
         self.default_max_idle = 0 if settings.proxy_protocol else MAX_IDLE_CONNECTIONS

@@ -11,9 +11,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.net.tls_errors import describe_ssl_error
 from balancebeam.net.tls_transport import HandshakeOwner, TlsTransport
 from balancebeam.tls.client_contexts import ServerTls
+from balancebeam.tls.errors import describe_ssl_error
 
 
 class TlsHandshakeError(Exception):

@@ -8,9 +8,11 @@ the independent parser of everything that is forwarded.
 
 from __future__ import annotations
 
+import ssl
 from typing import Callable
 
 import h11
+from twisted.internet.protocol import connectionDone
 
 from balancebeam.core.errors import RequestError, ResponseError
 from balancebeam.core.ip import normalize_ip
@@ -27,7 +29,8 @@ from balancebeam.protocols.proxy_protocol import (
     parse_proxy_header,
 )
 from balancebeam.proxy.forwarded_fields import build_forwarded_fields
-from tests.helpers.memory import GET, OK, MemoryBalancer, Peer
+from tests.helpers.memory import GET, OK, MemoryBalancer, MemoryTransport, Peer
+from tests.helpers.tls_peer import SMALL_CLIENT_HELLO, server_context
 
 # Parsers whose caches hold all inputs so far, which must never change a result.
 _WARM_REQUESTS = RequestHeadParser()
@@ -83,6 +86,38 @@ def _read_client_hello(data: bytes, step: int) -> ClientHello | str | None:
     except ClientHelloError as error:
         return str(error)
     return None
+
+
+def tls_handshakes(data: bytes) -> None:
+    """Whatever a client sends to a TLS frontend, it receives records, or an error in plain HTTP."""
+    step = data[0] + 1 if data else 1
+    balancer = MemoryBalancer()
+    frontend = balancer.service.default_frontend
+    frontend._set_contexts(_Contexts())
+    transport = MemoryTransport(frontend.tls_factory.build_channel("192.0.2.1"))
+    transport.protocol.makeConnection(transport)
+    try:
+        for i in range(1, len(data), step):
+            if transport.closing:
+                break
+            transport.protocol.dataReceived(data[i : i + step])
+        sent = transport.read()
+        record = sent[:1] in (b"", b"\x15", b"\x16")
+        assert record or sent.startswith(b"HTTP/1.1 400 "), sent
+        if not transport.closing:
+            transport.protocol.readConnectionLost()
+        assert transport.closing
+        transport.protocol.connectionLost(connectionDone)
+        assert not frontend.has_connections
+    finally:
+        balancer.stop()
+
+
+class _Contexts:
+    """Selects the same context for all clients."""
+
+    def select(self, hello: ClientHello) -> ssl.SSLContext:
+        return server_context()
 
 
 def forwarded_chains(data: bytes) -> None:
@@ -268,10 +303,13 @@ _TARGETS: tuple[Callable[[bytes], None], ...] = (
     forwarded_chains,
     proxy_headers,
     client_hellos,
+    tls_handshakes,
 )
 
 # Initial corpus: for each target valid inputs, and some that are almost valid.
 SEEDS: tuple[bytes, ...] = (
+    b"\x08\xff" + SMALL_CLIENT_HELLO,
+    b"\x08\x10GET / HTTP/1.1\r\n\r\n",
     b"\x07\x04\x16\x03\x01\x00\x4e\x01\x00\x00\x4a\x03\x03" + bytes(32) + b"\x00\x00\x02\x13\x01"
     b"\x01\x00\x00\x1f\x00\x0a\x00\x04\x00\x02\x00\x1d\x00\x00\x00\x13\x00\x11\x00\x00"
     b"\x0eWww.Example.de",

@@ -181,8 +181,11 @@ class Peer:
         self.transport = MemoryTransport(protocol)
         self.transport.stalled = stalled
         protocol.makeConnection(self.transport)
-        # With TLS to servers, the handshake has replaced it.
-        self.protocol = self.transport.protocol
+
+    @property
+    def protocol(self) -> Any:
+        """The balancer's protocol; a TLS handshake replaces it."""
+        return self.transport.protocol
 
     def send(self, *pieces: bytes) -> None:
         """Send bytes to the balancer, each piece in a separate `dataReceived` call."""

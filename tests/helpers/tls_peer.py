@@ -33,6 +33,18 @@ FATAL_INTERNAL_ERROR = b"\x02\x50"
 # RFC 8446, 4.6.3: a KeyUpdate that requests one of the peer.
 KEY_UPDATE = b"\x18\x00\x00\x01\x01"
 
+# A ClientHello of TLS 1.3 that OpenSSL answers: TLS_AES_128_GCM_SHA256, secp256r1 with the
+# generator of the curve as key share, ecdsa_secp256r1_sha256.
+SMALL_CLIENT_HELLO = (
+    bytes.fromhex("16030100910100008d0303")
+    + bytes(32)
+    + bytes.fromhex(
+        "000002130101000062002b0003020304000a000400020017000d00040002040300330047004500170041"
+        "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+        "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+    )
+)
+
 # The only cipher suite of TLS 1.2 that `forge_tls12` encrypts.
 TLS12_CIPHER = "ECDHE-ECDSA-AES128-GCM-SHA256"
 

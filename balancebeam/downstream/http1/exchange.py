@@ -169,7 +169,7 @@ class Http1Exchange(HttpExchange):
             # Nearly all responses: one join, one write.
             self.stream.transport.write(b"".join((head.forward_bytes, _FAST_PATH_HEAD_END, body)))
         else:
-            self.stream.transport.write(head.forward_bytes + self._build_head_suffix(head) + body)
+            self._write_end(head.forward_bytes + self._build_head_suffix(head) + body)
         self.finished = True
         self.dispatcher.request_finished(self)
         self.stream.response_finished(self.persistent)
@@ -240,8 +240,17 @@ class Http1Exchange(HttpExchange):
         if self.chunked:
             content = (encode_chunk(content) if content else b"") + encode_last_chunk(trailers)
         if self._buffered_head or content:
-            self.stream.transport.write(self._buffered_head + content)
+            self._write_end(self._buffered_head + content)
         self._finish()
+
+    def _write_end(self, data: bytes) -> None:
+        """Write the last bytes of the response, after which `response_finished` may close."""
+        transport = self.stream.transport
+        if self.persistent:
+            transport.write(data)
+        else:
+            # Transports of Twisted endpoints have no `write_more`.
+            getattr(transport, "write_more", transport.write)(data)
 
     def informational_received(self, head: ResponseHead) -> None:
         if head.status == CONTINUE:

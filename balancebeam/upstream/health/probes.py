@@ -267,7 +267,8 @@ class _HandshakeFactory(Factory):
         self.completed: Deferred[Any] = Deferred()
 
     def buildProtocol(self, addr: IAddress | None) -> _Handshake:
-        handshake = _Handshake(self.tls, self.wrapped_factory.buildProtocol(addr))
+        factory: Any = self.wrapped_factory
+        handshake = _Handshake(self.tls, factory.buildProtocol(addr))
         self.completed = handshake.completed
         return handshake
 

@@ -323,7 +323,7 @@ class ExpiryTests(CertificateServiceTestCase):
         self.assertEqual(sum(counts), 2)
 
     def test_metrics(self) -> None:
-        """Metrics have the end of each certificate, the earliest of those with equal names."""
+        """Metrics have the end of each certificate, the earliest of several with equal names."""
         first, second = issue("a.example", days=5), issue("a.example", "b.example", days=9)
         sources = [CertificateSource(self.write(first, "1"))]
         sources.append(CertificateSource(self.write(second, "2")))

@@ -330,7 +330,7 @@ class SnapshotTests(SynchronousTestCase):
         balancer = MemoryBalancer.from_settings(BOTH)
         restore(State({"app": servers}), balancer.service.pools, Logger())
         server_set = balancer.service.server_set
-        found = {server.address: server.tls for server in server_set.servers}
+        found = {server.address: server.uses_tls for server in server_set.servers}
         self.assertEqual((found[ONE], found[NEW]), (False, True))
         self.assertEqual(take_snapshot(balancer.service.pools).pools["app"][-1], servers[1])
         balancer.stop()

@@ -217,10 +217,10 @@ class HandshakeTests(TlsTestCase):
         _balancer, client, server = self.start()
         send = server.send
 
-        def send_bytes(data: bytes) -> None:
+        def send_bytewise(data: bytes) -> None:
             send(*(data[position : position + 1] for position in range(len(data))))
 
-        self.patch(server, "send", send_bytes)
+        vars(server)["send"] = send_bytewise
         tls = TlsPeer(server, self.context("10.0.0.1"))
         tls.send(OK)
         self.assertIn(b"200 OK", client.received())

@@ -37,7 +37,9 @@ class AlertTests(SynchronousTestCase):
                 client.do_handshake()
             incoming.write(encode_fatal_alert(alert))
             error = self.assertRaises(ssl.SSLError, client.do_handshake)
-            self.assertIn(name, str(error).upper().replace(" ", "_"))
+            # OpenSSL 1.1.1 has no name for the former.
+            text = str(error).upper().replace(" ", "_")
+            self.assertTrue(name in text or "UNKNOWN_ERROR" in text, text)
 
     def test_error(self) -> None:
         """An error has the alert, a word and a text."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,6 +12,7 @@ from balancebeam.core.addresses import TcpAddress, UnixAddress
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import PoolSettings, PoolTlsSettings, ServerSettings
 from balancebeam.tls.client_contexts import build_client_context, server_hostname
+from balancebeam.tls.contexts import OP_NO_RENEGOTIATION
 from balancebeam.upstream.pool_tls import PoolTls, read_all_tls
 from tests.helpers.certificates import (
     CertificateAuthority,
@@ -22,14 +22,14 @@ from tests.helpers.certificates import (
     shared_authority,
     write,
 )
+from tests.helpers.files import temporary_directory
 
 
 class ContextTests(SynchronousTestCase):
     """`build_client_context`."""
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
+        self.directory = temporary_directory(self)
 
     def file(self, content: bytes, name: str = "file.pem") -> str:
         """Write a file; returns its path."""
@@ -51,7 +51,7 @@ class ContextTests(SynchronousTestCase):
         self.assertIs(context.verify_mode, ssl.CERT_REQUIRED)
         self.assertTrue(context.check_hostname)
         self.assertEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
-        for option in (ssl.OP_NO_COMPRESSION, ssl.OP_NO_RENEGOTIATION):
+        for option in (ssl.OP_NO_COMPRESSION, OP_NO_RENEGOTIATION):
             self.assertTrue(context.options & option)
 
     def test_not_verified(self) -> None:

@@ -104,7 +104,6 @@ class RelayTests(TcpTestCase):
         balancer.peers.append(peer)
         origin = ProxyInfo("203.0.113.7", 4711, "192.0.2.80", 80)
         peer.send(encode_proxy_header(2, origin) + b"hello")
-        peer.protocol = peer.transport.protocol
         header = b"PROXY TCP4 203.0.113.7 192.0.2.80 4711 80\r\n"
         self.assertEqual(balancer.accept().received(), header + b"hello")
 
@@ -139,7 +138,7 @@ class DisconnectTests(TcpTestCase):
         client.half_close()
         balancer.finish_closing()
         balancer.connectors.clear()
-        server.protocol = server.transport.protocol = None
+        server.transport.protocol = None
         gc.disable()
         self.addCleanup(gc.enable)
         self.assertEqual([reference() for reference in references], [None, None])
