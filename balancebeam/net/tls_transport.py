@@ -4,7 +4,7 @@ TLS on a stream transport.
 A `TlsTransport` is the protocol of a socket's transport and the transport of an application
 protocol, as Twisted's `TLSMemoryBIOProtocol`. It uses `ssl.MemoryBIO` directly, which takes
 about two thirds of the CPU time: one `recv(2)` and one `send(2)` carry many records. It works on
-every stream transport; the transports of this package write at once.
+every stream transport.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class TlsTransport(TransportWrapper):
         self.protocol: Any = None
         self.eof_truncated = False
         self._owner: HandshakeOwner | None = owner
+        lower.bufferSize = WRITE_SIZE  # The incoming BIO keeps its memory, too.
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.engine: ssl.SSLObject | None = context.wrap_bio(
             self._incoming,
@@ -352,11 +353,7 @@ class TlsTransport(TransportWrapper):
         self.loseConnection()
 
     def loseConnection(self) -> None:
-        """
-        Close after all output; no further input is delivered.
-
-        As with Twisted's transports, a registered producer can write until it is unregistered.
-        """
+        """Close after all output, until `unregisterProducer`; no further input is delivered."""
         if self._has_producer:
             self._close_pending = True
         else:

@@ -8,32 +8,18 @@ again to pick up changed files; `ClientContext.fingerprint` shows whether they h
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import ssl
-import stat
 import time
-from collections.abc import Mapping
-from datetime import datetime, timezone
-from typing import Any
 
 from attrs import evolve, field, frozen
 
 from balancebeam.core.addresses import ServerAddress, UnixAddress
-from balancebeam.core.errors import ConfigError, describe_os_error
-from balancebeam.core.tls_settings import PoolTlsSettings
-
-# The bundle with all CA certificates of Mozilla has 0.2 MiB.
-MAX_FILE_SIZE = 4 * 1024 * 1024
-
-_CERTIFICATE = re.compile(
-    rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----[^-]*"
-    rb"-----END (?:X509 |TRUSTED )?CERTIFICATE-----"
-)
-_PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
-
-# PKCS #8, and the header of the older format of OpenSSL (RFC 1421, 4.6.1.1).
-_ENCRYPTED_KEY = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.M)
+from balancebeam.core.errors import ConfigError
+from balancebeam.core.tls_settings import CertificateSource, PoolTlsSettings
+from balancebeam.tls.certificates import format_time, read_certificate
+from balancebeam.tls.contexts import OP_NO_RENEGOTIATION, load_certificates
+from balancebeam.tls.errors import describe_ssl_error
+from balancebeam.tls.pem import read_ca_file
 
 
 @frozen
@@ -94,132 +80,61 @@ def build_client_context(settings: PoolTlsSettings) -> ClientContext:
     Build the context for `settings`; reads all files.
 
     Raises:
-        ConfigError: a file cannot be read, or its content is not valid.
+        ConfigError: a file cannot be read, or its content is not valid; the text names the file.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_NO_COMPRESSION | OP_NO_RENEGOTIATION
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    # The name is a property of connections, and not of the context.
     digest = hashlib.sha256(repr(evolve(settings, server_name=None)).encode())
+    now = time.time()
     warnings: list[str] = []
-    if settings.ca is not None:
-        content = _read(settings.ca)
-        digest.update(hashlib.sha256(content).digest())
-        _load_ca(context, settings.ca, content)
-        warnings += _expired_ca_warnings(context, settings.ca)
-    elif settings.verify:
-        context.load_default_certs()
-    if settings.cert is not None:
-        files = {settings.cert: _read(settings.cert)}
-        key = settings.key or settings.cert
-        files.setdefault(key, _read(key))
-        for content in files.values():
+    try:
+        if settings.ca is not None:
+            content = read_ca_file(settings.ca)
             digest.update(hashlib.sha256(content).digest())
-        _load_client_certificate(context, settings.cert, key, files)
-        warnings += _client_certificate_warnings(settings.cert, key, files[settings.cert])
-    _check_server_name(context, settings.server_name)
+            _load_ca(context, settings.ca, content)
+            warnings += _expired_ca_warnings(context, settings.ca, now)
+        elif settings.verify:
+            context.load_default_certs()
+        if settings.cert is not None:
+            certificate = read_certificate(CertificateSource(settings.cert, settings.key))
+            for content in (certificate.chain, certificate.key):
+                digest.update(hashlib.sha256(content).digest())
+            load_certificates(context, [certificate])
+            warnings += certificate.warnings(now)
+        _check_server_name(context, settings.server_name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return ClientContext(context, digest.digest(), tuple(warnings))
 
 
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_SIZE + 1)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {describe_os_error(error)}") from None
-    if len(content) > MAX_FILE_SIZE:
-        raise ConfigError(f"{path}: cannot be read: larger than {MAX_FILE_SIZE} bytes")
-    return content
-
-
 def _load_ca(context: ssl.SSLContext, path: str, content: bytes) -> None:
-    # Comments between the certificates may be in any encoding; `cadata` has to be ASCII.
-    certificates = _CERTIFICATE.findall(content)
-    if not certificates:
-        raise ConfigError(f"{path}: no CA certificate found: expected PEM")
+    """Load CA certificates. Raises `ValueError`."""
     try:
-        context.load_verify_locations(cadata=b"\n".join(certificates).decode("ascii") + "\n")
+        context.load_verify_locations(cadata=content.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
-        raise ConfigError(f"{path}: invalid CA certificate: {_reason(error)}") from None
-
-
-def _load_client_certificate(
-    context: ssl.SSLContext, cert: str, key: str, files: dict[str, bytes]
-) -> None:
-    if not _CERTIFICATE.search(files[cert]):
-        raise ConfigError(f"{cert}: no certificate found: expected PEM")
-    if _ENCRYPTED_KEY.search(files[key]):
-        raise ConfigError(f"{key}: the private key is encrypted: expected one without passphrase")
-    if not _PRIVATE_KEY.search(files[key]):
-        raise ConfigError(f"{key}: no private key found: expected PEM")
-    try:
-        # Without a password, the TLS library would read one from the terminal, and block.
-        context.load_cert_chain(cert, key, password=lambda: b"")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            text = f"{key}: the private key does not match the certificate {cert}"
-        else:
-            text = f"{cert}: invalid certificate or private key {key}: {_reason(error)}"
-        raise ConfigError(text) from None
-    except OSError as error:
-        raise ConfigError(f"{cert}: cannot be read: {describe_os_error(error)}") from None
-    # The library has read the files itself.
-    for path, content in files.items():
-        if _read(path) != content:
-            raise ConfigError(f"{path}: cannot be read: the file has changed meanwhile")
+        raise ValueError(f"{path}: invalid CA certificate: {describe_ssl_error(error)}") from None
 
 
 def _check_server_name(context: ssl.SSLContext, name: str | None) -> None:
+    """Raise `ValueError` unless `name` is valid in SNI."""
     if name is None:
         return
     try:
         context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
     except (ValueError, TypeError):
-        raise ConfigError(
+        raise ValueError(
             f"invalid server_name {name!r}: expected a host name or an IP address"
         ) from None
 
 
-def _reason(error: Exception) -> str:
-    """The text of the TLS library, without its numbers and source files."""
-    reason = getattr(error, "reason", None)
-    return reason.lower().replace("_", " ") if reason else str(error)
-
-
-def _expired_ca_warnings(context: ssl.SSLContext, path: str) -> list[str]:
-    now = time.time()
+def _expired_ca_warnings(context: ssl.SSLContext, path: str, now: float) -> list[str]:
     return [
-        f"{path}: CA certificate {_subject(ca)} expired on {_date(expires)}"
+        f"{path}: CA certificate expired on {format_time(expires)}"
         for ca in context.get_ca_certs()
         if (expires := ssl.cert_time_to_seconds(str(ca["notAfter"]))) <= now
     ]
-
-
-def _subject(certificate: Mapping[str, Any]) -> str:
-    """The last attribute of the subject, nearly always the common name."""
-    subject = certificate["subject"]
-    return repr(subject[-1][0][1]) if subject else "without a name"
-
-
-def _client_certificate_warnings(cert: str, key: str, content: bytes) -> list[str]:
-    # Imported late: only connections with client certificates need it.
-    from cryptography import x509
-
-    warnings = []
-    first = _CERTIFICATE.search(content)
-    assert first is not None
-    try:
-        expires = x509.load_pem_x509_certificate(first.group()).not_valid_after_utc.timestamp()
-    except ValueError as error:
-        raise ConfigError(f"{cert}: invalid certificate: {error}") from None
-    if expires <= time.time():
-        warnings.append(f"{cert}: client certificate expired on {_date(expires)}")
-    if os.name == "posix" and os.stat(key).st_mode & stat.S_IROTH:
-        warnings.append(f"{key}: the private key is readable by all users")
-    return warnings
-
-
-def _date(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d}"

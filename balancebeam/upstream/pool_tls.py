@@ -54,13 +54,13 @@ class PoolTls:
             ConfigError: a file cannot be read or is not valid, or a server has no name to verify.
         """
         servers = [server for server in pool.servers if pool.uses_tls(server)]
-        if not servers and not pool.uses_tls(_PLAIN_SERVER):
+        if not servers and pool.tls is None:
             return cls(pool)
         settings = pool.tls or PoolTlsSettings()
         try:
             client = build_client_context(settings)
             for server in servers:
-                if settings.verify and server_hostname(settings, server.address) is None:
+                if pool.lacks_server_name(server):
                     raise ConfigError(
                         f"{server.address} has no host name to verify: "
                         "expected server_name, or verify = false"
@@ -85,8 +85,8 @@ class PoolTls:
             # A demo server is part of this process.
             return None
         if self.client is None:
-            # The server was registered at run time, and no configured server uses TLS. Only the
-            # CA certificates of the system are read.
+            # The server was registered at run time, and the pool has no settings of TLS. Only
+            # the CA certificates of the system are read.
             self.client = build_client_context(self._settings)
         context = self.client.context
         name = server_hostname(self._settings, server.address)

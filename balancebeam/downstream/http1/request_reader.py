@@ -191,7 +191,7 @@ class RequestReader:
         Start reading a body, of which `data` came with the head.
 
         Returns:
-            Whether the request can be dispatched; false if the body was rejected.
+            Whether the request can be dispatched; false if the body was rejected, or is cut.
         """
         head = exchange.head
         limit = self._context.max_body
@@ -206,6 +206,10 @@ class RequestReader:
         exchange.expect_body()
         if data:
             self.read_body(channel, data)
+        if channel.half_closed and channel.state is READING_BODY:
+            # The client's EOF was received while the request waited in the pipeline.
+            channel.exchange = None
+            channel.abort()
         return channel.state in (READING_BODY, AWAITING_RESPONSE)
 
     def read_body(self, channel: RequestChannel, data: bytes) -> None:

@@ -45,6 +45,7 @@ _HEAD_START = re.compile(rb"\r?\Z|" + TOKEN.pattern)
 # Fields that a proxy in front of this one adds to every request.
 _FORWARDED = (f.FORWARDED_FOR, f.FORWARDED_PROTO, f.FORWARDED_HOST)
 _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
+_CLOSE = b"\r\nConnection: close\r\n"
 
 # Host, Content-Length and X-Forwarded fields; no host: the rules have to decide.
 _FastPath = tuple[Optional[bytes], int, Optional[list[f.Field]]]
@@ -101,13 +102,18 @@ class RequestHeadParser:
         # Browsers send it with every request; in HTTP/1.1 it changes nothing.
         forward_bytes = head.replace(_KEEP_ALIVE, b"\r\n", 1)
         block = forward_bytes[start:]
+        persistent = True
         try:
             length, forwarded = 0, None
             if len(forward_bytes) < len(head):
                 host, length, forwarded = self._fast_path(block.split(b"\r\n"))
             else:
                 host = self._blocks.get(block)
-                if host is None:
+                if host is None and _CLOSE in head:
+                    persistent = False
+                    forward_bytes = head.replace(_CLOSE, b"\r\n", 1)
+                    host, length, forwarded = self._fast_path(forward_bytes[start:].split(b"\r\n"))
+                elif host is None:
                     host, length, forwarded = self._cached_block(block)
             if host is not None and minor == b"1" and target[0] == _SLASH and method != b"CONNECT":
                 rare_fields = NO_RARE_FIELDS
@@ -117,7 +123,7 @@ class RequestHeadParser:
                     )
                     rare_fields = rare_forwarded_fields(forwarded)
                 return RequestHead(
-                    method, target, 1, host, forward_bytes, length, True, rare_fields
+                    method, target, 1, host, forward_bytes, length, persistent, rare_fields
                 )
             lines = head[start:].split(b"\r\n")
             lines.pop()

@@ -262,7 +262,8 @@ class _HandshakeFactory(Factory):
 
     def __init__(self, tls: ServerTls, wrapped_factory: IProtocolFactory) -> None:
         self.tls = tls
-        self.wrapped_factory = wrapped_factory
+        # `Any`: its declared `buildProtocol` takes no `None`, which ours may get.
+        self.wrapped_factory: Any = wrapped_factory
         self.completed: Deferred[Any] = Deferred()
 
     def buildProtocol(self, addr: IAddress | None) -> _Handshake:

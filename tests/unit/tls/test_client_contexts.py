@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.addresses import TcpAddress, UnixAddress
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import PoolSettings, PoolTlsSettings, ServerSettings
-from balancebeam.tls.client_contexts import (
-    MAX_FILE_SIZE,
-    build_client_context,
-    server_hostname,
-)
+from balancebeam.tls.client_contexts import build_client_context, server_hostname
+from balancebeam.tls.contexts import OP_NO_RENEGOTIATION
 from balancebeam.upstream.pool_tls import PoolTls, read_all_tls
 from tests.helpers.certificates import (
     CertificateAuthority,
@@ -26,14 +22,14 @@ from tests.helpers.certificates import (
     shared_authority,
     write,
 )
+from tests.helpers.files import temporary_directory
 
 
 class ContextTests(SynchronousTestCase):
     """`build_client_context`."""
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
+        self.directory = temporary_directory(self)
 
     def file(self, content: bytes, name: str = "file.pem") -> str:
         """Write a file; returns its path."""
@@ -55,7 +51,7 @@ class ContextTests(SynchronousTestCase):
         self.assertIs(context.verify_mode, ssl.CERT_REQUIRED)
         self.assertTrue(context.check_hostname)
         self.assertEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
-        for option in (ssl.OP_NO_COMPRESSION, ssl.OP_NO_RENEGOTIATION):
+        for option in (ssl.OP_NO_COMPRESSION, OP_NO_RENEGOTIATION):
             self.assertTrue(context.options & option)
 
     def test_not_verified(self) -> None:
@@ -78,16 +74,15 @@ class ContextTests(SynchronousTestCase):
         missing = str(self.directory / "missing.pem")
         self.assert_error(PoolTlsSettings(ca=missing), missing, "no such file or directory")
         directory = str(self.directory)
-        self.assert_error(PoolTlsSettings(ca=directory), directory, "is a directory")
-        self.assert_error(PoolTlsSettings(ca="a\0b"), "cannot be read")
-        for content in (b"", b"hello", b"\0" * 100, encode_key(ec_key())):
+        self.assert_error(PoolTlsSettings(ca=directory), directory, "cannot be read")
+        for content in (b"", b"hello", b"\0" * 100):
             path = self.file(content)
-            self.assert_error(PoolTlsSettings(ca=path), path, "no CA certificate found")
+            self.assert_error(PoolTlsSettings(ca=path), path, "not a PEM file")
+        path = self.file(encode_key(ec_key()))
+        self.assert_error(PoolTlsSettings(ca=path), path, "no certificate")
         broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         path = self.file(broken)
         self.assert_error(PoolTlsSettings(ca=path), path, "invalid CA certificate")
-        path = self.file(b"\n" * (MAX_FILE_SIZE + 1))
-        self.assert_error(PoolTlsSettings(ca=path), path, "larger than")
 
     def test_client_certificate(self) -> None:
         """Certificate and key are in one file or in two."""
@@ -103,18 +98,17 @@ class ContextTests(SynchronousTestCase):
         cert = self.file(issued.chain, "me.pem")
         cases = (
             (encode_key(ec_key()), "does not match"),
-            (encode_key(ec_key(), b"secret"), "the private key is encrypted"),
-            (b"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n", "is encrypted"),
-            (issued.chain, "no private key found"),
+            (encode_key(ec_key(), b"secret"), "private key is encrypted"),
+            (issued.chain, "no private key"),
             (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "invalid"),
         )
         for content, text in cases:
             key = self.file(content, "me.key")
             self.assert_error(PoolTlsSettings(cert=cert, key=key), key, text)
-        self.assert_error(PoolTlsSettings(cert=cert), cert, "no private key found")
+        self.assert_error(PoolTlsSettings(cert=cert), cert, "no private key")
         self.assert_error(PoolTlsSettings(cert=cert, key="/nonexistent"), "/nonexistent: cannot")
         key = self.file(issued.key, "only.key")
-        self.assert_error(PoolTlsSettings(cert=key), key, "no certificate found")
+        self.assert_error(PoolTlsSettings(cert=key), key, "no certificate")
 
     def test_warnings(self) -> None:
         """Expired certificates, and a key that all users can read, are warnings."""
@@ -122,8 +116,8 @@ class ContextTests(SynchronousTestCase):
         both = issued.write_file(self.directory / "both.pem")
         os.chmod(both, 0o644)
         expired, readable = build_client_context(PoolTlsSettings(cert=both)).warnings
-        self.assertIn(f"{both}: client certificate expired on ", expired)
-        self.assertEqual(readable, f"{both}: the private key is readable by all users")
+        self.assertIn(f"{both}: certificate expired on ", expired)
+        self.assertEqual(readable, f"{both}: private key readable by all users")
 
     def test_invalid_server_name(self) -> None:
         """A name that is not valid in SNI is an error."""

@@ -295,6 +295,18 @@ class ClientDisconnectTests(BalancerTestCase):
         self.assertTrue(client.transport.closing)
         self.assertFalse(client.transport.aborted)
 
+    def test_half_close_within_a_pipelined_body(self) -> None:
+        """A pipelined request whose body is cut by the client's EOF ends the connection at once."""
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(GET + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc")
+        client.half_close()
+        server = balancer.accept()
+        server.received()
+        server.send(OK)
+        self.assertTrue(client.transport.aborted)
+        self.assertEqual(server.received(), b"")
+
     def test_half_close_without_a_response(self) -> None:
         """After the client's EOF, a request without a response in time is aborted."""
         balancer = self.balancer()

@@ -21,7 +21,7 @@ class TlsToServersTests(TlsTestCase):
         return balancer, client, TlsPeer(balancer.accept(), self.context("10.0.0.1"))
 
     def test_both_directions(self) -> None:
-        """Bytes pass in both directions; bytes of a client may arrive before the handshake."""
+        """Bytes pass in both directions; the first may arrive before the handshake."""
         balancer, client, server = self.connect(b"early ")
         client.transport.reading = True
         client.send(b"later")
