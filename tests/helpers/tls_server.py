@@ -18,6 +18,7 @@ from balancebeam.core.settings import (
     Settings,
 )
 from tests.helpers.certificates import IssuedCertificate, shared_authority, write
+from tests.helpers.files import temporary_directory
 from tests.helpers.memory import GET, MemoryBalancer, Peer
 
 
@@ -129,8 +130,7 @@ class TlsTestCase(SynchronousTestCase):
     mode = "http"
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
+        self.directory = temporary_directory(self)
         self.ca = write(self.directory / "ca.pem", shared_authority().root)
 
     def settings(

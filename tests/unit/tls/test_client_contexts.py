@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -26,14 +25,14 @@ from tests.helpers.certificates import (
     shared_authority,
     write,
 )
+from tests.helpers.files import temporary_directory
 
 
 class ContextTests(SynchronousTestCase):
     """`build_client_context`."""
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
+        self.directory = temporary_directory(self)
 
     def file(self, content: bytes, name: str = "file.pem") -> str:
         """Write a file; returns its path."""
