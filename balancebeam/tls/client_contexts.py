@@ -22,6 +22,7 @@ from attrs import evolve, field, frozen
 from balancebeam.core.addresses import ServerAddress, UnixAddress
 from balancebeam.core.errors import ConfigError, describe_os_error
 from balancebeam.core.tls_settings import PoolTlsSettings
+from balancebeam.tls.contexts import NO_RENEGOTIATION
 
 # The bundle with all CA certificates of Mozilla has 0.2 MiB.
 MAX_FILE_SIZE = 4 * 1024 * 1024
@@ -98,7 +99,7 @@ def build_client_context(settings: PoolTlsSettings) -> ClientContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_NO_COMPRESSION | NO_RENEGOTIATION
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

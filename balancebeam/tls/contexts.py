@@ -14,8 +14,8 @@ from balancebeam.core.tls_settings import FrontendTlsSettings
 from balancebeam.tls.certificates import Certificate
 from balancebeam.tls.errors import describe_ssl_error
 
-# PyPy has no name for it (SSL_OP_NO_RENEGOTIATION of OpenSSL's ssl.h).
-_NO_RENEGOTIATION = getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
+# PyPy has no name for it (SSL_OPNO_RENEGOTIATION of OpenSSL's ssl.h).
+NO_RENEGOTIATION = getattr(ssl, "OPNO_RENEGOTIATION", 1 << 30)
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -67,7 +67,7 @@ def build_context(options: ContextOptions, certificates: Sequence[Certificate]) 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 5746 and CVE-2009-3555: renegotiation costs the server more than the client, and
     # TLS 1.3 has none.
-    context.options |= _NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.options |= NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     # As Mozilla advises: all suites are secure, and a client without AES in hardware
     # prefers ChaCha20.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE

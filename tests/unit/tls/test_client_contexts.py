@@ -16,6 +16,7 @@ from balancebeam.tls.client_contexts import (
     build_client_context,
     server_hostname,
 )
+from balancebeam.tls.contexts import NO_RENEGOTIATION
 from balancebeam.upstream.pool_tls import PoolTls, read_all_tls
 from tests.helpers.certificates import (
     CertificateAuthority,
@@ -54,7 +55,7 @@ class ContextTests(SynchronousTestCase):
         self.assertIs(context.verify_mode, ssl.CERT_REQUIRED)
         self.assertTrue(context.check_hostname)
         self.assertEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
-        for option in (ssl.OP_NO_COMPRESSION, ssl.OP_NO_RENEGOTIATION):
+        for option in (ssl.OP_NO_COMPRESSION, NO_RENEGOTIATION):
             self.assertTrue(context.options & option)
 
     def test_not_verified(self) -> None:
