@@ -6,6 +6,22 @@ import sys
 
 from tests.helpers.config import ConfigFileTestCase
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEEP_TIMEOUT = "[frontend.timeouts]\nidle" + ".a" * 4000 + "=1"
+
+
+def parser_accepts(text: str) -> bool:
+    """Whether the TOML parser accepts the depth of `text`; tomli 2.4 has a limit, and PyPy."""
+    try:
+        tomllib.loads(text)
+    except RecursionError:
+        return False
+    return True
+
 
 class FrontendTests(ConfigFileTestCase):
     """Invalid values, each reported with its line, its key and what is expected."""
@@ -47,9 +63,7 @@ class FrontendTests(ConfigFileTestCase):
                     2,
                     ["timeouts.idle", "more than 0"],
                 ),
-                # The TOML parser of PyPy rejects this depth itself.
-                *[("[frontend.timeouts]\nidle" + ".a" * 4000 + "=1", 2, ["idle", "more than 0"])]
-                * (sys.implementation.name == "cpython"),
+                *[(DEEP_TIMEOUT, 2, ["idle", "more than 0"])] * parser_accepts(DEEP_TIMEOUT),
             )
         )
 
