@@ -15,7 +15,7 @@ DEEP_TIMEOUT = "[frontend.timeouts]\nidle" + ".a" * 4000 + "=1"
 
 
 def parser_accepts(text: str) -> bool:
-    """Whether the TOML parser accepts the depth of `text`; tomli 2.4 has a limit, and PyPy."""
+    """Whether the TOML parser accepts the depth of `text`; tomli 2.5 has a limit, and PyPy."""
     try:
         tomllib.loads(text)
     except RecursionError:
