@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import ssl
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +131,8 @@ class TlsTestCase(SynchronousTestCase):
     mode = "http"
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
+        self.directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.directory)
         self.ca = write(self.directory / "ca.pem", shared_authority().root)
 
     def settings(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import ssl
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,8 +34,8 @@ class ContextTests(SynchronousTestCase):
     """`build_client_context`."""
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
+        self.directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.directory)
 
     def file(self, content: bytes, name: str = "file.pem") -> str:
         """Write a file; returns its path."""
