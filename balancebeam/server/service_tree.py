@@ -11,6 +11,7 @@ The children of a balancer as a tree of named services.
     balancer.getServiceNamed("listeners")     the listening sockets
     balancer.getServiceNamed("access-logs")   the access log files
     balancer.getServiceNamed("certificates")  the TLS certificates of frontends
+    balancer.getServiceNamed("pool-certificates")  watches the files of TLS to servers
     balancer.getServiceNamed("admin")         the admin API, if enabled
     balancer.getServiceNamed("state")         the state file, if enabled
 
@@ -51,6 +52,7 @@ from balancebeam.server.listeners import (
     bind_address,
 )
 from balancebeam.server.pool import PoolService, SharedResources
+from balancebeam.server.pool_certificates import PoolCertificateService
 from balancebeam.server.retired import RetiredServices
 from balancebeam.server.route_tables import RouteTableBuilder
 from balancebeam.state.service import StateService
@@ -81,6 +83,7 @@ class ServiceTree(service.MultiService, abc.ABC):
         limiter: rate limits and the counters behind them.
         access_logs: the access log files.
         certificates: the TLS certificates and contexts of frontends.
+        pool_certificates: watches the files of TLS to servers.
         listeners: the listening sockets.
         shared: resources that all pools share.
         route_table_builder: builds the route tables of frontends.
@@ -120,6 +123,9 @@ class ServiceTree(service.MultiService, abc.ABC):
         )
         self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
         self.certificates = CertificateService(reactor, self.ticker.wall_time, self.defer_to_thread)
+        self.pool_certificates = PoolCertificateService(
+            reactor, lambda: self.pools, self.defer_to_thread
+        )
         self.shared = SharedResources(
             reactor, data_reactor, self.ticker, Resolver(reactor, self.ticker), random, connect
         )
