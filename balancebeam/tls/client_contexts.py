@@ -8,7 +8,6 @@ again to pick up changed files; `ClientContext.fingerprint` shows whether they h
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import ssl
 import stat
@@ -22,6 +21,8 @@ from attrs import evolve, field, frozen
 from balancebeam.core.addresses import ServerAddress, UnixAddress
 from balancebeam.core.errors import ConfigError, describe_os_error
 from balancebeam.core.tls_settings import PoolTlsSettings
+from balancebeam.tls.contexts import NO_RENEGOTIATION, temporary_file
+from balancebeam.tls.pem import read_regular_file
 
 # The bundle with all CA certificates of Mozilla has 0.2 MiB.
 MAX_FILE_SIZE = 4 * 1024 * 1024
@@ -98,40 +99,41 @@ def build_client_context(settings: PoolTlsSettings) -> ClientContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_NO_COMPRESSION | NO_RENEGOTIATION
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     digest = hashlib.sha256(repr(evolve(settings, server_name=None)).encode())
     warnings: list[str] = []
     if settings.ca is not None:
-        content = _read(settings.ca)
+        content, _ = _read(settings.ca)
         digest.update(hashlib.sha256(content).digest())
         _load_ca(context, settings.ca, content)
         warnings += _expired_ca_warnings(context, settings.ca)
     elif settings.verify:
         context.load_default_certs()
     if settings.cert is not None:
-        files = {settings.cert: _read(settings.cert)}
         key = settings.key or settings.cert
-        files.setdefault(key, _read(key))
+        key_content, key_mode = _read(key)
+        files = {settings.cert: _read(settings.cert)[0], key: key_content}
         for content in files.values():
             digest.update(hashlib.sha256(content).digest())
         _load_client_certificate(context, settings.cert, key, files)
-        warnings += _client_certificate_warnings(settings.cert, key, files[settings.cert])
+        warnings += _client_certificate_warnings(settings.cert, files[settings.cert])
+        if key_mode & stat.S_IROTH:
+            warnings.append(f"{key}: the private key is readable by all users")
     _check_server_name(context, settings.server_name)
     return ClientContext(context, digest.digest(), tuple(warnings))
 
 
-def _read(path: str) -> bytes:
+def _read(path: str) -> tuple[bytes, int]:
+    """Return the content and the mode of a file."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_SIZE + 1)
-    except (OSError, ValueError) as error:
+        return read_regular_file(path, MAX_FILE_SIZE)
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {describe_os_error(error)}") from None
-    if len(content) > MAX_FILE_SIZE:
-        raise ConfigError(f"{path}: cannot be read: larger than {MAX_FILE_SIZE} bytes")
-    return content
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _load_ca(context: ssl.SSLContext, path: str, content: bytes) -> None:
@@ -155,8 +157,10 @@ def _load_client_certificate(
     if not _PRIVATE_KEY.search(files[key]):
         raise ConfigError(f"{key}: no private key found: expected PEM")
     try:
-        # Without a password, the TLS library would read one from the terminal, and block.
-        context.load_cert_chain(cert, key, password=lambda: b"")
+        # The files may have changed since they were read.
+        with temporary_file(files[cert]) as cert_copy, temporary_file(files[key]) as key_copy:
+            # Without a password, the TLS library would read one from the terminal, and block.
+            context.load_cert_chain(cert_copy, key_copy, password=lambda: b"")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             text = f"{key}: the private key does not match the certificate {cert}"
@@ -164,11 +168,7 @@ def _load_client_certificate(
             text = f"{cert}: invalid certificate or private key {key}: {_reason(error)}"
         raise ConfigError(text) from None
     except OSError as error:
-        raise ConfigError(f"{cert}: cannot be read: {describe_os_error(error)}") from None
-    # The library has read the files itself.
-    for path, content in files.items():
-        if _read(path) != content:
-            raise ConfigError(f"{path}: cannot be read: the file has changed meanwhile")
+        raise ConfigError(f"{cert}: cannot be loaded: {describe_os_error(error)}") from None
 
 
 def _check_server_name(context: ssl.SSLContext, name: str | None) -> None:
@@ -203,7 +203,7 @@ def _subject(certificate: Mapping[str, Any]) -> str:
     return repr(subject[-1][0][1]) if subject else "without a name"
 
 
-def _client_certificate_warnings(cert: str, key: str, content: bytes) -> list[str]:
+def _client_certificate_warnings(cert: str, content: bytes) -> list[str]:
     # Imported late: only connections with client certificates need it.
     from cryptography import x509
 
@@ -216,8 +216,6 @@ def _client_certificate_warnings(cert: str, key: str, content: bytes) -> list[st
         raise ConfigError(f"{cert}: invalid certificate: {error}") from None
     if expires <= time.time():
         warnings.append(f"{cert}: client certificate expired on {_date(expires)}")
-    if os.name == "posix" and os.stat(key).st_mode & stat.S_IROTH:
-        warnings.append(f"{key}: the private key is readable by all users")
     return warnings
 
 

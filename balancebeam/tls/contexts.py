@@ -15,7 +15,7 @@ from balancebeam.tls.certificates import Certificate
 from balancebeam.tls.errors import describe_ssl_error
 
 # PyPy has no name for it (SSL_OP_NO_RENEGOTIATION of OpenSSL's ssl.h).
-_NO_RENEGOTIATION = getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
+NO_RENEGOTIATION = getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -67,7 +67,7 @@ def build_context(options: ContextOptions, certificates: Sequence[Certificate]) 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 5746 and CVE-2009-3555: renegotiation costs the server more than the client, and
     # TLS 1.3 has none.
-    context.options |= _NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.options |= NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     # As Mozilla advises: all suites are secure, and a client without AES in hardware
     # prefers ChaCha20.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -105,7 +105,7 @@ def load_certificates(context: ssl.SSLContext, certificates: Sequence[Certificat
     """
     for certificate in certificates:
         try:
-            with _temporary_file(certificate.chain + certificate.key) as path:
+            with temporary_file(certificate.chain + certificate.key) as path:
                 # Without a function for the passphrase, OpenSSL would read one from the terminal.
                 context.load_cert_chain(path, password=_no_passphrase)
         except (ssl.SSLError, ValueError, OSError) as error:
@@ -120,7 +120,7 @@ def _no_passphrase() -> str:
 
 
 @contextlib.contextmanager
-def _temporary_file(content: bytes) -> Iterator[str]:
+def temporary_file(content: bytes) -> Iterator[str]:
     """
     Provide the path of a file with `content`.
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from twisted.internet import error
 from twisted.python.failure import Failure
 
+from balancebeam.tls.contexts import NO_RENEGOTIATION
 from tests.helpers.certificates import CertificateAuthority, shared_authority
 from tests.helpers.memory import MemoryTransport
 
@@ -57,7 +58,7 @@ def server_context(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.maximum_version = version
-    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.options |= NO_RENEGOTIATION
     context.num_tickets = tickets
     with tempfile.TemporaryDirectory() as folder:
         path = shared_authority().issue("example.org").write_file(Path(folder, "pair.pem"))

@@ -19,6 +19,7 @@ from balancebeam.tls.client_contexts import (
     build_client_context,
     server_hostname,
 )
+from balancebeam.tls.contexts import NO_RENEGOTIATION
 from balancebeam.upstream.pool_tls import PoolTls, read_all_tls
 from tests.helpers.certificates import (
     CertificateAuthority,
@@ -57,7 +58,7 @@ class ContextTests(SynchronousTestCase):
         self.assertIs(context.verify_mode, ssl.CERT_REQUIRED)
         self.assertTrue(context.check_hostname)
         self.assertEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
-        for option in (ssl.OP_NO_COMPRESSION, ssl.OP_NO_RENEGOTIATION):
+        for option in (ssl.OP_NO_COMPRESSION, NO_RENEGOTIATION):
             self.assertTrue(context.options & option)
 
     def test_not_verified(self) -> None:
@@ -88,6 +89,10 @@ class ContextTests(SynchronousTestCase):
         broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         path = self.file(broken)
         self.assert_error(PoolTlsSettings(ca=path), path, "invalid CA certificate")
+        fifo = str(self.directory / "fifo")
+        os.mkfifo(fifo)
+        self.assert_error(PoolTlsSettings(ca=fifo), fifo, "not a regular file")
+        self.assert_error(PoolTlsSettings(cert=fifo), fifo, "not a regular file")
         path = self.file(b"\n" * (MAX_FILE_SIZE + 1))
         self.assert_error(PoolTlsSettings(ca=path), path, "larger than")
 
