@@ -23,6 +23,7 @@ from balancebeam.core.errors import ConfigError, describe_os_error
 from balancebeam.core.tls_settings import PoolTlsSettings
 from balancebeam.tls.contexts import NO_RENEGOTIATION, temporary_file
 from balancebeam.tls.pem import read_regular_file
+from balancebeam.tls.signatures import file_signatures
 
 # The bundle with all CA certificates of Mozilla has 0.2 MiB.
 MAX_FILE_SIZE = 4 * 1024 * 1024
@@ -44,7 +45,8 @@ class ClientContext:
 
     Attributes:
         context: the context of the TLS library.
-        fingerprint: differs if the settings or the content of a file differ.
+        fingerprint: differs if the settings or the content of a file differ, or if the CA
+            certificates of the system have changed.
         warnings: problems that do not prevent the use of the context, such as expired
             certificates; one text each.
     """
@@ -111,6 +113,7 @@ def build_client_context(settings: PoolTlsSettings) -> ClientContext:
         _load_ca(context, settings.ca, content)
         warnings += _expired_ca_warnings(context, settings.ca)
     elif settings.verify:
+        digest.update(repr(file_signatures(_system_ca_paths())).encode())
         context.load_default_certs()
     if settings.cert is not None:
         key = settings.key or settings.cert
@@ -124,6 +127,12 @@ def build_client_context(settings: PoolTlsSettings) -> ClientContext:
             warnings.append(f"{key}: the private key is readable by all users")
     _check_server_name(context, settings.server_name)
     return ClientContext(context, digest.digest(), tuple(warnings))
+
+
+def _system_ca_paths() -> list[str]:
+    """The file and the directory of the CA certificates of the system, if they exist."""
+    paths = ssl.get_default_verify_paths()
+    return [path for path in (paths.cafile, paths.capath) if path is not None]
 
 
 def _read(path: str) -> tuple[bytes, int]:

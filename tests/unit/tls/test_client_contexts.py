@@ -8,6 +8,7 @@ import ssl
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -136,6 +137,15 @@ class ContextTests(SynchronousTestCase):
         """A name that is not valid in SNI is an error."""
         for name in ("", ".example.org", "a..b", "a\0b"):
             self.assert_error(PoolTlsSettings(server_name=name), f"invalid server_name {name!r}")
+
+    def test_system_cas_changed(self) -> None:
+        """A reload uses changed CA certificates of the system."""
+        path = self.file(shared_authority().root)
+        with mock.patch.dict(os.environ, {"SSL_CERT_FILE": path}):
+            first = build_client_context(PoolTlsSettings())
+            self.assertEqual(build_client_context(PoolTlsSettings()), first)
+            self.file(CertificateAuthority().root + b"\n")
+            self.assertNotEqual(build_client_context(PoolTlsSettings()), first)
 
     def test_fingerprint(self) -> None:
         """The fingerprint changes with settings and contents, and with nothing else."""
