@@ -23,6 +23,12 @@ class Pool(PoolStats, Protocol):
     def health(self) -> HealthService:
         """The service that sets weights and admin states."""
 
+    def uses_tls(self, server: Server) -> bool:
+        """Return whether connections to `server` use TLS."""
+
+    def enable_tls(self) -> None:
+        """Build the TLS context for a server that is registered with TLS."""
+
     def find_tls(self, server: Server) -> ServerTls | None:
         """TLS for a new connection to `server`; `None` for a connection without TLS."""
 

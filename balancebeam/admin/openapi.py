@@ -199,6 +199,7 @@ def _server() -> Schema:
             "requests": _COUNT,
             "failures": _COUNT,
             "backup": {"type": "boolean"},
+            "tls": {"type": "boolean"},
             "source": {"enum": ["configured", "registered", "demo"]},
             "last_check": {"anyOf": [{"type": "null"}, check]},
         }

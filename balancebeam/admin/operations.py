@@ -70,7 +70,7 @@ class AdminOperations:
         except ValueError as error:
             raise AdminError(404, str(error)) from None
         server = pool.server_set.find(named.address)
-        if server is None or (named.tls and not _uses_tls(pool, server)):
+        if server is None or (named.tls and not pool.uses_tls(server)):
             raise AdminError(404, f"pool {pool.settings.name} has no server {address}")
         return server
 
@@ -119,6 +119,8 @@ class AdminOperations:
         candidate = registration.settings
         _check_tls(pool, candidate)
         unregistered = Server(candidate, ServerSource.REGISTERED)
+        if pool.uses_tls(unregistered):
+            pool.enable_tls()
         tls = pool.find_tls(pool.server_set.find(candidate.address) or unregistered)
         check = self._check(unregistered, _registration_check(pool), tls)
         self._pending_checks.add(check)
@@ -155,11 +157,6 @@ class AdminOperations:
         return {"server": registration.text, "weight": candidate.weight}
 
 
-def _uses_tls(pool: Pool, server: Server) -> bool:
-    """Return whether connections to `server` use TLS."""
-    return pool.settings.uses_tls(ServerSettings(server.address, tls=server.uses_tls))
-
-
 def _check_tls(pool: Pool, candidate: ServerSettings) -> None:
     """
     Check that a server can be registered with TLS, or without it.
@@ -179,7 +176,7 @@ def _check_tls(pool: Pool, candidate: ServerSettings) -> None:
         )
     server = pool.server_set.find(candidate.address)
     if server is not None:
-        uses_tls = _uses_tls(pool, server)
+        uses_tls = pool.uses_tls(server)
         if uses_tls != settings.uses_tls(candidate):
             present = "with" if uses_tls else "without"
             raise AdminError(

@@ -34,6 +34,7 @@ def server_view(pool: Pool, server: Server) -> dict[str, Any]:
         "requests": server.total_requests,
         "failures": server.failed_requests,
         "backup": server.backup,
+        "tls": pool.uses_tls(server),
         "source": server.source.value,
         "last_check": None if server.last_check is None else _check_view(server.last_check),
     }

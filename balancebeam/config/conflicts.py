@@ -17,10 +17,13 @@ class Conflict:
         path: the key, or the table, with the tables of an array numbered from 0:
             `("frontend", 1, "route", 0, "pool")`.
         message: the mistake, and what is expected.
+        element: the number of the parsed element, from 0, if `path` is that of a list; `None` for
+            the whole value.
     """
 
     path: Path
     message: str
+    element: int | None = None
 
 
 class Keys:

@@ -60,7 +60,7 @@ def report_conflicts(settings: Settings, root: Table) -> None:
         if isinstance(last, int):
             root.document.add_error(root.descend(conflict.path).path, conflict.message)
         else:
-            root.descend(tuple(parents)).add_error(last, conflict.message)
+            root.descend(tuple(parents)).add_error(last, conflict.message, conflict.element)
 
 
 def _check_names(
@@ -142,11 +142,11 @@ def _check_modes(settings: Settings, keys: Keys) -> Iterator[Conflict]:
     for number, item in enumerate(settings.pools):
         if modes.get(item.name) == "tcp":
             yield from _check_tcp_pool(number, item, keys)
-        for server in item.servers if item.name in modes else ():
+        for index, server in enumerate(item.servers) if item.name in modes else ():
             try:
                 check_scheme(server, modes[item.name])
             except ValueError as error:
-                yield Conflict(("pool", number, "upstreams"), str(error))
+                yield Conflict(("pool", number, "upstreams"), str(error), index)
 
 
 def _check_frontend_mode(number: int, frontend: FrontendSettings, keys: Keys) -> Iterator[Conflict]:

@@ -66,6 +66,7 @@ def _parse_servers(table: Table) -> tuple[ServerSettings, ...]:
             except ValueError as error:
                 table.document.add_error(path, str(error))
         if server is None:
+            table.invalid_keys.add("upstreams")
             continue
         if any(server.address == earlier.address for earlier in servers):
             table.document.add_error(

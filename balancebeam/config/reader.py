@@ -195,9 +195,20 @@ class Table:
                 table = table.tables(part)[number if isinstance(number, int) else 0]
         return table
 
-    def add_error(self, key: str, message: str) -> None:
-        """Record a mistake that concerns `key`."""
-        self.document.add_error((*self.path, key), message)
+    def add_error(self, key: str, message: str, element: int | None = None) -> None:
+        """
+        Record a mistake that concerns `key`.
+
+        Args:
+            key: the key.
+            message: the mistake.
+            element: the number of the parsed element of a list; `None` for the whole value.
+        """
+        path: Path = (*self.path, key)
+        # Without the invalid elements, the others have other numbers.
+        if element is not None and key not in self.invalid_keys:
+            path = (*path, element)
+        self.document.add_error(path, message)
 
     def reject(self, key: str, message: str) -> None:
         """Record a mistake that makes the value of `key` invalid, or its absence."""

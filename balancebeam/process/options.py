@@ -28,8 +28,7 @@ from balancebeam.config.values import parse_check_path, parse_count, parse_secon
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
-from balancebeam.process.tls_options import TlsOptions
-from balancebeam.tls.sources import check_frontends
+from balancebeam.process.tls_options import TlsOptions, check_tls_files
 
 #: The timeouts with an option of their own, `--NAME-timeout`.
 TIMEOUTS = ("connect", "upstream", "header", "idle", "tunnel")
@@ -185,8 +184,8 @@ class CommandLineOptions(TlsOptions):
     def postOptions(self) -> None:
         self.settings = self.load_settings()
         if self["check"]:
-            # A start reads the certificates when it builds the services.
-            check_frontends(self.settings.frontends)
+            # A start reads the files of TLS when it builds the services.
+            check_tls_files(self.settings)
             if self.settings.acme is not None and self.settings.acme_names:
                 check_client(self.settings.acme)
             print(dump(self.settings), end="")

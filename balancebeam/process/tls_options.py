@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, Callable, ClassVar
 
 from balancebeam.config.addresses import parse_bind_address
 from balancebeam.config.overrides import Overrides
 from balancebeam.config.tls import parse_acme_name, parse_certificate_option, parse_email
 from balancebeam.config.values import file_path
+from balancebeam.core.errors import ConfigError
+from balancebeam.core.settings import Settings
 from balancebeam.process.option_values import OptionValues
+from balancebeam.tls.sources import check_frontends
+from balancebeam.upstream.pool_tls import read_all_tls
 
 
 class TlsOptions(OptionValues):
@@ -91,3 +95,19 @@ def default_acme_storage(environ: Mapping[str, str], user: int) -> str:
     if not os.path.isabs(state):
         state = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
     return os.path.join(state, "balancebeam", "acme")
+
+
+def check_tls_files(settings: Settings) -> None:
+    """Read the certificate, key and CA files of all frontends and pools. Raises `ConfigError`."""
+    problems: list[str] = []
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: check_frontends(settings.frontends),
+        lambda: read_all_tls(settings.pools, {}),
+    )
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)

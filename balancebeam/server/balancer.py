@@ -69,6 +69,7 @@ class BalancerService(ServiceTree):
         self.limiter.setServiceParent(self)
         self.access_logs.setServiceParent(self)
         self.certificates.setServiceParent(self)
+        self.pool_certificates.setServiceParent(self)
         ReloadTransaction.prepare(self, settings).commit()
         self.listeners.setServiceParent(self)
         self.ticker.add(self.retired.reap)

@@ -25,11 +25,11 @@ from balancebeam.core.tls_settings import FrontendTlsSettings
 from balancebeam.tls.certificates import Certificate, format_time, parse_certificate
 from balancebeam.tls.selection import FrontendContexts
 from balancebeam.tls.self_signed import LOCAL_NAMES, self_signed_certificate
+from balancebeam.tls.signatures import Signatures
 from balancebeam.tls.sources import (
     FileChange,
     FrontendFiles,
     PreparedFrontend,
-    Signatures,
     prepare_frontend,
     read_changed,
     read_files,

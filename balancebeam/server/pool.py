@@ -111,6 +111,7 @@ class PoolService(service.MultiService):
             self.health.request_failed,
         )
         self.set_tls(tls)
+        self.server_set.subscribe(self._enable_tls)
         self.dispatcher = BalancerResource(
             self.selector,
             self.health,
@@ -147,6 +148,8 @@ class PoolService(service.MultiService):
 
     def set_tls(self, tls: PoolTls) -> None:
         """Use `tls` for new connections, and log its warnings; see `ConnectionPool.set_tls`."""
+        if any(server.uses_tls for server in self.server_set.servers):
+            tls.enable()
         self.connections.set_tls(tls)
         for warning in tls.warnings:
             self._log.warn("pool {pool}: tls: {warning}", pool=self.settings.name, warning=warning)
@@ -154,6 +157,23 @@ class PoolService(service.MultiService):
     def find_tls(self, server: Server) -> ServerTls | None:
         """TLS for a new connection to `server`; `None` for a connection without TLS."""
         return self.connections.find_tls(server)
+
+    def enable_tls(self) -> None:
+        """Build the TLS context for a server that is registered with TLS; see `PoolTls.enable`."""
+        tls = self.connections.tls
+        if tls.client is None:
+            tls.enable()
+            self.set_tls(tls)
+
+    def _enable_tls(self) -> None:
+        """Build the context when the first server with TLS was added, and not in a request."""
+        servers = self.server_set.servers
+        if self.connections.tls.client is None and any(server.uses_tls for server in servers):
+            self.enable_tls()
+
+    def uses_tls(self, server: Server) -> bool:
+        """Return whether connections to `server` use TLS."""
+        return self.connections.tls.applies_to(server)
 
     def _update_servers(
         self, previous: Sequence[ServerSettings], desired: Sequence[ServerSettings]

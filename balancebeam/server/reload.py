@@ -93,10 +93,8 @@ class ReloadTransaction:
         addresses = [address for frontend in settings.frontends for address in frontend.bind]
         if settings.admin is not None:
             addresses.append(settings.admin.bind)
-        certificates = tree.certificates.prepare(settings.frontends)
+        certificates, pool_tls = _read_certificates(tree, settings)
         acme = prepare_acme(tree, settings)
-        current_tls = {name: pool.connections.tls for name, pool in tree.pools.items()}
-        pool_tls = read_all_tls(settings.pools, current_tls)
         log_files = tree.access_logs.prepare(settings.frontends)
         transaction = cls(
             tree, settings, limits, authorizer, log_files, certificates, acme, pool_tls
@@ -143,6 +141,7 @@ class ReloadTransaction:
             tree.pools[settings.name] = pool
         for removed in old_pools.values():
             tree.retired.add(removed)
+        tree.pool_certificates.update()
 
     def _commit_pool(
         self, settings: PoolSettings, old_pool: PoolService | None, admission: Admission
@@ -238,6 +237,32 @@ class ReloadTransaction:
         if tree.demo is None and count:
             tree.demo = DemoService(count, tree.server_set, tree.reactor)
             tree.demo.setServiceParent(tree)
+
+
+def _read_certificates(
+    tree: ServiceTree, settings: Settings
+) -> tuple[dict[str, PreparedFrontend], dict[str, PoolTls]]:
+    """
+    Read the files of TLS on both sides.
+
+    Raises:
+        ConfigError: with the problems of both sides.
+    """
+    problems: list[str] = []
+    certificates: dict[str, PreparedFrontend] = {}
+    pool_tls: dict[str, PoolTls] = {}
+    try:
+        certificates = tree.certificates.prepare(settings.frontends)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        current = {name: pool.connections.tls for name, pool in tree.pools.items()}
+        pool_tls = read_all_tls(settings.pools, current)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    return certificates, pool_tls
 
 
 class Reloader:

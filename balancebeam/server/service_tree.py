@@ -12,6 +12,7 @@ The children of a balancer as a tree of named services.
     balancer.getServiceNamed("access-logs")   the access log files
     balancer.getServiceNamed("certificates")  the TLS certificates of frontends
     balancer.getServiceNamed("acme")          certificates from ACME, if any names need them
+    balancer.getServiceNamed("pool-certificates")  watches the files of TLS to servers
     balancer.getServiceNamed("admin")         the admin API, if enabled
     balancer.getServiceNamed("state")         the state file, if enabled
 
@@ -54,6 +55,7 @@ from balancebeam.server.listeners import (
     bind_address,
 )
 from balancebeam.server.pool import PoolService, SharedResources
+from balancebeam.server.pool_certificates import PoolCertificateService
 from balancebeam.server.retired import RetiredServices
 from balancebeam.server.route_tables import RouteTableBuilder
 from balancebeam.state.service import StateService
@@ -86,6 +88,7 @@ class ServiceTree(service.MultiService, abc.ABC):
         certificates: the TLS certificates and contexts of frontends.
         challenges: the ACME challenges of orders in progress.
         acme: orders and renews certificates, if a frontend has names for ACME.
+        pool_certificates: watches the files of TLS to servers.
         listeners: the listening sockets.
         shared: resources that all pools share.
         route_table_builder: builds the route tables of frontends.
@@ -127,6 +130,9 @@ class ServiceTree(service.MultiService, abc.ABC):
         self.challenges = Challenges(self.certificates.challenges)
         self.find_challenge: ChallengeLookup = self.challenges.respond
         self.acme: AcmeService | None = None
+        self.pool_certificates = PoolCertificateService(
+            reactor, lambda: self.pools, self.defer_to_thread
+        )
         self.shared = SharedResources(
             reactor, data_reactor, self.ticker, Resolver(reactor, self.ticker), random, connect
         )

@@ -20,6 +20,7 @@ from balancebeam.tls.certificates import format_time, read_certificate
 from balancebeam.tls.contexts import OP_NO_RENEGOTIATION, load_certificates
 from balancebeam.tls.errors import describe_ssl_error
 from balancebeam.tls.pem import read_ca_file
+from balancebeam.tls.signatures import file_signatures
 
 
 @frozen
@@ -29,7 +30,8 @@ class ClientContext:
 
     Attributes:
         context: the context of the TLS library.
-        fingerprint: differs if the settings or the content of a file differ.
+        fingerprint: differs if the settings or the content of a file differ, or if the CA
+            certificates of the system have changed.
         warnings: problems that do not prevent the use of the context, such as expired
             certificates; one text each.
     """
@@ -99,6 +101,7 @@ def build_client_context(settings: PoolTlsSettings) -> ClientContext:
             _load_ca(context, settings.ca, content)
             warnings += _expired_ca_warnings(context, settings.ca, now)
         elif settings.verify:
+            digest.update(repr(file_signatures(_system_ca_paths())).encode())
             context.load_default_certs()
         if settings.cert is not None:
             certificate = read_certificate(CertificateSource(settings.cert, settings.key))
@@ -110,6 +113,12 @@ def build_client_context(settings: PoolTlsSettings) -> ClientContext:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return ClientContext(context, digest.digest(), tuple(warnings))
+
+
+def _system_ca_paths() -> list[str]:
+    """The file and the directory of the CA certificates of the system, if they exist."""
+    paths = ssl.get_default_verify_paths()
+    return [path for path in (paths.cafile, paths.capath) if path is not None]
 
 
 def _load_ca(context: ssl.SSLContext, path: str, content: bytes) -> None:

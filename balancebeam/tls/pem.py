@@ -45,7 +45,7 @@ def read_pem_file(path: str) -> PemFile:
         ValueError: The file cannot be read, or is not a PEM file; the text begins with the path.
     """
     try:
-        content, mode = _read_regular_file(path)
+        content, mode = read_regular_file(path, _MAX_FILE_SIZE)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {describe_os_error(error)}") from None
     return evolve(parse_pem(path, content), readable_by_all=bool(mode & stat.S_IROTH))
@@ -88,15 +88,27 @@ def read_ca_file(path: str) -> bytes:
     return b"".join(certificates)
 
 
-def _read_regular_file(path: str) -> tuple[bytes, int]:
-    """Return the content and the mode of a file. Raises `OSError`, and `ValueError` for others."""
-    with open(path, "rb", opener=_open_without_waiting) as file:
+def read_regular_file(path: str, max_size: int) -> tuple[bytes, int]:
+    """
+    Return the content and the mode of a file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is larger than `max_size` bytes, or a FIFO or device, which might block; the
+            text begins with the path.
+    """
+    try:
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  # closed below
+    except ValueError as error:
+        # A NUL character.
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    with file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise ValueError(f"{path}: cannot be read: not a regular file")
-        content = file.read(_MAX_FILE_SIZE + 1)
-    if len(content) > _MAX_FILE_SIZE:
-        raise ValueError(f"{path}: larger than {_MAX_FILE_SIZE} bytes")
+        content = file.read(max_size + 1)
+    if len(content) > max_size:
+        raise ValueError(f"{path}: larger than {max_size} bytes")
     return content, mode
 
 

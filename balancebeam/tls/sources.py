@@ -6,10 +6,8 @@ All functions block: they are called in a thread while clients are served.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Optional
 
 from attrs import evolve, frozen
 
@@ -20,9 +18,7 @@ from balancebeam.tls.certificates import Certificate, certificate_files, read_ce
 from balancebeam.tls.pem import read_ca_file
 from balancebeam.tls.selection import PreparedContexts, prepare_contexts
 from balancebeam.tls.self_signed import self_signed_certificate
-
-# Each file with its modification time in nanoseconds, size and inode; `None` if it is missing.
-Signatures = tuple[tuple[str, Optional[tuple[int, int, int]]], ...]
+from balancebeam.tls.signatures import Signatures, file_signatures
 
 
 @frozen
@@ -88,7 +84,7 @@ def read_files(settings: FrontendTlsSettings) -> FrontendFiles:
     Raises:
         ConfigError: For each file that cannot be used, a problem with its path and the reason.
     """
-    signatures = file_signatures(settings)
+    signatures = frontend_signatures(settings)
     certificates, problems = [], []
     for source in settings.certificates:
         try:
@@ -106,9 +102,9 @@ def read_files(settings: FrontendTlsSettings) -> FrontendFiles:
     return FrontendFiles(signatures, tuple(certificates), client_ca)
 
 
-def file_signatures(settings: FrontendTlsSettings) -> Signatures:
+def frontend_signatures(settings: FrontendTlsSettings) -> Signatures:
     """Return the state of the files of a frontend; a change of a file changes it."""
-    return tuple((path, _file_signature(path)) for path in _paths(settings))
+    return file_signatures(_paths(settings))
 
 
 def _paths(settings: FrontendTlsSettings) -> Iterator[str]:
@@ -116,15 +112,6 @@ def _paths(settings: FrontendTlsSettings) -> Iterator[str]:
         yield from certificate_files(source)
     if settings.client_ca is not None:
         yield settings.client_ca
-
-
-def _file_signature(path: str) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        # Reading the file gives the reason.
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def prepare_frontend(
@@ -178,7 +165,7 @@ def read_changed(watched: Sequence[tuple[PreparedFrontend, Signatures]]) -> list
     """
     changes = []
     for active, seen in watched:
-        signatures = file_signatures(active.settings)
+        signatures = frontend_signatures(active.settings)
         if signatures == seen:
             continue
         try:

@@ -240,6 +240,7 @@ class QueryTests(ApiTestCase):
                 "requests": 0,
                 "failures": 0,
                 "backup": False,
+                "tls": False,
                 "source": "configured",
                 "last_check": None,
             },
@@ -534,7 +535,8 @@ class RegistrationTests(ApiTestCase):
         self.assertTrue(self.admin.health_checks[0][0].tls)
         self.admin.pass_check()
         self.assertEqual(self.response(client).data, {"server": "https://10.9.9.9", "weight": 2})
-        self.assertEqual(self.server_view("10.9.9.9:443")["weight"], 2)
+        view = self.server_view("10.9.9.9:443")
+        self.assertEqual((view["weight"], view["tls"]), (2, True))
         for path in ("https://10.9.9.9", "10.9.9.9:443", "http://10.9.9.9:443"):
             self.assertEqual(self.request("GET", f"/upstreams/app/{path}").status, 200, path)
         client = self.start_registration({"address": "https://10.9.9.9:443", "weight": 3})

@@ -164,6 +164,19 @@ class PoolRuleTests(ConfigFileTestCase):
         for mode, address in (("http", "https://a"), ("tcp", "tls://a:1"), ("tcp", "http://a")):
             self.assertEqual(self.problems(text.format(mode, address)), [])
 
+    def test_line_of_scheme(self) -> None:
+        """The message has the line of the server, or that of the list if others are invalid."""
+        text = "[pool]\nupstreams = [\n'a:1',\n'tls://b:1',\n{address = 'tls://c:1'},\n]\n"
+        problems = self.problems("[frontend]\n" + text)
+        self.assertEqual(
+            [problem.partition(": invalid")[0] for problem in problems],
+            ["5: pool.upstreams", "6: pool.upstreams"],
+        )
+        problems = self.problems("[frontend]\n" + text.replace("'a:1'", "'?'"))
+        self.assertEqual(
+            [problem.partition(":")[0] for problem in problems], ["4", "3", "3"], problems
+        )
+
     def test_unix_sockets(self) -> None:
         """A Unix socket has no name to verify, so it needs `server_name`."""
         text = "[pool]\nupstreams = ['unix:/x', 'unix:/y']\n[pool.tls]\n"

@@ -150,7 +150,7 @@ class RedirectOptionTests(ConfigFileTestCase):
             *("--tls", "a,b", "--tls", "c", "--acme", "a.b", "--acme-email", "d@e"),
         )
         # The files of these options do not exist.
-        with mock.patch("balancebeam.process.options.check_frontends"):
+        with mock.patch("balancebeam.process.options.check_tls_files"):
             settings, printed = self.check("", *arguments)
             self.assertEqual(self.parse(printed), settings)
             self.assertEqual(self.check(printed), (settings, printed))
@@ -174,6 +174,14 @@ class RedirectOptionTests(ConfigFileTestCase):
 
 class UpstreamOptionTests(ConfigFileTestCase):
     """`--upstream https://…`, `--upstream-ca` and `--upstream-insecure`."""
+
+    def test_check(self) -> None:
+        """`--check` reads the files of both sides, and reports all that cannot be used."""
+        arguments = ("-u", "https://a", "--upstream-ca", "/no-ca", "--tls", "/no-pem", "--check")
+        problems = option_problems(*arguments)
+        self.assertEqual(len(problems), 2, problems)
+        self.assertIn("frontend web: /no-pem: cannot be read", problems[0])
+        self.assertIn("pool app: tls: /no-ca: cannot be read", problems[1])
 
     def test_servers(self) -> None:
         """Servers with TLS have the same names, and the same address is a duplicate."""

@@ -20,7 +20,7 @@ from balancebeam.core.errors import ConfigError
 from balancebeam.core.tls_settings import CertificateSource, FrontendTlsSettings
 from balancebeam.tls.certificates import Certificate, parse_certificate, read_certificate
 from balancebeam.tls.pem import read_ca_file
-from balancebeam.tls.sources import file_signatures, read_files
+from balancebeam.tls.sources import frontend_signatures, read_files
 from tests.helpers.certificates import DAY, ec_key, encode_key, rsa_key, shared_authority, write
 
 CA = shared_authority()
@@ -302,16 +302,16 @@ class FrontendFilesTests(CertificateFileTestCase):
         live.symlink_to("1")
         ca = write(self.folder / "ca.pem", CA.root)
         settings = FrontendTlsSettings((CertificateSource(str(live)),), client_ca=ca)
-        seen = [file_signatures(settings)]
-        self.assertEqual(file_signatures(settings), seen[0])
+        seen = [frontend_signatures(settings)]
+        self.assertEqual(frontend_signatures(settings), seen[0])
         live.unlink()
-        seen.append(file_signatures(settings))
+        seen.append(frontend_signatures(settings))
         live.symlink_to("2")
-        seen.append(file_signatures(settings))
+        seen.append(frontend_signatures(settings))
         write(self.folder / "2" / "privkey.pem", b"longer" + SITE.key)
-        seen.append(file_signatures(settings))
+        seen.append(frontend_signatures(settings))
         write(self.folder / "ca.pem", CA.root + CA.root)
-        seen.append(file_signatures(settings))
+        seen.append(frontend_signatures(settings))
         self.assertEqual(len(set(seen)), len(seen))
 
 

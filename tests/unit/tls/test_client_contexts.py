@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -83,6 +84,10 @@ class ContextTests(SynchronousTestCase):
         broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         path = self.file(broken)
         self.assert_error(PoolTlsSettings(ca=path), path, "invalid CA certificate")
+        fifo = str(self.directory / "fifo")
+        os.mkfifo(fifo)
+        self.assert_error(PoolTlsSettings(ca=fifo), fifo, "not a regular file")
+        self.assert_error(PoolTlsSettings(cert=fifo), fifo, "not a regular file")
 
     def test_client_certificate(self) -> None:
         """Certificate and key are in one file or in two."""
@@ -123,6 +128,15 @@ class ContextTests(SynchronousTestCase):
         """A name that is not valid in SNI is an error."""
         for name in ("", ".example.org", "a..b", "a\0b"):
             self.assert_error(PoolTlsSettings(server_name=name), f"invalid server_name {name!r}")
+
+    def test_system_cas_changed(self) -> None:
+        """A reload uses changed CA certificates of the system."""
+        path = self.file(shared_authority().root)
+        with mock.patch.dict(os.environ, {"SSL_CERT_FILE": path}):
+            first = build_client_context(PoolTlsSettings())
+            self.assertEqual(build_client_context(PoolTlsSettings()), first)
+            self.file(CertificateAuthority().root + b"\n")
+            self.assertNotEqual(build_client_context(PoolTlsSettings()), first)
 
     def test_fingerprint(self) -> None:
         """The fingerprint changes with settings and contents, and with nothing else."""
