@@ -12,12 +12,17 @@ from balancebeam.downstream.context import FrontendContext
 from balancebeam.downstream.interfaces import ClientChannel, PendingHandshakes
 from balancebeam.net.addresses import peer_ip
 from balancebeam.net.ticker import Ticker, sweep_each
+from balancebeam.protocols.http1.local_reply import jsend_error, local_reply
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.interfaces import Observer
+from balancebeam.proxy.rejected import is_head_request
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.tls.interfaces import TlsInfo
+
+# The message for an HTTP request without TLS.
+PLAINTEXT_REASON = "plain HTTP request on a TLS port: use https://"
 
 
 class DownstreamFactory(ServerFactory, ABC):
@@ -102,18 +107,22 @@ class DownstreamFactory(ServerFactory, ABC):
             tls: The result of the TLS handshake; `None` without TLS.
         """
 
-    def plaintext_reply(self, peer: str, data: bytes) -> bytes | None:
+    def plaintext_reply(self, peer: str, data: bytes) -> bytes:
         """
-        The response to an HTTP request that was sent without TLS to a TLS address.
+        Respond to an HTTP request that was sent without TLS to a TLS address.
+
+        In TCP mode too: the response explains more than an alert, and no other protocol gets it.
 
         Args:
             peer: IP address of the client.
             data: The beginning of the request.
 
         Returns:
-            The response; `None` if the frontend does not use HTTP.
+            The response.
         """
-        return None
+        body = jsend_error(PLAINTEXT_REASON)
+        now = self.ticker.wall_time()
+        return local_reply(400, body, (), is_head_request(data), persistent=False, now=now)
 
     def sweep(self, now: float) -> None:
         """Apply the client timeouts to every connection."""

@@ -244,9 +244,8 @@ class TlsHandshake(Protocol):
             return
         if is_http_request(received):
             response = self.factory.wrapped_factory.plaintext_reply(self._peer, bytes(received))
-            if response is not None:
-                self._reject(response, "plaintext", "HTTP request without TLS")
-                return
+            self._reject(response, "plaintext", "HTTP request without TLS")
+            return
         alert = PROTOCOL_VERSION if received[0] & _SSL2_HELLO else error.alert
         self._reject(encode_fatal_alert(alert), "protocol", str(error))
 

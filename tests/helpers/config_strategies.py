@@ -154,7 +154,8 @@ _ACME_NAMES = st.lists(
     st.sampled_from(("www.example.org", "a", "xn--bcher-kva.example")), max_size=2, unique=True
 ).map(tuple)
 _CIPHERS = st.sampled_from((DEFAULT_CIPHERS, "ECDHE+AESGCM", "HIGH:!aNULL:@SECLEVEL=2"))
-_PROTOCOLS = TEXTS.filter(lambda text: text.isascii() and bool(text))
+# HTTP/2 is not supported yet.
+_PROTOCOLS = TEXTS.filter(lambda text: text.isascii() and text not in ("", "h2"))
 
 
 @st.composite

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from balancebeam.core.settings import FrontendTimeouts
-from balancebeam.downstream.factory import DownstreamFactory
+from balancebeam.downstream.factory import PLAINTEXT_REASON, DownstreamFactory
 from balancebeam.downstream.http1.channel import Http1Channel
 from balancebeam.downstream.http1.context import Http1Context
 from balancebeam.net.ticker import Ticker
-from balancebeam.protocols.http1.local_reply import jsend_error, local_reply
+from balancebeam.protocols.http1.grammar import HEAD_END
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.client_address import TrustedProxies
 from balancebeam.proxy.forwarding import ForwardingPolicy
@@ -89,11 +89,10 @@ class Http1Factory(DownstreamFactory):
         return Http1Channel(self.context, peer, proxy_info, tls)
 
     def plaintext_reply(self, peer: str, data: bytes) -> bytes:
-        """Reject the request, and return the response."""
-        reason = "plain HTTP request on an HTTPS port: use https://"
-        body = jsend_error(reason)
-        bodyless = data.startswith(b"HEAD ")
-        size = 0 if bodyless else len(body)
-        self.context.count_rejected(RejectedRequest(peer, first_line(data), 400, reason, size))
-        now = self.ticker.wall_time()
-        return local_reply(400, body, (), bodyless, persistent=False, now=now)
+        """Respond, and count the rejected request; see `DownstreamFactory.plaintext_reply`."""
+        response = super().plaintext_reply(peer, data)
+        size = len(response.partition(HEAD_END)[2])
+        self.context.count_rejected(
+            RejectedRequest(peer, first_line(data), 400, PLAINTEXT_REASON, size)
+        )
+        return response

@@ -133,7 +133,8 @@ class ReloadSimulation:
             step()
             self.balancer.finish_closing()
             self.collect()
-        for _ in range(12):
+        # Longer than the longest timeout, that of the queue, and a sweep that is late by a second.
+        for _ in range(14):
             for _ in range(20):
                 self.respond()
             self.wait()

@@ -287,7 +287,7 @@ class RejectionTests(TlsCase):
         client = self.connect()
         client.deliver(GET)
         _, body = head_and_body(client.transport.read())
-        self.assertIn("HTTPS", str(json.loads(body)))
+        self.assertIn("TLS port", str(json.loads(body)))
 
     def test_plain_head_request(self) -> None:
         """The response to HEAD has no body (RFC 9110, 9.3.2)."""
@@ -320,9 +320,12 @@ class RejectionTests(TlsCase):
         self.assertEqual(dict(self.factory.completed), {})
 
     def test_tcp_mode_without_tls(self) -> None:
-        """Plain text in TCP mode receives an alert, and no HTTP."""
+        """In TCP mode too, plain HTTP receives a response, and other plain text an alert."""
         self.start(mode="tcp")
-        self.assert_alert(GET, UNEXPECTED_MESSAGE)
+        client = self.connect()
+        client.deliver(GET)
+        self.assertTrue(client.transport.read().startswith(b"HTTP/1.1 400 Bad Request"))
+        self.assert_alert(b"SSH-2.0-OpenSSH_9.2\r\n", UNEXPECTED_MESSAGE)
 
     def test_old_client(self) -> None:
         """A client of TLS 1.0 receives protocol_version."""
