@@ -287,7 +287,7 @@ class CertificateService(service.Service):
                 self._log_warning(frontend, warning)
 
     def _log_warning(self, frontend: str, warning: str) -> None:
-        self._log.warn("frontend {frontend}: {warning}", frontend=frontend, warning=warning)
+        self._log.warn("frontend {frontend}: {detail}", frontend=frontend, detail=warning)
 
     def _check(self) -> Deferred[None]:
         """Log expiring certificates, renew self-signed ones, and read changed files."""

@@ -152,7 +152,9 @@ class PoolService(service.MultiService):
             tls.enable()
         self.connections.set_tls(tls)
         for warning in tls.warnings:
-            self._log.warn("pool {pool}: tls: {warning}", pool=self.settings.name, warning=warning)
+            # Not with the key "warning", which Twisted's legacy observers take for a warning of
+            # Python.
+            self._log.warn("pool {pool}: tls: {detail}", pool=self.settings.name, detail=warning)
 
     def find_tls(self, server: Server) -> ServerTls | None:
         """TLS for a new connection to `server`; `None` for a connection without TLS."""
