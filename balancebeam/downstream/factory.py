@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from balancebeam.core.settings import FrontendTimeouts
-from balancebeam.downstream.context import FrontendContext
+from balancebeam.downstream.context import FrontendContext, transport_bytes
 from balancebeam.downstream.interfaces import ClientChannel, PendingHandshakes
 from balancebeam.net.addresses import peer_ip
 from balancebeam.net.ticker import Ticker, sweep_each
@@ -18,6 +18,7 @@ from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.interfaces import Observer
 from balancebeam.proxy.rejected import is_head_request
 from balancebeam.proxy.route_target import RouteTarget
+from balancebeam.proxy.timeline import DRAINING
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.tls.interfaces import TlsInfo
 
@@ -81,6 +82,17 @@ class DownstreamFactory(ServerFactory, ABC):
         return self.context.channels
 
     @property
+    def byte_counts(self) -> tuple[int, int]:
+        """Bytes received from and sent to clients so far, on open and on closed connections."""
+        channels = self.context.channels
+        received, sent = channels.closed_bytes_received, channels.closed_bytes_sent
+        for channel in channels:
+            channel_received, channel_sent = transport_bytes(channel)
+            received += channel_received
+            sent += channel_sent
+        return received, sent
+
+    @property
     def has_connections(self) -> bool:
         """Whether any client is connected."""
         return bool(self.channels) or any(
@@ -141,6 +153,9 @@ class DownstreamFactory(ServerFactory, ABC):
     def close_all(self) -> None:
         """Abort every connection and the exchange in progress on it."""
         for channel in list(self.channels):
+            exchange = channel.exchange
+            if exchange is not None:
+                exchange.outcome = exchange.outcome or DRAINING
             channel.shutdown()
         for pending in self.pending_handshakes:
             pending.close_all()

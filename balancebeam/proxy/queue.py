@@ -38,6 +38,8 @@ class RequestQueue:
         settings: The maximum length, and the timeout in seconds.
         queued_at: The queued requests in order of arrival, with the time of
             arrival on the ticker. The dispatcher reads it for every request.
+        samples: The seconds that requests were queued; emptied by a periodic sweep.
+        perf_counter: Returns monotonic seconds, for `Exchange.queue_seconds`.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RequestQueue:
         connections: ConnectionPool[Any],
         send: SendFunction,
         fail: FailFunction,
+        perf_counter: Callable[[], float],
     ) -> None:
         """
         Create an empty queue.
@@ -57,13 +60,16 @@ class RequestQueue:
             connections: Nothing leaves the queue for a server when it is closed.
             send: Called with a request, its server and the reason of the selection.
             fail: Called with a request that is answered with an error.
+            perf_counter: Returns monotonic seconds, for `Exchange.queue_seconds`.
         """
         self.settings = settings
         self.queued_at: dict[Exchange, float] = {}
+        self.samples: list[float] = []
         self._selector = selector
         self._connections = connections
         self._send = send
         self._fail = fail
+        self.perf_counter = perf_counter
         self._dequeuing = False
 
     def __len__(self) -> int:
@@ -96,7 +102,8 @@ class RequestQueue:
 
     def remove(self, exchange: Exchange) -> None:
         """Remove `exchange` if it is queued."""
-        self.queued_at.pop(exchange, None)
+        if self.queued_at.pop(exchange, None) is not None:
+            self._record_stay(exchange)
 
     def server_released(self, server: Server) -> None:
         """Send the requests that have been queued longest to `server`, up to its capacity."""
@@ -121,6 +128,14 @@ class RequestQueue:
             if not exchange.finished:
                 self._fail(exchange)
 
+    def _record_stay(self, exchange: Exchange) -> None:
+        """Add the time since the request or its last attempt has ended to its timeline."""
+        now = self.perf_counter()
+        seconds = now - exchange.attempt_at
+        exchange.queue_seconds += seconds
+        self.samples.append(seconds)
+        exchange.attempt_at = now
+
     def _pop_expired(self, now: float) -> list[Exchange]:
         """Remove the requests whose timeout has expired, and return them."""
         expired = []
@@ -129,7 +144,7 @@ class RequestQueue:
                 break
             expired.append(exchange)
         for exchange in expired:
-            del self.queued_at[exchange]
+            self.remove(exchange)
         return expired
 
     def _dispatch_queued(self) -> None:
