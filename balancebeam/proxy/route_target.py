@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 from balancebeam.admission.admission import Admission
 from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.explanation import ExplainedRequest, Explanation
 from balancebeam.proxy.interfaces import Pipeline
 
 
@@ -17,9 +18,19 @@ class RequestHandler(Protocol):
     def dispatch(self, exchange: Exchange, admission: Admission) -> None:
         """Process a request until it is finished, see `Dispatcher.dispatch`."""
 
+    def explain(self, request: ExplainedRequest) -> Explanation:
+        """Explain what `dispatch` would do with an admitted request, without side effects."""
+
 
 class RouteDispatcher(Pipeline[Exchange], RequestHandler, Protocol):
-    """A `Dispatcher`, or a `LocalDispatcher` in a route without a pool."""
+    """
+    A `Dispatcher`, or a `LocalDispatcher` in a route without a pool.
+
+    Attributes:
+        pool_name: The name of the pool; empty without one.
+    """
+
+    pool_name: str
 
 
 @frozen(eq=False)
@@ -31,6 +42,7 @@ class RouteTarget:
         dispatcher: The pipeline of the requests, usually that of a pool.
         admission: The access list and rate limits of the route.
         handler: Processes the requests; the dispatcher by default.
+        name: The host and the path of the route; empty for the default route.
     """
 
     dispatcher: RouteDispatcher
@@ -40,3 +52,5 @@ class RouteTarget:
     @handler.default
     def _default_handler(self) -> RequestHandler:
         return self.dispatcher
+
+    name: str = ""

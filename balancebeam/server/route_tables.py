@@ -75,11 +75,17 @@ class RouteTableBuilder:
         routes = []
         if frontend.registration:
             endpoint = self._registration_endpoint(frontend, pools[frontend.pool])
-            target = RouteTarget(default.dispatcher, admission(frontend.pool), endpoint)
+            target = RouteTarget(
+                default.dispatcher, admission(frontend.pool), endpoint, REGISTRATION_PATH.decode()
+            )
             routes.append(Route(PathMatcher(REGISTRATION_PATH), target))
         for settings in frontend.routes:
             scope = _route_scope(frontend, settings.host, settings.path)
-            target = RouteTarget(pools[settings.pool].dispatcher, admission(settings.pool, scope))
+            target = RouteTarget(
+                pools[settings.pool].dispatcher,
+                admission(settings.pool, scope),
+                name=" ".join(filter(None, (settings.host, settings.path))),
+            )
             routes.append(Route(HostPathMatcher(settings.host, settings.path), target))
         return RouteTable(default, routes)
 
