@@ -119,15 +119,15 @@ def _parse_question(query: Mapping[str, str]) -> _Question:
 def _find_frontend(balancer: Balancer, name: str | None, secure: bool) -> Frontend:
     """Return the frontend called `name`, or the first one; for https the first one with TLS."""
     frontends = balancer.frontends
-    if name is not None:
-        if name not in frontends:
-            expected = (
-                f"one of {', '.join(frontends)}" if frontends else "none, as none is configured"
-            )
-            raise AdminError(400, f"unknown frontend {reprlib.repr(name)}: expected {expected}")
-        return frontends[name]
     if not frontends:
         raise AdminError(400, "no frontend is configured")
+    if name is not None:
+        if name not in frontends:
+            raise AdminError(
+                400,
+                f"unknown frontend {reprlib.repr(name)}: expected one of {', '.join(frontends)}",
+            )
+        return frontends[name]
     ordered = [frontends[settings.name] for settings in balancer.settings.frontends]
     with_tls = (frontend for frontend in ordered if frontend.settings.tls is not None)
     return next(with_tls, ordered[0]) if secure else ordered[0]

@@ -110,9 +110,9 @@ def _saturated(
 ) -> Iterator[Selection[Server]]:
     """Add `prefix` to the reasons, and whether the server is saturated."""
     for server, reason in selections:
-        if server.in_flight >= server.max_in_flight:
-            reason = f"at max_in_flight ({server.max_in_flight}): {reason}"
-        yield server, prefix + reason
+        saturated = server.in_flight >= server.max_in_flight
+        state = f"at max_in_flight ({server.max_in_flight}): " if saturated else ""
+        yield server, f"{prefix}{state}{reason}"
 
 
 def _not_candidates(server_set: ServerSet) -> Iterator[Selection[Server]]:
