@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
+from balancebeam.balancing.base import AlgorithmBase
+from balancebeam.balancing.interfaces import Selection
 from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import (
     AdminState,
@@ -21,7 +24,7 @@ from balancebeam.core.settings import (
     Settings,
 )
 from balancebeam.observability.metrics import metrics_text
-from docs.examples.custom_algorithm import FillFirst
+from balancebeam.upstream.server import Server
 from tests.helpers.admin import MemoryAdmin
 from tests.helpers.memory import GET
 
@@ -42,6 +45,16 @@ WEB = FrontendSettings(
     routes=(RouteSettings("api", "*.example.org", "/v1"),),
     limits=(LimitSettings(600, key=("client",)),),
 )
+
+
+class LastFirst(AlgorithmBase[Server]):
+    """A custom algorithm without `explain`."""
+
+    def update(self, servers: Sequence[Server]) -> None:
+        self._servers = servers
+
+    def candidates(self, key: str) -> Iterator[Selection[Server]]:
+        return ((server, "last") for server in reversed(self._servers))
 
 
 class ExplainTestCase(SynchronousTestCase):
@@ -251,7 +264,7 @@ class ExplainTests(ExplainTestCase):
     def test_custom_algorithm(self) -> None:
         """Servers of an algorithm without `explain` are in the order of the configuration."""
         self.start(evolve(WEB, routes=()), pools=(APP,))
-        self.balancer.service.default_pool.selector.set_algorithm(lambda: FillFirst(0))
+        self.balancer.service.default_pool.selector.set_algorithm(LastFirst)
         reason = "not explained by the algorithm"
         self.assertEqual(self.reasons(), [("10.0.0.1:80", reason), ("10.0.0.2:80", reason)])
 

@@ -100,7 +100,7 @@ class ExplanationTests(SynchronousTestCase):
     @settings(max_examples=60, deadline=None)
     @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=2, max_size=6))
     def test_power_of_two_probabilities(self, rows: list[tuple[int, int]]) -> None:
-        """The probabilities are those of all samples of two servers together."""
+        """The probabilities equal the sums over all samples of two servers."""
         pool = servers(*(weight for weight, _ in rows))
         for server, (_, in_flight) in zip(pool, rows):
             server.in_flight = in_flight
