@@ -67,6 +67,9 @@ def explain_dispatch(selector: SelectorService, queue: RequestQueue, client: str
     """
     Explain which server would get an admitted request of `client`.
 
+    A queue is explained as in order. If its head is a retry, which excludes servers, a request
+    may in fact overtake it at once, to one of these servers.
+
     Args:
         selector: The servers of the pool.
         queue: The queue of the pool.

@@ -176,6 +176,20 @@ class ExplainTests(ExplainTestCase):
         self.assertTrue(self.reasons()[0][1].startswith("queue full: at max_in_flight"))
         self.assertEqual(self.explain()["answer"], 503)
 
+    def test_ejected_server_of_a_saturated_pool(self) -> None:
+        """A request waits for a saturated server, and is not sent to an ejected one."""
+        pool = evolve(APP, servers=(server("10.0.0.1"), server("10.0.0.2", max_in_flight=1)))
+        self.start(evolve(WEB, routes=()), pools=(pool,))
+        self.send()
+        self.balancer.connectors[0].refuse()
+        reasons = self.reasons()
+        self.assertEqual(
+            reasons[0], ("10.0.0.2:80", "request queued: at max_in_flight (1): next turn")
+        )
+        self.assertTrue(reasons[1][1].startswith("request queued: ejected, tried last"), reasons)
+        self.send()
+        self.assertEqual(len(self.balancer.service.resource.queue), 1)
+
     def test_servers_that_are_no_candidates(self) -> None:
         """Ejected servers are tried last; draining and other servers are listed behind them."""
         hosts = [f"10.0.0.{number}" for number in range(1, 7)]
