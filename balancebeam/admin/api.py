@@ -14,10 +14,11 @@ from urllib.parse import unquote
 from attrs import frozen
 
 from balancebeam.admin.dashboard import DASHBOARD_HTML
+from balancebeam.admin.explain import PARAMETERS, explain
 from balancebeam.admin.interfaces import Balancer, Pool
 from balancebeam.admin.openapi import openapi_json
 from balancebeam.admin.operations import AdminOperations
-from balancebeam.admin.parsing import AdminError, parse_object
+from balancebeam.admin.parsing import AdminError, parse_object, parse_query
 from balancebeam.admin.registration import register
 from balancebeam.admin.responses import ApiResponse, error, success
 from balancebeam.admin.views import all_servers, pool_servers, server_view
@@ -55,11 +56,13 @@ class ApiRequest:
         path_params: The values of the named segments of the path.
         body: The body.
         accept: The value of Accept; empty without one.
+        query: The query component of the target, encoded; see `parse_query`.
     """
 
     path_params: Mapping[str, str]
     body: bytes = b""
     accept: str = ""
+    query: bytes = b""
 
 
 Handler = Callable[["AdminApi", ApiRequest], Awaitable[ApiResponse]]
@@ -114,6 +117,10 @@ class AdminApi:
         pool, server = self._pool_and_server(request)
         await self.operations.remove(pool, server)
         return success(server_view(pool, server))
+
+    async def explain(self, request: ApiRequest) -> ApiResponse:
+        """`GET /explain`: what would happen to a request; it is not sent."""
+        return success(explain(self.balancer, parse_query(request.query, PARAMETERS)))
 
     async def metrics(self, request: ApiRequest) -> ApiResponse:
         """`GET /metrics`: all metrics in the text format of Prometheus, or in OpenMetrics."""
@@ -176,6 +183,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
         "PATCH": AdminApi.change_upstream,
         "DELETE": AdminApi.remove_upstream,
     },
+    "/explain": {"GET": AdminApi.explain},
     "/metrics": {"GET": AdminApi.metrics},
     "/healthz": {"GET": AdminApi.healthz},
     "/readyz": {"GET": AdminApi.readyz},

@@ -7,8 +7,10 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from balancebeam.core.settings import PoolSettings, Settings
-from balancebeam.observability.interfaces import BalancerStats, PoolStats
+from balancebeam.core.settings import FrontendSettings, PoolSettings, Settings
+from balancebeam.observability.interfaces import BalancerStats, FrontendStats, PoolStats
+from balancebeam.proxy.route_target import RouteTarget
+from balancebeam.routing.route_table import RouteTable
 from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.server import Server
@@ -33,6 +35,19 @@ class Pool(PoolStats, Protocol):
         """TLS for a new connection to `server`; `None` for a connection without TLS."""
 
 
+class Frontend(FrontendStats, Protocol):
+    """
+    A frontend whose routes can be explained.
+
+    Attributes:
+        settings: The active settings.
+        route_table: The active routes.
+    """
+
+    settings: FrontendSettings
+    route_table: RouteTable[RouteTarget]
+
+
 class Balancer(BalancerStats, Protocol):
     """A balancer that can be inspected, changed and reloaded."""
 
@@ -41,6 +56,10 @@ class Balancer(BalancerStats, Protocol):
     @property
     def pools(self) -> Mapping[str, Pool]:
         """The pools by name."""
+
+    @property
+    def frontends(self) -> Mapping[str, Frontend]:
+        """The frontends by name."""
 
     @property
     def default_pool(self) -> Pool:

@@ -7,9 +7,11 @@ Tests hold it against the route table and against the responses.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from balancebeam import __version__
+from balancebeam.admin.explain import PARAMETERS
 from balancebeam.admin.parsing import MAX_ADDRESS_LENGTH
 from balancebeam.core.settings import MAX_WEIGHT
 
@@ -17,6 +19,7 @@ Schema = dict[str, Any]
 
 _WEIGHT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT}
 _TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
+_STATE: Schema = {"enum": ["up", "down", "draining", "maintenance"]}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 
 _FORBIDDEN = "The host name is not allowed, or the request comes from a page of another origin."
@@ -115,6 +118,20 @@ def _paths() -> Schema:
                 {"200": _json("The draining server.", server), **unknown_server},
             ),
         },
+        "/explain": {
+            "get": _operation(
+                "Explain what would happen to a request, without sending it",
+                {
+                    "200": _json(
+                        "The route, the limits and the servers.",
+                        _success({"$ref": "#/components/schemas/Explanation"}),
+                    ),
+                    "400": _error("A parameter is missing, unknown or invalid."),
+                },
+                query=PARAMETERS,
+                required=("target",),
+            )
+        },
         "/metrics": {
             "get": _operation(
                 "Metrics",
@@ -179,6 +196,7 @@ def _schemas() -> Schema:
             "minProperties": 1,
         },
         "Server": _server(),
+        "Explanation": _explanation(),
         "Error": _object({"status": {"const": "error"}, "data": {"type": "string"}}),
         "Fail": _object(
             {"status": {"const": "fail"}, "data": _object({"title": {"type": "string"}})}
@@ -193,7 +211,7 @@ def _server() -> Schema:
             "pool": {"type": "string"},
             "address": {"type": "string"},
             "weight": _WEIGHT,
-            "state": {"enum": ["up", "down", "draining", "maintenance"]},
+            "state": _STATE,
             "reason": {"type": "string"},
             "since": _TIME,
             "in_flight": _COUNT,
@@ -203,6 +221,36 @@ def _server() -> Schema:
             "tls": {"type": "boolean"},
             "source": {"enum": ["configured", "registered", "demo"]},
             "last_check": {"anyOf": [{"type": "null"}, check]},
+        }
+    )
+
+
+def _explanation() -> Schema:
+    limit = _object(
+        {
+            **{name: {"type": "string"} for name in ("scope", "name", "key")},
+            "remaining": _COUNT,
+            "refuses": {"type": "boolean"},
+            "retry_after": _COUNT,
+        }
+    )
+    candidate = _object(
+        {
+            "server": {"type": "string"},
+            "reason": {"type": "string"},
+            "state": _STATE,
+            "weight": _WEIGHT,
+            "in_flight": _COUNT,
+        }
+    )
+    return _object(
+        {
+            "frontend": {"type": "string"},
+            "route": {"type": "string"},
+            "pool": {"type": ["string", "null"]},
+            "limits": {"type": "array", "items": limit},
+            "candidates": {"type": "array", "items": candidate},
+            "answer": {"type": ["integer", "null"], "minimum": 200, "maximum": 599},
         }
     )
 
@@ -245,7 +293,23 @@ def _parameter(name: str) -> list[Schema]:
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
 
 
-def _operation(text: str, responses: Schema, body: str | None = None) -> Schema:
+def _operation(
+    text: str,
+    responses: Schema,
+    body: str | None = None,
+    query: Sequence[str] = (),
+    required: Sequence[str] = (),
+) -> Schema:
+    """
+    Describe an operation.
+
+    Args:
+        text: What it does.
+        responses: The responses by status; 401 and 403 of every operation are added.
+        body: The schema of the request body, if there is one.
+        query: The names of the query parameters.
+        required: The ones of them that are required.
+    """
     operation: Schema = {
         "summary": text,
         "responses": {
@@ -254,6 +318,16 @@ def _operation(text: str, responses: Schema, body: str | None = None) -> Schema:
             "403": responses.get("403", _error(_FORBIDDEN)),
         },
     }
+    if query:
+        operation["parameters"] = [
+            {
+                "name": name,
+                "in": "query",
+                "required": name in required,
+                "schema": {"type": "string"},
+            }
+            for name in query
+        ]
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body}"}
         operation["requestBody"] = {

@@ -71,7 +71,8 @@ class AdminResource(Resource):
         try:
             accept = ",".join(request.requestHeaders.getRawHeaders("accept") or ())
             return await handlers["GET" if method == "HEAD" else method](
-                self._api, ApiRequest(params, body, accept)
+                self._api,
+                ApiRequest(params, body, accept, request.uri.partition(b"?")[2]),
             )
         except AdminError as rejection:
             return error(rejection.status, rejection.text)

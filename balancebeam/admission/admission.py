@@ -7,11 +7,15 @@ from typing import Callable, Protocol
 
 from balancebeam.admission.access_list import AccessList
 from balancebeam.ratelimit.base import RateLimiter
+from balancebeam.ratelimit.explanation import LimitExplanation, explain_limits
 from balancebeam.ratelimit.interfaces import LimitedRequest
 from balancebeam.ratelimit.limit import Limit, LimitSet, Rejection, build_rejection
 
 # The limiters and keys of the concurrency limits that have counted a request.
 Permits = tuple[tuple[RateLimiter, bytes], ...]
+
+# The status of the response to a client that the access list denies.
+ACCESS_DENIED = 403
 
 # Limits by their scope, such as "frontend web", "pool app".
 LimitsByScope = Mapping[str, tuple[Limit, ...]]
@@ -28,6 +32,14 @@ class AdmissionRequest(LimitedRequest, Protocol):
 
     client: str
     permits: Permits
+
+
+class AdmissibleRequest(LimitedRequest, Protocol):
+    """A request of which `Admission.explain` explains the admission."""
+
+    @property
+    def client(self) -> str:
+        """The client's IP address as text."""
 
 
 class Admission:
@@ -76,12 +88,27 @@ class Admission:
 
     def _admit(self, request: AdmissionRequest) -> Rejection | None:
         if not self._access_list.allows(request.client):
-            return Rejection(403, "access denied", 0.0)
+            return Rejection(ACCESS_DENIED, "access denied", 0.0)
         outcome = self._limit_set.admit(request, self._clock())
         if isinstance(outcome, Rejection):
             return outcome
         request.permits = outcome
         return None
+
+    def explain(
+        self, request: AdmissibleRequest
+    ) -> tuple[tuple[LimitExplanation, ...], int | None]:
+        """
+        Explain what `admit` would return, without counting the request.
+
+        Returns:
+            The limits that apply to the request, and the status of its rejection if there
+            is one.
+        """
+        limits, rejection = explain_limits(self.limits, request, self._clock())
+        if not self._access_list.allows(request.client):
+            return limits, ACCESS_DENIED
+        return limits, None if rejection is None else rejection.status
 
     def release(self, request: AdmissionRequest) -> None:
         """Give back the permits of an admitted request that is finished."""

@@ -8,7 +8,7 @@ from bisect import bisect
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
-from balancebeam.balancing.base import AlgorithmBase
+from balancebeam.balancing.base import ReplicatedAlgorithm
 from balancebeam.balancing.interfaces import BackendT, Selection
 
 # Points on the ring per unit of weight. The share of a server then deviates by about 6 %
@@ -32,7 +32,7 @@ REASON_OWNER = "owner on the ring"
 REASON_NEXT = "next on the ring"
 
 
-class HashRing(AlgorithmBase[BackendT]):
+class HashRing(ReplicatedAlgorithm[BackendT]):
     """
     Assigns a client to the server whose point follows the client's position on a ring.
 

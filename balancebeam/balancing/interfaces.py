@@ -89,3 +89,28 @@ class Algorithm(typing.Protocol[BackendT]):
                 no response, or if `response_started` has reported it.
             now: The time.
         """
+
+
+@typing.runtime_checkable
+class ExplainableAlgorithm(typing.Protocol[BackendT]):
+    """
+    An algorithm that can say how it would order servers, without a change of its state.
+
+    It is optional: the servers of other algorithms are explained in the configured order.
+    """
+
+    def explain(
+        self, key: str, servers: Sequence[BackendT] | None = None
+    ) -> Sequence[Selection[BackendT]]:
+        """
+        Return what the next call of `candidates` would iterate over.
+
+        No turn is used, no random number is drawn and no assignment is stored. A random
+        algorithm returns the servers by their probability to be first, the most probable one
+        at the beginning, with the probability in the reason.
+
+        Args:
+            key: As for `Algorithm.candidates`.
+            servers: The servers of an `update` that is due before the next request; `None`
+                if none is.
+        """

@@ -6,16 +6,18 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
-from typing import Generic
+from typing import Any, Generic, TypeVar
 
-from balancebeam.balancing.base import AlgorithmBase
+from balancebeam.balancing.base import ReplicatedAlgorithm
 from balancebeam.balancing.interfaces import BackendT, Selection
+
+LeastLoadedT = TypeVar("LeastLoadedT", bound="LeastLoaded[Any]")
 
 # Cost, virtual finish time, tie breaker (unique, so that servers are never compared), server.
 _Entry = tuple[float, float, int, BackendT]
 
 
-class LeastLoaded(AlgorithmBase[BackendT], Generic[BackendT]):
+class LeastLoaded(ReplicatedAlgorithm[BackendT], Generic[BackendT]):
     """
     The server with the least `cost` first; servers of equal cost take turns.
 
@@ -68,6 +70,13 @@ class LeastLoaded(AlgorithmBase[BackendT], Generic[BackendT]):
         for entry in sorted(self._entries.values()):
             if entry[3] is not first:
                 yield entry[3], self.next_reason
+
+    def replica(self: LeastLoadedT, key: str) -> LeastLoadedT:
+        replica = super().replica(key)
+        replica._heap = list(self._heap)
+        # `update` numbers all entries anew, so the replica need not continue the count.
+        replica._tie_breakers = count()
+        return replica
 
     def request_started(self, server: BackendT, now: float) -> None:
         old = self._entries.get(server)

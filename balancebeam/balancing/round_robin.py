@@ -7,7 +7,7 @@ from functools import reduce
 from heapq import heapify, heapreplace
 from math import gcd
 
-from balancebeam.balancing.base import AlgorithmBase
+from balancebeam.balancing.base import ReplicatedAlgorithm
 from balancebeam.balancing.interfaces import BackendT, Selection
 
 # A cycle is computed in advance if that takes at most MAX_CYCLE steps (servers times turns):
@@ -20,7 +20,7 @@ REASON_TURN = "next turn"
 REASON_NEXT = "following turn"
 
 
-class RoundRobin(AlgorithmBase[BackendT]):
+class RoundRobin(ReplicatedAlgorithm[BackendT]):
     """
     Servers take turns in the given order, smoothly interleaved by weight.
 
@@ -55,6 +55,12 @@ class RoundRobin(AlgorithmBase[BackendT]):
         if self._cycle:
             return self._rotation(turn % len(self._cycle))
         return self._earliest_deadline_first()
+
+    def replica(self, key: str) -> RoundRobin[BackendT]:
+        replica = super().replica(key)
+        # A turn by deadlines changes the heap in place.
+        replica._deadlines = list(self._deadlines)
+        return replica
 
     def _rotation(self, start: int) -> Iterator[Selection[BackendT]]:
         """The servers in the order in which they follow `start` in the cycle."""

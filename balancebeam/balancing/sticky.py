@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from balancebeam.balancing.base import AlgorithmBase
+from balancebeam.balancing.base import ReplicatedAlgorithm
 from balancebeam.balancing.interfaces import BackendT, Selection
 from balancebeam.balancing.round_robin import RoundRobin
 
@@ -14,7 +14,7 @@ MAX_CLIENTS = 65_536
 REASON_STICKY = "server of this client"
 
 
-class StickyRoundRobin(AlgorithmBase[BackendT]):
+class StickyRoundRobin(ReplicatedAlgorithm[BackendT]):
     """
     Assigns a server to each client by round robin; the client keeps it until it goes down.
 
@@ -51,8 +51,21 @@ class StickyRoundRobin(AlgorithmBase[BackendT]):
                     assigned = server
                 yield server, reason
 
+    def replica(self, key: str) -> StickyRoundRobin[BackendT]:
+        replica = super().replica(key)
+        replica._round_robin = self._round_robin.replica(key)
+        # The assignments of other clients have no influence, and may be many.
+        replica._new_generation = _only(self._new_generation, key)
+        replica._old_generation = _only(self._old_generation, key)
+        return replica
+
     def _assign(self, key: str, server: BackendT) -> None:
         """Store the server of a client."""
         if len(self._new_generation) >= MAX_CLIENTS and key not in self._new_generation:
             self._old_generation, self._new_generation = self._new_generation, {}
         self._new_generation[key] = server
+
+
+def _only(assignments: Mapping[str, BackendT], key: str) -> dict[str, BackendT]:
+    """The assignment of one client, if it has one."""
+    return {key: assignments[key]} if key in assignments else {}

@@ -16,15 +16,20 @@ _EPSILON = 2.0**-53
 
 
 class WeightedSampler(Generic[BackendT]):
-    """Samples `servers` by effective weight, in O(log n) with one random number per sample."""
+    """
+    Samples `servers` by effective weight, in O(log n) with one random number per sample.
+
+    Attributes:
+        servers: The servers.
+    """
 
     def __init__(self, servers: Sequence[BackendT], random: Random) -> None:
-        self._servers = servers
+        self.servers = servers
         self._cumulative_weights = list(accumulate(server.effective_weight for server in servers))
         self._random = random
 
     def __len__(self) -> int:
-        return len(self._servers)
+        return len(self.servers)
 
     def sample(self) -> int:
         """Return the index of a random server."""
@@ -34,7 +39,7 @@ class WeightedSampler(Generic[BackendT]):
     def sample_other(self, first: int) -> int:
         """Return the index of a random server other than `first`, of at least two."""
         sums = self._cumulative_weights
-        weight = self._servers[first].effective_weight
+        weight = self.servers[first].effective_weight
         point = self._random.random() * (sums[-1] - weight)
         if point >= sums[first] - weight:
             # Skip the interval of the first server.
@@ -46,7 +51,7 @@ class WeightedSampler(Generic[BackendT]):
         return index
 
     def __getitem__(self, index: int) -> BackendT:
-        return self._servers[index]
+        return self.servers[index]
 
     def remaining(self, excluded: Sequence[BackendT]) -> Iterator[BackendT]:
         """
@@ -61,4 +66,4 @@ class WeightedSampler(Generic[BackendT]):
             rate = server.effective_weight or _EPSILON
             return -log(max(1 - self._random.random(), _EPSILON)) / rate
 
-        return iter(sorted((s for s in self._servers if s not in excluded), key=time))
+        return iter(sorted((s for s in self.servers if s not in excluded), key=time))

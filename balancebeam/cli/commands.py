@@ -6,11 +6,12 @@ import time
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from balancebeam.cli.admin_address import normalize_address
 from balancebeam.cli.admin_client import AdminClient
 from balancebeam.cli.errors import ConnectionFailed, RequestRejected, UsageError
+from balancebeam.cli.explanation import explanation_text
 from balancebeam.cli.status import status_table
 from balancebeam.cli.terminal import Terminal, escape
 
@@ -67,6 +68,7 @@ class Commands:
             "register": self.register,
             "remove": self.remove,
             "reload": self.reload,
+            "explain": self.explain,
             "config": self.config,
         }
 
@@ -124,6 +126,17 @@ class Commands:
             raise _unexpected_response()
         lines = [_escaped_line(str(change)) for change in changes]
         return CommandResult(data, "".join(lines) or "nothing has changed\n")
+
+    def explain(self, args: Namespace) -> CommandResult:
+        """Show the route, the limits and the servers of a request."""
+        query = {"target": args.url, "method": args.method}
+        for name in ("client", "frontend"):
+            value = getattr(args, name)
+            if value is not None:
+                query[name] = value
+        encoded = urlencode(query, quote_via=quote, errors="surrogateescape")
+        data = _require_object(self._client.request("GET", f"/explain?{encoded}"))
+        return CommandResult(data, explanation_text(data, self._terminal))
 
     def config(self, args: Namespace) -> CommandResult:
         """Show the effective configuration."""

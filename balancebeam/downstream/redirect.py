@@ -7,8 +7,8 @@ from collections.abc import Callable
 from balancebeam.admission.admission import Admission
 from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.net.ticker import Ticker
-from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.explanation import ExplainedRequest, Explanation
 from balancebeam.proxy.local_dispatcher import LocalDispatcher
 
 HTTPS_PORT = 443
@@ -53,31 +53,42 @@ class HttpsRedirect(LocalDispatcher):
         # Only HTTP frontends redirect.
         assert isinstance(exchange, Http1Exchange)
         head = exchange.head
-        if head.target.startswith(CHALLENGE_PREFIX) and head.method in (b"GET", b"HEAD"):
-            key_authorization = self._find_challenge(head.target.partition(b"?")[0])
-            if key_authorization is not None:
-                fields = ((b"Content-Type", _CHALLENGE_TYPE),)
-                exchange.send_reply(200, key_authorization, fields)
-                return
-        location = self._location(head)
+        key_authorization = self._key_authorization(head.method, head.target)
+        if key_authorization is not None:
+            fields = ((b"Content-Type", _CHALLENGE_TYPE),)
+            exchange.send_reply(200, key_authorization, fields)
+            return
+        location = self._location(head.host, head.target)
         if location is None:
             exchange.local_reply(400, "no redirect to https: the request has no host or no path")
         else:
             exchange.send_reply(308, b"", ((b"Location", location),))
 
-    def _location(self, head: RequestHead) -> bytes | None:
+    def explain(self, request: ExplainedRequest) -> Explanation:
+        if self._key_authorization(request.method, request.target) is not None:
+            return Explanation(status=200)
+        location = self._location(request.host, request.target)
+        return Explanation(status=400 if location is None else 308)
+
+    def _key_authorization(self, method: bytes, target: bytes) -> bytes | None:
+        """Return the response to a request of an ACME server; `None` for any other request."""
+        if target.startswith(CHALLENGE_PREFIX) and method in (b"GET", b"HEAD"):
+            return self._find_challenge(target.partition(b"?")[0])
+        return None
+
+    def _location(self, authority: bytes | None, target: bytes) -> bytes | None:
         """
         Return the URL of a request under https; `None` if it has no host or no path.
 
         The parser has validated both: a host has neither a user name nor a slash, and a target
         neither whitespace nor a line end. So the URL is always on this host.
         """
-        host = _without_port(head.host or b"")
-        if not host or not head.target.startswith(b"/"):
+        host = _without_port(authority or b"")
+        if not host or not target.startswith(b"/"):
             return None
         port = self._https_port()
-        authority = host if port == HTTPS_PORT else b"%b:%d" % (host, port)
-        return b"https://%b%b" % (authority, head.target)
+        location = host if port == HTTPS_PORT else b"%b:%d" % (host, port)
+        return b"https://%b%b" % (location, target)
 
 
 def _without_port(authority: bytes) -> bytes:

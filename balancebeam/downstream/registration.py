@@ -25,6 +25,7 @@ from balancebeam.protocols.http1.local_reply import (
     wrong_method,
 )
 from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.explanation import ExplainedRequest, Explanation
 
 # The path of the reference registration API.
 REGISTRATION_PATH = b"/register"
@@ -77,6 +78,13 @@ class RegistrationEndpoint:
             exchange.local_reply(415, "registration requires Content-Type: application/json")
         else:
             self._read_body(exchange)
+
+    def explain(self, request: ExplainedRequest) -> Explanation:
+        """Explain the response to a request without a body; see `RequestHandler.explain`."""
+        if not self._networks.contains(request.client):
+            return Explanation(status=403)
+        # A registration has a body, and a Content-Type for it.
+        return Explanation(status=415 if request.method == b"POST" else 405)
 
     def _read_body(self, exchange: Http1Exchange) -> None:
         pending_body, exchange.pending_body = exchange.pending_body, ()

@@ -21,6 +21,7 @@ from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.core.settings import QueueSettings, RetrySettings
 from balancebeam.protocols.http1.local_reply import ALLOWED_METHODS
 from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.explanation import ExplainedRequest, Explanation, explain_dispatch
 from balancebeam.proxy.queue import RequestQueue
 from balancebeam.proxy.retries import RetryBudget, RetryPolicy
 from balancebeam.proxy.timeline import Try, failure_outcome
@@ -121,6 +122,10 @@ class Dispatcher:
                 self.queue.enqueue_behind(exchange)
             else:
                 self._try_next(exchange)
+
+    def explain(self, request: ExplainedRequest) -> Explanation:
+        """Explain what would happen to an admitted request; see `RequestHandler.explain`."""
+        return explain_dispatch(self.selector, self.queue, request.client)
 
     def _try_next(self, exchange: Exchange) -> None:
         """Send the request to the first candidate with capacity, or enqueue or fail it."""

@@ -10,6 +10,7 @@ from balancebeam.admission.admission import Admission
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.explanation import ExplainedRequest, Explanation
 
 
 class LocalDispatcher(ABC):
@@ -47,6 +48,10 @@ class LocalDispatcher(ABC):
     @abstractmethod
     def respond(self, exchange: Exchange) -> None:
         """Answer an admitted request with a local reply."""
+
+    @abstractmethod
+    def explain(self, request: ExplainedRequest) -> Explanation:
+        """Explain what `respond` would do with a request; see `RequestHandler.explain`."""
 
     def request_finished(self, exchange: Exchange) -> None:
         """Account for a request that was answered; called once."""

@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 from balancebeam.admission.admission import Admission
 from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.explanation import ExplainedRequest, Explanation
 from balancebeam.proxy.interfaces import Pipeline
 
 
@@ -17,9 +18,19 @@ class RequestHandler(Protocol):
     def dispatch(self, exchange: Exchange, admission: Admission) -> None:
         """Process a request until it is finished, see `Dispatcher.dispatch`."""
 
+    def explain(self, request: ExplainedRequest) -> Explanation:
+        """Explain what `dispatch` would do with an admitted request, without side effects."""
+
 
 class RouteDispatcher(Pipeline[Exchange], RequestHandler, Protocol):
-    """A `Dispatcher`, or a `LocalDispatcher` in a route without a pool."""
+    """
+    A `Dispatcher`, or a `LocalDispatcher` in a route without a pool.
+
+    Attributes:
+        pool_name: The name of the pool; empty without one.
+    """
+
+    pool_name: str
 
 
 @frozen(eq=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from attrs import frozen
+
 # The default maximum of keys per limiter: a token bucket with so many 4-byte keys (IPv4
 # clients) takes 130 MB on CPython 3.11.
 MAX_KEYS = 1_000_000
@@ -11,6 +13,20 @@ MAX_KEYS = 1_000_000
 # Seconds. Sums of times are rounded: a request that is early by less than this is
 # admitted.
 EPSILON = 1e-6
+
+
+@frozen
+class Budget:
+    """
+    What is left of a limit for one key.
+
+    Attributes:
+        remaining: The number of requests that are allowed now.
+        retry_after: Seconds until a request is allowed; 0.0 if one is allowed now.
+    """
+
+    remaining: int
+    retry_after: float
 
 
 class RateLimiter(ABC):
@@ -45,6 +61,14 @@ class RateLimiter(ABC):
     @abstractmethod
     def remaining(self, key: bytes, now: float) -> int:
         """The number of requests that are allowed now."""
+
+    def peek(self, key: bytes, now: float) -> Budget:
+        """
+        What is left for `key`; changes no state, not even what is cleaned up on the way.
+
+        Overridden by limiters of which `remaining` and `retry_after` free memory.
+        """
+        return Budget(self.remaining(key, now), self.retry_after(key, now))
 
     @abstractmethod
     def refund(self, key: bytes) -> None:

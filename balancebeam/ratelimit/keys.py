@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
+from ipaddress import ip_address, ip_network
 from typing import Callable, Optional
 
 from balancebeam.core.uri import canonical_path, has_prefix, normalize_host
@@ -44,6 +45,35 @@ def build_key_function(names: Sequence[str], ipv6_prefix: int = 64) -> KeyFuncti
         raise ValueError("invalid limit key: expected at least one part, such as client")
     parts = [_build_part(name, ipv6_prefix) for name in names]
     return parts[0] if len(parts) == 1 else _build_joined(parts)
+
+
+def describe_key(names: Sequence[str], ipv6_prefix: int, request: LimitedRequest) -> str:
+    """
+    Return the key of a request as text: the values of its parts, separated by commas.
+
+    Args:
+        names: The parts of the key, as for `build_key_function`.
+        ipv6_prefix: The bits of an IPv6 address by which a client is counted.
+        request: A request to which the limit applies.
+    """
+    return ", ".join(_describe_part(name, ipv6_prefix, request) for name in names)
+
+
+def _describe_part(name: str, ipv6_prefix: int, request: LimitedRequest) -> str:
+    kind, _, rest = name.partition(":")
+    if name == "client":
+        key = request.client_key
+        if len(key) == 16 and ipv6_prefix < 128:
+            return str(ip_network((key, ipv6_prefix), strict=False))
+        return str(ip_address(key)) if len(key) in (4, 16) else key.decode(errors="replace")
+    if name == "host":
+        return normalize_host(request.host or b"").decode("latin-1")
+    if kind == "header":
+        values = request.field_values(rest.lower().replace("_", "-").encode())
+        if len(values) == 1:
+            return values[0].decode("latin-1")
+        return f"several {rest} fields" if values else f"no {rest} field"
+    return rest
 
 
 def _build_part(name: str, ipv6_prefix: int) -> KeyFunction:

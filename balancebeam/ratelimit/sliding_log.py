@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from struct import Struct
 
-from balancebeam.ratelimit.base import EPSILON, MAX_KEYS, RateLimiter
+from balancebeam.ratelimit.base import EPSILON, MAX_KEYS, Budget, RateLimiter
 from balancebeam.ratelimit.sharded_table import NEVER_EVICT, ShardedTable
 
 _TIME = Struct("d")
@@ -53,7 +53,19 @@ class SlidingLog(RateLimiter):
     def retry_after(self, key: bytes, now: float) -> float:
         if self.remaining(key, now) > 0:
             return 0.0
-        log = self._logs.shard(key).values[key]
+        return self._seconds_until_free(self._logs.shard(key).values[key], now)
+
+    def peek(self, key: bytes, now: float) -> Budget:
+        log = self._logs.shard(key).values.get(key)
+        if log is None:
+            return Budget(self._requests, 0.0)
+        # A copy: expired times stay in the log.
+        times = memoryview(bytes(log)).cast("d")
+        remaining = self._requests - len(times) + bisect_right(times, self._cutoff(now))
+        return Budget(remaining, 0.0 if remaining > 0 else self._seconds_until_free(log, now))
+
+    def _seconds_until_free(self, log: bytearray, now: float) -> float:
+        """Seconds until the key of `log`, which is over its limit, is allowed one request."""
         wait = self._time_at(log, -self._requests) + self._window - now
         # Not more than the window, by which a sum that is rounded may exceed it.
         return min(self._window, max(EPSILON, wait))

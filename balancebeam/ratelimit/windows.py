@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from balancebeam.ratelimit.base import EPSILON, MAX_KEYS, RateLimiter
+from balancebeam.ratelimit.base import EPSILON, MAX_KEYS, Budget, RateLimiter
 from balancebeam.ratelimit.sharded_table import (
     NEVER_EVICT,
     SHARD_COUNT,
@@ -61,6 +61,21 @@ class _WindowCounts:
         self.current = BoundedMap(self.max_keys)
         self.index = index
 
+    def at(self, index: int, keep_previous: bool) -> _WindowCounts:
+        """
+        The counts that `rotate` would lead to, for reading; these counts stay as they are.
+
+        Args:
+            index: The number of the window.
+            keep_previous: Whether the counts of the window before it are needed.
+        """
+        if self.index >= index:
+            return self
+        counts = _WindowCounts(self.max_keys)
+        counts.index, counts.current, counts.filled_at = self.index, self.current, self.filled_at
+        counts.rotate(index, keep_previous)
+        return counts
+
 
 class _WindowLimiter(RateLimiter):
     """
@@ -101,11 +116,22 @@ class _WindowLimiter(RateLimiter):
     def _add(self, counts: _WindowCounts, key: bytes, now: float) -> None:
         counts.current.add(key, 1, self._eviction_cost)
 
+    def remaining(self, key: bytes, now: float) -> int:
+        return self._remaining(self._counts_at(key, now), key, now)
+
     def retry_after(self, key: bytes, now: float) -> float:
-        if self.remaining(key, now) >= 1:
+        return self._retry_after(self._counts_at(key, now), key, now)
+
+    def peek(self, key: bytes, now: float) -> Budget:
+        window = int((now + EPSILON) / self._window)
+        counts = self._counts[hash(key) & SHARD_MASK].at(window, self.keeps_previous)
+        return Budget(self._remaining(counts, key, now), self._retry_after(counts, key, now))
+
+    def _retry_after(self, counts: _WindowCounts, key: bytes, now: float) -> float:
+        if self._remaining(counts, key, now) >= 1:
             return 0.0
         # Not more than the window, by which a sum that is rounded may exceed it.
-        return min(self._window, max(EPSILON, self._seconds_until_free(key, now)))
+        return min(self._window, max(EPSILON, self._seconds_until_free(counts, key, now)))
 
     def refund(self, key: bytes) -> None:
         counts = self._counts[hash(key) & SHARD_MASK].current.values
@@ -114,7 +140,11 @@ class _WindowLimiter(RateLimiter):
             counts[key] = count - 1
 
     @abstractmethod
-    def _seconds_until_free(self, key: bytes, now: float) -> float:
+    def _remaining(self, counts: _WindowCounts, key: bytes, now: float) -> int:
+        """The number of requests that are allowed now, by the counts of the shard of `key`."""
+
+    @abstractmethod
+    def _seconds_until_free(self, counts: _WindowCounts, key: bytes, now: float) -> float:
         """Seconds until `key`, which is over its limit, is allowed one request."""
 
     def _eviction_cost(self, key: bytes, count: int) -> float:
@@ -154,11 +184,11 @@ class FixedWindow(_WindowLimiter):
             counts.values[key] = count + 1
         return True
 
-    def remaining(self, key: bytes, now: float) -> int:
-        return self._requests - self._counts_at(key, now).current.values.get(key, 0)
+    def _remaining(self, counts: _WindowCounts, key: bytes, now: float) -> int:
+        return self._requests - counts.current.values.get(key, 0)
 
-    def _seconds_until_free(self, key: bytes, now: float) -> float:
-        return (self._counts_at(key, now).index + 1) * self._window - now
+    def _seconds_until_free(self, counts: _WindowCounts, key: bytes, now: float) -> float:
+        return (counts.index + 1) * self._window - now
 
 
 class SlidingWindow(_WindowLimiter):
@@ -228,8 +258,7 @@ class SlidingWindow(_WindowLimiter):
 
         counts.current.add(key, 1, eviction_cost)
 
-    def remaining(self, key: bytes, now: float) -> int:
-        counts = self._counts_at(key, now)
+    def _remaining(self, counts: _WindowCounts, key: bytes, now: float) -> int:
         count = counts.current.values.get(key, 0)
         weight = min(1.0, counts.index + 1 - (now + EPSILON) / self._window)
         remaining = int(max(0.0, self._requests - count - counts.previous.get(key, 0) * weight))
@@ -237,8 +266,7 @@ class SlidingWindow(_WindowLimiter):
             return remaining
         return 1
 
-    def _seconds_until_free(self, key: bytes, now: float) -> float:
-        counts = self._counts_at(key, now)
+    def _seconds_until_free(self, counts: _WindowCounts, key: bytes, now: float) -> float:
         count, previous = counts.current.values.get(key, 0), counts.previous.get(key, 0)
         window_end = (counts.index + 1) * self._window
         allowed = self._requests - 1 - count

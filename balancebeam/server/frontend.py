@@ -50,6 +50,7 @@ class FrontendService(service.Service):
 
     Attributes:
         settings: the active settings.
+        route_table: the active routes.
         factory: builds the protocols of client connections, by the mode of the frontend.
         tls_factory: performs TLS handshakes, if the frontend has TLS.
         connection_limit: pauses the listeners at `max_connections`.
@@ -60,7 +61,7 @@ class FrontendService(service.Service):
     ) -> None:
         self.name = f"frontend:{settings.name}"
         self.settings = settings
-        self._route_table = target.route_table
+        self.route_table = target.route_table
         self._ticker = ticker
         self._random = random
         self.factory: Http1Factory | TcpFactory
@@ -98,7 +99,7 @@ class FrontendService(service.Service):
     def apply(self, settings: FrontendSettings, target: FrontendTarget) -> None:
         """Replace settings, routes and observer, for open connections too."""
         self.settings = settings
-        self._route_table = target.route_table
+        self.route_table = target.route_table
         factory = self.factory
         factory.timeouts = settings.timeouts
         factory.set_route_table(target.route_table)
@@ -124,7 +125,7 @@ class FrontendService(service.Service):
 
     def routes_to(self, pool: PoolService) -> bool:
         """Whether a request of this frontend may be dispatched to `pool`."""
-        targets = self._route_table.targets
+        targets = self.route_table.targets
         return any(target.dispatcher is pool.dispatcher for target in targets)
 
     @property

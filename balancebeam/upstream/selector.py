@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from twisted.application import service
 
-from balancebeam.balancing.interfaces import Algorithm, Selection
+from balancebeam.balancing.interfaces import Algorithm, ExplainableAlgorithm, Selection
 from balancebeam.upstream.server import Server
 from balancebeam.upstream.server_set import Priority, ServerSet
 
@@ -18,6 +18,12 @@ _REASON_PREFIXES = {
     Priority.EJECTED_PRIMARY: "ejected, but no better server: ",
     Priority.EJECTED_BACKUP: "ejected backup, but no better server: ",
 }
+
+# The text that precedes the reason of an ejected server, if there are better ones.
+_TRIED_LAST = "ejected, tried last: "
+
+# The reason of the servers of an algorithm without `explain`.
+REASON_NOT_EXPLAINED = "not explained by the algorithm"
 
 
 class SelectorService(service.Service):
@@ -92,6 +98,29 @@ class SelectorService(service.Service):
             for server in tier:
                 if server not in seen:
                     yield server, "added during the request"
+
+    def explain(self, key: str) -> Sequence[Selection[Server]]:
+        """
+        Return what the next call of `candidates` would iterate over, without side effects.
+
+        For random algorithms it is one possible order; see `ExplainableAlgorithm.explain`.
+        """
+        explained: list[Selection[Server]] = []
+        for tier in Priority:
+            prefix = _REASON_PREFIXES.get(tier, "")
+            if explained and tier >= Priority.EJECTED_PRIMARY:
+                prefix = _TRIED_LAST
+            selections = self._explain_tier(tier, key)
+            explained += [(server, prefix + reason) for server, reason in selections]
+        return explained
+
+    def _explain_tier(self, tier: Priority, key: str) -> Sequence[Selection[Server]]:
+        servers, algorithm = self.server_set.tiers[tier], self._algorithms[tier]
+        if not servers:
+            return ()
+        if not isinstance(algorithm, ExplainableAlgorithm):
+            return [(server, REASON_NOT_EXPLAINED) for server in servers]
+        return algorithm.explain(key, servers if self._outdated_tiers[tier] else None)
 
     def request_started(self, server: Server, now: float) -> None:
         """See `Algorithm.request_started`."""

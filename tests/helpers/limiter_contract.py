@@ -8,6 +8,7 @@ test loaders collect every test class that they find in a test module.
 
 from __future__ import annotations
 
+import pickle
 from abc import abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
@@ -87,6 +88,22 @@ class LimiterContract(SynchronousTestCase):
             verdicts = [limiter.admit(key, now) for _ in range(remaining + 2)]
             self.assertEqual(verdicts, [True] * remaining + [False] * 2)
             self.assertEqual(limiter.remaining(key, now), 0)
+
+    @examples_80
+    @given(PARAMETERS, histories(), st.integers(0, 90))
+    def test_peek_agrees_and_changes_nothing(
+        self, parameters: LimitParameters, history: list[Arrival], later: int
+    ) -> None:
+        """`peek` returns `remaining` and `retry_after`, and leaves the state as it was."""
+        limiter = limiter_after(parameters, self.algorithm, history)
+        now = float(history[-1].time) + later / 4 if history else 7.0
+        for key in (*KEYS, b"never seen"):
+            before = pickle.dumps(limiter)
+            budget = limiter.peek(key, now)
+            self.assertEqual(budget, limiter.peek(key, now))
+            self.assertEqual(pickle.dumps(limiter), before)
+            self.assertEqual(budget.remaining, limiter.remaining(key, now))
+            self.assertEqual(budget.retry_after, limiter.retry_after(key, now))
 
     @examples_80
     @given(PARAMETERS, st.floats(0.0, 1e6), st.integers(0, 40))

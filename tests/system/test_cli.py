@@ -101,6 +101,13 @@ def test_commands_over_tcp(tmp_path: Path) -> None:
             assert f'"{first.address}"' in command("config", "--admin", admin)
             assert command("reload", "--admin", admin) == "nothing has changed\n"
 
+            url = "http://example.org/a?b=1&c=2"
+            output = command("explain", "GET", url, "--client", "192.0.2.7", "--admin", admin)
+            assert output.startswith("frontend: web\nroute:    default\n")
+            assert output.splitlines()[-1].split()[0] == first.address
+            output = command("explain", "GET", url, "--client", "x", "--admin", admin, status=1)
+            assert output == "balancebeam: invalid client 'x': expected an IP address\n"
+
             # Rejected commands.
             output = command("weight", first.address, "900", "--admin", admin, status=1)
             assert output == "balancebeam: invalid weight 900: expected an integer from 0 to 256\n"

@@ -243,6 +243,7 @@ class ResponseSchemaTests(SynchronousTestCase):
         pool.health.check_finished(pool.server_set.servers[0], True, "status 200")
         balancer.client().send(GET)
         balancer.connectors[0].refuse()
+        self.check("/explain", "GET", self.request("GET", "/explain?target=/"))
         for _ in range(2):
             for path, methods in ROUTES.items():
                 if "GET" in methods:
@@ -293,6 +294,7 @@ def test_schemathesis(tmp_path: Path) -> None:
             config = tmp_path / "schemathesis.toml"
             # Existing names, so that not every response is a 404.
             names = {"path.pool": "app", "path.address": first.address}
+            names |= {"query.target": "/v1", "query.frontend": "web", "query.client": "192.0.2.7"}
             lines = (f"{json.dumps(name)} = {json.dumps(value)}" for name, value in names.items())
             config.write_text("\n".join(("[parameters]", *lines, "")))
             for phases, file in (("coverage", ()), ("examples,fuzzing", ("--config-file", config))):

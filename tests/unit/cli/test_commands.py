@@ -199,3 +199,56 @@ class WaitTests(CommandTestCase):
             RequestRejected, self.DRAIN, draining(2), [server_info(in_flight=3)]
         )
         self.assertEqual(text, "10.0.0.1:80 is up again, with 2 in flight")
+
+
+class ExplainTests(CommandTestCase):
+    """The command `explain`."""
+
+    def test_query(self) -> None:
+        """The request and the options are parameters of the query, percent-encoded."""
+        data = {"frontend": "web", "route": "", "pool": "app", "answer": None}
+        result = self.run_command(
+            "explain GET http://h/a?b=1&c=+ --client ::1 --frontend web", data
+        )
+        query = "target=http%3A%2F%2Fh%2Fa%3Fb%3D1%26c%3D%2B&method=GET&client=%3A%3A1&frontend=web"
+        self.assertEqual(self.client.requests, [("GET", f"/explain?{query}")])
+        self.assertEqual(result.data, data)
+
+    def test_text(self) -> None:
+        """The text has the route, the limits, the servers and the answer."""
+        limit = {"scope": "frontend web", "name": "client", "key": "192.0.2.7", "remaining": 0}
+        dry_run = {**limit, "name": "dry", "refuses": False, "retry_after": 3}
+        candidate = {"server": "10.0.0.1:80", "reason": "next turn", "state": "up", "weight": 2}
+        data = {
+            "frontend": "web",
+            "route": "h /v1",
+            "pool": "app",
+            "limits": [{**limit, "refuses": True, "retry_after": 7}, dry_run],
+            "candidates": [{**candidate, "in_flight": 4}, "garbage"],
+            "answer": 429,
+        }
+        self.assertEqual(
+            self.run_command("explain GET /v1", data).text,
+            "frontend: web\n"
+            "route:    h /v1\n"
+            "pool:     app\n"
+            "answer:   429, by the balancer\n"
+            "\n"
+            "LIMIT   SCOPE         KEY        REMAINING  VERDICT\n"
+            "client  frontend web  192.0.2.7          0  refuses, retry after 7 s\n"
+            "dry     frontend web  192.0.2.7          0  exceeded, dry run\n"
+            "\n"
+            "SERVER       STATE  WEIGHT  IN FLIGHT  REASON\n"
+            "10.0.0.1:80  up          2          4  next turn\n",
+        )
+
+    def test_forwarded_by_the_default_route(self) -> None:
+        """A forwarded request is answered by a server; control characters are escaped."""
+        data = {"frontend": "w\x1b", "route": "", "pool": None, "answer": None}
+        text = self.run_command("explain GET /", data).text
+        self.assertIn("frontend: w\\u001b\n", text)
+        self.assertIn("route:    default\npool:     -\nanswer:   of a server\n", text)
+
+    def test_unexpected_response(self) -> None:
+        """Data that are no object are not shown."""
+        self.run_failing(ConnectionFailed, "explain GET /", [])
