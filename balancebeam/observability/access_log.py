@@ -98,6 +98,11 @@ class AccessLogs(service.Service):
             _open(files.values())
         return files
 
+    def reopen(self) -> None:
+        """Open the paths of all files again, after log rotation; errors are logged."""
+        for file in self.files.values():
+            file.reopen()
+
     def open(self) -> None:
         """Open all files. Raises `ConfigError`; then every file that was closed stays closed."""
         _open(self.files.values())

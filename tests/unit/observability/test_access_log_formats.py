@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.downstream.tcp.session import TcpSession
 from balancebeam.observability.access_log import AccessLog
-from balancebeam.observability.access_log_formats import build_format, local_time, utc_time
+from balancebeam.observability.access_log_formats import build_format
 from balancebeam.observability.access_log_records import HttpRecord, TcpRecord
 from balancebeam.observability.log_file import LogFile
+from balancebeam.observability.timestamps import local_time, utc_time
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from balancebeam.proxy.http_exchange import HttpExchange
 from tests.helpers.access_log import COMBINED
