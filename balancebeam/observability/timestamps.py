@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
+from typing import Callable
+
+# Returns seconds since the epoch.
+Clock = Callable[[], float]
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 

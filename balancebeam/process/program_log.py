@@ -96,8 +96,9 @@ class ProgramLog:
 
 def _open(path: str) -> LogFile:
     try:
-        return LogFile.fromFullPath(path)
+        file: LogFile = LogFile.fromFullPath(path)
     except OSError as error:
         raise ConfigError(
             f"--logfile {path}: {describe_os_error(error)}: expected a file that can be written"
         ) from error
+    return file

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 from twisted.logger import ILogObserver, LogLevel
@@ -15,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.core.errors import ConfigError
 from balancebeam.process.program_log import ProgramLog
+from tests.helpers.files import temporary_log_path
 
 EVENT: Any = {"log_format": "a {key}", "log_level": LogLevel.info, "log_time": 1.0, "key": "b"}
 
@@ -23,7 +23,7 @@ class ProgramLogTests(SynchronousTestCase):
     """The log observer of a twistd application."""
 
     def setUp(self) -> None:
-        self.path = Path(self.mktemp()).absolute()
+        self.path = temporary_log_path(self)
         self.format = "text"
         self.application = Componentized()
 
