@@ -17,7 +17,9 @@ from balancebeam.admin.dashboard import DASHBOARD_HTML
 from balancebeam.admin.interfaces import Balancer, Pool
 from balancebeam.admin.openapi import openapi_json
 from balancebeam.admin.operations import AdminOperations
-from balancebeam.admin.parsing import AdminError, parse_object
+from balancebeam.admin.parsing import AdminError, parse_object, parse_query
+from balancebeam.admin.recent_requests import PARAMETERS as REQUESTS_PARAMETERS
+from balancebeam.admin.recent_requests import list_requests
 from balancebeam.admin.registration import register
 from balancebeam.admin.responses import ApiResponse, error, success
 from balancebeam.admin.views import all_servers, pool_servers, server_view
@@ -50,10 +52,12 @@ class ApiRequest:
     Attributes:
         path_params: The values of the named segments of the path.
         body: The body.
+        query: The query component of the target, encoded; see `parse_query`.
     """
 
     path_params: Mapping[str, str]
     body: bytes = b""
+    query: bytes = b""
 
 
 Handler = Callable[["AdminApi", ApiRequest], Awaitable[ApiResponse]]
@@ -108,6 +112,11 @@ class AdminApi:
         pool, server = self._pool_and_server(request)
         await self.operations.remove(pool, server)
         return success(server_view(pool, server))
+
+    async def requests(self, request: ApiRequest) -> ApiResponse:
+        """`GET /requests`: recent requests."""
+        query = parse_query(request.query, REQUESTS_PARAMETERS)
+        return success(list_requests(self.balancer.recent_requests, query))
 
     async def metrics(self, request: ApiRequest) -> ApiResponse:
         """`GET /metrics`: all metrics in the text format of Prometheus."""
@@ -167,6 +176,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
         "PATCH": AdminApi.change_upstream,
         "DELETE": AdminApi.remove_upstream,
     },
+    "/requests": {"GET": AdminApi.requests},
     "/metrics": {"GET": AdminApi.metrics},
     "/healthz": {"GET": AdminApi.healthz},
     "/readyz": {"GET": AdminApi.readyz},

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from balancebeam.core.settings import PoolSettings, Settings
 from balancebeam.observability.interfaces import BalancerStats, PoolStats
+from balancebeam.observability.recent_requests import RecentRequests
 from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.server import Server
@@ -45,6 +46,10 @@ class Balancer(BalancerStats, Protocol):
     @property
     def default_pool(self) -> Pool:
         """The pool of the first frontend that has one; `POST /register` adds servers to it."""
+
+    @property
+    def recent_requests(self) -> RecentRequests:
+        """The recent requests."""
 
     def not_ready_reason(self) -> str:
         """Return why traffic cannot be served; an empty string if it can."""

@@ -7,10 +7,12 @@ Tests hold it against the route table and against the responses.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from balancebeam import __version__
 from balancebeam.admin.parsing import MAX_ADDRESS_LENGTH
+from balancebeam.admin.recent_requests import PARAMETERS as REQUESTS_PARAMETERS
 from balancebeam.core.settings import MAX_WEIGHT
 
 Schema = dict[str, Any]
@@ -115,6 +117,21 @@ def _paths() -> Schema:
                 {"200": _json("The draining server.", server), **unknown_server},
             ),
         },
+        "/requests": {
+            "get": _operation(
+                "List recent requests",
+                {
+                    "200": _json(
+                        "The requests, newest first, or slowest first with slow=1.",
+                        _success(
+                            {"type": "array", "items": {"$ref": "#/components/schemas/Request"}}
+                        ),
+                    ),
+                    "400": _error("A parameter is unknown or invalid."),
+                },
+                query=REQUESTS_PARAMETERS,
+            )
+        },
         "/metrics": {
             "get": _operation(
                 "Metrics", {"200": _text("The text format of Prometheus.", "text/plain")}
@@ -178,6 +195,7 @@ def _schemas() -> Schema:
             "minProperties": 1,
         },
         "Server": _server(),
+        "Request": _request(),
         "Error": _object({"status": {"const": "error"}, "data": {"type": "string"}}),
         "Fail": _object(
             {"status": {"const": "fail"}, "data": _object({"title": {"type": "string"}})}
@@ -202,6 +220,29 @@ def _server() -> Schema:
             "tls": {"type": "boolean"},
             "source": {"enum": ["configured", "registered", "demo"]},
             "last_check": {"anyOf": [{"type": "null"}, check]},
+        }
+    )
+
+
+def _request() -> Schema:
+    text: Schema = {"type": "string"}
+    optional_text: Schema = {"type": ["string", "null"]}
+    seconds: Schema = {"type": "number", "minimum": 0}
+    phase: Schema = {"type": ["number", "null"], "minimum": 0}
+    item = _object({"server": text, "reason": text, "result": text, "seconds": seconds})
+    return _object(
+        {
+            "id": text,
+            "time": _TIME,
+            "client": text,
+            **dict.fromkeys(("method", "host", "target"), optional_text),
+            **dict.fromkeys(("frontend", "route"), text),
+            "pool": optional_text,
+            "tries": {"type": "array", "items": item},
+            "phases": _object(dict.fromkeys(("queue", "connect", "first_byte", "body"), phase)),
+            "status": {"type": ["integer", "null"]},
+            "bytes": _COUNT,
+            "ended": text,
         }
     )
 
@@ -244,7 +285,23 @@ def _parameter(name: str) -> list[Schema]:
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
 
 
-def _operation(text: str, responses: Schema, body: str | None = None) -> Schema:
+def _operation(
+    text: str,
+    responses: Schema,
+    body: str | None = None,
+    query: Sequence[str] = (),
+    required: Sequence[str] = (),
+) -> Schema:
+    """
+    Describe an operation.
+
+    Args:
+        text: What it does.
+        responses: The responses by status; those of every operation are added.
+        body: The schema of the request body, if there is one.
+        query: The names of the query parameters.
+        required: The ones of them that are required.
+    """
     operation: Schema = {
         "summary": text,
         "responses": {
@@ -253,6 +310,16 @@ def _operation(text: str, responses: Schema, body: str | None = None) -> Schema:
             "403": responses.get("403", _error(_FORBIDDEN)),
         },
     }
+    if query:
+        operation["parameters"] = [
+            {
+                "name": name,
+                "in": "query",
+                "required": name in required,
+                "schema": {"type": "string"},
+            }
+            for name in query
+        ]
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body}"}
         operation["requestBody"] = {

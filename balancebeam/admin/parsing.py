@@ -1,10 +1,11 @@
-"""JSON bodies of admin requests: parsing and validation."""
+"""JSON bodies and queries of admin requests: parsing and validation."""
 
 from __future__ import annotations
 
 import json
 import reprlib
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from attrs import evolve, frozen
 
@@ -82,6 +83,42 @@ def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) < len(pairs):
         raise ValueError("duplicate name in an object")
     return result
+
+
+def parse_query(query: bytes, known: tuple[str, ...]) -> dict[str, str]:
+    """
+    Parse the query component of a target.
+
+    A plus sign stands for itself, unlike in the queries of HTML forms: targets and host names
+    may have one, and no parameter has a space.
+
+    Args:
+        query: The query, percent-encoded UTF-8.
+        known: The names of the parameters.
+
+    Returns:
+        The values by name.
+
+    Raises:
+        AdminError: A parameter is unknown, repeated or without a value, or is not UTF-8.
+    """
+    values: dict[str, str] = {}
+    for part in query.split(b"&") if query else ():
+        encoded_name, equals, encoded_value = part.partition(b"=")
+        try:
+            name = unquote_to_bytes(encoded_name).decode()
+            value = unquote_to_bytes(encoded_value).decode()
+        except UnicodeDecodeError:
+            raise AdminError(400, "invalid query: expected percent-encoded UTF-8") from None
+        if name not in known:
+            expected = " or ".join(known)
+            raise AdminError(400, f"unknown parameter {reprlib.repr(name)}: expected {expected}")
+        if name in values:
+            raise AdminError(400, f"repeated parameter {name}")
+        if not equals:
+            raise AdminError(400, f"parameter {name} without a value: expected {name}=VALUE")
+        values[name] = value
+    return values
 
 
 def parse_registration(body: bytes, unknown_field_status: int) -> Registration:

@@ -70,7 +70,7 @@ class AdminResource(Resource):
             return error(415, "unsupported media type: expected application/json")
         try:
             return await handlers["GET" if method == "HEAD" else method](
-                self._api, ApiRequest(params, body)
+                self._api, ApiRequest(params, body, request.uri.partition(b"?")[2])
             )
         except AdminError as rejection:
             return error(rejection.status, rejection.text)

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "register": "add a server that passes a health check, or set the weight of a registered one",
     "remove": "drain a server, then remove it from its pool",
     "reload": "read the configuration again",
+    "requests": "show recent requests, or the failed or slowest ones",
     "config": "show the effective configuration, with secrets masked",
 }
 
@@ -68,7 +69,8 @@ def parse_arguments(arguments: Sequence[str], environment: Mapping[str, str]) ->
 
     Returns:
         `command`, `admin`, `token_file`, `json`, `timeout`, `pool` and `wait` (seconds,
-        infinity without a time limit, or None), and for some commands `address` and `weight`.
+        infinity without a time limit, or None), and for some commands `address` and `weight`. For
+        `requests`: `failed`, `slow`, `id` and `limit`.
 
     Raises:
         SystemExit: the arguments are invalid (status 2), or request the help text (status 0).
@@ -90,6 +92,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         timeout=DEFAULT_TIMEOUT,
         pool=None,
         wait=None,
+        failed=False, slow=False, id=None, limit=None,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -113,6 +116,11 @@ def _add_command_options(command: argparse.ArgumentParser, name: str) -> None:
         )
     if name == "weight":
         command.add_argument("weight", type=_integer, metavar="N", help="0 to 256")
+    if name == "requests":
+        command.add_argument("--failed", action="store_true", help="only failed requests")
+        command.add_argument("--slow", action="store_true", help="the slowest requests")
+        command.add_argument("--id", metavar="ID", help="only the request with this id")
+        command.add_argument("--limit", type=_integer, metavar="N", help="at most N (default: 100)")
     if name == "register":
         command.add_argument("--weight", type=_integer, metavar="N", help="0 to 256 (default: 1)")
         command.add_argument("--pool", help="pool of the server (default: the first frontend's)")

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from balancebeam.cli.admin_address import normalize_address
 from balancebeam.cli.admin_client import AdminClient
 from balancebeam.cli.errors import ConnectionFailed, RequestRejected, UsageError
+from balancebeam.cli.recent_requests import request_details, requests_table
 from balancebeam.cli.status import status_table
 from balancebeam.cli.terminal import Terminal, escape
 
@@ -67,6 +68,7 @@ class Commands:
             "register": self.register,
             "remove": self.remove,
             "reload": self.reload,
+            "requests": self.requests,
             "config": self.config,
         }
 
@@ -124,6 +126,23 @@ class Commands:
             raise _unexpected_response()
         lines = [_escaped_line(str(change)) for change in changes]
         return CommandResult(data, "".join(lines) or "nothing has changed\n")
+
+    def requests(self, args: Namespace) -> CommandResult:
+        """Show recent requests."""
+        query = [f"{name}=1" for name in ("failed", "slow") if getattr(args, name)]
+        query += [
+            f"{name}={_quote(str(value))}"
+            for name, value in (("id", args.id), ("limit", args.limit))
+            if value is not None
+        ]
+        path = "/requests" + ("?" + "&".join(query) if query else "")
+        items = self._client.request("GET", path)
+        if not isinstance(items, list):
+            raise _unexpected_response()
+        requests = [_require_object(item) for item in items]
+        if args.id is not None:
+            return CommandResult(requests, request_details(requests))
+        return CommandResult(requests, requests_table(requests, self._terminal))
 
     def config(self, args: Namespace) -> CommandResult:
         """Show the effective configuration."""

@@ -55,7 +55,6 @@ def json_formatter(
 
     def format_line(record: HttpRecord) -> str:
         head, upstream_head, status = record.head, record.upstream_head, record.status
-        lower = upstream_head.lower()
         received_at, finished_at = record.received_at, record.finished_at
         route, tls, server = record.route, record.tls, record.last_server
         place, tls_field = names(
@@ -63,44 +62,57 @@ def json_formatter(
             record.dispatcher.pool_name,
             None if tls is None else tls.version,
         )
-        request_id = sent_id(upstream_head, lower) if has_request_id else None
-        id_text = f'"{made_id(received_at)}"' if request_id is None else json.dumps(request_id)
         if record.tries or record.outcome or server is None or not status or record.client_aborted:
-            progress = _progress(record)
+            progress = json.dumps(_progress_fields(record, record.limit_name))[1:-1]
             status = logged_status(record)
         else:
-            seconds, first_byte_at = finished_at - record.attempt_at, record.first_byte_at
+            attempt_at, first_byte_at = record.attempt_at, record.first_byte_at
             queue, connect = record.queue_seconds, record.connect_seconds
-            first_byte = (
-                f"{max(0.0, first_byte_at - record.attempt_at):.6f}" if first_byte_at else "null"
-            )
+            total = last = f"{finished_at - received_at:.6f}"
+            if attempt_at != received_at:
+                last = f"{finished_at - attempt_at + (connect or 0.0):.6f}"
             name = _escape_text(server.name)
             progress = (
-                f'"duration": {finished_at - received_at:.6f}, '
-                f'"queue": {f"{queue:.6f}" if queue else "null"}, '
-                f'"connect": {"null" if connect is None else f"{connect:.6f}"}, '
-                f'"first_byte": {first_byte}, '
-                f'"server": {name}, "reason": {_escape_text(record.selection_reason)}, '
-                f'"tries": [{{"server": {name}, "result": "{status}", '
-                f'"seconds": {seconds + (connect or 0.0):.6f}}}], '
+                f'"duration": {total}, "queue": {f"{queue:.6f}" if queue else "null"}, '
+                f'"connect": {"null" if connect is None else f"{connect:.6f}"}, "first_byte": '
+                f"{f'{first_byte_at - attempt_at:.6f}' if first_byte_at else 'null'}, "
+                f'"server": {name}, "reason": {_escape_text(record.selection_reason)}, "tries": '
+                f'[{{"server": {name}, "result": "{status}", "seconds": {last}}}], '
                 '"limit": null, "ended": "complete"'
             )
+        method, host = head.method, head.host
+        referer, agent = _find_value(upstream_head, _REFERER), _find_value(upstream_head, _AGENT)
+        request_id = sent_id(upstream_head) if has_request_id else None
+        id_text = f'"{made_id(received_at)}"' if request_id is None else json.dumps(request_id)
         return (
-            f'{{"time": "{_utc_millisecond(int(clock() * 1000))}", "id": {id_text}, {place}, '
-            f'"client": {_escape_text(record.client)}, "method": {_escape(head.method)}, '
-            f'"host": {_escape(head.host)}, "target": {_escape(head.target)}, '
+            f'{{"time": "{_utc_millisecond(int(clock() * 1000))}", '
+            f'"id": {id_text}, {place}, '
+            f'"client": {_escape_text(record.client)}, '
+            f'"method": {_known(method) or _escape(method)}, '
+            f'"host": {_known(host) or _escape(host)}, "target": {_escape_target(head.target)}, '
             f'"protocol": "HTTP/1.{head.minor}", {tls_field}, "status": {status}, '
             f'"bytes_received": {record.body_bytes_received}, '
             f'"bytes_sent": {record.body_bytes_sent}, {progress}, '
-            f'"referer": {_escape(header_value(upstream_head, lower, _REFERER))}, '
-            f'"user_agent": {_escape(header_value(upstream_head, lower, _USER_AGENT))}}}\n'
+            f'"referer": {_known(referer) or _escape(referer)}, '
+            f'"user_agent": {_known(agent) or _escape(agent)}}}\n'
         )
 
     return format_line
 
 
-_REFERER = b"\r\nreferer:"
-_USER_AGENT = b"\r\nuser-agent:"
+# Name of a field in the spelling of nearly all clients, and in lower case.
+_REFERER = (b"\r\nReferer: ", b"\r\nreferer:")
+_AGENT = (b"\r\nUser-Agent: ", b"\r\nuser-agent:")
+
+
+def _find_value(head: bytes, names: tuple[bytes, bytes]) -> bytes:
+    """Return the value of a field, empty without it; the head is rarely searched twice."""
+    name, lower_name = names
+    start = head.find(name)
+    if start < 0:
+        return header_value(head, head.lower(), lower_name)
+    start += len(name)
+    return head[start : head.index(b"\r\n", start)].strip(b" \t")
 
 
 @lru_cache(maxsize=2)
@@ -109,14 +121,26 @@ def _utc_millisecond(milliseconds: int) -> str:
     return f"{utc_time(milliseconds // 1000)[:-4]}{milliseconds % 1000:03}Z"
 
 
+def _escape_target(data: bytes) -> str:
+    # One `translate` shows that nothing has to be escaped.
+    return json.dumps(_decode(data)) if data.translate(None, SAFE_BYTES) else f'"{data.decode()}"'
+
+
+# Escaped values of fields with few different values, such as User-Agent: at most 1 MiB.
+_escaped: dict[bytes | None, str] = {}
+_known = _escaped.get
+_MAX_ESCAPED = 4096
+_MAX_ESCAPED_LENGTH = 256
+
+
 def _escape(data: bytes | None) -> str:
     """Return `data` as JSON; bytes that are not UTF-8 become `\\xhh`, nothing becomes null."""
-    if not data:
-        return "null"
-    # One `translate` shows that nothing has to be escaped.
-    if data.translate(None, SAFE_BYTES):
-        return json.dumps(_decode(data))
-    return f'"{data.decode()}"'
+    text = json.dumps(_decode(data))
+    if data is None or len(data) <= _MAX_ESCAPED_LENGTH:
+        if len(_escaped) >= _MAX_ESCAPED:
+            _escaped.clear()
+        _escaped[data] = text
+    return text
 
 
 # For texts with few different values: clients, servers and reasons.
@@ -176,11 +200,6 @@ def tcp_json_formatter(clock: Clock, frontend: str) -> Callable[[TcpRecord], str
         return _dump(fields)
 
     return format_line
-
-
-def _progress(record: HttpRecord) -> str:
-    """Return the fields from "duration" to "ended" of any request, without braces."""
-    return json.dumps(_progress_fields(record, record.limit_name))[1:-1]
 
 
 def _progress_fields(record: Timeline, limit: str) -> dict[str, Any]:

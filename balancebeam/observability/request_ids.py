@@ -12,7 +12,7 @@ _PREFIX = secrets.token_hex(5)
 
 def made_id(received_at: float) -> str:
     """
-    Return the id of the request that was received at this time: 26 hexadecimal digits.
+    Return the id of the request that was received at this time, in hexadecimal digits.
 
     No two requests of a process are received in the same nanosecond. So an id needs no
     state, and all logs compute the same one.
@@ -20,16 +20,10 @@ def made_id(received_at: float) -> str:
     Args:
         received_at: Monotonic seconds, see `Exchange.received_at`.
     """
-    return f"{_PREFIX}{int(received_at * 1e9):016x}"
+    return _PREFIX + hex(int(received_at * 1e9))[2:]
 
 
-def sent_id(upstream_head: bytes, lower_head: bytes) -> str | None:
-    """
-    Return X-Request-Id of a request; `None` without one.
-
-    Args:
-        upstream_head: The head of the request, as it is sent to a server.
-        lower_head: The same in lower case.
-    """
-    value = header_value(upstream_head, lower_head, b"\r\nx-request-id:")
+def sent_id(upstream_head: bytes) -> str | None:
+    """Return X-Request-Id in the head of a request to a server; `None` without one."""
+    value = header_value(upstream_head, upstream_head.lower(), b"\r\nx-request-id:")
     return value.decode("utf-8", "backslashreplace") if value else None
