@@ -19,6 +19,8 @@ from balancebeam.admin.interfaces import Balancer, Pool
 from balancebeam.admin.openapi import openapi_json
 from balancebeam.admin.operations import AdminOperations
 from balancebeam.admin.parsing import AdminError, parse_object, parse_query
+from balancebeam.admin.recent_requests import PARAMETERS as REQUESTS_PARAMETERS
+from balancebeam.admin.recent_requests import list_requests
 from balancebeam.admin.registration import register
 from balancebeam.admin.responses import ApiResponse, error, success
 from balancebeam.admin.views import all_servers, pool_servers, server_view
@@ -122,6 +124,11 @@ class AdminApi:
         """`GET /explain`: what would happen to a request; it is not sent."""
         return success(explain(self.balancer, parse_query(request.query, PARAMETERS)))
 
+    async def requests(self, request: ApiRequest) -> ApiResponse:
+        """`GET /requests`: recent requests."""
+        query = parse_query(request.query, REQUESTS_PARAMETERS)
+        return success(list_requests(self.balancer.recent_requests, query))
+
     async def metrics(self, request: ApiRequest) -> ApiResponse:
         """`GET /metrics`: all metrics in the text format of Prometheus, or in OpenMetrics."""
         openmetrics = accepts_openmetrics(request.accept)
@@ -184,6 +191,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
         "DELETE": AdminApi.remove_upstream,
     },
     "/explain": {"GET": AdminApi.explain},
+    "/requests": {"GET": AdminApi.requests},
     "/metrics": {"GET": AdminApi.metrics},
     "/healthz": {"GET": AdminApi.healthz},
     "/readyz": {"GET": AdminApi.readyz},

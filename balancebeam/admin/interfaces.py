@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from balancebeam.core.settings import FrontendSettings, PoolSettings, Settings
 from balancebeam.observability.interfaces import BalancerStats, FrontendStats, PoolStats
+from balancebeam.observability.recent_requests import RecentRequests
 from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.tls.client_contexts import ServerTls
@@ -64,6 +65,10 @@ class Balancer(BalancerStats, Protocol):
     @property
     def default_pool(self) -> Pool:
         """The pool of the first frontend that has one; `POST /register` adds servers to it."""
+
+    @property
+    def recent_requests(self) -> RecentRequests:
+        """The recent requests."""
 
     def not_ready_reason(self) -> str:
         """Return why traffic cannot be served; an empty string if it can."""

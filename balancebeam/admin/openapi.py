@@ -13,6 +13,7 @@ from typing import Any
 from balancebeam import __version__
 from balancebeam.admin.explain import PARAMETERS
 from balancebeam.admin.parsing import MAX_ADDRESS_LENGTH
+from balancebeam.admin.recent_requests import PARAMETERS as REQUESTS_PARAMETERS
 from balancebeam.core.settings import MAX_WEIGHT
 
 Schema = dict[str, Any]
@@ -132,6 +133,21 @@ def _paths() -> Schema:
                 required=("target",),
             )
         },
+        "/requests": {
+            "get": _operation(
+                "List recent requests",
+                {
+                    "200": _json(
+                        "The requests, newest first, or slowest first with slow=1.",
+                        _success(
+                            {"type": "array", "items": {"$ref": "#/components/schemas/Request"}}
+                        ),
+                    ),
+                    "400": _error("A parameter is unknown or invalid."),
+                },
+                query=REQUESTS_PARAMETERS,
+            )
+        },
         "/metrics": {
             "get": _operation(
                 "Metrics",
@@ -197,6 +213,7 @@ def _schemas() -> Schema:
         },
         "Server": _server(),
         "Explanation": _explanation(),
+        "Request": _request(),
         "Error": _object({"status": {"const": "error"}, "data": {"type": "string"}}),
         "Fail": _object(
             {"status": {"const": "fail"}, "data": _object({"title": {"type": "string"}})}
@@ -251,6 +268,29 @@ def _explanation() -> Schema:
             "limits": {"type": "array", "items": limit},
             "candidates": {"type": "array", "items": candidate},
             "answer": {"type": ["integer", "null"], "minimum": 200, "maximum": 599},
+        }
+    )
+
+
+def _request() -> Schema:
+    text: Schema = {"type": "string"}
+    optional_text: Schema = {"type": ["string", "null"]}
+    seconds: Schema = {"type": "number", "minimum": 0}
+    phase: Schema = {"type": ["number", "null"], "minimum": 0}
+    item = _object({"server": text, "reason": text, "result": text, "seconds": seconds})
+    return _object(
+        {
+            "id": text,
+            "time": _TIME,
+            "client": text,
+            **dict.fromkeys(("method", "host", "target"), optional_text),
+            **dict.fromkeys(("frontend", "route"), text),
+            "pool": optional_text,
+            "tries": {"type": "array", "items": item},
+            "phases": _object(dict.fromkeys(("queue", "connect", "first_byte", "body"), phase)),
+            "status": {"type": ["integer", "null"]},
+            "bytes": _COUNT,
+            "ended": text,
         }
     )
 

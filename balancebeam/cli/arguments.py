@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "remove": "drain a server, then remove it from its pool",
     "reload": "read the configuration again",
     "explain": "show what would happen to a request, without sending it",
+    "requests": "show recent requests, or the failed or slowest ones",
     "config": "show the effective configuration, with secrets masked",
 }
 
@@ -70,7 +71,8 @@ def parse_arguments(arguments: Sequence[str], environment: Mapping[str, str]) ->
     Returns:
         `command`, `admin`, `token_file`, `json`, `timeout`, `pool` and `wait` (seconds,
         infinity without a time limit, or None), and for some commands `address` and `weight`, or
-        `method`, `url`, `client` and `frontend`.
+        `method`, `url`, `client` and `frontend`. For `requests`: `failed`, `slow`, `id` and
+        `limit`.
 
     Raises:
         SystemExit: the arguments are invalid (status 2), or request the help text (status 0).
@@ -94,6 +96,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         wait=None,
         client=None,
         frontend=None,
+        failed=False,
+        slow=False,
+        id=None,
+        limit=None,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -122,6 +128,11 @@ def _add_command_options(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("url", metavar="URL", help="http://host/path, or only /path")
         command.add_argument("--client", metavar="IP", help="address of the client")
         command.add_argument("--frontend", metavar="NAME", help="frontend (default: the first)")
+    if name == "requests":
+        command.add_argument("--failed", action="store_true", help="only failed requests")
+        command.add_argument("--slow", action="store_true", help="the slowest requests")
+        command.add_argument("--id", metavar="ID", help="only the request with this id")
+        command.add_argument("--limit", type=_integer, metavar="N", help="at most N (default: 100)")
     if name == "register":
         command.add_argument("--weight", type=_integer, metavar="N", help="0 to 256 (default: 1)")
         command.add_argument("--pool", help="pool of the server (default: the first frontend's)")

@@ -12,6 +12,7 @@ from balancebeam.cli.admin_address import normalize_address
 from balancebeam.cli.admin_client import AdminClient
 from balancebeam.cli.errors import ConnectionFailed, RequestRejected, UsageError
 from balancebeam.cli.explanation import explanation_text
+from balancebeam.cli.recent_requests import request_details, requests_table
 from balancebeam.cli.status import status_table
 from balancebeam.cli.terminal import Terminal, escape
 
@@ -69,6 +70,7 @@ class Commands:
             "remove": self.remove,
             "reload": self.reload,
             "explain": self.explain,
+            "requests": self.requests,
             "config": self.config,
         }
 
@@ -137,6 +139,23 @@ class Commands:
         encoded = urlencode(query, quote_via=quote, errors="surrogateescape")
         data = _require_object(self._client.request("GET", f"/explain?{encoded}"))
         return CommandResult(data, explanation_text(data, self._terminal))
+
+    def requests(self, args: Namespace) -> CommandResult:
+        """Show recent requests."""
+        query = [f"{name}=1" for name in ("failed", "slow") if getattr(args, name)]
+        query += [
+            f"{name}={_quote(str(value))}"
+            for name, value in (("id", args.id), ("limit", args.limit))
+            if value is not None
+        ]
+        path = "/requests" + ("?" + "&".join(query) if query else "")
+        items = self._client.request("GET", path)
+        if not isinstance(items, list):
+            raise _unexpected_response()
+        requests = [_require_object(item) for item in items]
+        if args.id is not None:
+            return CommandResult(requests, request_details(requests))
+        return CommandResult(requests, requests_table(requests, self._terminal))
 
     def config(self, args: Namespace) -> CommandResult:
         """Show the effective configuration."""

@@ -45,6 +45,7 @@ def dump(settings: Settings, mask: bool = False) -> str:
                 "drain_timeout": settings.drain_timeout,
                 "demo": settings.demo,
                 "handover_timeout": settings.handover_timeout,
+                "log_format": settings.log_format,
             },
         )
     )

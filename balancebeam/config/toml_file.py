@@ -39,6 +39,9 @@ else:
 
 _NO_SETTINGS = Settings((), ())
 
+# Formats of the log of the program itself.
+LOG_FORMATS = ("text", "json")
+
 # Every table of the schema; the parsers that read it know the keys.
 _ALL_TABLES = """
 [[frontend]]
@@ -133,6 +136,7 @@ def _parse_root(root: Table) -> Settings:
         drain_timeout=root.get("drain_timeout", v.seconds_or_zero, defaults.drain_timeout),
         demo=root.get("demo", v.integer(0, 100), defaults.demo),
         handover_timeout=root.get("handover_timeout", v.seconds_or_zero, None),
+        log_format=root.get("log_format", v.one_of(LOG_FORMATS), defaults.log_format),
         acme=parse_acme(root.table("acme")),
     )
     settings = evolve(

@@ -326,6 +326,7 @@ class Settings:
             a restart; `None` for none.
         drain_timeout: time limit of a drain; connections that are still active are closed then.
         demo: number of demo servers added to the first pool.
+        log_format: format of the program's own log, "text" or "json".
         acme: the ACME account for the names in `FrontendTlsSettings.acme`; `None` for none.
         handover_timeout: time limit of the drain of the old process after a hot restart; `None` for
             none.
@@ -340,6 +341,7 @@ class Settings:
     drain_timeout: float = 30.0
     demo: int = 0
     handover_timeout: float | None = None
+    log_format: str = "text"
     acme: AcmeSettings | None = None
     source_locations: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 

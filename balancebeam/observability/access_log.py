@@ -16,8 +16,9 @@ from twisted.logger import Logger
 from balancebeam.core.errors import ConfigError, describe_os_error
 from balancebeam.core.settings import FrontendSettings
 from balancebeam.net.ticker import Ticker
-from balancebeam.observability.access_log_formats import Clock, LogFormat, build_format
+from balancebeam.observability.access_log_formats import LogFormat, build_format
 from balancebeam.observability.log_file import LogFile
+from balancebeam.observability.timestamps import Clock
 from balancebeam.proxy.rejected import RejectedRequest
 
 # Seconds between flushes: one second, less what a timer may fire early.
@@ -98,6 +99,11 @@ class AccessLogs(service.Service):
             _open(files.values())
         return files
 
+    def reopen(self) -> None:
+        """Open the paths of all files again, after log rotation; errors are logged."""
+        for file in self.files.values():
+            file.reopen()
+
     def open(self) -> None:
         """Open all files. Raises `ConfigError`; then every file that was closed stays closed."""
         _open(self.files.values())
@@ -122,7 +128,13 @@ class AccessLogs(service.Service):
                 continue
             key, file = (frontend.name, frontend.mode), files[frontend.access_log]
             style = frontend.access_log_format
-            log_format = build_format(frontend.mode, style, frontend.name, self._clock)
+            log_format = build_format(
+                frontend.mode,
+                style,
+                frontend.name,
+                self._clock,
+                has_request_id=frontend.forwarding.request_id != "off",
+            )
             # Kept by a reload: requests in progress hold their observer.
             log = old_logs.get(key)
             if log is None:

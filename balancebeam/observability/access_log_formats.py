@@ -8,26 +8,32 @@ client sent.
 
 from __future__ import annotations
 
-import json
-import time
 from functools import lru_cache
-from typing import Any, Callable, Generic, TypeVar
+from typing import Callable, Generic, TypeVar
 
 from attrs import frozen
 
-from balancebeam.observability.access_log_records import HttpRecord, TcpRecord
+from balancebeam.observability.access_log_json import (
+    json_formatter,
+    rejected_json_formatter,
+    tcp_json_formatter,
+)
+from balancebeam.observability.access_log_records import (
+    HttpRecord,
+    TcpRecord,
+    header_value,
+    logged_status,
+)
 from balancebeam.observability.escaping import (
     SAFE_BYTES,
     escape_quoted,
     escape_quoted_text,
     escape_word,
 )
+from balancebeam.observability.timestamps import Clock, local_time
 from balancebeam.proxy.rejected import RejectedRequest
 
 RecordT = TypeVar("RecordT")
-
-# Returns seconds since the epoch.
-Clock = Callable[[], float]
 
 
 @frozen
@@ -44,58 +50,7 @@ class LogFormat(Generic[RecordT]):
     rejected: Callable[[RejectedRequest], str]
 
 
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-# As nginx logs a client that disconnected before the response.
-CLIENT_CLOSED_REQUEST = 499
-
 _escape_word_cached = lru_cache(maxsize=4096)(escape_word)
-
-
-@lru_cache(maxsize=2)
-def local_time(second: int) -> str:
-    """Format `second` since the epoch in local time, as in 10/Oct/2000:13:55:36 -0700."""
-    local = time.localtime(second)
-    minutes = local.tm_gmtoff // 60
-    sign, minutes = ("-", -minutes) if minutes < 0 else ("+", minutes)
-    return (
-        f"{local.tm_mday:02}/{_MONTHS[local.tm_mon - 1]}/{local.tm_year:04}:"
-        f"{local.tm_hour:02}:{local.tm_min:02}:{local.tm_sec:02} "
-        f"{sign}{minutes // 60:02}{minutes % 60:02}"
-    )
-
-
-@lru_cache(maxsize=2)
-def _utc_second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-
-
-def utc_time(seconds: float) -> str:
-    """Format `seconds` since the epoch by RFC 3339, in UTC with milliseconds."""
-    second = int(seconds // 1)
-    return f"{_utc_second(second)}.{int((seconds - second) * 1000):03}Z"
-
-
-def logged_status(record: HttpRecord) -> int:
-    """Return the status that was sent to the client; 499 if it disconnected before."""
-    status = record.status
-    return CLIENT_CLOSED_REQUEST if record.client_aborted and not status else status
-
-
-def _header_value(head: bytes, lower_head: bytes, name: bytes) -> bytes:
-    """
-    Return the value of the first header called `name`; empty if there is none.
-
-    Args:
-        head: A request head.
-        lower_head: The same in lower case.
-        name: The name between line break and colon, such as b"\\r\\nreferer:".
-    """
-    start = lower_head.find(name)
-    if start < 0:
-        return b""
-    end = head.find(b"\r\n", start + len(name))
-    return head[start + len(name) : end if end >= 0 else None].strip(b" \t")
 
 
 def combined_formatter(clock: Clock) -> Callable[[HttpRecord], str]:
@@ -104,8 +59,8 @@ def combined_formatter(clock: Clock) -> Callable[[HttpRecord], str]:
     def format_line(record: HttpRecord) -> str:
         head, sent, upstream_head = record.head, record.body_bytes_sent, record.upstream_head
         lower = upstream_head.lower()
-        referer = _header_value(upstream_head, lower, b"\r\nreferer:") or b"-"
-        agent = _header_value(upstream_head, lower, b"\r\nuser-agent:") or b"-"
+        referer = header_value(upstream_head, lower, b"\r\nreferer:") or b"-"
+        agent = header_value(upstream_head, lower, b"\r\nuser-agent:") or b"-"
         request = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor)
         # Fast path: one `translate` shows that nothing has to be escaped.
         if (request + referer + agent).translate(None, SAFE_BYTES):
@@ -119,44 +74,6 @@ def combined_formatter(clock: Clock) -> Callable[[HttpRecord], str]:
     return format_line
 
 
-def json_formatter(clock: Clock, frontend: str) -> Callable[[HttpRecord], str]:
-    """Return a formatter of HTTP requests as JSON; bytes that are not UTF-8 become `\\xhh`."""
-
-    def format_line(record: HttpRecord) -> str:
-        now, head, upstream_head = clock(), record.head, record.upstream_head
-        lower = upstream_head.lower()
-        server = record.last_server
-        fields: dict[str, Any] = {
-            "time": utc_time(now),
-            "frontend": frontend,
-            "pool": record.dispatcher.pool_name,
-            "client": record.client,
-            "method": _decode(head.method),
-            "host": _decode(head.host),
-            "target": _decode(head.target),
-            "protocol": f"HTTP/1.{head.minor}",
-            "status": logged_status(record),
-            "bytes_sent": record.body_bytes_sent,
-            "duration": _duration(record.started_at, now),
-            "server": None if server is None else server.name,
-            "attempted_servers": [server.name for server in record.attempted_servers],
-            "referer": _decode(_header_value(upstream_head, lower, b"\r\nreferer:")),
-            "user_agent": _decode(_header_value(upstream_head, lower, b"\r\nuser-agent:")),
-        }
-        request_id = _header_value(upstream_head, lower, b"\r\nx-request-id:")
-        if request_id:
-            fields["id"] = _decode(request_id)
-        if record.failure is not None:
-            fields["failure"] = record.failure.text
-        if record.truncated:
-            fields["truncated"] = True
-        if record.client_aborted:
-            fields["client_aborted"] = True
-        return json.dumps(fields) + "\n"
-
-    return format_line
-
-
 def rejected_combined_formatter(clock: Clock) -> Callable[[RejectedRequest], str]:
     """Return a formatter of rejected requests for the combined format."""
 
@@ -165,24 +82,6 @@ def rejected_combined_formatter(clock: Clock) -> Callable[[RejectedRequest], str
             f"{_escape_word_cached(request.client)} - - [{local_time(int(clock()))}] "
             f'"{escape_quoted(request.line)}" {request.status} {request.body_bytes_sent} "-" "-"\n'
         )
-
-    return format_line
-
-
-def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRequest], str]:
-    """Return a formatter of rejected requests as JSON."""
-
-    def format_line(request: RejectedRequest) -> str:
-        fields = {
-            "time": utc_time(clock()),
-            "frontend": frontend,
-            "client": request.client,
-            "request": _decode(request.line),
-            "status": request.status,
-            "bytes_sent": request.body_bytes_sent,
-            "failure": request.reason,
-        }
-        return json.dumps(fields) + "\n"
 
     return format_line
 
@@ -204,28 +103,8 @@ def tcp_combined_formatter(clock: Clock) -> Callable[[TcpRecord], str]:
     return format_line
 
 
-def tcp_json_formatter(clock: Clock, frontend: str) -> Callable[[TcpRecord], str]:
-    """Return a formatter of TCP connections as JSON."""
-
-    def format_line(record: TcpRecord) -> str:
-        now = clock()
-        fields = {
-            "time": utc_time(now),
-            "frontend": frontend,
-            "client": record.client,
-            "server": record.server_name or None,
-            "close_reason": record.close_reason,
-            "bytes_received": record.bytes_from_client,
-            "bytes_sent": record.bytes_from_server,
-            "duration": round(max(0.0, now - record.started_at), 6),
-        }
-        return json.dumps(fields) + "\n"
-
-    return format_line
-
-
 def build_format(
-    mode: str, style: str, frontend: str, clock: Clock
+    mode: str, style: str, frontend: str, clock: Clock, has_request_id: bool = False
 ) -> LogFormat[HttpRecord] | LogFormat[TcpRecord]:
     """
     Return the log format of a frontend.
@@ -235,22 +114,14 @@ def build_format(
         style: "combined" or "json".
         frontend: The name of the frontend.
         clock: Returns seconds since the epoch.
+        has_request_id: Whether the frontend keeps or makes X-Request-Id.
     """
     if style == "json":
         rejected = rejected_json_formatter(clock, frontend)
         if mode == "tcp":
             return LogFormat(tcp_json_formatter(clock, frontend), rejected)
-        return LogFormat(json_formatter(clock, frontend), rejected)
+        return LogFormat(json_formatter(clock, frontend, has_request_id), rejected)
     rejected = rejected_combined_formatter(clock)
     if mode == "tcp":
         return LogFormat(tcp_combined_formatter(clock), rejected)
     return LogFormat(combined_formatter(clock), rejected)
-
-
-def _decode(data: bytes | None) -> str | None:
-    return data.decode("utf-8", "backslashreplace") if data else None
-
-
-def _duration(started_at: float, now: float) -> float | None:
-    """Return the seconds since `started_at`; `None` if it is 0, that is unknown."""
-    return round(max(0.0, now - started_at), 6) if started_at else None

@@ -7,12 +7,14 @@ them as they are, so that logging a request copies nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
-from balancebeam.core.failures import UpstreamFailure
 from balancebeam.protocols.http1.request_rules import RequestHead
-from balancebeam.upstream.server import Server
+from balancebeam.proxy.timeline import RouteNames, Timeline
+from balancebeam.tls.interfaces import TlsInfo
+
+# As nginx logs a client that disconnected before the response.
+CLIENT_CLOSED_REQUEST = 499
 
 
 class PoolName(Protocol):
@@ -23,7 +25,7 @@ class PoolName(Protocol):
         """The name of the pool."""
 
 
-class HttpRecord(Protocol):
+class HttpRecord(Timeline, Protocol):
     """A finished HTTP request."""
 
     @property
@@ -43,44 +45,52 @@ class HttpRecord(Protocol):
         """The dispatcher; names the pool."""
 
     @property
-    def status(self) -> int:
-        """The status that was sent to the client; 0 if there was none."""
+    def route(self) -> RouteNames | None:
+        """The route; `None` before it is known."""
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """The TLS handshake of the client's connection."""
+
+    @property
+    def limit_name(self) -> str:
+        """The name of the limit that has rejected the request; empty otherwise."""
+
+    @property
+    def body_bytes_received(self) -> int:
+        """The length of the request body received, in bytes on the wire."""
 
     @property
     def body_bytes_sent(self) -> int:
         """The length of the body that was sent to the client, in bytes."""
 
     @property
-    def started_at(self) -> float:
-        """When the request was read, in seconds since the epoch; 0 if unknown."""
-
-    @property
-    def last_server(self) -> Server | None:
-        """The server of the last attempt; `None` if there was no attempt."""
-
-    @property
-    def attempted_servers(self) -> Sequence[Server]:
-        """The servers of failed attempts, in order."""
-
-    @property
-    def failure(self) -> UpstreamFailure | None:
-        """The last failure of a server."""
-
-    @property
     def truncated(self) -> bool:
         """Whether the response ended before it was complete."""
 
-    @property
-    def client_aborted(self) -> bool:
-        """Whether the client disconnected before the response was complete."""
 
-
-class TcpRecord(Protocol):
+class TcpRecord(Timeline, Protocol):
     """A closed TCP connection."""
 
     @property
     def client(self) -> str:
         """The address of the client."""
+
+    @property
+    def dispatcher(self) -> PoolName:
+        """The dispatcher; names the pool."""
+
+    @property
+    def route(self) -> RouteNames | None:
+        """The route; `None` before it is known."""
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """The TLS handshake of the client's connection."""
+
+    @property
+    def limit_name(self) -> str:
+        """The name of the limit that has rejected the connection; empty otherwise."""
 
     @property
     def server_name(self) -> str:
@@ -101,3 +111,25 @@ class TcpRecord(Protocol):
     @property
     def started_at(self) -> float:
         """When the connection was accepted, in seconds on the reactor's clock."""
+
+
+def logged_status(record: HttpRecord) -> int:
+    """Return the status that was sent to the client; 499 if it disconnected before."""
+    status = record.status
+    return CLIENT_CLOSED_REQUEST if record.client_aborted and not status else status
+
+
+def header_value(head: bytes, lower_head: bytes, name: bytes) -> bytes:
+    """
+    Return the value of the first header called `name`; empty if there is none.
+
+    Args:
+        head: A request head.
+        lower_head: The same in lower case.
+        name: The name between line break and colon, such as b"\\r\\nreferer:".
+    """
+    start = lower_head.find(name)
+    if start < 0:
+        return b""
+    end = head.find(b"\r\n", start + len(name))
+    return head[start + len(name) : end if end >= 0 else None].strip(b" \t")

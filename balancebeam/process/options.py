@@ -23,7 +23,7 @@ from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
 from balancebeam.config.hosts_file import load_hosts
 from balancebeam.config.overrides import Overrides
 from balancebeam.config.reader import Document, escape_control
-from balancebeam.config.toml_file import finalize, load_document, with_defaults
+from balancebeam.config.toml_file import LOG_FORMATS, finalize, load_document, with_defaults
 from balancebeam.config.values import parse_check_path, parse_count, parse_seconds, status_range
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
@@ -120,6 +120,7 @@ class CommandLineOptions(TlsOptions):
         ],
         ["access-log", None, None, "Access log file; - for stdout."],
         ["access-log-format", None, None, "Format of the access log: combined (default) or json."],
+        ["log-format", None, None, "Format of the program's own log: text (default) or json."],
         ["demo", None, None, "Number of demo servers to start and to balance over."],
     ]
 
@@ -241,6 +242,9 @@ class CommandLineOptions(TlsOptions):
             changes["state"] = self["state"]
         if self["drain-timeout"] is not None:
             changes["drain_timeout"] = self._parse_option("drain-timeout", _seconds_or_zero)
+        log_format = self._parse_option("log-format", _choice_parser(LOG_FORMATS))
+        if log_format is not None:
+            changes["log_format"] = log_format
         if self["demo"] is not None:
             changes["demo"] = self._parse_option("demo", lambda text: parse_count(text, 0, 100))
         overrides.settings = evolve(overrides.settings, **changes)

@@ -1,4 +1,4 @@
-"""Signals: SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR2 starts a hot restart."""
+"""Signals: drain, reload, reopening of log files, hot restart."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from balancebeam.core.errors import ConfigError
 from balancebeam.process.hot_restart import spawn_new_process, stop_old_process
 from balancebeam.process.pid_file import PidFile
+from balancebeam.process.program_log import ProgramLog
 from balancebeam.process.systemd import SystemdNotifier
 from balancebeam.server.balancer import BalancerService
 
@@ -32,6 +33,7 @@ class SignalService(service.Service):
         reactor: Any,
         notifier: SystemdNotifier,
         pid_file: PidFile | None = None,
+        program_log: ProgramLog | None = None,
     ) -> None:
         """
         Args:
@@ -39,12 +41,14 @@ class SignalService(service.Service):
             reactor: the reactor; it is stopped at the end of a graceful shutdown.
             notifier: the connection to systemd.
             pid_file: the pid file that a hot restart moves aside.
+            program_log: the log of the process, if its file is to be reopened.
         """
         self._balancer = balancer
         self._reactor = reactor
         self._notifier = notifier
         self._previous_handlers: dict[int, Any] = {}
         self._pid_file = pid_file or PidFile({})
+        self._program_log = program_log
         self._draining = self._reactor_stopped = False
         # Whether the new process of a hot restart runs.
         self._new_process_running = False
@@ -61,6 +65,7 @@ class SignalService(service.Service):
             (signal.SIGTERM, self.graceful_shutdown),
             (signal.SIGINT, self.graceful_shutdown),
             (signal.SIGHUP, self.reload),
+            (signal.SIGUSR1, self.reopen_logs),
             (signal.SIGUSR2, self.hot_restart),
         ):
             self._previous_handlers[number] = signal.signal(number, self._make_handler(callback))
@@ -120,6 +125,13 @@ class SignalService(service.Service):
             pass
         finally:
             self._notifier.ready(status)
+
+    def reopen_logs(self) -> None:
+        """Open the access logs and the log of the process again, after rotation."""
+        self._balancer.access_logs.reopen()
+        if self._program_log is not None:
+            self._program_log.reopen()
+        self.log.info("log files reopened")
 
     def hot_restart(self) -> None:
         """Start a new process, which stops this one when it is ready."""

@@ -22,6 +22,7 @@ from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.interfaces import AbandonableConnection, ClientTransport, Observer, Pipeline
 from balancebeam.proxy.timeline import LIMIT, REFUSED, RouteNames, Try
 from balancebeam.ratelimit.limit import Rejection
+from balancebeam.tls.interfaces import TlsInfo
 from balancebeam.upstream.connect_attempt import ConnectAttempt
 from balancebeam.upstream.server import Server
 
@@ -193,6 +194,13 @@ class Exchange(ABC):
     @abstractmethod
     def resume_upload(self) -> None:
         """Read from the client again."""
+
+    # Called by logs.
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """The TLS handshake of the client's connection; `None` without TLS."""
+        return None
 
     # Called by rate limits.
 

@@ -29,6 +29,7 @@ class HttpExchange(Exchange):
             response, which the server sends.
         started_at: When the request was received, in seconds since the epoch; 0 if
             nothing needs it.
+        body_bytes_received: The length of the request body received so far, in wire form.
         body_bytes_sent: The length of the response body that the client gets.
     """
 
@@ -37,6 +38,7 @@ class HttpExchange(Exchange):
     awaiting_100_continue = False
     upgrade = b""
     started_at = 0.0
+    body_bytes_received = 0
     body_bytes_sent = 0
     # The body so far, for a retry; `None` without a body or when it is too large.
     _replay_buffer: list[bytes] | None = None
@@ -85,6 +87,7 @@ class HttpExchange(Exchange):
             self.body_complete = True
         if not data:
             return
+        self.body_bytes_received += len(data)
         self.awaiting_100_continue = False
         if self._replay_buffer is not None:
             self._replay_bytes += len(data)
@@ -96,6 +99,12 @@ class HttpExchange(Exchange):
             self.connection.send_body(data)
         else:
             self.buffer_body(data, last)
+
+    def upload_tunnel(self, data: bytes) -> None:
+        """Send bytes of the client through the tunnel to the server."""
+        self.body_bytes_received += len(data)
+        if self.connection is not None:
+            self.connection.send_body(data)
 
     # Called by the dispatcher.
 

@@ -118,6 +118,7 @@ class ReloadTransaction:
         tree.settings = self.settings
         tree.limiter.commit(self.limits)
         tree.access_logs.commit(self.settings.frontends, self.log_files)
+        tree.recent_requests.enable(self.settings.admin is not None)
         tree.certificates.commit(self.certificates)
         self._commit_pools()
         self._commit_frontends()
@@ -195,14 +196,19 @@ class ReloadTransaction:
             frontend,
             ForwardingPolicy(frontend.forwarding, request_id_generator(tree.shared.random)),
             tree.frontends[frontend.name].factory.default.admission,
-            tree.access_logs.observer(frontend),
+            self._build_observer(frontend),
         )
 
     def _build_observer(self, frontend: FrontendSettings) -> Observer[Exchange] | None:
         connection_log = None
         if frontend.log_connections:
             connection_log = ConnectionLog(self._tree.reactor.seconds)
-        return combine(self._tree.access_logs.observer(frontend), connection_log)
+        has_request_id = frontend.forwarding.request_id != "off"
+        return combine(
+            self._tree.access_logs.observer(frontend),
+            self._tree.recent_requests.observer(frontend.name, frontend.mode, has_request_id),
+            connection_log,
+        )
 
     def _commit_admin(self) -> None:
         tree, settings = self._tree, self.settings.admin

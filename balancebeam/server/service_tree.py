@@ -44,6 +44,7 @@ from balancebeam.net.poller import build_data_reactor
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.observability.access_log import AccessLogs
 from balancebeam.observability.latency import EventLoopLatency
+from balancebeam.observability.recent_requests import RecentRequests
 from balancebeam.server.certificates import CertificateService
 from balancebeam.server.demo import DemoService
 from balancebeam.server.frontend import FrontendService
@@ -86,6 +87,7 @@ class ServiceTree(service.MultiService, abc.ABC):
         ticker: the coarse clock and the sweeps for timeouts.
         limiter: rate limits and the counters behind them.
         access_logs: the access log files.
+        recent_requests: recent requests for the admin API.
         certificates: the TLS certificates and contexts of frontends.
         challenges: the ACME challenges of orders in progress.
         acme: orders and renews certificates, if a frontend has names for ACME.
@@ -128,6 +130,7 @@ class ServiceTree(service.MultiService, abc.ABC):
             self.limiter, self.admin_operations, self._build_redirect
         )
         self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
+        self.recent_requests = RecentRequests(self.ticker)
         self.certificates = CertificateService(reactor, self.ticker.wall_time, self.defer_to_thread)
         self.challenges = Challenges(self.certificates.challenges)
         self.find_challenge: ChallengeLookup = self.challenges.respond

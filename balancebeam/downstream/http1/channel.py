@@ -132,9 +132,8 @@ class Http1Channel(Protocol):
             if len(self.buffer) > BUFFER_SIZE:
                 self.pause_reading()
         elif state is TUNNEL:
-            exchange = self.exchange
-            if exchange is not None and exchange.connection is not None:
-                exchange.connection.send_body(data)
+            if self.exchange is not None:
+                self.exchange.upload_tunnel(data)
         elif state is DISCARDING_BODY:
             self._reader.discard_body(self, data)
 

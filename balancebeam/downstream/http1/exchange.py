@@ -19,6 +19,7 @@ from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange, Fields
 from balancebeam.proxy.http_exchange import HttpExchange
 from balancebeam.proxy.interfaces import Pipeline
+from balancebeam.tls.interfaces import TlsInfo
 
 CONTINUE = 100
 
@@ -51,6 +52,10 @@ class ClientStream(Protocol):
     @property
     def proxy_info(self) -> ProxyInfo | None:
         """Addresses from a PROXY protocol header, if there was one."""
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """The result of the TLS handshake; `None` without TLS."""
 
     @property
     def transport(self) -> StreamTransport:
@@ -157,6 +162,10 @@ class Http1Exchange(HttpExchange):
     @property
     def proxy_info(self) -> ProxyInfo | None:
         return self.stream.proxy_info
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        return self.stream.tls
 
     def client_transport(self) -> StreamTransport:
         return self.stream.transport

@@ -43,7 +43,7 @@ class ClientRelay(Relay):
         self.tls = tls
         self.client_hello: ClientHelloReader | None = None
         self.preread_since = 0.0
-        self.exchange = TcpSession(self, context, client, proxy_info)
+        self.exchange = TcpSession(self, context, client, proxy_info, tls)
         self._context = context
 
     def connectionMade(self) -> None:

@@ -14,6 +14,7 @@ from balancebeam.net.relay import Relay
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange, Fields
 from balancebeam.proxy.timeline import CLIENT, DRAINING, SERVER, TIMEOUT
+from balancebeam.tls.interfaces import TlsInfo
 from balancebeam.upstream.tcp_pool import ServerRelay
 
 # How a session ends, by its close reason; all others are complete.
@@ -47,6 +48,7 @@ class TcpSession(Exchange):
         context: FrontendContext,
         client: str,
         proxy_info: ProxyInfo | None,
+        tls: TlsInfo | None = None,
     ) -> None:
         self.dispatcher = context.default_route.dispatcher
         self.observer = context.observer
@@ -55,6 +57,7 @@ class TcpSession(Exchange):
         self.started_at = context.ticker.wall_time()
         self.server_name = ""
         self._proxy_info = proxy_info
+        self._tls = tls
         self._server_relay: ServerRelay | None = None
         # Bytes relayed at the last sweep that found progress, and its time on the ticker.
         self._last_byte_count = -1
@@ -84,6 +87,10 @@ class TcpSession(Exchange):
     @property
     def proxy_info(self) -> ProxyInfo | None:
         return self._proxy_info
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        return self._tls
 
     def client_transport(self) -> StreamTransport:
         return self.client_relay.transport

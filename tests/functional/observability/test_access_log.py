@@ -28,8 +28,8 @@ from balancebeam.core.settings import (
     Settings,
 )
 from balancebeam.downstream.tcp.client import ClientRelay
-from balancebeam.observability.access_log_formats import local_time
 from balancebeam.observability.log_file import LogFile
+from balancebeam.observability.timestamps import local_time
 from tests.helpers.access_log import COMBINED
 from tests.helpers.files import temporary_log_path
 from tests.helpers.memory import GET, OK, MemoryBalancer, Peer

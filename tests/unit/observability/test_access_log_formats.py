@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.downstream.tcp.session import TcpSession
 from balancebeam.observability.access_log import AccessLog
-from balancebeam.observability.access_log_formats import build_format, local_time, utc_time
+from balancebeam.observability.access_log_formats import build_format
 from balancebeam.observability.access_log_records import HttpRecord, TcpRecord
 from balancebeam.observability.log_file import LogFile
+from balancebeam.observability.timestamps import local_time, utc_time
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from balancebeam.proxy.http_exchange import HttpExchange
 from tests.helpers.access_log import COMBINED
@@ -34,8 +35,22 @@ def http_record(**changes: Any) -> Any:
         "client": "192.0.2.1",
         "status": 200,
         "body_bytes_sent": 1,
-        "started_at": 1.0,
-        "attempted_servers": (server,),
+        "body_bytes_received": 0,
+        "route": None,
+        "tls": None,
+        "limit_name": "",
+        "received_at": 1.0,
+        "queue_seconds": 0.0,
+        "connect_seconds": None,
+        "attempt_at": 1.0,
+        "first_byte_at": 1.25,
+        "finished_at": 1.5,
+        "tries": (),
+        "last_try_failed": False,
+        "selection_reason": "",
+        "outcome": "",
+        "downstream_response_started": True,
+        "server": None,
         "last_server": server,
         "failure": None,
         "client_aborted": False,
