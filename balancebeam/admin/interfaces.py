@@ -7,6 +7,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from balancebeam.admin.state_changes import StateChanges
 from balancebeam.core.settings import PoolSettings, Settings
 from balancebeam.observability.interfaces import BalancerStats, PoolStats
 from balancebeam.tls.client_contexts import ServerTls
@@ -45,6 +46,10 @@ class Balancer(BalancerStats, Protocol):
     @property
     def default_pool(self) -> Pool:
         """The pool of the first frontend that has one; `POST /register` adds servers to it."""
+
+    @property
+    def state_changes(self) -> StateChanges:
+        """The recent changes of the states of servers."""
 
     def not_ready_reason(self) -> str:
         """Return why traffic cannot be served; an empty string if it can."""
