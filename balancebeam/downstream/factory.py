@@ -18,6 +18,7 @@ from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.interfaces import Observer
 from balancebeam.proxy.rejected import is_head_request
 from balancebeam.proxy.route_target import RouteTarget
+from balancebeam.proxy.timeline import DRAINING
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.tls.interfaces import TlsInfo
 
@@ -141,6 +142,9 @@ class DownstreamFactory(ServerFactory, ABC):
     def close_all(self) -> None:
         """Abort every connection and the exchange in progress on it."""
         for channel in list(self.channels):
+            exchange = channel.exchange
+            if exchange is not None:
+                exchange.outcome = exchange.outcome or DRAINING
             channel.shutdown()
         for pending in self.pending_handshakes:
             pending.close_all()

@@ -62,6 +62,7 @@ class RegistrationEndpoint:
         """Check a request and read its body; see `RequestHandler.dispatch`."""
         # Only HTTP frontends have an endpoint.
         assert isinstance(exchange, Http1Exchange)
+        exchange.received_at = exchange.attempt_at = exchange.dispatcher.perf_counter()
         rejection = None if admission.unrestricted else admission.admit(exchange)
         if rejection is not None:
             exchange.reject(rejection)

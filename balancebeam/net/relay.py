@@ -57,6 +57,8 @@ class Relay(Protocol):
         # `peer.transport.write`. To keep it saves 25 of 95 ns per read over looking it
         # up through `peer` (CPython 3.11).
         self._write_to_peer: Callable[[bytes], object] | None = None
+        # See `notify_first_read`; `None` after the first read.
+        self._on_first_read: Callable[[], object] | None = None
         self._last_unacked_bytes: int | None = None
         self._stalled_since = 0.0
         # In a row; see `MIN_LARGE_READS`.
@@ -95,6 +97,27 @@ class Relay(Protocol):
             if self._large_reads >= MIN_LARGE_READS:
                 self._start_splice()
 
+    def notify_first_read(self, callback: Callable[[], object]) -> None:
+        """Call `callback` when the first bytes are forwarded to `peer`."""
+        self._on_first_read = callback
+        if self._write_to_peer is not None:
+            self._forward_with(self._write_to_peer)
+
+    def _forward_with(self, write: Callable[[bytes], object]) -> None:
+        """Forward with `write` from now on, after the callback for the first bytes."""
+        callback = self._on_first_read
+        if callback is None:
+            self._write_to_peer = write
+            return
+
+        def forward_first(data: bytes) -> None:
+            self._on_first_read = None
+            self._write_to_peer = write
+            callback()
+            write(data)
+
+        self._write_to_peer = forward_first
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.closing = True
         self._stop_splice()
@@ -103,7 +126,7 @@ class Relay(Protocol):
             peer._stop_splice()
             # Breaks the reference cycle of the two ends: what is left to the garbage
             # collector costs more than the rest of a short connection.
-            self._write_to_peer = None
+            self._write_to_peer = self._on_first_read = None
 
     # IHalfCloseableProtocol
 
@@ -139,7 +162,7 @@ class Relay(Protocol):
         if self.peer is not None:
             target = self.peer.transport
             if isinstance(target, DirectWriteMixin):
-                self._write_to_peer = target.write_more
+                self._forward_with(target.write_more)
 
     def _start_splice(self) -> None:
         """Replace reads and writes by a pipe, if both transports allow it."""

@@ -9,7 +9,9 @@ the dispatcher as a resource.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -21,6 +23,7 @@ from balancebeam.protocols.http1.local_reply import ALLOWED_METHODS
 from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.queue import RequestQueue
 from balancebeam.proxy.retries import RetryBudget, RetryPolicy
+from balancebeam.proxy.timeline import Try, failure_outcome
 from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.selector import SelectorService
@@ -38,6 +41,7 @@ class Dispatcher:
         connections: The connections to the servers.
         pool_name: The name of the pool, for logs.
         clock: Returns the time of the reactor in seconds.
+        perf_counter: Returns monotonic seconds, for the timelines of exchanges.
         ticker: The coarse clock of timeouts.
         retry_policy: Whether a failed request may be retried, and how often.
         retry_budget: Bounds the retries of all requests together.
@@ -57,6 +61,7 @@ class Dispatcher:
         retries: RetrySettings = RetrySettings(),
         queue: QueueSettings = QueueSettings(),
         pool_name: str = "",
+        perf_counter: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.selector = selector
         self.health = health
@@ -64,13 +69,16 @@ class Dispatcher:
         self.connections = connections
         self.pool_name = pool_name
         self.clock = connections.reactor.seconds
+        self.perf_counter = perf_counter
         self.ticker = connections.ticker
         self.retry_policy = RetryPolicy(retries.attempts, retries.on)
         self.retry_budget = RetryBudget(retries.budget)
         self.total_requests = 0
         self.responses_by_status: defaultdict[int, int] = defaultdict(int)
         self.total_retries = 0
-        self.queue = RequestQueue(queue, selector, connections, self._send_to, self._fail)
+        self.queue = RequestQueue(
+            queue, selector, connections, self._send_to, self._fail, perf_counter
+        )
         # Tested two times per request: the truth of a dict costs less than a call of
         # RequestQueue.__len__.
         self._queued_at = self.queue.queued_at
@@ -92,6 +100,7 @@ class Dispatcher:
                 default, of the pool.
         """
         self.total_requests += 1
+        exchange.received_at = exchange.attempt_at = self.perf_counter()
         if admission is None:
             admission = self.admission
         rejection = None if admission.unrestricted else admission.admit(exchange)
@@ -142,10 +151,19 @@ class Dispatcher:
         server.total_requests += 1
         if server.tracked:
             self._record_start(exchange, server)
+        if exchange.tries:
+            exchange.last_try_failed = False
+            exchange.connect_seconds = None
         if server.idle_connections:
             self.connections.acquire(server).send(exchange)
         else:
             self.connections.connect(server, exchange)
+
+    def connected(self, exchange: Exchange) -> None:
+        """Record that a connection was opened for the request, which is sent next."""
+        now = self.perf_counter()
+        exchange.connect_seconds = now - exchange.attempt_at
+        exchange.attempt_at = now
 
     def attempt_failed(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         """Retry or fail a request for which a server sent no response."""
@@ -157,16 +175,28 @@ class Dispatcher:
             server.failed_requests += 1
         self.health.request_failed(server, exchange, failure)
         exchange.failure = failure
+        self._record_try(exchange, server, failure)
         if not self.retry_policy.allows(exchange.method, failure, exchange.rewind()):
             self._release(exchange, server)
             self._fail(exchange)
         elif failure.kind is FailureKind.STALE:
             # The server is healthy: it closed an idle connection just when the
             # request was sent. A new connection to it cannot be stale.
+            exchange.last_try_failed = False
+            exchange.connect_seconds = None
             self.connections.connect(server, exchange)
         else:
             self._release(exchange, server)
             self._retry(exchange, server)
+
+    def _record_try(self, exchange: Exchange, server: Server, failure: UpstreamFailure) -> None:
+        """Add the attempt that has failed to the timeline; the next one begins."""
+        now = self.perf_counter()
+        seconds = now - exchange.attempt_at + (exchange.connect_seconds or 0.0)
+        failed = Try(server.name, exchange.selection_reason, failure.reason, seconds)
+        exchange.tries = (*exchange.tries, failed)
+        exchange.last_try_failed = True
+        exchange.attempt_at = now
 
     def _retry(self, exchange: Exchange, server: Server) -> None:
         """Try the candidates that remain after `server` failed, if the budget allows it."""
@@ -183,6 +213,9 @@ class Dispatcher:
 
     def response_started(self, exchange: Exchange) -> None:
         """Record that the response's head has arrived and its body is yet to come."""
+        if exchange.status:
+            # A TCP connection has no status, and no response at this time.
+            self.first_byte_received(exchange)
         server = exchange.server
         if server is not None and server.tracked:
             now = exchange.response_started_at = self.clock()
@@ -190,9 +223,14 @@ class Dispatcher:
                 self.selector.response_started(server, max(0.0, now - exchange.sent_at), now)
             self.health.response_started(server, exchange, exchange.status)
 
+    def first_byte_received(self, exchange: Exchange) -> None:
+        """Record that the final response begins to arrive, and that more of it follows."""
+        exchange.first_byte_at = self.perf_counter()
+
     def response_aborted(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         """Record that a response which had started cannot be completed."""
         exchange.failure = failure
+        exchange.outcome = failure_outcome(failure)
         server = exchange.server
         if server is not None:
             server.failed_requests += 1
@@ -201,11 +239,16 @@ class Dispatcher:
 
     def request_finished(self, exchange: Exchange) -> None:
         """Account for a request that was answered, aborted or abandoned; called once."""
+        now = exchange.finished_at = self.perf_counter()
         server = exchange.server
         if server is not None:
+            if not exchange.first_byte_at and exchange.status and not exchange.client_aborted:
+                # Head and body of the response have arrived together.
+                exchange.first_byte_at = now
             self._release(exchange, server)
         elif self._queued_at:
             self.queue.remove(exchange)
+            exchange.finished_at = self.perf_counter()
         self.responses_by_status[exchange.status] += 1
         if exchange.permits:
             self.admission.release(exchange)
@@ -225,6 +268,7 @@ class Dispatcher:
     def _fail(self, exchange: Exchange) -> None:
         """Answer with the error of the last attempt, or 503 if there was none."""
         failure = exchange.failure
+        exchange.outcome = failure_outcome(failure)
         if failure is None:
             exchange.local_reply(503, "error no available server")
         else:

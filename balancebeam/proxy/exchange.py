@@ -20,6 +20,7 @@ from balancebeam.core.ip import normalize_ip, pack_address
 from balancebeam.net.addresses import peer_ip
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.interfaces import AbandonableConnection, ClientTransport, Observer, Pipeline
+from balancebeam.proxy.timeline import LIMIT, REFUSED, RouteNames, Try
 from balancebeam.ratelimit.limit import Rejection
 from balancebeam.upstream.connect_attempt import ConnectAttempt
 from balancebeam.upstream.server import Server
@@ -70,6 +71,21 @@ class Exchange(ABC):
             forwarded, and gets a local reply.
         status: The status of the response; 0 before there is one.
         pending_body: Body bytes received before an upstream connection exists.
+        route: The route, with the names of route and frontend; see `timeline`.
+        received_at: When the dispatcher got the request. This and the other times are
+            in seconds of `Dispatcher.perf_counter`; 0 means not yet.
+        queue_seconds: Time spent in the queue of the pool.
+        connect_seconds: Duration of the connection attempt (name resolution, TCP, TLS)
+            of the last attempt; `None` if it has opened no connection.
+        attempt_at: When the request was sent to `server`; before, when the current wait
+            for a connection or in the queue began.
+        first_byte_at: When the head of the final response, or the first byte of a TCP
+            server, arrived.
+        finished_at: When the exchange ended.
+        tries: The failed attempts, in order.
+        last_try_failed: Whether the last attempt is in `tries`.
+        outcome: How the exchange ended if it was not complete; see `timeline.ended`.
+        limit_name: The name of the limit that has rejected the request.
     """
 
     dispatcher: Pipeline[Exchange]
@@ -95,6 +111,17 @@ class Exchange(ABC):
     max_forwards_exhausted = False
     status = 0
     pending_body: list[bytes] | tuple[()] = ()
+    route: RouteNames | None = None
+    received_at = 0.0
+    queue_seconds = 0.0
+    connect_seconds: float | None = None
+    attempt_at = 0.0
+    first_byte_at = 0.0
+    finished_at = 0.0
+    tries: tuple[Try, ...] = ()
+    last_try_failed = False
+    outcome = ""
+    limit_name = ""
     _pending_bytes = 0
 
     # Called by the dispatcher.
@@ -109,6 +136,8 @@ class Exchange(ABC):
 
     def reject(self, rejection: Rejection) -> None:
         """Answer a request that was not admitted."""
+        self.limit_name = rejection.name
+        self.outcome = LIMIT if rejection.name else REFUSED
         fields: Fields = ()
         if rejection.limit:
             # RFC 6585, 4: 429 "MAY include a Retry-After header".
@@ -120,6 +149,10 @@ class Exchange(ABC):
         self.local_reply(rejection.status, rejection.message, fields)
 
     # Called by the connection pool and upstream connections.
+
+    def upstream_connected(self) -> None:
+        """Report to the dispatcher that a connection was opened for this exchange."""
+        self.dispatcher.connected(self)
 
     def upstream_failed(self, failure: UpstreamFailure) -> None:
         """Report to the dispatcher that the server sent no response."""

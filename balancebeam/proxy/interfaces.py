@@ -24,17 +24,25 @@ class Pipeline(Protocol[ExchangeT_contra]):
         pool_name: The name of the pool, for logs.
         ticker: The coarse clock of timeouts, see `balancebeam.net.ticker`.
         clock: Returns the time of the reactor in seconds.
+        perf_counter: Returns monotonic seconds, for durations; `time.perf_counter`.
     """
 
     pool_name: str
     ticker: Ticker
     clock: Callable[[], float]
+    perf_counter: Callable[[], float]
+
+    def connected(self, exchange: ExchangeT_contra) -> None:
+        """Record that a connection was opened for the request, which is sent next."""
 
     def attempt_failed(self, exchange: ExchangeT_contra, failure: UpstreamFailure) -> None:
         """Retry or fail a request for which a server sent no response."""
 
     def response_started(self, exchange: ExchangeT_contra) -> None:
         """Record that the response's head has arrived and its body is yet to come."""
+
+    def first_byte_received(self, exchange: ExchangeT_contra) -> None:
+        """Record that the final response begins to arrive, and that more of it follows."""
 
     def response_aborted(self, exchange: ExchangeT_contra, failure: UpstreamFailure) -> None:
         """Record that a response which had started cannot be completed."""

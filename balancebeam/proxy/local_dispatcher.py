@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -32,9 +33,11 @@ class LocalDispatcher(ABC):
         self.admission = admission
         self.ticker = ticker
         self.clock = clock
+        self.perf_counter: Callable[[], float] = time.perf_counter
 
     def dispatch(self, exchange: Exchange, admission: Admission) -> None:
         """Answer a request; see `RequestHandler.dispatch`."""
+        exchange.received_at = exchange.attempt_at = self.perf_counter()
         rejection = None if admission.unrestricted else admission.admit(exchange)
         if rejection is not None:
             exchange.reject(rejection)
@@ -47,6 +50,7 @@ class LocalDispatcher(ABC):
 
     def request_finished(self, exchange: Exchange) -> None:
         """Account for a request that was answered; called once."""
+        exchange.finished_at = self.perf_counter()
         if exchange.permits:
             self.admission.release(exchange)
         if exchange.observer is not None:
@@ -54,10 +58,16 @@ class LocalDispatcher(ABC):
 
     # Unreachable, because no server gets the request
 
+    def connected(self, exchange: Exchange) -> None:
+        raise AssertionError("connection for a request that is not forwarded")
+
     def attempt_failed(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         raise AssertionError("failed attempt of a request that is not forwarded")
 
     def response_started(self, exchange: Exchange) -> None:
+        raise AssertionError("response to a request that is not forwarded")
+
+    def first_byte_received(self, exchange: Exchange) -> None:
         raise AssertionError("response to a request that is not forwarded")
 
     def response_aborted(self, exchange: Exchange, failure: UpstreamFailure) -> None:

@@ -47,6 +47,7 @@ class RequestQueue:
         connections: ConnectionPool[Any],
         send: SendFunction,
         fail: FailFunction,
+        perf_counter: Callable[[], float],
     ) -> None:
         """
         Create an empty queue.
@@ -57,6 +58,7 @@ class RequestQueue:
             connections: Nothing leaves the queue for a server when it is closed.
             send: Called with a request, its server and the reason of the selection.
             fail: Called with a request that is answered with an error.
+            perf_counter: Returns monotonic seconds, for `Exchange.queue_seconds`.
         """
         self.settings = settings
         self.queued_at: dict[Exchange, float] = {}
@@ -64,6 +66,7 @@ class RequestQueue:
         self._connections = connections
         self._send = send
         self._fail = fail
+        self._perf_counter = perf_counter
         self._dequeuing = False
 
     def __len__(self) -> int:
@@ -96,7 +99,8 @@ class RequestQueue:
 
     def remove(self, exchange: Exchange) -> None:
         """Remove `exchange` if it is queued."""
-        self.queued_at.pop(exchange, None)
+        if self.queued_at.pop(exchange, None) is not None:
+            self._record_stay(exchange)
 
     def server_released(self, server: Server) -> None:
         """Send the requests that have been queued longest to `server`, up to its capacity."""
@@ -121,6 +125,12 @@ class RequestQueue:
             if not exchange.finished:
                 self._fail(exchange)
 
+    def _record_stay(self, exchange: Exchange) -> None:
+        """Add the time since the request or its last attempt has ended to its timeline."""
+        now = self._perf_counter()
+        exchange.queue_seconds += now - exchange.attempt_at
+        exchange.attempt_at = now
+
     def _pop_expired(self, now: float) -> list[Exchange]:
         """Remove the requests whose timeout has expired, and return them."""
         expired = []
@@ -129,7 +139,7 @@ class RequestQueue:
                 break
             expired.append(exchange)
         for exchange in expired:
-            del self.queued_at[exchange]
+            self.remove(exchange)
         return expired
 
     def _dispatch_queued(self) -> None:

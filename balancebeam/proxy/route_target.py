@@ -31,11 +31,15 @@ class RouteTarget:
         dispatcher: The pipeline of the requests, usually that of a pool.
         admission: The access list and rate limits of the route.
         handler: Processes the requests; the dispatcher by default.
+        name: Host and path of the route, for logs; empty for the default route.
+        frontend: The name of the frontend, for logs.
     """
 
     dispatcher: RouteDispatcher
     admission: Admission
     handler: RequestHandler = field()
+    name: str = ""
+    frontend: str = ""
 
     @handler.default
     def _default_handler(self) -> RequestHandler:

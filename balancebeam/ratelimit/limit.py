@@ -78,6 +78,7 @@ class Rejection:
         delay: Seconds until a request is admitted.
         limit: The value of the RateLimit field; empty for access lists.
         policy: The value of the RateLimit-Policy field; empty for access lists.
+        name: The name of the limit; empty for access lists.
     """
 
     status: int
@@ -85,6 +86,7 @@ class Rejection:
     delay: float
     limit: str = ""
     policy: str = ""
+    name: str = ""
 
     @property
     def retry_after(self) -> int:
@@ -152,6 +154,7 @@ def build_rejection(limits: Sequence[Limit], waits: Sequence[tuple[Limit, float]
         wait,
         f'"{settings.title}";r=0;t={seconds}',
         ", ".join(limit.policy for limit in limits),
+        settings.title,
     )
 
 

@@ -64,22 +64,34 @@ class RouteTableBuilder:
         scopes = self._limiter.scopes
         if frontend.redirect_https:
             own = self._limiter.build_admission(scopes[_frontend_scope(frontend)], access)
-            return RouteTable(RouteTarget(self._build_redirect(own), own))
+            redirect = self._build_redirect(own)
+            return RouteTable(RouteTarget(redirect, own, frontend=frontend.name))
 
         def admission(pool: str, route_scope: str | None = None) -> Admission:
             limits = scopes[_frontend_scope(frontend)]
             limits += (scopes[route_scope] if route_scope else ()) + scopes[_pool_scope(pool)]
             return self._limiter.build_admission(limits, access)
 
-        default = RouteTarget(pools[frontend.pool].dispatcher, admission(frontend.pool))
+        default = RouteTarget(
+            pools[frontend.pool].dispatcher, admission(frontend.pool), frontend=frontend.name
+        )
         routes = []
         if frontend.registration:
             endpoint = self._registration_endpoint(frontend, pools[frontend.pool])
-            target = RouteTarget(default.dispatcher, admission(frontend.pool), endpoint)
+            target = RouteTarget(
+                *(default.dispatcher, admission(frontend.pool), endpoint),
+                name=REGISTRATION_PATH.decode(),
+                frontend=frontend.name,
+            )
             routes.append(Route(PathMatcher(REGISTRATION_PATH), target))
         for settings in frontend.routes:
             scope = _route_scope(frontend, settings.host, settings.path)
-            target = RouteTarget(pools[settings.pool].dispatcher, admission(settings.pool, scope))
+            target = RouteTarget(
+                pools[settings.pool].dispatcher,
+                admission(settings.pool, scope),
+                name=" ".join(filter(None, (settings.host, settings.path))),
+                frontend=frontend.name,
+            )
             routes.append(Route(HostPathMatcher(settings.host, settings.path), target))
         return RouteTable(default, routes)
 

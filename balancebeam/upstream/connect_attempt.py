@@ -69,6 +69,9 @@ class ConnectRequest(typing.Protocol):
     def proxy_info_for_upstream(self) -> ProxyInfo | None:
         """Addresses for the PROXY header that the server expects; `None` if unknown."""
 
+    def upstream_connected(self) -> None:
+        """A connection was established, and the request is sent next."""
+
     def upstream_failed(self, failure: UpstreamFailure) -> None:
         """No connection was established."""
 
@@ -224,6 +227,7 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             self._pool.release(connection)
             return
         exchange.attempt = None
+        exchange.upstream_connected()
         version = self._server.proxy_protocol
         if version is not None:
             connection.single_use = True

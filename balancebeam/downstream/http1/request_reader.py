@@ -141,6 +141,7 @@ class RequestReader:
             else:
                 exchange = self._build_slow_path_exchange(channel, route.dispatcher, head)
             channel.exchange = exchange
+            exchange.route = route
             if head.length == 0:
                 channel.state = AWAITING_RESPONSE
                 channel.buffer = data[end + 4 :]

@@ -85,6 +85,7 @@ class ClientRelay(Relay):
         """End the preread and dispatch the session along `route`."""
         reader, self.client_hello = self.client_hello, None
         self.exchange.dispatcher = route.dispatcher
+        self.exchange.route = route
         if reader is not None and reader.received:
             self.exchange.buffer_body(bytes(reader.received), last=False)
         route.dispatcher.dispatch(self.exchange, route.admission)

@@ -13,7 +13,16 @@ from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.relay import Relay
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange, Fields
+from balancebeam.proxy.timeline import CLIENT, DRAINING, SERVER, TIMEOUT
 from balancebeam.upstream.tcp_pool import ServerRelay
+
+# How a session ends, by its close reason; all others are complete.
+_OUTCOMES = {
+    "client reset": CLIENT,
+    "server reset": SERVER,
+    "idle timeout": TIMEOUT,
+    "shutdown": DRAINING,
+}
 
 
 class TcpSession(Exchange):
@@ -99,12 +108,16 @@ class TcpSession(Exchange):
         self.dispatcher.response_started(self)
         client_relay = self.client_relay
         client_relay.connect_peer(server_relay)
+        server_relay.notify_first_read(self._first_byte_received)
         self.resume_upload()
         if self.pending_body:
             pending_body, self.pending_body = self.pending_body, ()
             server_relay.transport.write(b"".join(pending_body))
         if client_relay.read_closed:
             server_relay.half_close()
+
+    def _first_byte_received(self) -> None:
+        self.dispatcher.first_byte_received(self)
 
     def server_disconnected(self, clean: bool) -> None:
         """The server's connection was lost; `clean` unless it was reset."""
@@ -163,6 +176,7 @@ class TcpSession(Exchange):
             return
         if self._server_relay is None:
             self.close_reason = reason
+            self.outcome = self.outcome or _OUTCOMES.get(reason, "")
             self.client_disconnected()
         else:
             self._finish(reason)
@@ -171,6 +185,7 @@ class TcpSession(Exchange):
 
     def _finish(self, reason: str) -> None:
         self.close_reason = self.close_reason or reason
+        self.outcome = self.outcome or _OUTCOMES.get(reason, "")
         self.finished = True
         self.dispatcher.request_finished(self)
 
