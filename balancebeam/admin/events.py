@@ -32,8 +32,8 @@ MAX_VIEWERS = 64
 # Seconds between two snapshots.
 INTERVAL = 1.0
 
-# Seconds for a viewer that does not read to make room in its buffer. Meanwhile it gets no events,
-# so that its buffer holds the transport's 64 KiB and one snapshot at most.
+# Seconds after which a viewer with a full buffer is disconnected. Meanwhile it gets no events, so
+# that its buffer holds the transport's 64 KiB and one snapshot at most.
 STALL_TIMEOUT = 10.0
 
 
@@ -44,8 +44,8 @@ class Viewer:
 
     Attributes:
         request: The request for it.
-        paused_at: When the transport's buffer was full, in seconds of the reactor; `None` while
-            it has room.
+        paused_at: When the transport's buffer became full, in seconds of the reactor; `None` if
+            it is not full.
     """
 
     def __init__(self, request: Request, seconds: Callable[[], float]) -> None:
@@ -167,6 +167,7 @@ class EventStreams:
 
     def close(self, denied: Callable[[Request], bool] = lambda request: True) -> None:
         """End the streams whose request is `denied`, or all; clients may connect again."""
+        self._snapshot = b""
         for viewer in list(self.viewers):
             if not denied(viewer.request):
                 continue

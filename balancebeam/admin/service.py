@@ -72,7 +72,7 @@ class AdminService(service.Service):
 
     def drain(self, handing_over: bool) -> None:
         """
-        End the streams; clients that connect again get those of the process that listens.
+        End the streams; clients connect again, to the process that listens.
 
         Args:
             handing_over: Whether that is the new process of a hot restart: other connections are

@@ -1,14 +1,14 @@
 """
 The snapshot of the balancer for the admin page: one JSON text, made once for all viewers.
 
-Names are those of `GET /upstreams`. Rates are per second, times are seconds.
+Fields of servers have the names of `GET /upstreams`. Rates are per second, durations in seconds.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import asdict
@@ -119,9 +119,7 @@ class SnapshotBuilder:
             "error_rate": _rounded(ratio, 4),
             "retries": pool.dispatcher.total_retries,
             "queued": len(pool.dispatcher.queue),
-            "in_flight": sum(
-                server.in_flight for server in (*servers, *pool.server_set.draining)
-            ),
+            "in_flight": sum(server.in_flight for server in (*servers, *pool.server_set.draining)),
             "connections": len(pool.connections.connections),
             "p50": None,
             "p99": None,
@@ -200,7 +198,7 @@ class SnapshotBuilder:
         return views
 
 
-_NO_TRAFFIC = {
+_NO_TRAFFIC: Mapping[str, Any] = {
     "rate": 0.0,
     "share": None,
     "error_rate": None,

@@ -139,7 +139,7 @@ class TrafficSampler:
         self.pools = _sample_all(self.pools, pools, elapsed)
         self.errors = _sample_all(self.errors, errors, elapsed)
         self.responses = _sample_all(self.responses, responses, elapsed)
-        rejected = {
+        rejected: dict[Hashable, int] = {
             (scope, index, id(limit)): limit.rejected
             for scope, limits in balancer.limiter.scopes.items()
             for index, limit in enumerate(limits)

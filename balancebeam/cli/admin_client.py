@@ -155,9 +155,7 @@ class AdminClient:
     def _unreachable(self, error: Exception) -> ConnectionFailed:
         return self._connection_failed(f"cannot be reached: {describe_os_error(error)}")
 
-    def _send(
-        self, method: str, path: str, content: Any, event: str | None = None
-    ) -> Response:
+    def _send(self, method: str, path: str, content: Any, event: str | None = None) -> Response:
         """
         Connect, send a request and receive the response; of a stream the data of one event.
 

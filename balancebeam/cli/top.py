@@ -64,7 +64,8 @@ def run_top(client: AdminClient, args: Namespace, terminal: Terminal) -> None:
             table, until a snapshot can be read again.
     """
     snapshot = read_snapshot(client)
-    with _screen() as wake_ups:
+    # Ctrl-C is a regular end, as it is for top(1).
+    with contextlib.suppress(KeyboardInterrupt), _screen() as wake_ups:
         problem = ""
         due = time.monotonic() + args.interval
         while True:
@@ -90,7 +91,7 @@ def _draw(snapshot: dict[str, Any], problem: str, colors: bool) -> None:
     lines = [*lines, *text.splitlines()][:height]
     # Longer lines would wrap. The lines of the table, which may have colors, already fit.
     clipped = [line if "\x1b" in line else line[: size.columns] for line in lines]
-    drawing = "".join(f"{line}{_ERASE_LINE}\r\n" for line in clipped)
+    drawing = "".join(f"{line}{_ERASE_LINE}\n" for line in clipped)
     sys.stdout.write(f"{_HOME}{drawing}{_ERASE_BELOW}")
     sys.stdout.flush()
 

@@ -164,7 +164,7 @@ def _list(snapshot: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _sum(items: Sequence[Mapping[str, Any]], key: str) -> float:
-    return sum(item[key] for item in items if _is_number(item.get(key)))
+    return float(sum(item[key] for item in items if _is_number(item.get(key))))
 
 
 _SERVER = _Column("SERVER", _server_name, 0, align_right=False)

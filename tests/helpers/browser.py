@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ class Browser:
         assert PROGRAM is not None, "chromium is not installed"
         self.messages: list[str] = []
         self._home = tempfile.mkdtemp()
+        self._stack = contextlib.ExitStack()
         self._process = subprocess.Popen(
             [PROGRAM, *FLAGS, f"--user-data-dir={self._home}", "about:blank"],
             stderr=subprocess.DEVNULL,
@@ -48,7 +50,8 @@ class Browser:
             port_file = Path(self._home, "DevToolsActivePort")
             text = wait_until(lambda: port_file.exists() and port_file.read_text())
             port, path = text.split()
-            self._devtools = connect(f"ws://127.0.0.1:{port}{path}", max_size=None)
+            address = f"ws://127.0.0.1:{port}{path}"
+            self._devtools = self._stack.enter_context(connect(address, max_size=None))
             (target,) = [
                 info["targetId"]
                 for info in self._send("Target.getTargets")["targetInfos"]
@@ -66,10 +69,10 @@ class Browser:
         return self
 
     def __exit__(self, *arguments: object) -> None:
-        self._devtools.close()
         self._end()
 
     def _end(self) -> None:
+        self._stack.close()
         self._process.terminate()
         self._process.wait(TIMEOUT)
         shutil.rmtree(self._home, ignore_errors=True)
