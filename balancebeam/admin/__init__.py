@@ -1,1 +1,1 @@
-"""The admin API: HTTP server, authorization, routes, operations, dashboard and OpenAPI."""
+"""The admin API: HTTP server, authorization, routes, operations, live page and OpenAPI."""

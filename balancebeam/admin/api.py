@@ -8,21 +8,23 @@ Every handler takes an `ApiRequest` and returns an `ApiResponse`, or raises
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Callable
+from typing import Callable, Union
 from urllib.parse import unquote
 
 from attrs import frozen
 
-from balancebeam.admin.dashboard import DASHBOARD_HTML
+from balancebeam.admin.events import CONTENT_TYPE as EVENT_STREAM
+from balancebeam.admin.events import MAX_VIEWERS, EventStreams
 from balancebeam.admin.explain import PARAMETERS, explain
 from balancebeam.admin.interfaces import Balancer, Pool
 from balancebeam.admin.openapi import openapi_json
 from balancebeam.admin.operations import AdminOperations
+from balancebeam.admin.page_files import INDEX, PAGE_HEADERS, load_page
 from balancebeam.admin.parsing import AdminError, parse_object, parse_query
 from balancebeam.admin.recent_requests import PARAMETERS as REQUESTS_PARAMETERS
 from balancebeam.admin.recent_requests import list_requests
 from balancebeam.admin.registration import register
-from balancebeam.admin.responses import ApiResponse, error, success
+from balancebeam.admin.responses import ApiResponse, StreamResponse, error, success
 from balancebeam.admin.views import all_servers, pool_servers, server_view
 from balancebeam.config.dump import dump
 from balancebeam.core.errors import ConfigError
@@ -33,17 +35,6 @@ from balancebeam.observability.prometheus import (
     accepts_openmetrics,
 )
 from balancebeam.upstream.server import Server
-
-# The dashboard is one document: inline style and script, and requests to this listener only.
-_DASHBOARD_HEADERS = (
-    (
-        b"Content-Security-Policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    (b"X-Frame-Options", b"DENY"),
-)
-
 
 # The path of the reference registration API.
 REGISTRATION_PATH = "/register"
@@ -67,7 +58,7 @@ class ApiRequest:
     query: bytes = b""
 
 
-Handler = Callable[["AdminApi", ApiRequest], Awaitable[ApiResponse]]
+Handler = Callable[["AdminApi", ApiRequest], Awaitable[Union[ApiResponse, StreamResponse]]]
 
 
 class AdminApi:
@@ -77,11 +68,16 @@ class AdminApi:
     Attributes:
         balancer: The balancer to inspect and reload.
         operations: Changes its servers.
+        events: The streams of `GET /events`.
     """
 
-    def __init__(self, balancer: Balancer, operations: AdminOperations) -> None:
+    def __init__(
+        self, balancer: Balancer, operations: AdminOperations, events: EventStreams
+    ) -> None:
         self.balancer = balancer
         self.operations = operations
+        self.events = events
+        self._page = load_page()
 
     async def register(self, request: ApiRequest) -> ApiResponse:
         """`POST /register`: add a server to the default pool."""
@@ -160,11 +156,18 @@ class AdminApi:
             # RFC 9110, 15.5.21: "it was unable to process the contained instructions".
             return error(422, "\n".join(rejection.problems))
 
-    async def dashboard(self, request: ApiRequest) -> ApiResponse:
-        """`GET /`: the dashboard."""
-        return ApiResponse(
-            200, DASHBOARD_HTML.encode(), b"text/html; charset=utf-8", _DASHBOARD_HEADERS
-        )
+    async def event_stream(self, request: ApiRequest) -> ApiResponse | StreamResponse:
+        """`GET /events`: snapshots and changes as server-sent events."""
+        if self.events.full:
+            return error(503, f"too many viewers: at most {MAX_VIEWERS} are allowed")
+        return StreamResponse(EVENT_STREAM, self.events.add)
+
+    async def page(self, request: ApiRequest) -> ApiResponse:
+        """`GET /` and `GET /page/NAME`: the files of the admin page."""
+        file = self._page.get(request.path_params.get("file", INDEX))
+        if file is None:
+            return error(404, "not found")
+        return ApiResponse(200, file.content, file.content_type, PAGE_HEADERS)
 
     async def openapi(self, request: ApiRequest) -> ApiResponse:
         """`GET /openapi.json`: the OpenAPI document of this API."""
@@ -181,7 +184,9 @@ class AdminApi:
 # Handlers by path pattern and method. A name in braces matches one segment;
 # `{address}` also matches the rest of the path.
 ROUTES: Mapping[str, Mapping[str, Handler]] = {
-    "/": {"GET": AdminApi.dashboard},
+    "/": {"GET": AdminApi.page},
+    "/page/{file}": {"GET": AdminApi.page},
+    "/events": {"GET": AdminApi.event_stream},
     REGISTRATION_PATH: {"POST": AdminApi.register},
     "/upstreams": {"GET": AdminApi.upstreams},
     "/upstreams/{pool}": {"GET": AdminApi.pool_upstreams, "POST": AdminApi.add_upstream},

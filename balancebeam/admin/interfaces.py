@@ -7,6 +7,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from balancebeam.admin.state_changes import StateChanges
 from balancebeam.core.settings import FrontendSettings, PoolSettings, Settings
 from balancebeam.observability.interfaces import BalancerStats, FrontendStats, PoolStats
 from balancebeam.observability.recent_requests import RecentRequests
@@ -69,6 +70,10 @@ class Balancer(BalancerStats, Protocol):
     @property
     def recent_requests(self) -> RecentRequests:
         """The recent requests."""
+
+    @property
+    def state_changes(self) -> StateChanges:
+        """The recent changes of the states of servers."""
 
     def not_ready_reason(self) -> str:
         """Return why traffic cannot be served; an empty string if it can."""

@@ -63,7 +63,26 @@ def _paths() -> Schema:
     unknown_pool = {"404": _error("The pool does not exist.")}
     unknown_server = {"404": _error("The pool or the server does not exist.")}
     return {
-        "/": {"get": _operation("Dashboard", {"200": _text("An HTML page.", "text/html")})},
+        "/": {"get": _operation("Admin page", {"200": _text("An HTML page.", "text/html")})},
+        "/page/{file}": {
+            "parameters": _parameter("file"),
+            "get": _operation(
+                "A file of the admin page",
+                {
+                    "200": _text("Script, style or image.", "text/javascript"),
+                    "404": _error("There is no such file."),
+                },
+            ),
+        },
+        "/events": {
+            "get": _operation(
+                "Snapshots every second, and changes of server states",
+                {
+                    "200": _text("Server-sent events without end.", "text/event-stream"),
+                    "503": _error("There are too many viewers."),
+                },
+            )
+        },
         "/register": {
             "post": _operation(
                 "Add a server to the pool of the first frontend",

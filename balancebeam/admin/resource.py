@@ -15,7 +15,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from balancebeam.admin.api import REGISTRATION_PATH, AdminApi, ApiRequest, match_route
 from balancebeam.admin.auth import Authorizer, RequestInfo
 from balancebeam.admin.parsing import AdminError
-from balancebeam.admin.responses import ApiResponse, error
+from balancebeam.admin.responses import ApiResponse, StreamResponse, error
 from balancebeam.protocols.http1.local_reply import is_json, jsend_fail, wrong_method
 
 _ABSOLUTE_FORM = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
@@ -43,15 +43,24 @@ class AdminResource(Resource):
         disconnected: list[Failure] = []
         request.notifyFinish().addErrback(disconnected.append)
 
-        def write(response: ApiResponse) -> None:
-            if not disconnected:
+        def write(response: ApiResponse | StreamResponse) -> None:
+            if disconnected:
+                return
+            if isinstance(response, StreamResponse):
+                _start_stream(request, response)
+            else:
                 _write_response(request, response)
 
         response.addErrback(self._internal_error).addCallback(write)
         response.addErrback(lambda failure: self.log.failure("response not written", failure))
         return NOT_DONE_YET
 
-    async def _dispatch(self, request: Request) -> ApiResponse:
+    def is_denied(self, request: Request) -> bool:
+        """Whether `request`, which has been answered, would be rejected now."""
+        info = _request_info(request, _target(request)[1])
+        return self.authorizer.authorize(info) is not None
+
+    async def _dispatch(self, request: Request) -> ApiResponse | StreamResponse:
         path, authority = _target(request)
         denied = self.authorizer.authorize(_request_info(request, authority))
         if denied is not None:
@@ -122,12 +131,25 @@ def _request_info(request: Request, authority: str | None) -> RequestInfo:
     )
 
 
-def _write_response(request: Request, response: ApiResponse) -> None:
-    request.setResponseCode(response.status)
-    request.setHeader(b"content-type", response.content_type)
-    request.setHeader(b"content-length", b"%d" % len(response.body))
+def _set_headers(request: Request, content_type: bytes) -> None:
+    """Set the headers of all responses."""
+    request.setHeader(b"content-type", content_type)
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"x-content-type-options", b"nosniff")
+
+
+def _start_stream(request: Request, response: StreamResponse) -> None:
+    _set_headers(request, response.content_type)
+    if request.method == b"HEAD":
+        request.finish()
+    else:
+        response.start(request)
+
+
+def _write_response(request: Request, response: ApiResponse) -> None:
+    request.setResponseCode(response.status)
+    _set_headers(request, response.content_type)
+    request.setHeader(b"content-length", b"%d" % len(response.body))
     for name, value in response.headers:
         request.responseHeaders.addRawHeader(name, value)
     if request.method != b"HEAD":

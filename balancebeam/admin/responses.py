@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from attrs import frozen
+from twisted.web.server import Request
 
 from balancebeam.protocols.http1.local_reply import JSON, jsend_error, jsend_success
 
@@ -25,6 +26,20 @@ class ApiResponse:
     body: bytes
     content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@frozen
+class StreamResponse:
+    """
+    A response whose body has no end yet; its status is 200.
+
+    Attributes:
+        content_type: The value of Content-Type.
+        start: Called with the request when the head is set; writes the body.
+    """
+
+    content_type: bytes
+    start: Callable[[Request], object]
 
 
 def success(data: Any, status: int = 200) -> ApiResponse:

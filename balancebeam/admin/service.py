@@ -11,10 +11,13 @@ from twisted.python.failure import Failure
 
 from balancebeam.admin.api import AdminApi
 from balancebeam.admin.auth import Authorizer
+from balancebeam.admin.events import EventStreams
 from balancebeam.admin.http_server import AdminSite
 from balancebeam.admin.interfaces import Balancer
 from balancebeam.admin.operations import AdminOperations, HealthCheck
 from balancebeam.admin.resource import AdminResource
+from balancebeam.admin.snapshot import SnapshotBuilder
+from balancebeam.admin.traffic import TrafficSampler
 from balancebeam.config.cross_checks import is_local
 from balancebeam.config.secret_source import load_secret
 from balancebeam.core.addresses import ListenAddress, TcpAddress
@@ -29,6 +32,7 @@ class AdminService(service.Service):
 
     Attributes:
         site: The protocol factory of the listener.
+        events: The streams of `GET /events`.
         settings: The settings in force.
     """
 
@@ -52,7 +56,11 @@ class AdminService(service.Service):
             settings: The address of the listener, and the token.
             authorizer: Authorizes requests; see `build_authorizer`.
         """
-        self._resource = AdminResource(AdminApi(balancer, operations), authorizer)
+        sampler = TrafficSampler(balancer, reactor.seconds)
+        self.events = EventStreams(
+            reactor, sampler, SnapshotBuilder(balancer, sampler), balancer.state_changes
+        )
+        self._resource = AdminResource(AdminApi(balancer, operations, self.events), authorizer)
         self.site = AdminSite(self._resource, reactor)
         self.settings = settings
 
@@ -60,12 +68,30 @@ class AdminService(service.Service):
         """Replace the settings and the authorizer; open connections use them too."""
         self.settings = settings
         self._resource.authorizer = authorizer
+        self.events.close(self._resource.is_denied)
+
+    def drain(self, handing_over: bool) -> None:
+        """
+        End the streams; clients connect again, to the process that listens.
+
+        Args:
+            handing_over: Whether that is the new process of a hot restart: other connections are
+                then closed as well, when their responses are complete.
+        """
+        self.events.close()
+        if handing_over:
+            self.site.close_all()
 
     def listeners(self) -> Mapping[ListenAddress, AdminSite]:
         """Return the protocol factory by the address to listen on."""
         return {self.settings.bind: self.site}
 
+    def startService(self) -> None:
+        super().startService()
+        self.events.start()
+
     def stopService(self) -> Any:
+        self.events.stop()
         self.site.close_all()
         return super().stopService()
 

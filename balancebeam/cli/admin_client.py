@@ -18,6 +18,9 @@ from balancebeam.cli.admin_address import AdminAddress
 from balancebeam.cli.deadline_socket import MAX_RESPONSE_BYTES, ResponseTooLarge, connect
 from balancebeam.cli.errors import ConnectionFailed, RequestRejected, describe_os_error
 
+# Media type of server-sent events.
+EVENT_STREAM = "text/event-stream"
+
 # Bytes of one read from a response.
 _READ_SIZE = 65536
 
@@ -95,6 +98,25 @@ class AdminClient:
             raise self._unexpected_response(response)
         raise self._rejected(response.status, data)
 
+    def first_event(self, path: str, name: str) -> Any:
+        """
+        Return the data of the first server-sent event called `name`, and close the stream.
+
+        Raises:
+            RequestRejected: the admin API reported an error.
+            ConnectionFailed: there was no such event, or no response of the admin API.
+        """
+        response = self._send("GET", path, None, event=name)
+        if response.status != 200 or response.content_type != EVENT_STREAM:
+            succeeded, data = self._parse_jsend(response)
+            if not succeeded:
+                raise self._rejected(response.status, data)
+            raise self._unexpected_response(response)
+        try:
+            return json.loads(response.body)
+        except (ValueError, RecursionError):
+            raise self._connection_failed("sent an invalid event") from None
+
     def _rejected(self, status: int, message: str) -> RequestRejected:
         if status != 401:
             return RequestRejected(message)
@@ -133,8 +155,13 @@ class AdminClient:
     def _unreachable(self, error: Exception) -> ConnectionFailed:
         return self._connection_failed(f"cannot be reached: {describe_os_error(error)}")
 
-    def _send(self, method: str, path: str, content: Any) -> Response:
-        """Connect, send a request and receive the response. Raises `ConnectionFailed`."""
+    def _send(self, method: str, path: str, content: Any, event: str | None = None) -> Response:
+        """
+        Connect, send a request and receive the response; of a stream the data of one event.
+
+        Raises:
+            ConnectionFailed: there was no response, or an invalid one.
+        """
         try:
             connected_socket = connect(self.address, time.monotonic() + self._timeout)
         except (ConnectionRefusedError, FileNotFoundError):
@@ -150,7 +177,7 @@ class AdminClient:
         # Without auto_open, http.client cannot replace the socket by one without a deadline.
         connection.sock, connection.auto_open = connected_socket, 0
         try:
-            return self._exchange(connection, method, path, content)
+            return self._exchange(connection, method, path, content, event)
         except socket.timeout:
             raise self._timed_out() from None
         except ResponseTooLarge:
@@ -171,7 +198,12 @@ class AdminClient:
             connection.close()
 
     def _exchange(
-        self, connection: HTTPConnection, method: str, path: str, content: Any
+        self,
+        connection: HTTPConnection,
+        method: str,
+        path: str,
+        content: Any,
+        event: str | None = None,
     ) -> Response:
         """Send a request on `connection` and receive the response."""
         headers = {"Host": self.address.host_header, "Accept": "*/*", "Connection": "close"}
@@ -184,7 +216,30 @@ class AdminClient:
         connection.request(method, path, body, headers)
         with connection.getresponse() as response:
             content_type = (response.getheader("Content-Type") or "").partition(";")[0]
-            return Response(response.status, content_type.strip().lower(), _read_body(response))
+            media_type = content_type.strip().lower()
+            if event is not None and media_type == EVENT_STREAM:
+                return Response(response.status, media_type, _read_event(response, event))
+            return Response(response.status, media_type, _read_body(response))
+
+
+def _read_event(response: HTTPResponse, name: str) -> bytes:
+    """Return the data of the first event called `name`. Raises `IncompleteRead`."""
+    # https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+    current, data = b"", []
+    while True:
+        line = response.readline()
+        if not line.endswith(b"\n"):
+            raise IncompleteRead(line)
+        field, _, value = line.rstrip(b"\r\n").partition(b":")
+        value = value[1:] if value.startswith(b" ") else value
+        if field == b"event":
+            current = value
+        elif field == b"data":
+            data.append(value)
+        elif not field and not value:
+            if current == name.encode():
+                return b"\n".join(data)
+            current, data = b"", []
 
 
 def _read_body(response: HTTPResponse) -> bytes:

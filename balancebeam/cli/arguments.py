@@ -13,9 +13,13 @@ DEFAULT_ADMIN = "127.0.0.1:1101"
 # server, which takes up to 2 s by default.
 DEFAULT_TIMEOUT = 10.0
 
+# Seconds between two drawings of `top`: the balancer has a new snapshot every second.
+DEFAULT_INTERVAL = 1.0
+
 # The help text of each command.
 COMMANDS: Mapping[str, str] = {
     "status": "show all servers and their states",
+    "top": "show servers, traffic and latency, updated every second until q is pressed",
     "drain": "send no new requests to a server",
     "maintenance": "send neither new requests nor health checks to a server",
     "ready": "end drain or maintenance: send requests to a server again",
@@ -100,6 +104,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         slow=False,
         id=None,
         limit=None,
+        interval=DEFAULT_INTERVAL,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -140,6 +145,13 @@ def _add_command_options(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--pool", help="pool of the server; required if several pools have it")
     elif name == "status":
         command.add_argument("--pool", help="show only the servers of this pool")
+    elif name == "top":
+        command.add_argument(
+            "--interval",
+            type=_seconds,
+            metavar="SECONDS",
+            help=f"time between two updates (default: {DEFAULT_INTERVAL:g})",
+        )
     if name in _WAIT_COMMANDS:
         command.add_argument(
             "--wait",

@@ -15,6 +15,8 @@ from balancebeam.cli.explanation import explanation_text
 from balancebeam.cli.recent_requests import request_details, requests_table
 from balancebeam.cli.status import status_table
 from balancebeam.cli.terminal import Terminal, escape
+from balancebeam.cli.top import read_snapshot
+from balancebeam.cli.top_table import top_table
 
 # The states of a server that gets no new requests.
 DRAINING_STATES = ("draining", "maintenance")
@@ -62,6 +64,7 @@ class Commands:
         self._sleep = sleep
         self._handlers: Mapping[str, Callable[[Namespace], CommandResult]] = {
             "status": self.status,
+            "top": self.top,
             "drain": self.drain,
             "maintenance": self.maintenance,
             "ready": self.ready,
@@ -82,6 +85,11 @@ class Commands:
         """Show the servers of all pools or of one."""
         servers = self._list_servers(args.pool)
         return CommandResult(servers, status_table(servers, time.time(), self._terminal))
+
+    def top(self, args: Namespace) -> CommandResult:
+        """Show the servers and their traffic once; `run_top` redraws it."""
+        snapshot = read_snapshot(self._client)
+        return CommandResult(snapshot, top_table(snapshot, self._terminal))
 
     def drain(self, args: Namespace) -> CommandResult:
         """Drain a server."""

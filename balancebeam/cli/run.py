@@ -15,6 +15,7 @@ from balancebeam.cli.arguments import parse_arguments
 from balancebeam.cli.commands import Commands
 from balancebeam.cli.errors import CommandError, describe_os_error
 from balancebeam.cli.terminal import Terminal, escape
+from balancebeam.cli.top import is_interactive, run_top
 
 # As a shell reports a program that SIGINT has ended: 128 + 2.
 _INTERRUPTED = 130
@@ -58,7 +59,11 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         address = parse_admin_address(args.admin)
         token = load_token(args.token_file, environment.get("BALANCEBEAM_TOKEN"))
         client = AdminClient(address, token, args.timeout)
-        result = Commands(client, _detect_terminal(environment)).run(args)
+        terminal = _detect_terminal(environment)
+        if args.command == "top" and not args.json and is_interactive():
+            run_top(client, args, terminal)
+            return 0
+        result = Commands(client, terminal).run(args)
         output = json.dumps(result.data, indent=2) if args.json else result.text.rstrip("\n")
     except RecursionError:
         message = f"{args.admin} sent a response that is nested too deeply"

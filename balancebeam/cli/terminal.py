@@ -55,6 +55,11 @@ class Column(NamedTuple):
     color: bool = False
 
 
+def state_color(state: str) -> str | None:
+    """Return the control sequence for the color of a server state, `None` for other texts."""
+    return _COLORS.get(state)
+
+
 def escape(text: str, allow: str = "") -> str:
     """
     Replace control and other unprintable characters by `\\uXXXX`.

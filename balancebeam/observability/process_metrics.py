@@ -38,6 +38,20 @@ def add_process_metrics(registry: MetricsRegistry, proc: Path = _PROC) -> None:
         registry.gauge(name, text).add(value)
 
 
+def resident_bytes(proc: Path = _PROC) -> int | None:
+    """Return the resident memory size in bytes; `None` without procfs."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int((proc / "self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def start_time(proc: Path = _PROC) -> float | None:
+    """Return when the process started, in seconds since the epoch; `None` without procfs."""
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
+        return _start_time(proc, os.getpid())
+    return None
+
+
 def _from_proc(proc: Path) -> Iterator[tuple[str, str, float]]:
     with contextlib.suppress(OSError, ValueError, IndexError):
         pages = (proc / "self/statm").read_text().split()

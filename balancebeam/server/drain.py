@@ -20,6 +20,8 @@ def start_drain(tree: ServiceTree, handing_over: bool = False) -> Deferred[None]
     admin = None if handing_over else tree.admin
     if tree.running:
         tree.listeners.activate({} if admin is None else admin.listeners(), {})
+    if tree.admin is not None:
+        tree.admin.drain(handing_over)
     for frontend in tree.frontends.values():
         frontend.drain()
     if tree.acme is not None:

@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 from twisted.application import service
 from twisted.logger import Logger
 
+from balancebeam.admin.state_changes import StateChanges
 from balancebeam.admission.admission import Admission
 from balancebeam.balancing.registry import ALGORITHMS
 from balancebeam.core.interfaces import Random
@@ -50,6 +51,7 @@ class SharedResources:
         resolver: the DNS cache.
         random: the source of random numbers for load balancing.
         connect: opens upstream connections.
+        state_changes: records the changes of the states of servers.
     """
 
     reactor: Any
@@ -58,6 +60,7 @@ class SharedResources:
     resolver: Resolver
     random: Random
     connect: ConnectFunction
+    state_changes: StateChanges
 
 
 class PoolService(service.MultiService):
@@ -101,6 +104,7 @@ class PoolService(service.MultiService):
         self._shared = shared
         ticker = shared.ticker
         self.server_set = ServerSet(settings.servers)
+        shared.state_changes.watch(settings.name, self.server_set)
         self.selector = SelectorService(self._build_algorithm, self.server_set)
         self.health = HealthService(self.server_set, ticker, *_health_arguments(settings))
         pool_class: type[ConnectionPool[Any]] = TcpPool if mode == "tcp" else Http1Pool

@@ -34,6 +34,7 @@ from balancebeam.acme.challenges import Challenges
 from balancebeam.acme.service import AcmeService
 from balancebeam.admin.operations import AdminOperations
 from balancebeam.admin.service import AdminService, build_health_check
+from balancebeam.admin.state_changes import StateChanges
 from balancebeam.admission.admission import Admission
 from balancebeam.admission.limiter import LimiterService
 from balancebeam.core.addresses import ListenAddress, TcpAddress
@@ -94,6 +95,7 @@ class ServiceTree(service.MultiService, abc.ABC):
         pool_certificates: watches the files of TLS to servers.
         listeners: the listening sockets.
         shared: resources that all pools share.
+        state_changes: the recent changes of the states of servers.
         route_table_builder: builds the route tables of frontends.
         find_challenge: returns the key authorization for the path of an ACME http-01 challenge,
             `None` for an unknown one; for frontends with `redirect_https`.
@@ -138,8 +140,15 @@ class ServiceTree(service.MultiService, abc.ABC):
         self.pool_certificates = PoolCertificateService(
             reactor, lambda: self.pools, self.defer_to_thread
         )
+        self.state_changes = StateChanges(self.ticker.wall_time)
         self.shared = SharedResources(
-            reactor, data_reactor, self.ticker, Resolver(reactor, self.ticker), random, connect
+            reactor,
+            data_reactor,
+            self.ticker,
+            Resolver(reactor, self.ticker),
+            random,
+            connect,
+            self.state_changes,
         )
         self.listeners = ListenersService(reactor, data_reactor, find_inherited_sockets)
 

@@ -42,6 +42,7 @@ class ServerSet:
         self._draining: list[Server] = []
         self._tiers: tuple[tuple[Server, ...], ...] | None = None
         self._subscribers: list[Callable[[], object]] = []
+        self._observers: list[Callable[[Server], object]] = []
         for settings in servers:
             self.add(settings)
 
@@ -64,6 +65,10 @@ class ServerSet:
     def subscribe(self, listener: Callable[[], object]) -> None:
         """Call `listener` after every change."""
         self._subscribers.append(listener)
+
+    def observe(self, observer: Callable[[Server], object]) -> None:
+        """Call `observer` with each server that changed, after every change."""
+        self._observers.append(observer)
 
     def find(self, address: ServerAddress) -> Server | None:
         """Return the server at `address`, or `None`."""
@@ -134,3 +139,6 @@ class ServerSet:
             server.available = server.eligible and not server.ejected
         for listener in self._subscribers:
             listener()
+        for observer in self._observers:
+            for server in servers:
+                observer(server)

@@ -92,7 +92,8 @@ def parse_responses(data: bytes) -> list[Response]:
     """
     Parse all responses in `data`, of which none may be to a HEAD request.
 
-    A response without Content-Length has no content. No field but WWW-Authenticate may
+    A response without Content-Length and Transfer-Encoding has no content; the last chunk of a
+    stream may be missing. No field but WWW-Authenticate may
     occur twice in a head.
     """
     responses = []
@@ -105,11 +106,27 @@ def parse_responses(data: bytes) -> list[Response]:
         # WWW-Authenticate may repeat: one field for each challenge.
         names = [name.lower() for name, _ in pairs if name != b"WWW-Authenticate"]
         assert len(set(names)) == len(names), f"repeated field: {head!r}"
+        if b"transfer-encoding" in fields:
+            body, data = decode_chunks(rest)
+            responses.append(Response(int(status_line.split(b" ")[1]), fields, body))
+            continue
         length = int(fields.get(b"content-length", b"0"))
         assert len(rest) >= length, data
         responses.append(Response(int(status_line.split(b" ")[1]), fields, rest[:length]))
         data = rest[length:]
     return responses
+
+
+def decode_chunks(data: bytes) -> tuple[bytes, bytes]:
+    """Return the content of the chunks in `data`, and what follows the last chunk."""
+    content = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        length = int(size, 16)
+        content, data = content + data[:length], data[length + 2 :]
+        if not length:
+            break
+    return content, data
 
 
 class AdminClient:

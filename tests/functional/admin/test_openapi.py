@@ -15,6 +15,7 @@ import pytest
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
+from balancebeam.admin import events
 from balancebeam.admin.api import ROUTES
 from balancebeam.admin.http_server import MAX_BODY
 from balancebeam.admin.openapi import openapi_document, openapi_json
@@ -191,16 +192,17 @@ class ResponseSchemaTests(SynchronousTestCase):
     def test_all_responses(self) -> None:
         """All described responses occur and match, and no others."""
         for pattern, method, _ in operations():
-            path = pattern.format(pool="app", address="10.0.0.1:80")
+            path = pattern.format(pool="app", address="10.0.0.1:80", file="main.js")
             self.check(pattern, method, self.admin.request(method, path))
             self.check(pattern, method, self.admin.request(method, path, fields=b"Host: evil\r\n"))
             for pool, address in (("nope", "10.0.0.1:80"), ("app", "10.8.8.8:80"), ("app", "x")):
-                unknown = pattern.format(pool=pool, address=address)
+                unknown = pattern.format(pool=pool, address=address, file="main.js")
                 if unknown != path and ("{address}" in pattern or pool == "nope"):
                     self.check(pattern, method, self.request(method, unknown, {"weight": 1}))
         self._check_bodies()
         self._check_registrations()
         self._check_queries()
+        self._check_page()
         self._check_reloads()
         self.check(
             SERVER_PATH, "PATCH", self.request("PATCH", SERVER, {"weight": 3, "state": "drain"})
@@ -221,7 +223,7 @@ class ResponseSchemaTests(SynchronousTestCase):
         """Send bodies of a wrong type, content, form or size."""
         for pattern, method, operation in operations():
             if "requestBody" in operation or pattern == "/reload":
-                path = pattern.format(pool="app", address="10.0.0.1:80")
+                path = pattern.format(pool="app", address="10.0.0.1:80", file="main.js")
                 self.check(
                     pattern, method, self.request(method, path, b"{", b"Content-Type: a/b\r\n")
                 )
@@ -247,7 +249,7 @@ class ResponseSchemaTests(SynchronousTestCase):
         for _ in range(2):
             for path, methods in ROUTES.items():
                 if "GET" in methods:
-                    url_path = path.format(pool="app", address="10.0.0.1:80")
+                    url_path = path.format(pool="app", address="10.0.0.1:80", file="main.js")
                     self.check(path, "GET", self.request("GET", url_path))
             pool.server_set.add(
                 ServerSettings(pool.server_set.servers[0].address), ServerSource.DEMO
@@ -255,6 +257,12 @@ class ResponseSchemaTests(SynchronousTestCase):
         balancer.accept().send(OK)
         for server in pool.server_set.servers[-2:]:
             pool.server_set.remove(server)
+
+    def _check_page(self) -> None:
+        """Request a file that does not exist, and one stream more than allowed."""
+        self.check("/page/{file}", "GET", self.request("GET", "/page/nothing.js"))
+        self.patch(events, "MAX_VIEWERS", 0)
+        self.check("/events", "GET", self.request("GET", "/events"))
 
     def _check_reloads(self) -> None:
         """Reload valid and invalid configurations."""
@@ -295,6 +303,7 @@ def test_schemathesis(tmp_path: Path) -> None:
             # Existing names, so that not every response is a 404.
             names = {"path.pool": "app", "path.address": first.address}
             names |= {"query.target": "/v1", "query.frontend": "web", "query.client": "192.0.2.7"}
+            names["path.file"] = "main.js"
             lines = (f"{json.dumps(name)} = {json.dumps(value)}" for name, value in names.items())
             config.write_text("\n".join(("[parameters]", *lines, "")))
             for phases, file in (("coverage", ()), ("examples,fuzzing", ("--config-file", config))):
@@ -303,6 +312,8 @@ def test_schemathesis(tmp_path: Path) -> None:
                         *(str(Path(sys.executable).with_name("schemathesis")), *file, "run"),
                         *("--phases", phases, "--max-examples", "20", "--generation-deterministic"),
                         *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
+                        # A stream has no end.
+                        *("--exclude-path", "/events"),
                         # The schema does not describe the syntax of addresses.
                         *("--header", "Authorization: Bearer sesame", "--no-color"),
                         f"http://127.0.0.1:{port}/openapi.json",

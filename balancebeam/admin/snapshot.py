@@ -1,0 +1,225 @@
+"""
+The snapshot of the balancer for the admin page: one JSON text, made once for all viewers.
+
+Fields of servers have the names of `GET /upstreams`. Rates are per second, durations in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import asdict
+
+from balancebeam import __version__
+from balancebeam.admin.interfaces import Balancer, Pool
+from balancebeam.admin.state_changes import StateChange
+from balancebeam.admin.traffic import WINDOW, TrafficSampler, window_ratio
+from balancebeam.admin.views import format_time, server_view
+from balancebeam.observability.process_metrics import resident_bytes, start_time
+from balancebeam.upstream.server import Server
+
+_DAY = 86400.0
+
+# Fields of a server that the page does not show in its table; `GET /upstreams` has them.
+_OMITTED = ("tls", "last_check")
+
+
+class SnapshotBuilder:
+    """Builds snapshots of a balancer from its state and the samples of its traffic."""
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        sampler: TrafficSampler,
+        wall_time: Callable[[], float] = time.time,
+        cpu_time: Callable[[], float] = time.process_time,
+    ) -> None:
+        """
+        Args:
+            balancer: The balancer.
+            sampler: The samples of its counters.
+            wall_time: Returns the time of day in seconds since the epoch.
+            cpu_time: Returns the CPU seconds of the process.
+        """
+        self._balancer = balancer
+        self._sampler = sampler
+        self._wall_time = wall_time
+        self._cpu_time = cpu_time
+        self._last_cpu = (wall_time(), cpu_time())
+
+    def build(self) -> bytes:
+        """Return a snapshot as JSON without line breaks."""
+        return json.dumps(self.snapshot(), separators=(",", ":")).encode()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return a snapshot; docs/admin-api.rst lists the fields."""
+        balancer = self._balancer
+        return {
+            "time": format_time(self._wall_time()),
+            "window": WINDOW,
+            "process": self._process(),
+            "pools": [self._pool(name, pool) for name, pool in balancer.pools.items()],
+            "servers": [
+                self._server(pool, server, rate)
+                for pool in balancer.pools.values()
+                for rate in [self._recent_requests(pool)]
+                for server in (*pool.server_set.servers, *pool.server_set.draining)
+            ],
+            "limits": self._limits(),
+            "frontends": self._frontends(),
+            "changes": [change_view(change) for change in reversed(balancer.state_changes.recent)],
+        }
+
+    def _process(self) -> dict[str, Any]:
+        balancer, now = self._balancer, self._wall_time()
+        started_at = start_time()
+        then, used_then = self._last_cpu
+        used = self._cpu_time()
+        if now - then >= 0.5:
+            # Several requests of one second do not shorten the interval.
+            self._last_cpu = (now, used)
+        return {
+            "version": __version__,
+            "uptime": None if started_at is None else max(0, round(now - started_at)),
+            "rss": resident_bytes(),
+            "cpu": round((used - used_then) / (now - then), 3) if now > then else None,
+            "reloads": balancer.reloads,
+            "reloads_failed": balancer.reloads_failed,
+            "reloaded_at": format_time(balancer.reloaded_at) if balancer.reloaded_at else None,
+            "draining": balancer.draining,
+            "not_ready": balancer.not_ready_reason(),
+            "retired": len(balancer.retired),
+        }
+
+    def _recent_requests(self, pool: Pool) -> int:
+        """Return the requests sent to the servers of `pool` in the window."""
+        servers = (*pool.server_set.servers, *pool.server_set.draining)
+        tracks = self._sampler.servers
+        return sum(tracks[server].requests.sum(WINDOW) for server in servers if server in tracks)
+
+    def _pool(self, name: str, pool: Pool) -> dict[str, Any]:
+        sampler, key = self._sampler, (name, id(pool))
+        requests = sampler.pools.get(key)
+        ratio = None
+        if requests is not None:
+            ratio = window_ratio(sampler.errors[key], sampler.responses[key])
+        servers = pool.server_set.servers
+        return {
+            "name": name,
+            "mode": pool.mode,
+            "algorithm": pool.settings.algorithm,
+            "servers": len(servers),
+            "available": sum(server.available for server in servers),
+            "requests": pool.dispatcher.total_requests,
+            "rate": 0.0 if requests is None else round(requests.rate, 1),
+            "history": [] if requests is None else list(requests.history),
+            "error_rate": _rounded(ratio, 4),
+            "retries": pool.dispatcher.total_retries,
+            "queued": len(pool.dispatcher.queue),
+            "in_flight": sum(server.in_flight for server in (*servers, *pool.server_set.draining)),
+            "connections": len(pool.connections.connections),
+            "p50": None,
+            "p99": None,
+        }
+
+    def _server(self, pool: Pool, server: Server, pool_requests: int) -> dict[str, Any]:
+        view = server_view(pool, server)
+        for name in _OMITTED:
+            del view[name]
+        track = self._sampler.servers.get(server)
+        view["available"] = server.available
+        view["idle"] = len(server.idle_connections)
+        if track is None:
+            # Added since the last sample.
+            return {**view, **_NO_TRAFFIC}
+        requests = track.requests
+        recent = requests.sum(WINDOW)
+        view["rate"] = round(requests.rate, 1)
+        view["share"] = round(recent / pool_requests, 4) if pool_requests else None
+        view["error_rate"] = _rounded(track.error_rate, 4)
+        view["p50"] = view["p99"] = None
+        view["history"] = list(requests.history)
+        return view
+
+    def _limits(self) -> list[dict[str, Any]]:
+        views = []
+        for scope, limits in self._balancer.limiter.scopes.items():
+            for index, limit in enumerate(limits):
+                track = self._sampler.limits.get((scope, index, id(limit)))
+                settings = limit.settings
+                views.append(
+                    {
+                        "scope": scope,
+                        "name": settings.title,
+                        "algorithm": settings.algorithm,
+                        "requests": settings.requests,
+                        "window": None if limit.concurrent else settings.window,
+                        "key": settings.key,
+                        "dry_run": settings.dry_run,
+                        "rejected": limit.rejected,
+                        "rejected_last_minute": 0 if track is None else track.sum(),
+                    }
+                )
+        return views
+
+    def _frontends(self) -> list[dict[str, Any]]:
+        balancer, now = self._balancer, self._wall_time()
+        certificates: dict[str, list[dict[str, Any]]] = {}
+        for (frontend, name), expires_at in balancer.certificates.expiry_times().items():
+            certificates.setdefault(frontend, []).append(
+                {
+                    "name": name,
+                    "not_after": format_time(expires_at),
+                    "days_left": int((expires_at - now) // _DAY),
+                }
+            )
+        views = []
+        for settings in balancer.settings.frontends:
+            frontend_stats = balancer.frontends.get(settings.name)
+            if frontend_stats is None:
+                continue
+            factory = frontend_stats.factory
+            views.append(
+                {
+                    "name": settings.name,
+                    "mode": settings.mode,
+                    "bind": [str(address) for address in settings.bind],
+                    "pool": None if settings.redirect_https else settings.pool,
+                    "tls": settings.tls is not None,
+                    "connections": len(factory.channels),
+                    "max_connections": settings.max_connections or None,
+                    "rejected": sum(factory.rejected_requests.values()),
+                    "certificates": certificates.get(settings.name, []),
+                }
+            )
+        return views
+
+
+_NO_TRAFFIC: Mapping[str, Any] = {
+    "rate": 0.0,
+    "share": None,
+    "error_rate": None,
+    "p50": None,
+    "p99": None,
+    "history": [],
+}
+
+
+def change_view(change: StateChange) -> dict[str, Any]:
+    """Return the JSON object of a state change, as the event `change` has it."""
+    view = asdict(change)
+    view["time"] = format_time(change.time)
+    view["address"] = view.pop("server")
+    return view
+
+
+def change_json(change: StateChange) -> bytes:
+    """Return a state change as JSON without line breaks."""
+    return json.dumps(change_view(change), separators=(",", ":")).encode()
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

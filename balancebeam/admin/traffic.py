@@ -1,0 +1,168 @@
+"""
+Rates of counters: one sample per second, for a minute.
+
+The counters themselves are read only; requests update nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+
+from balancebeam.admin.interfaces import Balancer
+from balancebeam.admin.quantiles import Buckets, server_buckets
+from balancebeam.upstream.server import Server
+
+# Samples of a sparkline, one per second.
+HISTORY = 60
+
+# Seconds over which shares, error rates and percentiles are computed. In one second a server
+# has too few requests for a steady percentage; an operator sees the effect of a change within
+# a few.
+WINDOW = 10
+
+
+class CounterTrack:
+    """
+    The history of one counter.
+
+    Attributes:
+        rate: Increments per second between the last two samples.
+        history: The increments of each sample, from the oldest to the newest.
+    """
+
+    __slots__ = ("_total", "history", "rate")
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self.rate = 0.0
+        self.history: deque[int] = deque(maxlen=HISTORY)
+
+    def sample(self, total: int, seconds: float) -> None:
+        """Add the increment to `total` within `seconds`."""
+        increment, self._total = total - self._total, total
+        self.rate = increment / seconds
+        self.history.append(increment)
+
+    def sum(self, samples: int = HISTORY) -> int:
+        """Return the increments of the last `samples`."""
+        if len(self.history) <= samples:
+            return sum(self.history)
+        return sum(self.history[index] for index in range(-samples, 0))
+
+
+class ServerTrack:
+    """
+    The history of one server.
+
+    Attributes:
+        requests: Requests sent to it.
+        failures: Requests that failed at it.
+        buckets: The histogram of the time to its first byte at each sample of the window; empty
+            arrays without a histogram.
+    """
+
+    __slots__ = ("buckets", "failures", "requests")
+
+    def __init__(self, server: Server) -> None:
+        self.requests = CounterTrack(server.total_requests)
+        self.failures = CounterTrack(server.failed_requests)
+        self.buckets: deque[Buckets] = deque(maxlen=WINDOW + 1)
+
+    @property
+    def error_rate(self) -> float | None:
+        """The share of failures in the requests of the window; `None` without any request."""
+        failures, requests = self.failures.sum(WINDOW), self.requests.sum(WINDOW)
+        # The failure of a request may be counted in a later sample than the request.
+        return min(1.0, failures / requests) if requests else (1.0 if failures else None)
+
+
+class TrafficSampler:
+    """
+    Samples the counters of a balancer once per second.
+
+    Attributes:
+        servers: The servers of all pools.
+        pools: Requests by pool.
+        errors: Responses with a status of 500 or more by pool.
+        responses: Responses by pool.
+        limits: Rejected requests by scope and position of the limit.
+    """
+
+    def __init__(self, balancer: Balancer, seconds: Callable[[], float]) -> None:
+        """
+        Args:
+            balancer: The balancer.
+            seconds: A monotonic clock.
+        """
+        self.servers: dict[Server, ServerTrack] = {}
+        self.pools: dict[Hashable, CounterTrack] = {}
+        self.errors: dict[Hashable, CounterTrack] = {}
+        self.responses: dict[Hashable, CounterTrack] = {}
+        self.limits: dict[Hashable, CounterTrack] = {}
+        self._balancer = balancer
+        self._seconds = seconds
+        self._sampled_at = seconds()
+        # Makes a track for each counter, so that the first sample has a beginning.
+        self._update(1.0)
+
+    def sample(self) -> None:
+        """Read all counters; once per second."""
+        now = self._seconds()
+        elapsed = now - self._sampled_at
+        if elapsed > 0:
+            self._sampled_at = now
+            self._update(elapsed)
+
+    def _update(self, elapsed: float) -> None:
+        balancer = self._balancer
+        old, self.servers = self.servers, {}
+        pools: dict[Hashable, int] = {}
+        errors: dict[Hashable, int] = {}
+        responses: dict[Hashable, int] = {}
+        for name, pool in balancer.pools.items():
+            for server in (*pool.server_set.servers, *pool.server_set.draining):
+                track = old.get(server)
+                if track is None:
+                    track = ServerTrack(server)
+                else:
+                    track.requests.sample(server.total_requests, elapsed)
+                    track.failures.sample(server.failed_requests, elapsed)
+                track.buckets.append(server_buckets(server))
+                self.servers[server] = track
+            statuses = pool.dispatcher.responses_by_status
+            # By the pool as well: a new one with the name of another starts at zero.
+            key = (name, id(pool))
+            pools[key] = pool.dispatcher.total_requests
+            responses[key] = sum(statuses.values())
+            errors[key] = sum(count for status, count in statuses.items() if status >= 500)
+        self.pools = _sample_all(self.pools, pools, elapsed)
+        self.errors = _sample_all(self.errors, errors, elapsed)
+        self.responses = _sample_all(self.responses, responses, elapsed)
+        rejected: dict[Hashable, int] = {
+            (scope, index, id(limit)): limit.rejected
+            for scope, limits in balancer.limiter.scopes.items()
+            for index, limit in enumerate(limits)
+        }
+        self.limits = _sample_all(self.limits, rejected, elapsed)
+
+
+def _sample_all(
+    tracks: Mapping[Hashable, CounterTrack], totals: Mapping[Hashable, int], elapsed: float
+) -> dict[Hashable, CounterTrack]:
+    """Return the tracks of `totals` after a sample, new ones without; others are dropped."""
+    result = {}
+    for key, total in totals.items():
+        track = tracks.get(key)
+        if track is None:
+            track = CounterTrack(total)
+        else:
+            track.sample(total, elapsed)
+        result[key] = track
+    return result
+
+
+def window_ratio(errors: CounterTrack, total: CounterTrack) -> float | None:
+    """Return the share of `errors` in `total` in the window; `None` without any."""
+    count = total.sum(WINDOW)
+    return errors.sum(WINDOW) / count if count else None

@@ -1,0 +1,112 @@
+"""The admin page in headless Chromium, with a real balancer and real traffic."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.browser import PROGRAM, Browser
+from tests.helpers.processes import ScriptedServer, free_port, read_head, run_balancer, wait_until
+
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+def serve_one(connection: socket.socket, number: int) -> None:
+    """Answer one request, so that each needs a connection of its own."""
+    read_head(connection)
+    connection.sendall(RESPONSE)
+
+
+@contextlib.contextmanager
+def traffic(port: int) -> Iterator[None]:
+    """Send requests until the end of the context."""
+    done = threading.Event()
+
+    def send() -> None:
+        """Be a client."""
+        while not done.wait(0.02):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                with contextlib.closing(connection):
+                    connection.request("GET", "/")
+                    connection.getresponse().read()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def row_of(address: str) -> str:
+    """Return a JavaScript expression for the row of a server."""
+    return (
+        "[...document.querySelectorAll('#pools tbody tr')]"
+        f".find((row) => row.textContent.includes({json.dumps(address)}))"
+    )
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
+def test_page(tmp_path: Path) -> None:
+    """The page shows servers, one that was killed, and that a drained one gets no traffic."""
+    admin = f"127.0.0.1:{free_port()}"
+    with contextlib.ExitStack() as stack:
+        browser = stack.enter_context(Browser())
+        killed, drained, other = (stack.enter_context(ScriptedServer(serve_one)) for _ in range(3))
+        options = [
+            part for server in (killed, drained, other) for part in ("--upstream", server.address)
+        ]
+        balancer = stack.enter_context(run_balancer(tmp_path, "--admin", admin, *options))
+        stack.enter_context(traffic(balancer.port))
+        browser.open(f"http://{admin}/")
+        for server in (killed, drained, other):
+            browser.wait_for(f"{row_of(server.address)}?.dataset.state === 'up'")
+        browser.wait_for(f"Number({row_of(drained.address)}.cells[4].textContent) > 0")
+
+        killed.close()
+        browser.wait_for(f"{row_of(killed.address)}.dataset.state === 'down'")
+        browser.wait_for("document.querySelector('#announcements').textContent.includes('down')")
+
+        browser.evaluate(f"{row_of(drained.address)}.querySelector('button').click()")
+        browser.evaluate("document.querySelector('[data-state=drain]').click()")
+        question = browser.evaluate("document.querySelector('#server-question').textContent")
+        assert question.startswith(f"Drain {drained.address}?")
+        assert browser.evaluate(f"{row_of(drained.address)}.dataset.state") == "up"
+        browser.evaluate("document.querySelector('#server-confirmed').click()")
+        browser.wait_for(f"{row_of(drained.address)}.dataset.state === 'draining'")
+        assert browser.wait_for("!document.querySelector('#server').open")
+        # Requests that were on their way to the server finish.
+        time.sleep(0.2)
+        count, others = drained.connections, other.connections
+        wait_until(lambda: other.connections > others + 10)
+        assert drained.connections == count
+        browser.wait_for(f"{row_of(drained.address)}.cells[4].textContent === '0'")
+        assert browser.messages == []
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
+def test_lost_stream(tmp_path: Path) -> None:
+    """When the balancer ends, the page reports it; when another starts, the page reconnects."""
+    admin = f"127.0.0.1:{free_port()}"
+    options = ("--admin", admin, "--upstream", "127.0.0.1:1")
+    state = "document.querySelector('#stream').dataset.state"
+    with Browser() as browser:
+        with run_balancer(tmp_path, *options):
+            browser.open(f"http://{admin}/")
+            browser.wait_for(f"{state} === 'live'")
+        browser.wait_for(f"{state} === 'lost'")
+        text = browser.evaluate("document.querySelector('#banner').textContent")
+        assert "Next attempt in" in text
+        assert "The values are from" in text
+        with run_balancer(tmp_path, *options):
+            browser.wait_for(f"{state} === 'live'")
