@@ -7,6 +7,7 @@ https://prometheus.io/docs/specs/om/open_metrics_spec/
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -16,8 +17,12 @@ from balancebeam.observability.histogram import BOUNDS, Histogram
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-# The last label of each bucket. OpenMetrics demands the decimal point: le="1.0".
-_BUCKET_LABELS = (*(f'le="{bound!r}"}} ' for bound in BOUNDS), 'le="+Inf"} ')
+# Templates of histograms that are kept: for pools of some hundred servers, 2 KB each. A template
+# saves three quarters of the time for a scrape's histograms, in which no request is processed.
+MAX_TEMPLATES = 1024
+
+# Texts of label values that are kept likewise, 0.1 KB each: six for each of some hundred servers.
+MAX_LABEL_TEXTS = 4096
 
 _LABEL_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
@@ -68,7 +73,7 @@ class MetricFamily:
 
     def lines(self) -> Iterator[str]:
         for values, value in self._samples.items():
-            labels = _format_labels(zip(self.labels, values))
+            labels = _format_labels(self.labels, values)
             yield f"{self.name}{labels} {_format_number(value)}\n"
 
 
@@ -97,14 +102,10 @@ class HistogramFamily:
 
     def lines(self) -> Iterator[str]:
         for values, histogram in self._histograms.items():
-            labels = _format_labels(zip(self.labels, values))
-            # Pools of 200 servers have 400 histograms: nothing is formatted for each bucket.
-            prefix = f"{self.name}_bucket{labels[:-1]}," if labels else f"{self.name}_bucket{{"
-            total = 0
-            for bucket, total in zip(_BUCKET_LABELS, histogram.cumulative()):
-                yield f"{prefix}{bucket}{total}\n"
-            yield f"{self.name}_sum{labels} {_format_number(histogram.sum)}\n"
-            yield f"{self.name}_count{labels} {total}\n"
+            labels = _format_labels(self.labels, values)
+            counts = tuple(histogram.cumulative())
+            total = _format_number(histogram.sum)
+            yield _histogram_template(self.name, labels) % (*counts, total, counts[-1])
 
 
 class MetricsRegistry:
@@ -147,6 +148,18 @@ class MetricsRegistry:
             yield from family.lines()
 
 
+@lru_cache(maxsize=MAX_TEMPLATES)
+def _histogram_template(name: str, labels: str) -> str:
+    """The lines of one histogram, with %d for counts and %s for the sum."""
+    name, labels = name.replace("%", "%%"), labels.replace("%", "%%")
+    prefix = f"{name}_bucket{labels[:-1]}," if labels else f"{name}_bucket{{"
+    # OpenMetrics demands the decimal point: le="1.0".
+    bounds = (*map(repr, BOUNDS), "+Inf")
+    lines = [f'{prefix}le="{bound}"}} %d\n' for bound in bounds]
+    lines += (f"{name}_sum{labels} %s\n", f"{name}_count{labels} %d\n")
+    return "".join(lines)
+
+
 def accepts_openmetrics(accept: str) -> bool:
     """Whether a value of Accept, as Prometheus sends it, names OpenMetrics, with a weight > 0."""
     for item in accept.lower().split(","):
@@ -157,8 +170,9 @@ def accepts_openmetrics(accept: str) -> bool:
     return False
 
 
-def _format_labels(pairs: Any) -> str:
-    content = ",".join(f'{name}="{_escape_label(value)}"' for name, value in pairs)
+@lru_cache(maxsize=MAX_LABEL_TEXTS)
+def _format_labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    content = ",".join(f'{name}="{_escape_label(value)}"' for name, value in zip(names, values))
     return f"{{{content}}}" if content else ""
 
 

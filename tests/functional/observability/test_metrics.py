@@ -216,7 +216,7 @@ class LatencyTests(SynchronousTestCase):
         self.assertEqual(samples[sample_key(bucket, le="2.5", **first)], 1)
 
     def test_streamed_response(self) -> None:
-        """The first byte of a response whose body goes on is counted before its end."""
+        """The first byte of a response is counted before its body is complete."""
         self.balancer.client().send(GET)
         self.balancer.accept().send(OK[:-1])
         samples = scrape(self.balancer)

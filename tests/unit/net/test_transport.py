@@ -66,6 +66,20 @@ class DirectWriteTests(SynchronousTestCase):
         self.assertEqual(self.peer.recv(10), b"hello")
         self.assertEqual(self.reactor.writers, [])
 
+    def test_bytes_are_counted(self) -> None:
+        """Every byte counts once: sent at once, with more to follow, or from the buffer."""
+        self.transport.write(b"hello")
+        self.transport.write_more(b"more")
+        written = 9 + self.fill()
+        self.transport.write_more(b"buffered")
+        self.assertEqual(len(self.read_all()), written + 8)
+        self.assertEqual(self.transport.bytes_sent, written + 8)
+        self.peer.send(b"request")
+        self.transport.doRead()
+        self.peer.send(b"body")
+        self.transport.doRead()
+        self.assertEqual(self.transport.bytes_received, 11)
+
     def test_bytes_beyond_the_kernel_buffer_follow_in_order(self) -> None:
         """What the kernel does not accept is buffered, and sent before later writes."""
         written = self.fill()
