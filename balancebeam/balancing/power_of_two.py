@@ -62,9 +62,8 @@ def _probabilities(servers: Sequence[BackendT]) -> list[float]:
     # Over the servers with a greater load: the sum of their weights; and the probability to be
     # sampled first, over the sum of the weights from which the second is sampled.
     heavier_weight = heavier_first = 0.0
-    for _, group in groupby(
-        sorted(range(len(servers)), key=lambda n: -loads[n]), loads.__getitem__
-    ):
+    by_load = sorted(range(len(servers)), key=loads.__getitem__, reverse=True)
+    for _, group in groupby(by_load, loads.__getitem__):
         weights = {number: servers[number].effective_weight for number in group}
         equal_weight = sum(weights.values())
         for number, weight in weights.items():
