@@ -297,7 +297,7 @@ def _operation(
 
     Args:
         text: What it does.
-        responses: The responses by status; those of every operation are added.
+        responses: The responses by status; 401 and 403 of every operation are added.
         body: The schema of the request body, if there is one.
         query: The names of the query parameters.
         required: The ones of them that are required.

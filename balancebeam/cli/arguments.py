@@ -92,7 +92,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         timeout=DEFAULT_TIMEOUT,
         pool=None,
         wait=None,
-        failed=False, slow=False, id=None, limit=None,
+        failed=False,
+        slow=False,
+        id=None,
+        limit=None,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
