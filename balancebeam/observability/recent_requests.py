@@ -30,8 +30,8 @@ MAX_RECENT = 1000
 MAX_FAILED = 200
 MAX_SLOW = 100
 
-# Seconds after which a slow request is forgotten: otherwise the slowest requests of all
-# time would hide those of the present.
+# Seconds after which a slow request is forgotten: otherwise the slowest requests since the
+# start would hide slow requests of the present.
 SLOW_AGE = 600.0
 
 # Bytes of a method, a target, a Host field and an id that are kept.
@@ -41,6 +41,10 @@ MAX_HOST = 256
 MAX_ID = 200
 
 _FAILED_STATUSES = frozenset((502, 503, 504))
+
+# Seconds by which the clocks differ when the time of day was changed. Less is the inaccuracy
+# of reading two clocks, which must not change the times of requests.
+_CLOCK_STEP = 0.5
 
 # Seconds between two searches for slow requests to forget.
 _SWEEP_INTERVAL = 10.0
@@ -69,8 +73,6 @@ class _Row:
     pool: str
     status: int
     bytes_sent: int
-    truncated: bool
-    client_aborted: bool
     server_name: str | None
     received_at: float
     queue_seconds: float
@@ -78,12 +80,15 @@ class _Row:
     attempt_at: float
     first_byte_at: float
     finished_at: float
-    tries: tuple[Try, ...]
-    last_try_failed: bool
     selection_reason: str
-    outcome: str
-    failure: UpstreamFailure | None
-    downstream_response_started: bool
+    # Not kept of a request without a failure.
+    truncated: bool = False
+    client_aborted: bool = False
+    tries: tuple[Try, ...] = ()
+    last_try_failed: bool = False
+    outcome: str = ""
+    failure: UpstreamFailure | None = None
+    downstream_response_started: bool = True
 
     @property
     def server(self) -> None:
@@ -171,6 +176,8 @@ class RecentRequests:
         self._slow: list[tuple[float, int, float, _Values]] = []
         self._numbers = count()
         self._last_sweep = 0.0
+        # The time of day at which the clock of timelines was 0.
+        self._time_offset = 0.0
         self.add = self._recent.append
         self.add_failed = self._failed.append
         ticker.add(self.sweep)
@@ -224,8 +231,8 @@ class RecentRequests:
         self.add(
             (
                 *(frontend, None, request.client, method[:MAX_METHOD], None, target[:MAX_TARGET]),
-                *("", "", request.status, request.body_bytes_sent, False, False, None),
-                *(now, 0.0, None, now, 0.0, now, (), False, "", REFUSED, None, True),
+                *("", "", request.status, request.body_bytes_sent, None),
+                *(now, 0.0, None, now, 0.0, now, "", False, False, (), False, REFUSED),
             )
         )
 
@@ -242,6 +249,8 @@ class RecentRequests:
             limit: The maximum number of requests.
         """
         offset = self._ticker.wall_time() - self._perf_counter()
+        if abs(offset - self._time_offset) > _CLOCK_STEP:
+            self._time_offset = offset
         rows = (_Row(*values) for values in self._candidates(slow))
         selected = []
         for row in rows:
@@ -250,7 +259,7 @@ class RecentRequests:
             if request_id is None or request_id == (row.request_id or made_id(row.received_at)):
                 selected.append(row)
         selected.sort(key=duration if slow else _finished_at, reverse=True)
-        return [row.as_dict(offset) for row in selected[:limit]]
+        return [row.as_dict(self._time_offset) for row in selected[:limit]]
 
     def _candidates(self, slow: bool) -> Iterable[_Values]:
         """Every request that is kept, once; or only the slowest ones."""
@@ -285,21 +294,24 @@ class RecentHttpRequests:
     def exchange_finished(self, exchange: Any) -> None:
         """Keep a finished request."""
         head, route, server = exchange.head, exchange.route, exchange.last_server
-        host, status, truncated = head.host, exchange.status, exchange.truncated
-        received_at, finished_at = exchange.received_at, exchange.finished_at
-        values = (
+        method, host, target = head.method, head.host, head.target
+        if len(exchange.upstream_head) > MAX_TARGET:
+            # Otherwise all three are shorter.
+            method, target = method[:MAX_METHOD], target[:MAX_TARGET]
+            host = host and host[:MAX_HOST]
+        status, received_at = exchange.status, exchange.received_at
+        finished_at = exchange.finished_at
+        values: _Values = (
             self._frontend,
             _sent_id(exchange) if self._has_request_id else None,
             exchange.client,
-            head.method[:MAX_METHOD],
-            host and host[:MAX_HOST],
-            head.target[:MAX_TARGET],
+            method,
+            host,
+            target,
             "" if route is None else route.name,
             exchange.dispatcher.pool_name,
             status,
             exchange.body_bytes_sent,
-            truncated,
-            exchange.client_aborted,
             None if server is None else server.name,
             received_at,
             exchange.queue_seconds,
@@ -307,24 +319,30 @@ class RecentHttpRequests:
             exchange.attempt_at,
             exchange.first_byte_at,
             finished_at,
-            exchange.tries,
-            exchange.last_try_failed,
             exchange.selection_reason,
-            exchange.outcome,
-            exchange.failure,
-            exchange.downstream_response_started,
         )
-        self._add(values)
-        if truncated or status in _FAILED_STATUSES:
+        if exchange.outcome or exchange.tries or exchange.client_aborted:
+            values += _failure_values(exchange)
+            if exchange.truncated or status in _FAILED_STATUSES:
+                self._store.add_failed(values)
+        elif status in _FAILED_STATUSES:
             self._store.add_failed(values)
-        seconds = finished_at - received_at
+        self._add(values)
         # The duration of a tunnel is that of its use.
-        if seconds > self._store.slow_threshold and status != 101 and received_at:
-            self._store.add_slow(seconds, finished_at, values)
+        if finished_at - received_at > self._store.slow_threshold and status != 101 and received_at:
+            self._store.add_slow(finished_at - received_at, finished_at, values)
 
     def request_rejected(self, request: RejectedRequest) -> None:
         """Keep a request that could not be parsed."""
         self._store.add_rejected(self._frontend, request)
+
+
+def _failure_values(exchange: Any) -> _Values:
+    """The rest of a `_Row`, for a request with a failure."""
+    return (
+        *(exchange.truncated, exchange.client_aborted, exchange.tries, exchange.last_try_failed),
+        *(exchange.outcome, exchange.failure, exchange.downstream_response_started),
+    )
 
 
 def _sent_id(exchange: Any) -> str | None:
@@ -346,12 +364,11 @@ class RecentTcpConnections:
         values = (
             *(self._frontend, None, exchange.client, b"", None, b""),
             *("" if route is None else route.name, exchange.dispatcher.pool_name),
-            *(exchange.status, exchange.bytes_from_server, exchange.truncated),
-            *(exchange.client_aborted, None if server is None else server.name),
+            *(exchange.status, exchange.bytes_from_server, None if server is None else server.name),
             *(exchange.received_at, exchange.queue_seconds, exchange.connect_seconds),
             *(exchange.attempt_at, exchange.first_byte_at, exchange.finished_at),
-            *(exchange.tries, exchange.last_try_failed, exchange.selection_reason),
-            *(exchange.outcome, exchange.failure, exchange.downstream_response_started),
+            exchange.selection_reason,
+            *_failure_values(exchange),
         )
         self._store.add(values)
         if exchange.status in _FAILED_STATUSES:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.helpers.http_client import get
 from tests.helpers.processes import (
+    BALANCEBEAM,
     TIMEOUT,
     TWISTD,
     ScriptedServer,
@@ -48,6 +49,25 @@ def test_rotation_and_json(tmp_path: Path) -> None:
     (listening,) = [event for event in events if event["message"].startswith("listening on")]
     assert listening["address"] == f"http://127.0.0.1:{port}"
     assert len(access.with_suffix(".1").read_text().splitlines()) == 1
+
+
+def test_recent_requests(tmp_path: Path) -> None:
+    """`balancebeam requests` shows the requests of a running balancer."""
+    admin = f"127.0.0.1:{free_port()}"
+    with ScriptedServer(respond_with("one")) as server:
+        with run_balancer(tmp_path, "--upstream", server.address, "--admin", admin) as running:
+            assert get(running.port).endswith(b"one")
+
+            def command(*options: str) -> str:
+                """The output of the command with these options."""
+                line = [BALANCEBEAM, "requests", "--admin", admin, *options]
+                return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+
+            (row,) = json.loads(command("--json"))
+            assert (row["status"], row["tries"][0]["server"]) == (200, server.address)
+            assert row["id"] in command("--slow")
+            assert f"id: {row['id']}" in command("--id", row["id"])
+            assert "no such requests" in command("--failed")
 
 
 def test_full_disk(tmp_path: Path) -> None:

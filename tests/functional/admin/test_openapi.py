@@ -251,6 +251,7 @@ class ResponseSchemaTests(SynchronousTestCase):
                 if "GET" in methods:
                     url_path = path.format(pool="app", address="10.0.0.1:80", file="main.js")
                     self.check(path, "GET", self.request("GET", url_path))
+            self.check("/requests", "GET", self.request("GET", "/requests?limit=0"))
             pool.server_set.add(
                 ServerSettings(pool.server_set.servers[0].address), ServerSource.DEMO
             )

@@ -28,6 +28,7 @@ from balancebeam.core.settings import (
     Settings,
 )
 from balancebeam.downstream.tcp.client import ClientRelay
+from balancebeam.observability.access_log_json import KEYS
 from balancebeam.observability.log_file import LogFile
 from balancebeam.observability.timestamps import local_time
 from tests.helpers.access_log import COMBINED
@@ -46,6 +47,8 @@ BROWSER = (
     b"GET /a?b=c HTTP/1.1\r\nHost: example.org\r\nUser-Agent: Mozilla/5.0 (X11)\r\n"
     b"Referer: https://example.org/\r\n\r\n"
 )
+
+BODY = b"\r\nContent-Length: 4\r\n\r\nfour"
 
 
 def logging_settings(servers: int = 1, **frontend: Any) -> Settings:
@@ -135,7 +138,9 @@ class HttpAccessLogTests(AccessLogTestCase):
                     fields = json.loads(line)
                     self.assertEqual((fields["status"], fields["bytes_sent"]), (status, len(body)))
                     self.assertEqual((fields["client"], fields["frontend"]), ("192.0.2.1", "web"))
-                    self.assertTrue(fields["request"] and fields["failure"])
+                    self.assertEqual(tuple(fields), KEYS)
+                    self.assertEqual(fields["ended"], "refused")
+                    self.assertTrue(fields["id"] and fields["target"] and fields["reason"])
 
     def test_malformed_body(self) -> None:
         """A request that is rejected for its body is logged once."""
@@ -149,33 +154,58 @@ class HttpAccessLogTests(AccessLogTestCase):
         """The JSON format has all fields of the request and its response."""
         balancer = self.start_balancer(forwarding=ForwardingSettings(request_id="make"))
         client = balancer.client()
-        client.send(BROWSER)
+        client.send(BROWSER.replace(b"GET", b"POST").replace(b"\r\n\r\n", BODY))
         server = balancer.accept()
         sent = server.received()
         balancer.clock.advance(0.25)
         server.send(OK)
         (fields,) = self.log_objects(balancer)
+        self.assertEqual(tuple(fields), KEYS)
         self.assertIn(f"X-Request-Id: {fields.pop('id')}\r\n".encode(), sent)
+        for key in ("duration", "connect", "first_byte"):
+            self.assertLess(0, fields.pop(key), key)
+        (only,) = fields.pop("tries")
+        self.assertLess(0, only.pop("seconds"))
+        self.assertEqual(only, {"server": "10.0.0.1:80", "result": "200"})
         self.assertEqual(
             fields,
             {
                 "time": "2001-09-09T01:46:40.250Z",
                 "frontend": "web",
+                "route": "",
                 "pool": "app",
                 "client": "192.0.2.1",
-                "method": "GET",
+                "method": "POST",
                 "host": "example.org",
                 "target": "/a?b=c",
                 "protocol": "HTTP/1.1",
+                "tls": None,
                 "status": 200,
+                "bytes_received": 4,
                 "bytes_sent": 5,
-                "duration": 0.25,
+                "queue": None,
                 "server": "10.0.0.1:80",
-                "attempted_servers": [],
+                "reason": fields["reason"],
+                "limit": None,
+                "ended": "complete",
                 "referer": "https://example.org/",
                 "user_agent": "Mozilla/5.0 (X11)",
             },
         )
+        self.assertTrue(fields["reason"])
+
+    def test_made_ids(self) -> None:
+        """Without X-Request-Id each request gets an id of its own; a client's is not used."""
+        balancer = self.start_balancer()
+        client = balancer.client()
+        request = GET.replace(b"\r\n\r\n", b"\r\nX-Request-Id: own\r\n\r\n")
+        client.send(request + request)
+        server = balancer.accept()
+        server.send(OK)
+        server.send(OK)
+        one, two = (fields["id"] for fields in self.log_objects(balancer))
+        self.assertNotEqual(one, two)
+        self.assertNotIn("own", (one, two))
 
     def test_local_replies(self) -> None:
         """Errors of the proxy are logged with attempted servers and failure."""
@@ -191,21 +221,25 @@ class HttpAccessLogTests(AccessLogTestCase):
         rejected = client.received().partition(b"\r\n\r\n")[2]
         failed, limited = self.log_objects(balancer)
         self.assertEqual((failed["status"], failed["bytes_sent"]), (502, len(body)))
-        self.assertEqual(failed["attempted_servers"], ["10.0.0.1:80", "10.0.0.2:80"])
-        self.assertIn("could not be reached", failed["failure"])
+        tries = [(item["server"], item["result"][:20]) for item in failed["tries"]]
+        result = "could not be reached"
+        self.assertEqual(tries, [("10.0.0.1:80", result), ("10.0.0.2:80", result)])
+        self.assertEqual((failed["server"], failed["ended"]), ("10.0.0.2:80", "server"))
         self.assertEqual((failed["protocol"], failed["host"]), ("HTTP/1.0", None))
         self.assertEqual((limited["status"], limited["bytes_sent"]), (429, len(rejected)))
-        self.assertEqual((limited["server"], limited["attempted_servers"]), (None, []))
+        self.assertEqual((limited["server"], limited["tries"]), (None, []))
+        self.assertEqual(limited["ended"], "limit")
+        self.assertTrue(limited["limit"])
 
     def test_client_aborted(self) -> None:
-        """A request whose client disconnected has status 499 and `client_aborted`."""
+        """A request whose client disconnected has status 499 and ended with "client"."""
         balancer = self.start_balancer()
         client = balancer.client()
         client.send(GET)
         client.reset()
         (fields,) = self.log_objects(balancer)
         self.assertEqual(
-            (fields["status"], fields["client_aborted"], fields["bytes_sent"]), (499, True, 0)
+            (fields["status"], fields["ended"], fields["bytes_sent"]), (499, "client", 0)
         )
 
     def test_client_aborted_combined(self) -> None:
@@ -227,10 +261,9 @@ class HttpAccessLogTests(AccessLogTestCase):
         server.reset()
         (fields,) = self.log_objects(balancer)
         self.assertEqual(
-            (fields["status"], fields["bytes_sent"], fields["truncated"]), (200, 4, True)
+            (fields["status"], fields["bytes_sent"], fields["ended"]), (200, 4, "server")
         )
-        self.assertIn("closed the connection", fields["failure"])
-        self.assertNotIn("client_aborted", fields)
+        self.assertIn("closed the connection", fields["tries"][0]["result"])
 
     def test_body_too_large(self) -> None:
         """A request whose body exceeds the limit is logged with 413."""
@@ -254,12 +287,13 @@ class HttpAccessLogTests(AccessLogTestCase):
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
         )
         server.send(b"hello")
+        client.send(b"world!")
         balancer.advance(5)
         self.assertEqual(self.log_lines(balancer), [])
         client.reset()
         (fields,) = self.log_objects(balancer)
         self.assertEqual((fields["status"], fields["bytes_sent"]), (101, 5))
-        self.assertGreater(fields["duration"], 5)
+        self.assertEqual(fields["bytes_received"], 6)
 
 
 class WebAccessLogTests(AccessLogTestCase):
@@ -284,8 +318,8 @@ class WebAccessLogTests(AccessLogTestCase):
         channel.connectionLost(Failure(ConnectionDone()))
         complete, truncated = self.log_objects(balancer)
         self.assertEqual((complete["target"], complete["status"]), ("/a?b=c", 200))
-        self.assertEqual((complete["bytes_sent"], complete["duration"]), (5, 0.25))
-        self.assertEqual((truncated["bytes_sent"], truncated["truncated"]), (3, True))
+        self.assertEqual((complete["bytes_sent"], complete["ended"]), (5, "complete"))
+        self.assertEqual((truncated["bytes_sent"], truncated["ended"]), (3, "server"))
 
 
 class TcpAccessLogTests(AccessLogTestCase):
@@ -305,17 +339,23 @@ class TcpAccessLogTests(AccessLogTestCase):
     def test_json(self) -> None:
         """The JSON format has all fields of the request and its response."""
         (fields,) = self.log_objects(self.reset_connection("json"))
+        self.assertEqual(tuple(fields), (*KEYS, "close_reason"))
+        present = {key: value for key, value in fields.items() if value is not None}
+        for key in ("id", "duration", "connect", "first_byte", "reason", "tries"):
+            self.assertTrue(present.pop(key), key)
         self.assertEqual(
-            fields,
+            present,
             {
                 "time": "2001-09-09T01:46:40.500Z",
                 "frontend": "web",
+                "route": "",
+                "pool": "app",
                 "client": "192.0.2.1",
                 "server": "10.0.0.1:80",
                 "close_reason": "server reset",
                 "bytes_received": 4,
                 "bytes_sent": 7,
-                "duration": 0.5,
+                "ended": "server",
             },
         )
 

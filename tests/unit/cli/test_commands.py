@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -252,3 +253,58 @@ class ExplainTests(CommandTestCase):
     def test_unexpected_response(self) -> None:
         """Data that are no object are not shown."""
         self.run_failing(ConnectionFailed, "explain GET /", [])
+
+
+class RequestsTests(CommandTestCase):
+    """`requests`: recent requests."""
+
+    ROW: Mapping[str, Any] = {
+        "id": "ab12",
+        "time": "2026-01-01T00:00:00.000Z",
+        "client": "192.0.2.1",
+        "method": "GET",
+        "host": "example.org",
+        "target": "/\x1b[2J",
+        "status": 502,
+        "phases": {"queue": 0.5, "connect": None, "first_byte": None, "body": None},
+        "tries": [{"server": "10.0.0.1:80", "reason": "r", "result": "failed", "seconds": 0.25}],
+        "ended": "server",
+    }
+
+    def test_queries(self) -> None:
+        """The options select requests."""
+        for text, query in (
+            ("requests", ""),
+            ("requests --slow", "?slow=1"),
+            ("requests --failed --limit 5", "?failed=1&limit=5"),
+            ("requests --id a&b", "?id=a%26b"),
+        ):
+            result = self.run_command(text, [])
+            self.assertEqual(self.client.requests, [("GET", f"/requests{query}")])
+            self.assertEqual((result.data, result.text), ([], "there are no such requests\n"))
+
+    def test_table(self) -> None:
+        """Each request is a row, with control characters escaped."""
+        result = self.run_command("requests", [self.ROW, {}])
+        lines = result.text.splitlines()
+        self.assertEqual(len(lines), 3)
+        for text in (
+            "ab12",
+            "GET example.org /\\u001b[2J",
+            "502",
+            "0.750000",
+            "10.0.0.1:80: failed",
+        ):
+            self.assertIn(text, lines[1])
+
+    def test_details(self) -> None:
+        """With an id, all values of the request are shown."""
+        text = self.run_command("requests --id ab12", [self.ROW]).text
+        self.assertIn("queue seconds: 0.500000\n", text)
+        self.assertIn("try: 10.0.0.1:80 (r): failed, 0.250000 s\n", text)
+        self.assertIn("target: /\\u001b[2J\n", text)
+
+    def test_unexpected_data(self) -> None:
+        """Data of another kind is an error."""
+        for data in ({}, [1], None):
+            self.run_failing(ConnectionFailed, "requests", data)

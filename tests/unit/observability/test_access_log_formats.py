@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from balancebeam.downstream.tcp.session import TcpSession
 from balancebeam.observability.access_log import AccessLog
 from balancebeam.observability.access_log_formats import build_format
+from balancebeam.observability.access_log_json import KEYS
 from balancebeam.observability.access_log_records import HttpRecord, TcpRecord
 from balancebeam.observability.log_file import LogFile
 from balancebeam.observability.timestamps import local_time, utc_time
@@ -94,8 +95,15 @@ class LogInjectionTests(SynchronousTestCase):
         self.assertEqual(line.count("\n"), 1)
         self.assertTrue(line.isascii())
         fields = json.loads(line)
-        self.assertEqual(fields["client"], client)
+        self.assertEqual(tuple(fields), KEYS)
+        self.assertEqual(fields["client"], client or None)
         self.assertEqual(fields["status"], 200)
+        # The line of a failed request is built in another way.
+        record.outcome = "server"
+        failed = json.loads(build_format("http", "json", "web", time.time).finished(record))
+        for key in ("time", "ended"):
+            del fields[key], failed[key]
+        self.assertEqual(failed, fields)
 
     @given(st.text(), st.text(), st.text())
     def test_hostile_connections(self, client: str, server: str, reason: str) -> None:
@@ -107,6 +115,26 @@ class LogInjectionTests(SynchronousTestCase):
             bytes_from_client=1,
             bytes_from_server=2,
             started_at=3.0,
+            received_at=1.0,
+            attempt_at=1.0,
+            first_byte_at=0.0,
+            finished_at=1.5,
+            queue_seconds=0.0,
+            connect_seconds=None,
+            tries=(),
+            route=None,
+            tls=None,
+            limit_name="",
+            last_try_failed=False,
+            selection_reason="",
+            outcome="",
+            status=0,
+            client_aborted=False,
+            downstream_response_started=True,
+            failure=None,
+            server=None,
+            last_server=None,
+            dispatcher=SimpleNamespace(pool_name="db"),
         )
         line = build_format("tcp", "combined", "web", time.time).finished(record)
         self.assertTrue(line[:-1].isascii() and line[:-1].isprintable(), line)
