@@ -26,7 +26,11 @@ from balancebeam.admin.views import all_servers, pool_servers, server_view
 from balancebeam.config.dump import dump
 from balancebeam.core.errors import ConfigError
 from balancebeam.observability.metrics import metrics_text
-from balancebeam.observability.prometheus import CONTENT_TYPE
+from balancebeam.observability.prometheus import (
+    CONTENT_TYPE,
+    OPENMETRICS_CONTENT_TYPE,
+    accepts_openmetrics,
+)
 from balancebeam.upstream.server import Server
 
 # The path of the reference registration API.
@@ -41,10 +45,12 @@ class ApiRequest:
     Attributes:
         path_params: The values of the named segments of the path.
         body: The body.
+        accept: The value of Accept; empty without one.
     """
 
     path_params: Mapping[str, str]
     body: bytes = b""
+    accept: str = ""
 
 
 Handler = Callable[["AdminApi", ApiRequest], Awaitable[Union[ApiResponse, StreamResponse]]]
@@ -106,8 +112,11 @@ class AdminApi:
         return success(server_view(pool, server))
 
     async def metrics(self, request: ApiRequest) -> ApiResponse:
-        """`GET /metrics`: all metrics in the text format of Prometheus."""
-        return ApiResponse(200, metrics_text(self.balancer).encode(), CONTENT_TYPE.encode())
+        """`GET /metrics`: all metrics in the text format of Prometheus, or in OpenMetrics."""
+        openmetrics = accepts_openmetrics(request.accept)
+        text = metrics_text(self.balancer, openmetrics=openmetrics)
+        content_type = OPENMETRICS_CONTENT_TYPE if openmetrics else CONTENT_TYPE
+        return ApiResponse(200, text.encode(), content_type.encode(), ((b"Vary", b"Accept"),))
 
     async def healthz(self, request: ApiRequest) -> ApiResponse:
         """`GET /healthz`: liveness of the process."""

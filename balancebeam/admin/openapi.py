@@ -136,7 +136,8 @@ def _paths() -> Schema:
         },
         "/metrics": {
             "get": _operation(
-                "Metrics", {"200": _text("The text format of Prometheus.", "text/plain")}
+                "Metrics",
+                {"200": _text("The text format of Prometheus, or OpenMetrics.", "text/plain")},
             )
         },
         "/healthz": {

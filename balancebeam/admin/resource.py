@@ -78,8 +78,9 @@ class AdminResource(Resource):
         if (body or content_types) and not is_json(content_types):
             return error(415, "unsupported media type: expected application/json")
         try:
+            accept = ",".join(request.requestHeaders.getRawHeaders("accept") or ())
             return await handlers["GET" if method == "HEAD" else method](
-                self._api, ApiRequest(params, body)
+                self._api, ApiRequest(params, body, accept)
             )
         except AdminError as rejection:
             return error(rejection.status, rejection.text)

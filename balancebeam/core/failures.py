@@ -31,6 +31,11 @@ class FailureKind(enum.Enum):
     STOPPING = "could not respond because the balancer is shutting down"
     NO_DESCRIPTORS = "could not be tried because the balancer is out of file descriptors"
 
+    @property
+    def label(self) -> str:
+        """One word, for labels of metrics."""
+        return self.name.lower().replace("_", "-")
+
 
 def failure_reason(kind: FailureKind, detail: str = "") -> str:
     """The text of a failure, the same for requests and for active health checks."""

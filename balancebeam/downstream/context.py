@@ -27,13 +27,28 @@ T = TypeVar("T")
 DRAIN_IDLE_TIMEOUT = 1.0
 
 
+def transport_bytes(connection: object) -> tuple[int, int]:
+    """
+    The bytes received and sent on the transport of a connection.
+
+    0 for transports that do not count them, such as those of Twisted endpoints.
+    """
+    transport = getattr(connection, "transport", None)
+    return getattr(transport, "bytes_received", 0), getattr(transport, "bytes_sent", 0)
+
+
 class ConnectionSet(set[T]):
     """
     Open connections, with a notification for a limit of their number.
 
     Attributes:
         on_change: Called after each addition and removal, if set.
+        closed_bytes_received: Bytes received on the connections that were discarded.
+        closed_bytes_sent: Bytes sent on them.
     """
+
+    closed_bytes_received = 0
+    closed_bytes_sent = 0
 
     on_change: Callable[[], object] | None = None
 
@@ -43,6 +58,10 @@ class ConnectionSet(set[T]):
             self.on_change()
 
     def discard(self, connection: object) -> None:
+        if connection in self:
+            received, sent = transport_bytes(connection)
+            self.closed_bytes_received += received
+            self.closed_bytes_sent += sent
         super().discard(connection)
         if self.on_change is not None:
             self.on_change()

@@ -15,6 +15,7 @@ one interval late.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -53,24 +54,36 @@ class Ticker(service.Service):
     Args:
         clock: the reactor.
         interval: seconds between sweeps.
+        perf_counter: returns monotonic seconds, for `lag_samples`.
 
     Attributes:
         now: seconds since the ticker was created, while it was running. Monotonic,
             cheap to read, advanced once per interval. For timestamps.
         interval: seconds between sweeps.
+        lag_samples: by how many seconds the timer of the sweeps was late, each time:
+            the lag of the event loop. Emptied by a sweep function.
     """
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, interval: float = 1.0) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        interval: float = 1.0,
+        perf_counter: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.now = 0.0
         self.interval = interval
         self._clock = clock
         self._last = 0.0
+        self.lag_samples: list[float] = []
+        self._perf_counter = perf_counter
+        # When the next sweep is due, by `perf_counter`.
+        self._due_at = 0.0
         # Seconds by which `now` still has to stand still, see `set_interval`.
         self._hold = 0.0
         self._sweeps: list[Callable[[float], object]] = []
-        self._loop = LoopingCall(self._tick)
+        self._loop = LoopingCall(self._sweep_on_time)
         self._loop.clock = clock
 
     def wall_time(self) -> float:
@@ -141,6 +154,7 @@ class Ticker(service.Service):
 
     def _start_loop(self) -> None:
         self._last = self._clock.seconds()
+        self._due_at = self._perf_counter() + self.interval
         self._loop.start(self.interval, now=False).addErrback(
             lambda failure: self._log.failure("sweeps stopped", failure)
         )
@@ -149,6 +163,15 @@ class Ticker(service.Service):
         if self._loop.running:
             self._loop.stop()
         return super().stopService()
+
+    def _sweep_on_time(self) -> None:
+        """Measure the lag of the event loop, and sweep."""
+        self.lag_samples.append(max(0.0, self._perf_counter() - self._due_at))
+        self._tick()
+        if self._loop.running:
+            # The loop skips the calls that it has missed.
+            since_start = self._clock.seconds() - (self._loop.starttime or 0.0)
+            self._due_at = self._perf_counter() + self.interval - since_start % self.interval
 
     def _tick(self) -> None:
         seconds = self._clock.seconds()

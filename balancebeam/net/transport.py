@@ -48,6 +48,8 @@ class DirectWriteMixin(_Base):
         eof_truncated: a FIN was received where more was due; without TLS, no FIN shows that.
         notify_eof: the protocol has a method `eof_pending`, to be called before
             the last bytes are read (see `read_before_eof`).
+        bytes_received: bytes read from the socket by `doRead`; splices add theirs.
+        bytes_sent: bytes given to `write`, likewise; some may still be buffered.
         kernel_bytes: bytes moved from the buffer to the kernel since the buffer
             was last found empty by `unacked_bytes`.
     """
@@ -58,6 +60,8 @@ class DirectWriteMixin(_Base):
     nothing_buffered = True
     eof_truncated = False
     notify_eof = False
+    bytes_received = 0
+    bytes_sent = 0
     kernel_bytes = 0
     # A close, half-close or abort has been requested.
     _closing = False
@@ -68,6 +72,7 @@ class DirectWriteMixin(_Base):
     _shouldShutdown = False
 
     def write(self, data: bytes) -> None:
+        self.bytes_sent += len(data)
         if self.nothing_buffered and self.connected:
             try:
                 sent = self.socket.send(data)
@@ -93,6 +98,7 @@ class DirectWriteMixin(_Base):
             return CONNECTION_LOST
         if not data:
             return CONNECTION_DONE
+        self.bytes_received += len(data)
         self.protocol.dataReceived(data)
         return None
 
@@ -113,6 +119,7 @@ class DirectWriteMixin(_Base):
                 sent = self.socket.send(data, _MSG_MORE)
             except OSError:
                 sent = 0
+            self.bytes_sent += sent
             if sent == len(data):
                 return
             data = data[sent:]

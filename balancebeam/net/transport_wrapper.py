@@ -45,6 +45,16 @@ class TransportWrapper:
         """As `nothing_buffered`, which transports of Twisted endpoints do not have: true there."""
         return bool(getattr(self.lower, "nothing_buffered", True))
 
+    @property
+    def bytes_received(self) -> int:
+        """Bytes received by the transport below."""
+        return getattr(self.lower, "bytes_received", 0)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes written to the transport below."""
+        return getattr(self.lower, "bytes_sent", 0)
+
     def unacked_bytes(self) -> int:
         """See `HasUnackedBytes`; counts the bytes of the transport below."""
         return unacked_bytes(self.lower)

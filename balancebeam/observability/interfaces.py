@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sized
 from typing import Protocol
 
+from balancebeam.observability.latency import EventLoopLatency, PoolLatency
 from balancebeam.ratelimit.limit import Limit
 from balancebeam.upstream.server_set import ServerSet
 
@@ -16,10 +17,15 @@ class DispatcherStats(Protocol):
     Attributes:
         total_requests: Requests, or TCP connections, since the pool was created.
         total_retries: Attempts after the first of a request.
+        retries_by_reason: The same by a word for the failure before.
     """
 
     total_requests: int
     total_retries: int
+
+    @property
+    def retries_by_reason(self) -> Mapping[str, int]:
+        """The number of retries by the label of the failure before, a word of a fixed set."""
 
     @property
     def responses_by_status(self) -> Mapping[int, int]:
@@ -49,10 +55,12 @@ class PoolStats(Protocol):
     Attributes:
         mode: "http" or "tcp".
         server_set: The servers.
+        latency: The latency histograms.
     """
 
     mode: str
     server_set: ServerSet
+    latency: PoolLatency
 
     @property
     def dispatcher(self) -> DispatcherStats:
@@ -69,6 +77,10 @@ class FactoryStats(Protocol):
     @property
     def channels(self) -> Sized:
         """The open client connections."""
+
+    @property
+    def byte_counts(self) -> tuple[int, int]:
+        """The bytes received from and sent to clients."""
 
     @property
     def rejected_requests(self) -> Mapping[int, int]:
@@ -166,6 +178,10 @@ class BalancerStats(Protocol):
     @property
     def limiter(self) -> LimiterStats:
         """The rate limits."""
+
+    @property
+    def event_loop(self) -> EventLoopLatency:
+        """The lag of the event loop."""
 
     @property
     def access_logs(self) -> AccessLogStats:

@@ -13,14 +13,25 @@ from twisted.copyright import version as twisted_version
 
 from balancebeam import __version__
 from balancebeam.observability.interfaces import BalancerStats, LimiterStats, PoolStats
+from balancebeam.observability.latency_metrics import (
+    add_byte_counts,
+    add_event_loop_lag,
+    add_pool_latency,
+)
 from balancebeam.observability.process_metrics import add_process_metrics
 from balancebeam.observability.prometheus import MetricsRegistry
 from balancebeam.observability.tls_metrics import add_tls_handshakes
 from balancebeam.upstream.server import Server
 
 
-def metrics_text(balancer: BalancerStats) -> str:
-    """Return all metrics of `balancer` in the text format of Prometheus."""
+def metrics_text(balancer: BalancerStats, *, openmetrics: bool = False) -> str:
+    """Return all metrics of `balancer` in the text format of Prometheus, or in OpenMetrics."""
+    registry = collect_metrics(balancer)
+    return registry.openmetrics() if openmetrics else str(registry)
+
+
+def collect_metrics(balancer: BalancerStats) -> MetricsRegistry:
+    """Return all metrics of `balancer`."""
     registry = MetricsRegistry()
     _add_balancer(registry, balancer)
     for name, frontend in balancer.frontends.items():
@@ -34,11 +45,14 @@ def metrics_text(balancer: BalancerStats) -> str:
         )
         for status, count in sorted(dict(frontend.factory.rejected_requests).items()):
             rejected.add(count, name, status)
+        add_byte_counts(registry, name, frontend.factory)
         add_tls_handshakes(registry, name, frontend.tls_factory)
     for name, pool in balancer.pools.items():
         _add_pool(registry, name, pool)
         for server in pool.server_set.servers:
             _add_server(registry, name, server)
+        add_pool_latency(registry, name, pool.latency)
+    add_event_loop_lag(registry, balancer.event_loop)
     _add_limits(registry, balancer.limiter)
     for path, file in balancer.access_logs.files.items():
         registry.counter(
@@ -53,7 +67,7 @@ def metrics_text(balancer: BalancerStats) -> str:
             *("frontend", "name"),
         ).add(expires_at, frontend_name, certificate)
     add_process_metrics(registry)
-    return str(registry)
+    return registry
 
 
 def _add_balancer(registry: MetricsRegistry, balancer: BalancerStats) -> None:
@@ -97,6 +111,12 @@ def _add_pool(registry: MetricsRegistry, name: str, pool: PoolStats) -> None:
     registry.counter(
         "balancebeam_retries_total", "Attempts after the first of a request.", "pool"
     ).add(dispatcher.total_retries, name)
+    for reason, count in sorted(dict(dispatcher.retries_by_reason).items()):
+        registry.counter(
+            "balancebeam_retries_by_reason_total",
+            "Attempts after the first of a request by the failure before.",
+            *("pool", "reason"),
+        ).add(count, name, reason)
     registry.gauge("balancebeam_queued_requests", "Requests queued for a server.", "pool").add(
         len(dispatcher.queue), name
     )
@@ -135,6 +155,12 @@ def _add_server(registry: MetricsRegistry, pool: str, server: Server) -> None:
     registry.counter(
         "balancebeam_server_failures_total", "Requests that failed at the server.", *labels
     ).add(server.failed_requests, *values)
+    for reason, count in sorted(server.ejections.items()):
+        registry.counter(
+            "balancebeam_server_ejections_total",
+            "Ejections of the server for its failures.",
+            *(*labels, "reason"),
+        ).add(count, *values, reason)
     states = registry.gauge(
         "balancebeam_server_state", "State of the server; 1 for the current one.", *labels, "state"
     )

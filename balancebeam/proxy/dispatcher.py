@@ -48,6 +48,8 @@ class Dispatcher:
         queue: The requests that are queued because all servers are saturated.
         total_requests: The number of requests received.
         total_retries: The number of retries on another server.
+        retries_by_reason: The same by the label of the failure before it.
+        request_samples: The durations of requests in seconds; emptied by a periodic sweep.
         responses_by_status: The number of finished exchanges by the status of
             their response; 0 stands for no response.
     """
@@ -76,6 +78,8 @@ class Dispatcher:
         self.total_requests = 0
         self.responses_by_status: defaultdict[int, int] = defaultdict(int)
         self.total_retries = 0
+        self.retries_by_reason: defaultdict[str, int] = defaultdict(int)
+        self.request_samples: list[float] = []
         self.queue = RequestQueue(
             queue, selector, connections, self._send_to, self._fail, perf_counter
         )
@@ -162,8 +166,10 @@ class Dispatcher:
     def connected(self, exchange: Exchange) -> None:
         """Record that a connection was opened for the request, which is sent next."""
         now = self.perf_counter()
-        exchange.connect_seconds = now - exchange.attempt_at
+        seconds = exchange.connect_seconds = now - exchange.attempt_at
         exchange.attempt_at = now
+        if exchange.server is not None:
+            exchange.server.connect_samples.append(seconds)
 
     def attempt_failed(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         """Retry or fail a request for which a server sent no response."""
@@ -187,7 +193,7 @@ class Dispatcher:
             self.connections.connect(server, exchange)
         else:
             self._release(exchange, server)
-            self._retry(exchange, server)
+            self._retry(exchange, server, failure)
 
     def _record_try(self, exchange: Exchange, server: Server, failure: UpstreamFailure) -> None:
         """Add the attempt that has failed to the timeline; the next one begins."""
@@ -198,7 +204,7 @@ class Dispatcher:
         exchange.last_try_failed = True
         exchange.attempt_at = now
 
-    def _retry(self, exchange: Exchange, server: Server) -> None:
+    def _retry(self, exchange: Exchange, server: Server, failure: UpstreamFailure) -> None:
         """Try the candidates that remain after `server` failed, if the budget allows it."""
         exchange.attempted_servers = (*exchange.attempted_servers, server)
         exchange.sent_at = None
@@ -206,6 +212,7 @@ class Dispatcher:
         if len(exchange.attempted_servers) < self.retry_policy.attempts and within_budget:
             self.retry_budget.spend()
             self.total_retries += 1
+            self.retries_by_reason[failure.kind.label] += 1
             exchange.candidates = self.selector.remaining(exchange.candidates)
             self._try_next(exchange)
         else:
@@ -225,7 +232,9 @@ class Dispatcher:
 
     def first_byte_received(self, exchange: Exchange) -> None:
         """Record that the final response begins to arrive, and that more of it follows."""
-        exchange.first_byte_at = self.perf_counter()
+        now = exchange.first_byte_at = self.perf_counter()
+        if exchange.server is not None:
+            exchange.server.first_byte_samples.append(now - exchange.attempt_at)
 
     def response_aborted(self, exchange: Exchange, failure: UpstreamFailure) -> None:
         """Record that a response which had started cannot be completed."""
@@ -245,10 +254,14 @@ class Dispatcher:
             if not exchange.first_byte_at and exchange.status and not exchange.client_aborted:
                 # Head and body of the response have arrived together.
                 exchange.first_byte_at = now
+                server.first_byte_samples.append(now - exchange.attempt_at)
             self._release(exchange, server)
         elif self._queued_at:
             self.queue.remove(exchange)
-            exchange.finished_at = self.perf_counter()
+            now = exchange.finished_at = self.perf_counter()
+        if exchange.received_at:
+            # Otherwise the client disconnected before the request was dispatched.
+            self.request_samples.append(now - exchange.received_at)
         self.responses_by_status[exchange.status] += 1
         if exchange.permits:
             self.admission.release(exchange)

@@ -38,6 +38,8 @@ class RequestQueue:
         settings: The maximum length, and the timeout in seconds.
         queued_at: The queued requests in order of arrival, with the time of
             arrival on the ticker. The dispatcher reads it for every request.
+        samples: The seconds that requests were queued; emptied by a periodic sweep.
+        perf_counter: Returns monotonic seconds, for `Exchange.queue_seconds`.
     """
 
     def __init__(
@@ -62,11 +64,12 @@ class RequestQueue:
         """
         self.settings = settings
         self.queued_at: dict[Exchange, float] = {}
+        self.samples: list[float] = []
         self._selector = selector
         self._connections = connections
         self._send = send
         self._fail = fail
-        self._perf_counter = perf_counter
+        self.perf_counter = perf_counter
         self._dequeuing = False
 
     def __len__(self) -> int:
@@ -127,8 +130,10 @@ class RequestQueue:
 
     def _record_stay(self, exchange: Exchange) -> None:
         """Add the time since the request or its last attempt has ended to its timeline."""
-        now = self._perf_counter()
-        exchange.queue_seconds += now - exchange.attempt_at
+        now = self.perf_counter()
+        seconds = now - exchange.attempt_at
+        exchange.queue_seconds += seconds
+        self.samples.append(seconds)
         exchange.attempt_at = now
 
     def _pop_expired(self, now: float) -> list[Exchange]:

@@ -23,6 +23,7 @@ from balancebeam.core.settings import (
 )
 from balancebeam.net.interfaces import DataReactor
 from balancebeam.net.ticker import Ticker
+from balancebeam.observability.latency import PoolLatency
 from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.connect_attempt import ConnectFunction
 from balancebeam.upstream.connection_pool import ConnectionPool
@@ -75,6 +76,7 @@ class PoolService(service.MultiService):
         connections: the upstream connection pool.
         dispatcher: dispatches requests to the servers.
         checker: active health checks, if enabled.
+        latency: the latency histograms.
     """
 
     _log = Logger()
@@ -125,6 +127,8 @@ class PoolService(service.MultiService):
             settings.queue,
             pool_name=settings.name,
         )
+        self.latency = PoolLatency(self.dispatcher, self.server_set)
+        ticker.add(self.latency.sweep)
         self.checker: service.IService | None = None
         for child in (self.selector, self.health, self.connections):
             child.setServiceParent(self)
@@ -265,7 +269,10 @@ class PoolService(service.MultiService):
 
     def unregister_timers(self) -> None:
         """Remove the sweeps of this pool from the ticker; it will not start again."""
-        for sweep in (self.health.sweep, self.connections.sweep, self.dispatcher.sweep):
+        for sweep in (
+            *(self.health.sweep, self.connections.sweep),
+            *(self.dispatcher.sweep, self.latency.sweep),
+        ):
             self._shared.ticker.remove(sweep)
 
 

@@ -44,6 +44,7 @@ from balancebeam.downstream.redirect import HTTPS_PORT, ChallengeLookup, HttpsRe
 from balancebeam.net.poller import build_data_reactor
 from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.observability.access_log import AccessLogs
+from balancebeam.observability.latency import EventLoopLatency
 from balancebeam.server.certificates import CertificateService
 from balancebeam.server.demo import DemoService
 from balancebeam.server.frontend import FrontendService
@@ -122,6 +123,7 @@ class ServiceTree(service.MultiService, abc.ABC):
         self.demo: DemoService | None = None
         self.admin_operations = AdminOperations(self, build_health_check(reactor))
         self.ticker = Ticker(reactor, required_sweep_interval(settings))
+        self.event_loop = EventLoopLatency(self.ticker)
         data_reactor = build_data_reactor(reactor)
         self.limiter = LimiterService(self.ticker, clock or reactor.seconds)
         self.route_table_builder = RouteTableBuilder(

@@ -77,6 +77,9 @@ class Server:
         under_observation: The health service needs them, because the server failed recently.
         tracked: Either of the two.
         error_rate_window: Recent responses and errors; `None` without an error-rate policy.
+        ejections: The number of ejections by reason, a word of a fixed set.
+        first_byte_samples: Seconds until responses began; emptied by a periodic sweep.
+        connect_samples: Durations of connection attempts for requests, likewise.
     """
 
     def __init__(
@@ -107,6 +110,9 @@ class Server:
         self.under_observation = False
         self.tracked = False
         self.error_rate_window: ErrorRateWindow | None = None
+        self.ejections: dict[str, int] = {}
+        self.first_byte_samples: list[float] = []
+        self.connect_samples: list[float] = []
 
     def configure(self, settings: ServerSettings) -> None:
         """Apply `settings`, except for the weight, which an administrator may have changed."""

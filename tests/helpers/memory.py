@@ -50,9 +50,13 @@ class MemoryTransport:
         write_closed: the balancer has closed its direction (half-close).
         no_delay: TCP_NODELAY is set.
         keep_alive: SO_KEEPALIVE is set.
+        bytes_received: the bytes that the peer has sent.
+        bytes_sent: the bytes that were written.
     """
 
     eof_truncated = False
+    bytes_received = 0
+    bytes_sent = 0
 
     def __init__(self, protocol: Any) -> None:
         """Create the transport of `protocol`; the caller connects them."""
@@ -98,6 +102,7 @@ class MemoryTransport:
         assert isinstance(data, bytes)
         if self.closed or self.write_closed or self.closing:
             return
+        self.bytes_sent += len(data)
         self._written += data
         if self.stalled and self._producer is not None and len(self._written) > BUFFER_SIZE:
             self._producer_paused = True
@@ -192,6 +197,7 @@ class Peer:
         for piece in pieces:
             assert self.transport.reading, "sent while the balancer has paused reading"
             if not self.transport.closing:
+                self.transport.bytes_received += len(piece)
                 self.protocol.dataReceived(piece)
 
     def received(self) -> bytes:
@@ -354,6 +360,15 @@ class MemoryBalancer:
             progress = False
             for peer in self.peers:
                 progress |= peer.finish_closing()
+
+    def measure_with_clock(self) -> None:
+        """Take the times of exchanges from `clock`, plus 1 s because 0 means no time."""
+        for pool in self.service.pools.values():
+            dispatcher = pool.dispatcher
+            dispatcher.perf_counter = dispatcher.queue.perf_counter = self._perf_counter
+
+    def _perf_counter(self) -> float:
+        return self.clock.seconds() + 1.0
 
     def advance(self, seconds: float) -> None:
         """Advance the clock by `seconds`, in steps of 0.1 s."""

@@ -177,7 +177,7 @@ class OutlierDetector:
         bad_answer = failure.kind in _BAD_ANSWERS
         trial = server.ejected or ejection.half_open
         if self._threshold.record_failure(ejection, now, bad_answer, trial):
-            self._eject(server, failure.reason)
+            self._eject(server, failure.reason, failure.kind.label)
 
     def _count_response(self, server: Server, counts: ErrorRateWindow, status: int) -> None:
         policy = self._error_rate_policy
@@ -193,7 +193,8 @@ class OutlierDetector:
             self._outliers.add(server)
             self._eject_outlier(server, f"{ratio:.0%} of its responses were errors")
 
-    def _eject(self, server: Server, reason: str) -> None:
+    def _eject(self, server: Server, reason: str, label: str) -> None:
+        server.ejections[label] = server.ejections.get(label, 0) + 1
         server.ejected = server.ejection.recently_ejected = True
         server.ejection.half_open = False
         server.ejection.trial_requests.clear()
@@ -211,7 +212,7 @@ class OutlierDetector:
         if self._threshold.cooldown and server.ejection.ejected_until <= now:
             server.track(under_observation=True)
             self._threshold.start_cooldown(server.ejection, now)
-            self._eject(server, reason)
+            self._eject(server, reason, "error-rate")
 
     def _uneject(self, server: Server) -> None:
         """Return a server that responds to the rotation; `reset` follows a whole response."""

@@ -175,6 +175,16 @@ class EndpointTests(ApiTestCase):
         self.assertEqual(response.status, 200)
         self.assertTrue(response.fields[b"content-type"].startswith(b"text/plain; version=0.0.4"))
 
+    def test_openmetrics(self) -> None:
+        """`GET /metrics` with OpenMetrics in Accept has that format and its content type."""
+        accept = HOST_HEADER + b"Accept: application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n"
+        response = self.admin.request("GET", "/metrics", fields=accept)
+        self.assertEqual(
+            response.fields[b"content-type"],
+            b"application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )
+        self.assertTrue(response.body.endswith(b"\n# EOF\n"))
+
     def test_pipelining(self) -> None:
         """Pipelined requests are answered in order; a slow one delays later ones."""
         client = self.admin.connect()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from balancebeam.core.settings import LimitSettings
 from balancebeam.observability.metrics import metrics_text
@@ -174,3 +177,122 @@ class MetricsTests(SynchronousTestCase):
             if line.startswith("# TYPE"):
                 _, _, name, kind = line.split()
                 self.assertEqual(kind == "counter", name.endswith("_total"), line)
+
+
+class LatencyTests(SynchronousTestCase):
+    """Histograms, bytes, ejections and retries."""
+
+    def setUp(self) -> None:
+        self.balancer = MemoryBalancer(2)
+        self.balancer.measure_with_clock()
+        self.addCleanup(self.balancer.stop)
+
+    def sum_and_count(self, samples: Samples, name: str, **labels: str) -> tuple[float, float]:
+        """The sum and the number of samples of a histogram."""
+        return (
+            samples[sample_key(f"balancebeam_{name}_seconds_sum", **labels)],
+            samples[sample_key(f"balancebeam_{name}_seconds_count", **labels)],
+        )
+
+    def test_phases_of_requests(self) -> None:
+        """Every request is counted once, before and after sweeps, in the phases that it had."""
+        client = self.balancer.client()
+        client.send(GET)
+        self.balancer.clock.advance(0.25)
+        server = self.balancer.accept()
+        self.balancer.clock.advance(2)
+        server.send(OK)
+        for _ in range(2):
+            samples = scrape(self.balancer)
+            self.assertEqual(self.sum_and_count(samples, "request", pool="app"), (2.25, 1))
+            self.balancer.advance(2)
+        self.assertEqual(self.sum_and_count(samples, "queue", pool="app"), (0, 0))
+        first, second = ({"pool": "app", "server": f"10.0.0.{number}:80"} for number in (1, 2))
+        self.assertEqual(self.sum_and_count(samples, "server_connect", **first), (0.25, 1))
+        self.assertEqual(self.sum_and_count(samples, "server_first_byte", **first), (2.0, 1))
+        self.assertEqual(self.sum_and_count(samples, "server_first_byte", **second), (0, 0))
+        bucket = "balancebeam_server_first_byte_seconds_bucket"
+        self.assertEqual(samples[sample_key(bucket, le="1.0", **first)], 0)
+        self.assertEqual(samples[sample_key(bucket, le="2.5", **first)], 1)
+
+    def test_streamed_response(self) -> None:
+        """The first byte of a response whose body goes on is counted before its end."""
+        self.balancer.client().send(GET)
+        self.balancer.accept().send(OK[:-1])
+        samples = scrape(self.balancer)
+        labels = {"pool": "app", "server": "10.0.0.1:80"}
+        self.assertEqual(self.sum_and_count(samples, "server_first_byte", **labels)[1], 1)
+        self.assertEqual(self.sum_and_count(samples, "request", pool="app")[1], 0)
+
+    def test_queue(self) -> None:
+        """The time in the queue is counted for queued requests only."""
+        for server in self.balancer.servers:
+            server.max_in_flight = 1
+        for _ in range(3):
+            self.balancer.client().send(GET)
+        self.balancer.clock.advance(0.5)
+        self.balancer.accept().send(OK)
+        samples = scrape(self.balancer)
+        self.assertEqual(self.sum_and_count(samples, "queue", pool="app"), (0.5, 1))
+
+    def test_server_that_leaves(self) -> None:
+        """The histograms of a server disappear together with it, with a request in flight too."""
+        self.balancer.client().send(GET)
+        peer = self.balancer.accept()
+        server_set = self.balancer.service.server_set
+        server_set.remove(server_set.servers[0])
+        peer.send(OK)
+        names = {dict(labels).get("server") for _, labels in scrape(self.balancer)}
+        self.assertEqual(names, {None, "10.0.0.2:80"})
+        self.assertEqual(len(self.balancer.service.pools["app"].latency.servers), 1)
+
+    def test_ejections_and_retries(self) -> None:
+        """An ejection and the retry after it have the failure as reason."""
+        self.balancer.client().send(GET)
+        self.balancer.connectors[-1].refuse()
+        self.balancer.accept().send(OK)
+        samples = scrape(self.balancer)
+        labels = {"pool": "app", "reason": "unreachable"}
+        self.assertEqual(samples[sample_key("balancebeam_retries_by_reason_total", **labels)], 1)
+        labels["server"] = "10.0.0.1:80"
+        self.assertEqual(samples[sample_key("balancebeam_server_ejections_total", **labels)], 1)
+
+    def test_bytes_of_open_and_closed_connections(self) -> None:
+        """Bytes are counted once, while the connection is open and after its end."""
+        received = sample_key("balancebeam_received_bytes_total", frontend="web")
+        sent = sample_key("balancebeam_sent_bytes_total", frontend="web")
+        client = self.balancer.client()
+        client.send(GET[:5], GET[5:])
+        self.balancer.accept().send(OK)
+        size = len(client.received())
+        for _ in range(2):
+            samples = scrape(self.balancer)
+            self.assertEqual((samples[received], samples[sent]), (len(GET), size))
+            client.half_close()
+            client.finish_closing()
+
+    def test_openmetrics(self) -> None:
+        """The metrics of a balancer are valid OpenMetrics, with the same samples."""
+        self.balancer.client().send(GET)
+        self.balancer.connectors[-1].refuse()
+        text = metrics_text(self.balancer.service, openmetrics=True)
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        self.assertEqual(families["balancebeam_requests"].samples[0].value, 1)
+        self.assertEqual(families["balancebeam_request_seconds"].type, "histogram")
+
+    def test_promtool(self) -> None:
+        """`promtool check metrics` has no complaint."""
+        promtool = shutil.which("promtool")
+        if promtool is None:
+            raise SkipTest("promtool is not installed")
+        self.balancer.client().send(GET)
+        self.balancer.connectors[-1].refuse()
+        done = subprocess.run(
+            [promtool, "check", "metrics"],
+            input=metrics_text(self.balancer.service),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))

@@ -50,6 +50,17 @@ class TickerTests(SynchronousTestCase):
         self.assertEqual(self.seen, [1 - MAX_STEP, 2 - MAX_STEP, 3 - MAX_STEP])
         self.assertEqual(self.ticker.now, 3)
 
+    def test_lag_is_measured(self) -> None:
+        """A sweep that is late adds its lag, whether it is late by less or more than a period."""
+        elapsed = 0.0
+        ticker = Ticker(self.clock, 1.0, lambda: elapsed)
+        ticker.startService()
+        self.addCleanup(ticker.stopService)
+        for step in (1.0, 1.25, 0.75, 2.5, 0.5, 1.0):
+            elapsed += step
+            self.clock.advance(step)
+        self.assertEqual(ticker.lag_samples, [0.0, 0.25, 0.0, 1.5, 0.0, 0.0])
+
     def test_jump_of_the_clock_is_limited(self) -> None:
         """A jump by an hour counts as one and a half intervals."""
         self.clock.advance(3600)
