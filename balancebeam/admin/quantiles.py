@@ -6,26 +6,22 @@ from collections import deque
 from collections.abc import Sequence
 
 from balancebeam.admin.interfaces import Pool
+from balancebeam.observability.histogram import BOUNDS
 from balancebeam.upstream.server import Server
-
-# Upper bounds of the buckets in seconds.
-BOUNDS = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
-)
 
 # The number of samples by bucket; the last bucket has no upper bound.
 Buckets = tuple[int, ...]
 
 
 def pool_buckets(pool: Pool) -> Buckets:
-    """Return the histogram of the duration of requests of `pool`; empty without one."""
-    return ()
+    """Return the histogram of the duration of requests of `pool`."""
+    return tuple(pool.latency.request.counts)
 
 
 def server_buckets(pool: Pool, server: Server) -> Buckets:
-    """Return the histogram of the time to the first byte of `server`; empty without one."""
-    return ()
+    """Return the histogram of the time to the first byte of `server`; empty if it was removed."""
+    latency = pool.latency.servers.get(server)
+    return () if latency is None else tuple(latency.first_byte.counts)
 
 
 def window_quantiles(samples: deque[Buckets]) -> tuple[float | None, float | None]:

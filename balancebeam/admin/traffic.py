@@ -129,6 +129,8 @@ class TrafficSampler:
         responses: dict[Hashable, int] = {}
         latency: dict[Hashable, deque[Buckets]] = {}
         for name, pool in balancer.pools.items():
+            # Otherwise a sweep folds the samples of the last second too late for this one.
+            pool.latency.fold()
             for server in (*pool.server_set.servers, *pool.server_set.draining):
                 track = old.get(server)
                 if track is None:

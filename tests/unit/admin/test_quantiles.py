@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.admin.quantiles import BOUNDS, quantile, window_quantiles
+from balancebeam.admin.quantiles import quantile, window_quantiles
+from balancebeam.observability.histogram import BOUNDS
 
 
 class QuantileTests(SynchronousTestCase):
