@@ -100,7 +100,7 @@ class SnapshotBuilder:
         """Return the requests sent to the servers of `pool` in the window."""
         servers = (*pool.server_set.servers, *pool.server_set.draining)
         tracks = self._sampler.servers
-        return sum(tracks[server].requests.sum(WINDOW) for server in servers if server in tracks)
+        return sum(tracks[server].requests.recent for server in servers if server in tracks)
 
     def _pool(self, name: str, pool: Pool) -> dict[str, Any]:
         sampler, key = self._sampler, (name, id(pool))
@@ -139,9 +139,8 @@ class SnapshotBuilder:
             # Added since the last sample.
             return {**view, **_NO_TRAFFIC}
         requests = track.requests
-        recent = requests.sum(WINDOW)
         view["rate"] = round(requests.rate, 1)
-        view["share"] = round(recent / pool_requests, 4) if pool_requests else None
+        view["share"] = round(requests.recent / pool_requests, 4) if pool_requests else None
         view["error_rate"] = _rounded(track.error_rate, 4)
         median, high = track.quantiles
         view["p50"], view["p99"] = _rounded(median, 6), _rounded(high, 6)
@@ -164,7 +163,7 @@ class SnapshotBuilder:
                         "key": settings.key,
                         "dry_run": settings.dry_run,
                         "rejected": limit.rejected,
-                        "rejected_last_minute": 0 if track is None else track.sum(),
+                        "rejected_last_minute": 0 if track is None else sum(track.history),
                     }
                 )
         return views

@@ -29,26 +29,25 @@ class CounterTrack:
     Attributes:
         rate: Increments per second between the last two samples.
         history: The increments of each sample, from the oldest to the newest.
+        recent: The sum of the increments in the window.
     """
 
-    __slots__ = ("_total", "history", "rate")
+    __slots__ = ("_total", "history", "rate", "recent")
 
     def __init__(self, total: int) -> None:
         self._total = total
         self.rate = 0.0
+        self.recent = 0
         self.history: deque[int] = deque(maxlen=HISTORY)
 
     def sample(self, total: int, seconds: float) -> None:
         """Add the increment to `total` within `seconds`."""
         increment, self._total = total - self._total, total
         self.rate = increment / seconds
+        self.recent += increment
+        if len(self.history) >= WINDOW:
+            self.recent -= self.history[-WINDOW]
         self.history.append(increment)
-
-    def sum(self, samples: int = HISTORY) -> int:
-        """Return the increments of the last `samples`."""
-        if len(self.history) <= samples:
-            return sum(self.history)
-        return sum(self.history[index] for index in range(-samples, 0))
 
 
 class ServerTrack:
@@ -77,7 +76,7 @@ class ServerTrack:
     @property
     def error_rate(self) -> float | None:
         """The share of failures in the requests of the window; `None` without any request."""
-        failures, requests = self.failures.sum(WINDOW), self.requests.sum(WINDOW)
+        failures, requests = self.failures.recent, self.requests.recent
         # The failure of a request may be counted in a later sample than the request.
         return min(1.0, failures / requests) if requests else (1.0 if failures else None)
 
@@ -177,5 +176,4 @@ def _sample_all(
 
 def window_ratio(errors: CounterTrack, total: CounterTrack) -> float | None:
     """Return the share of `errors` in `total` in the window; `None` without any."""
-    count = total.sum(WINDOW)
-    return errors.sum(WINDOW) / count if count else None
+    return errors.recent / total.recent if total.recent else None
