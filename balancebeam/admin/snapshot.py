@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from attrs import asdict
 
 from balancebeam import __version__
 from balancebeam.admin.interfaces import Balancer, Pool
+from balancebeam.admin.quantiles import window_quantiles
 from balancebeam.admin.state_changes import StateChange
 from balancebeam.admin.traffic import WINDOW, TrafficSampler, window_ratio
 from balancebeam.admin.views import format_time, server_view
@@ -98,7 +100,7 @@ class SnapshotBuilder:
         """Return the requests sent to the servers of `pool` in the window."""
         servers = (*pool.server_set.servers, *pool.server_set.draining)
         tracks = self._sampler.servers
-        return sum(tracks[server].requests.sum(WINDOW) for server in servers if server in tracks)
+        return sum(tracks[server].requests.recent for server in servers if server in tracks)
 
     def _pool(self, name: str, pool: Pool) -> dict[str, Any]:
         sampler, key = self._sampler, (name, id(pool))
@@ -106,6 +108,7 @@ class SnapshotBuilder:
         ratio = None
         if requests is not None:
             ratio = window_ratio(sampler.errors[key], sampler.responses[key])
+        median, high = window_quantiles(sampler.latency.get(key, deque()))
         servers = pool.server_set.servers
         return {
             "name": name,
@@ -121,8 +124,8 @@ class SnapshotBuilder:
             "queued": len(pool.dispatcher.queue),
             "in_flight": sum(server.in_flight for server in (*servers, *pool.server_set.draining)),
             "connections": len(pool.connections.connections),
-            "p50": None,
-            "p99": None,
+            "p50": _rounded(median, 6),
+            "p99": _rounded(high, 6),
         }
 
     def _server(self, pool: Pool, server: Server, pool_requests: int) -> dict[str, Any]:
@@ -136,11 +139,11 @@ class SnapshotBuilder:
             # Added since the last sample.
             return {**view, **_NO_TRAFFIC}
         requests = track.requests
-        recent = requests.sum(WINDOW)
         view["rate"] = round(requests.rate, 1)
-        view["share"] = round(recent / pool_requests, 4) if pool_requests else None
+        view["share"] = round(requests.recent / pool_requests, 4) if pool_requests else None
         view["error_rate"] = _rounded(track.error_rate, 4)
-        view["p50"] = view["p99"] = None
+        median, high = track.quantiles
+        view["p50"], view["p99"] = _rounded(median, 6), _rounded(high, 6)
         view["history"] = list(requests.history)
         return view
 
@@ -160,7 +163,7 @@ class SnapshotBuilder:
                         "key": settings.key,
                         "dry_run": settings.dry_run,
                         "rejected": limit.rejected,
-                        "rejected_last_minute": 0 if track is None else track.sum(),
+                        "rejected_last_minute": 0 if track is None else sum(track.history),
                     }
                 )
         return views

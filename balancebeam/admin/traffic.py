@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 
 from balancebeam.admin.interfaces import Balancer
-from balancebeam.admin.quantiles import Buckets, server_buckets
+from balancebeam.admin.quantiles import Buckets, pool_buckets, server_buckets, window_quantiles
 from balancebeam.upstream.server import Server
 
 # Samples of a sparkline, one per second.
@@ -29,26 +29,25 @@ class CounterTrack:
     Attributes:
         rate: Increments per second between the last two samples.
         history: The increments of each sample, from the oldest to the newest.
+        recent: The sum of the increments in the window.
     """
 
-    __slots__ = ("_total", "history", "rate")
+    __slots__ = ("_total", "history", "rate", "recent")
 
     def __init__(self, total: int) -> None:
         self._total = total
         self.rate = 0.0
+        self.recent = 0
         self.history: deque[int] = deque(maxlen=HISTORY)
 
     def sample(self, total: int, seconds: float) -> None:
         """Add the increment to `total` within `seconds`."""
         increment, self._total = total - self._total, total
         self.rate = increment / seconds
+        self.recent += increment
+        if len(self.history) >= WINDOW:
+            self.recent -= self.history[-WINDOW]
         self.history.append(increment)
-
-    def sum(self, samples: int = HISTORY) -> int:
-        """Return the increments of the last `samples`."""
-        if len(self.history) <= samples:
-            return sum(self.history)
-        return sum(self.history[index] for index in range(-samples, 0))
 
 
 class ServerTrack:
@@ -70,9 +69,14 @@ class ServerTrack:
         self.buckets: deque[Buckets] = deque(maxlen=WINDOW + 1)
 
     @property
+    def quantiles(self) -> tuple[float | None, float | None]:
+        """The median and the 99th percentile of the window in seconds."""
+        return window_quantiles(self.buckets)
+
+    @property
     def error_rate(self) -> float | None:
         """The share of failures in the requests of the window; `None` without any request."""
-        failures, requests = self.failures.sum(WINDOW), self.requests.sum(WINDOW)
+        failures, requests = self.failures.recent, self.requests.recent
         # The failure of a request may be counted in a later sample than the request.
         return min(1.0, failures / requests) if requests else (1.0 if failures else None)
 
@@ -86,6 +90,7 @@ class TrafficSampler:
         pools: Requests by pool.
         errors: Responses with a status of 500 or more by pool.
         responses: Responses by pool.
+        latency: The histogram of the duration of requests at each sample of the window, by pool.
         limits: Rejected requests by scope and position of the limit.
     """
 
@@ -99,6 +104,7 @@ class TrafficSampler:
         self.pools: dict[Hashable, CounterTrack] = {}
         self.errors: dict[Hashable, CounterTrack] = {}
         self.responses: dict[Hashable, CounterTrack] = {}
+        self.latency: dict[Hashable, deque[Buckets]] = {}
         self.limits: dict[Hashable, CounterTrack] = {}
         self._balancer = balancer
         self._seconds = seconds
@@ -120,7 +126,10 @@ class TrafficSampler:
         pools: dict[Hashable, int] = {}
         errors: dict[Hashable, int] = {}
         responses: dict[Hashable, int] = {}
+        latency: dict[Hashable, deque[Buckets]] = {}
         for name, pool in balancer.pools.items():
+            # Otherwise a sweep folds the samples of the last second too late for this one.
+            pool.latency.fold()
             for server in (*pool.server_set.servers, *pool.server_set.draining):
                 track = old.get(server)
                 if track is None:
@@ -128,14 +137,17 @@ class TrafficSampler:
                 else:
                     track.requests.sample(server.total_requests, elapsed)
                     track.failures.sample(server.failed_requests, elapsed)
-                track.buckets.append(server_buckets(server))
+                track.buckets.append(server_buckets(pool, server))
                 self.servers[server] = track
             statuses = pool.dispatcher.responses_by_status
             # By the pool as well: a new one with the name of another starts at zero.
             key = (name, id(pool))
+            latency[key] = self.latency.get(key) or deque(maxlen=WINDOW + 1)
+            latency[key].append(pool_buckets(pool))
             pools[key] = pool.dispatcher.total_requests
             responses[key] = sum(statuses.values())
             errors[key] = sum(count for status, count in statuses.items() if status >= 500)
+        self.latency = latency
         self.pools = _sample_all(self.pools, pools, elapsed)
         self.errors = _sample_all(self.errors, errors, elapsed)
         self.responses = _sample_all(self.responses, responses, elapsed)
@@ -164,5 +176,4 @@ def _sample_all(
 
 def window_ratio(errors: CounterTrack, total: CounterTrack) -> float | None:
     """Return the share of `errors` in `total` in the window; `None` without any."""
-    count = total.sum(WINDOW)
-    return errors.sum(WINDOW) / count if count else None
+    return errors.recent / total.recent if total.recent else None

@@ -291,6 +291,20 @@ class SnapshotTests(EventTestCase):
         first = self.snapshot()["servers"][0]
         self.assertEqual((first["rate"], first["history"]), (0.0, [1, 0]))
 
+    def test_latency(self) -> None:
+        """Percentiles are of the last ten seconds, and null without requests."""
+        self.assertIsNone(self.snapshot()["servers"][0]["p99"])
+        self.balancer.client().send(GET)
+        self.balancer.accept().send(OK)
+        snapshot = self.snapshot()
+        for view in (snapshot["servers"][0], snapshot["pools"][0]):
+            self.assertGreater(view["p50"], 0)
+            self.assertGreater(view["p99"], view["p50"])
+        self.assertIsNone(snapshot["servers"][1]["p50"])
+        for _ in range(10):
+            snapshot = self.snapshot()
+        self.assertIsNone(snapshot["servers"][0]["p50"])
+
     def test_frontends_and_process(self) -> None:
         """A snapshot has the connections of frontends, and the state of the process."""
         self.balancer.client()
