@@ -31,7 +31,7 @@ def transport_bytes(connection: object) -> tuple[int, int]:
     """
     The bytes received and sent on the transport of a connection.
 
-    0 for transports that do not count them, such as those of Twisted endpoints.
+    0 for transports that do not count them, such as the transports of Twisted endpoints.
     """
     transport = getattr(connection, "transport", None)
     return getattr(transport, "bytes_received", 0), getattr(transport, "bytes_sent", 0)
