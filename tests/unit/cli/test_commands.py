@@ -306,5 +306,6 @@ class RequestsTests(CommandTestCase):
 
     def test_unexpected_data(self) -> None:
         """Data of another kind is an error."""
-        for data in ({}, [1], None):
+        unexpected: tuple[Any, ...] = ({}, [1], None)
+        for data in unexpected:
             self.run_failing(ConnectionFailed, "requests", data)
