@@ -253,4 +253,4 @@ def test_help_lists_commands() -> None:
         )
         text = " ".join(completed.stdout.split())
         assert "--upstream=" in text
-        assert "status, drain, maintenance, ready, weight, register, remove, reload" in text
+        assert "status, top, drain, maintenance, ready, weight, register, remove, reload" in text
