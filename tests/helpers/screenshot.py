@@ -28,7 +28,7 @@ WIDTH, HEIGHT = 1240, 470
 # long enough for the sparklines.
 CLIENTS = 8
 PAUSE = 0.01
-TRAFFIC = 40
+TRAFFIC = 32
 
 
 def send_requests(done: threading.Event) -> None:
