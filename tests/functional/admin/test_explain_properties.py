@@ -20,9 +20,11 @@ from balancebeam.core.addresses import TcpAddress
 from balancebeam.core.settings import (
     AdminState,
     FrontendSettings,
+    FrontendTimeouts,
     LimitSettings,
     OutlierDetectionSettings,
     PoolSettings,
+    PoolTimeouts,
     QueueSettings,
     RouteSettings,
     ServerSettings,
@@ -78,6 +80,8 @@ def pools(name: str, network: int) -> st.SearchStrategy[PoolSettings]:
     return st.builds(
         PoolSettings,
         name=st.just(name),
+        # Timeouts expire in the order of a set, which differs between two balancers.
+        timeouts=st.just(PoolTimeouts(1000.0, 1000.0)),
         servers=servers(network),
         algorithm=st.sampled_from(sorted(ALGORITHMS)),
         passive=st.just(OutlierDetectionSettings(cooldown=3.0)),
@@ -107,6 +111,7 @@ def configurations(draw: st.DrawFn) -> Settings:
         "web",
         bind=(),
         pool="app",
+        timeouts=FrontendTimeouts(1000.0, 1000.0),
         routes=tuple(routes),
         limits=draw(LIMITS),
         deny=draw(st.sampled_from(((), (), ("198.51.100.0/24",)))),
