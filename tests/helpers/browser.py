@@ -116,8 +116,9 @@ class Browser:
         return result["result"].get("value")
 
     def wait_for(self, expression: str) -> Any:
-        """Return the value of an expression as soon as it is true."""
-        return wait_until(lambda: self.evaluate(expression))
+        """Return the value of an expression as soon as it is true; elements may be missing before."""
+        guarded = f"(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()"
+        return wait_until(lambda: self.evaluate(guarded))
 
     def resize(self, width: int, height: int, mobile: bool = False) -> None:
         """Set the size of the page in CSS pixels."""
