@@ -116,7 +116,7 @@ class Browser:
         return result["result"].get("value")
 
     def wait_for(self, expression: str) -> Any:
-        """Return the value of an expression as soon as it is true; elements may be missing before."""
+        """Return the value of an expression as soon as it is true, without an error."""
         guarded = f"(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()"
         return wait_until(lambda: self.evaluate(guarded))
 
