@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-import tempfile
 import threading
 from datetime import datetime, timedelta, timezone
 
 from balancebeam.acme.interfaces import TLS_ALPN_01, Challenge
+from balancebeam.tls.contexts import temporary_file
 from balancebeam.tls.interfaces import ACME_TLS_PROTOCOL
 
 # RFC 8555, 8.3.
@@ -80,11 +80,8 @@ def validation_context(challenge: Challenge) -> ssl.SSLContext:
     # RFC 8737, 4: TLS 1.2 or higher.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([ACME_TLS_PROTOCOL])
-    # load_cert_chain reads files only; this one has mode 0600.
-    with tempfile.NamedTemporaryFile(prefix="balancebeam-acme-") as file:
-        file.write(_validation_certificate(challenge))
-        file.flush()
-        context.load_cert_chain(file.name)
+    with temporary_file(_validation_certificate(challenge)) as path:
+        context.load_cert_chain(path)
     return context
 
 

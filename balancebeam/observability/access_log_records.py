@@ -25,20 +25,12 @@ class PoolName(Protocol):
         """The name of the pool."""
 
 
-class HttpRecord(Timeline, Protocol):
-    """A finished HTTP request."""
+class ExchangeRecord(Timeline, Protocol):
+    """What finished HTTP requests and TCP connections have in common."""
 
     @property
     def client(self) -> str:
         """The address of the client, after the rules for trusted proxies."""
-
-    @property
-    def head(self) -> RequestHead:
-        """The head of the request, as the client sent it."""
-
-    @property
-    def upstream_head(self) -> bytes:
-        """The head of the request, as it was built for a server."""
 
     @property
     def dispatcher(self) -> PoolName:
@@ -54,7 +46,19 @@ class HttpRecord(Timeline, Protocol):
 
     @property
     def limit_name(self) -> str:
-        """The name of the limit that has rejected the request; empty otherwise."""
+        """The name of the limit that has rejected the exchange; empty otherwise."""
+
+
+class HttpRecord(ExchangeRecord, Protocol):
+    """A finished HTTP request."""
+
+    @property
+    def head(self) -> RequestHead:
+        """The head of the request, as the client sent it."""
+
+    @property
+    def upstream_head(self) -> bytes:
+        """The head of the request, as it was built for a server."""
 
     @property
     def body_bytes_received(self) -> int:
@@ -69,28 +73,8 @@ class HttpRecord(Timeline, Protocol):
         """Whether the response ended before it was complete."""
 
 
-class TcpRecord(Timeline, Protocol):
+class TcpRecord(ExchangeRecord, Protocol):
     """A closed TCP connection."""
-
-    @property
-    def client(self) -> str:
-        """The address of the client."""
-
-    @property
-    def dispatcher(self) -> PoolName:
-        """The dispatcher; names the pool."""
-
-    @property
-    def route(self) -> RouteNames | None:
-        """The route; `None` before it is known."""
-
-    @property
-    def tls(self) -> TlsInfo | None:
-        """The TLS handshake of the client's connection."""
-
-    @property
-    def limit_name(self) -> str:
-        """The name of the limit that has rejected the connection; empty otherwise."""
 
     @property
     def server_name(self) -> str:

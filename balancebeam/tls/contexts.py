@@ -105,7 +105,7 @@ def load_certificates(context: ssl.SSLContext, certificates: Sequence[Certificat
     """
     for certificate in certificates:
         try:
-            with _temporary_file(certificate.chain + certificate.key) as path:
+            with temporary_file(certificate.chain + certificate.key) as path:
                 # Without a function for the passphrase, OpenSSL would read one from the terminal.
                 context.load_cert_chain(path, password=_no_passphrase)
         except (ssl.SSLError, ValueError, OSError) as error:
@@ -120,7 +120,7 @@ def _no_passphrase() -> str:
 
 
 @contextlib.contextmanager
-def _temporary_file(content: bytes) -> Iterator[str]:
+def temporary_file(content: bytes) -> Iterator[str]:
     """
     Provide the path of a file with `content`.
 
