@@ -94,19 +94,7 @@ def check_http2_support(settings: Settings) -> list[str]:
     Returns:
         One message for each.
     """
-    return [*_unsupported_downstream(settings), *_unsupported_upstream(settings)]
-
-
-def _unsupported_downstream(settings: Settings) -> Iterator[str]:
-    for frontend in settings.frontends:
-        if frontend.h2c:
-            yield f"frontend {frontend.name}: h2c: HTTP/2 is not supported yet: expected false"
-        tls = frontend.tls
-        if frontend.mode == "http" and tls is not None and HTTP2 in (tls.alpn or ()):
-            yield (
-                f"frontend {frontend.name}: tls.alpn: HTTP/2 is not supported yet: "
-                'expected only "http/1.1"'
-            )
+    return [*_unsupported_upstream(settings)]
 
 
 def _unsupported_upstream(settings: Settings) -> Iterator[str]:
