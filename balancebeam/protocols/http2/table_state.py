@@ -8,8 +8,8 @@ value can reach a connection that has not sent it itself.
 
 There are two kinds of states:
 
-- Shared states belong to `SharedTables`. They are those that a connection reaches with
-  blocks that another connection has sent before in the same order, such as the first
+- Shared states belong to `SharedTables`. A connection reaches them with
+  the blocks that another connection has sent before in the same order, such as the first
   requests of equal browsers.
 - Local states belong to one connection, and so do their memos. All states after a block
   with a credential or a never-indexed value are local, and so are states after a
