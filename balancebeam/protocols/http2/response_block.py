@@ -105,9 +105,7 @@ class ResponseEncoder:
         return b"".join(parts), memoisable
 
 
-def encode_local_reply(
-    status: int, fields: Iterable[tuple[bytes, bytes]], now: float
-) -> bytes:
+def encode_local_reply(status: int, fields: Iterable[tuple[bytes, bytes]], now: float) -> bytes:
     """
     Encode the head of a response that the proxy makes itself.
 
