@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 from balancebeam.admission.admission import Admission
 from balancebeam.core.networks import NetworkSet
 from balancebeam.downstream.http1.exchange import Http1Exchange
-from balancebeam.protocols.http1.body import CHUNKED, ChunkedReader
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.protocols.http1.local_reply import (
     is_json,
@@ -93,10 +92,8 @@ class RegistrationEndpoint:
         exchange.connection = collector  # type: ignore[assignment]
         if exchange.awaiting_100_continue:
             exchange.send_100_continue()
-        for data in pending_body:
-            collector.send_body(data)
-        if not pending_body and exchange.body_complete:
-            self._body_complete(exchange, b"")
+        if pending_body or exchange.body_complete:
+            collector.send_body(b"".join(pending_body), exchange.body_complete, b"")
 
     def _body_complete(self, exchange: Http1Exchange, body: bytes) -> None:
         """Pass `body` to the handler and respond with its result."""
@@ -123,7 +120,7 @@ class _BodyCollector:
 
     Args:
         exchange: The request.
-        on_complete: Called with the exchange and its decoded body.
+        on_complete: Called with the exchange and its body.
     """
 
     def __init__(
@@ -132,18 +129,17 @@ class _BodyCollector:
         self._exchange = exchange
         self._on_complete = on_complete
         self._content = b""
-        self._chunked_reader = ChunkedReader() if exchange.head.length == CHUNKED else None
 
-    def send_body(self, data: bytes) -> None:
-        """Append `data`, which is in wire form."""
+    def send_body(self, content: bytes, last: bool, trailers: bytes) -> None:
+        """Append `content`; see `RequestSender.send_body`."""
         exchange = self._exchange
         if exchange.finished:
             return
-        self._content += data if self._chunked_reader is None else self._chunked_reader.feed(data)
+        self._content += content
         if len(self._content) > MAX_BODY:
             exchange.connection = None
             exchange.local_reply(413, "request body too large")
-        elif exchange.body_complete:
+        elif last:
             self._on_complete(exchange, self._content)
 
     def abandon(self) -> None:

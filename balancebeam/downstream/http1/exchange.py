@@ -11,7 +11,7 @@ from typing import Protocol
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.downstream.context import FrontendContext
 from balancebeam.net.interfaces import StreamTransport
-from balancebeam.protocols.http1.body import encode_chunk, encode_last_chunk
+from balancebeam.protocols.http1.body import encode_chunk, encode_chunked
 from balancebeam.protocols.http1.local_reply import http_date, jsend_error
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
@@ -247,7 +247,7 @@ class Http1Exchange(HttpExchange):
     def response_finished(self, content: bytes, trailers: bytes) -> None:
         self.body_bytes_sent += len(content)
         if self.chunked:
-            content = (encode_chunk(content) if content else b"") + encode_last_chunk(trailers)
+            content = encode_chunked(content, True, trailers)
         if self._buffered_head or content:
             self._write_end(self._buffered_head + content)
         self._finish()
