@@ -32,8 +32,8 @@ from balancebeam.protocols.http2.hpack_encoder import EMPTY_TABLE
 # batch: as many as a transport buffers before it pauses its producer.
 MAX_BATCH = 64 * 1024
 
-# Bytes that wait with a stream: above the first number its server's connection is paused, below
-# the second it is resumed.
+# Bytes that wait with a stream: above the first number, reading from its server is paused, and
+# below the second it continues.
 MAX_QUEUED = 32 * 1024
 RESUME_QUEUED = 16 * 1024
 
@@ -67,7 +67,7 @@ class OutputStream(Protocol):
         """More than `MAX_QUEUED` bytes are waiting."""
 
     def queue_shrunk(self) -> None:
-        """Content was sent, and fewer than `RESUME_QUEUED` bytes are waiting."""
+        """Content that has waited was sent."""
 
 
 class FrameOutput:
@@ -126,6 +126,11 @@ class FrameOutput:
         """Begin the next header block with a reduction of the table, which is never used."""
         self._update_table = True
 
+    def begin_block(self) -> bytes:
+        """Return what the next header block has to begin with."""
+        update, self._update_table = self._update_table, False
+        return EMPTY_TABLE if update else b""
+
     # Frames
 
     def append(self, frame: bytes) -> None:
@@ -163,8 +168,7 @@ class FrameOutput:
             end: Whether the stream ends with it; `end_sent` is not called.
         """
         if self._update_table:
-            self._update_table = False
-            block = EMPTY_TABLE + block
+            block = self.begin_block() + block
         self._append_content(encode_headers(stream.stream_id, block, end, self.max_frame_size))
 
     # Content
@@ -259,6 +263,7 @@ class FrameOutput:
         stream.end_queued = end
         while stream.queued_bytes and self._can_send(stream) and not self._ready:
             self._send_frame(stream)
+            stream.queue_shrunk()
         if stream.queued_bytes:
             if stream.send_window > 0:
                 self._add_ready(stream)
@@ -311,8 +316,7 @@ class FrameOutput:
             elif stream.end_queued:
                 stream.end_sent()
                 continue
-            if stream.queued_bytes < RESUME_QUEUED:
-                stream.queue_shrunk()
+            stream.queue_shrunk()
 
     def drop_queue(self, stream: OutputStream) -> None:
         """Drop the content that waits: the stream was reset."""
