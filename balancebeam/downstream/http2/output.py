@@ -135,20 +135,22 @@ class FrameOutput:
 
     def append(self, frame: bytes) -> None:
         """Send a control frame with the current batch."""
-        if not self._frames:
-            self._schedule(self.flush)
-        self._frames.append(frame)
+        frames = self._frames
+        frames.append(frame)
         if self.blocked:
             self.control_bytes += len(frame)
+        if len(frames) == 1:
+            self._schedule(self.flush)
 
     def _append_content(self, frame: bytes) -> None:
         """Send a frame with content; write at once if the batch is large."""
-        if not self._frames:
-            self._schedule(self.flush)
-        self._frames.append(frame)
+        frames = self._frames
+        frames.append(frame)
         self._size += len(frame)
         if self._size > MAX_BATCH:
             self.flush()
+        elif len(frames) == 1:
+            self._schedule(self.flush)
 
     def flush(self) -> None:
         """Write the frames of the batch."""
@@ -190,8 +192,6 @@ class FrameOutput:
         ):
             self.send_headers(stream, block, not body)
             return not body or self.send_content(stream, body, True)
-        if not self._frames:
-            self._schedule(self.flush)
         stream_id = stream.stream_id
         if size:
             self.window -= size
@@ -205,10 +205,7 @@ class FrameOutput:
         else:
             flags = END_HEADERS | END_STREAM
             frame = _pack(len(block) << 8 | HEADERS, flags, stream_id) + block
-        self._frames.append(frame)
-        self._size += len(frame)
-        if self._size > MAX_BATCH:
-            self.flush()
+        self._append_content(frame)
         return True
 
     def send_content(self, stream: OutputStream, content: bytes, end: bool) -> bool:
