@@ -322,7 +322,9 @@ def decode_block(block: bytes, table: Table, limits: HeaderLimits) -> DecodedBlo
             if list_size > limits.max_list_size or len(decoded) > limits.max_fields:
                 within_limits = False
                 decoded.clear()
-    if paths != 1:
+    if paths != 1 and path_end:
+        # Malformed, so the path is not worth a look-up; it may be one never indexed.
+        sensitive = True
         path_start = path_end = 0
     return DecodedBlock(
         decoded if within_limits else None,
