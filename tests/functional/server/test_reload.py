@@ -372,6 +372,16 @@ class PoolReloadTests(ReloadTestCase):
         self.assertEqual(existing.status, "up")
         self.assertIsNone(pool.checker)
 
+    def test_protocol_of_servers(self) -> None:
+        """The protocols of the pool and of its servers apply to new connections."""
+        connections = self.service.pools["app"].connections
+        (first,) = self.balancer.servers
+        self.assertFalse(connections.uses_http2(first))
+        self.apply(with_pool(protocol="h2"))
+        self.assertTrue(connections.uses_http2(first))
+        self.apply(with_pool(protocol="h2", servers=(server(1, protocol="http/1.1"),)))
+        self.assertFalse(connections.uses_http2(first))
+
     def test_timeouts_and_sweep_interval(self) -> None:
         """
         A shorter timeout applies to connect attempts in progress, and shortens the sweep
@@ -528,6 +538,15 @@ class RouteReloadTests(ReloadTestCase):
         self.assertIn(b"200 OK", client.received())
         client.send(GET)
         self.assertEqual(self.connect_addresses(), ["10.0.0.5", "10.0.0.1"])
+
+    def test_h2c(self) -> None:
+        """A reload enables and disables HTTP/2 with prior knowledge."""
+        context: Any = self.service.frontends["web"].factory.context
+        self.assertFalse(context.h2c)
+        self.apply(with_frontend(h2c=True))
+        self.assertTrue(context.h2c)
+        self.apply(SETTINGS)
+        self.assertFalse(context.h2c)
 
     def test_trusted_proxies_apply_to_open_connections(self) -> None:
         """Trusted proxies apply to open client connections."""
