@@ -71,6 +71,11 @@ class HttpExchange(Exchange):
         """Length of the request body in bytes, or `CHUNKED`."""
         return self.head.length
 
+    @property
+    def http_version(self) -> str:
+        """The version of the client's request, for logs."""
+        return "1.1" if self.head.minor else "1.0"
+
     def field_values(self, name: bytes) -> list[bytes]:
         return field_values(self.head.forward_bytes, name)
 

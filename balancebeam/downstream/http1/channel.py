@@ -36,7 +36,7 @@ from balancebeam.net.transport import unacked_bytes
 from balancebeam.protocols.http1 import local_reply
 from balancebeam.protocols.http1.grammar import CRLF
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
+from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange, Fields
 from balancebeam.proxy.forwarding import Forwarder
 from balancebeam.proxy.rejected import RejectedRequest, first_line, is_head_request
 from balancebeam.tls.interfaces import TlsInfo
@@ -291,6 +291,9 @@ class Http1Channel(Protocol):
         self.transport.abortConnection()
 
     # ClientChannel
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        return () if self.exchange is None else (self.exchange,)
 
     def drain(self) -> None:
         """Close after the response in progress. Idle connections are closed by a sweep."""
@@ -362,7 +365,6 @@ class Http1Channel(Protocol):
                 self.close()
 
     def writeConnectionLost(self) -> None:
-        # Everything has been written; the client may still send.
         self.output_flushed = True
         self.write_blocked = False
         self.last_activity = self._ticker.now
@@ -395,4 +397,4 @@ class Http1Channel(Protocol):
             self.process_buffered()
 
     def stopProducing(self) -> None:
-        """Do nothing: `connectionLost` follows and ends the exchange."""
+        """Do nothing: `connectionLost` follows."""
