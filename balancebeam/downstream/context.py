@@ -57,6 +57,10 @@ class ConnectionSet(set[T]):
         if self.on_change is not None:
             self.on_change()
 
+    def replace(self, connection: object) -> None:
+        """Remove a connection whose transport another object takes over, and adds at once."""
+        super().discard(connection)
+
     def discard(self, connection: object) -> None:
         if connection in self:
             received, sent = transport_bytes(connection)

@@ -153,8 +153,7 @@ class DownstreamFactory(ServerFactory, ABC):
     def close_all(self) -> None:
         """Abort every connection and the exchange in progress on it."""
         for channel in list(self.channels):
-            exchange = channel.exchange
-            if exchange is not None:
+            for exchange in channel.exchanges:
                 exchange.outcome = exchange.outcome or DRAINING
             channel.shutdown()
         for pending in self.pending_handshakes:

@@ -7,6 +7,7 @@ The interface that an exchange needs of its client's connection is `ClientStream
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from balancebeam.proxy.exchange import Exchange
@@ -16,8 +17,8 @@ class ClientChannel(Protocol):
     """A client connection, as its factory manages it."""
 
     @property
-    def exchange(self) -> Exchange | None:
-        """The exchange in progress; `None` between requests."""
+    def exchanges(self) -> Collection[Exchange]:
+        """The exchanges in progress."""
 
     def check_timeouts(self, now: float) -> None:
         """Close or abort the connection if a timeout has expired at `now`, on the ticker."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from balancebeam.admission.admission import Admission
-from balancebeam.downstream.http1.exchange import Http1Exchange
+from balancebeam.downstream.exchange import ClientExchange
 from balancebeam.net.ticker import Ticker
 from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.explanation import ExplainedRequest, Explanation
@@ -51,7 +51,7 @@ class HttpsRedirect(LocalDispatcher):
 
     def respond(self, exchange: Exchange) -> None:
         # Only HTTP frontends redirect.
-        assert isinstance(exchange, Http1Exchange)
+        assert isinstance(exchange, ClientExchange)
         head = exchange.head
         key_authorization = self._key_authorization(head.method, head.target)
         if key_authorization is not None:

@@ -15,8 +15,7 @@ from twisted.python.failure import Failure
 
 from balancebeam.admission.admission import Admission
 from balancebeam.core.networks import NetworkSet
-from balancebeam.downstream.http1.exchange import Http1Exchange
-from balancebeam.protocols.http1.body import CHUNKED, ChunkedReader
+from balancebeam.downstream.exchange import ClientExchange
 from balancebeam.protocols.http1.forwarded import iter_forwarded, iter_x_forwarded_for
 from balancebeam.protocols.http1.local_reply import (
     is_json,
@@ -62,7 +61,7 @@ class RegistrationEndpoint:
     def dispatch(self, exchange: Exchange, admission: Admission) -> None:
         """Check a request and read its body; see `RequestHandler.dispatch`."""
         # Only HTTP frontends have an endpoint.
-        assert isinstance(exchange, Http1Exchange)
+        assert isinstance(exchange, ClientExchange)
         exchange.received_at = exchange.attempt_at = exchange.dispatcher.perf_counter()
         rejection = None if admission.unrestricted else admission.admit(exchange)
         if rejection is not None:
@@ -86,19 +85,17 @@ class RegistrationEndpoint:
         # A registration has a body, and a Content-Type for it.
         return Explanation(status=415 if request.method == b"POST" else 405)
 
-    def _read_body(self, exchange: Http1Exchange) -> None:
+    def _read_body(self, exchange: ClientExchange) -> None:
         pending_body, exchange.pending_body = exchange.pending_body, ()
         collector = _BodyCollector(exchange, self._body_complete)
         # The collector has the methods that an exchange calls on its upstream connection.
         exchange.connection = collector  # type: ignore[assignment]
         if exchange.awaiting_100_continue:
             exchange.send_100_continue()
-        for data in pending_body:
-            collector.send_body(data)
-        if not pending_body and exchange.body_complete:
-            self._body_complete(exchange, b"")
+        if pending_body or exchange.body_complete:
+            collector.send_body(b"".join(pending_body), exchange.body_complete, b"")
 
-    def _body_complete(self, exchange: Http1Exchange, body: bytes) -> None:
+    def _body_complete(self, exchange: ClientExchange, body: bytes) -> None:
         """Pass `body` to the handler and respond with its result."""
 
         def respond(response: tuple[int, bytes]) -> None:
@@ -123,27 +120,26 @@ class _BodyCollector:
 
     Args:
         exchange: The request.
-        on_complete: Called with the exchange and its decoded body.
+        on_complete: Called with the exchange and its body.
     """
 
     def __init__(
-        self, exchange: Http1Exchange, on_complete: Callable[[Http1Exchange, bytes], None]
+        self, exchange: ClientExchange, on_complete: Callable[[ClientExchange, bytes], None]
     ) -> None:
         self._exchange = exchange
         self._on_complete = on_complete
         self._content = b""
-        self._chunked_reader = ChunkedReader() if exchange.head.length == CHUNKED else None
 
-    def send_body(self, data: bytes) -> None:
-        """Append `data`, which is in wire form."""
+    def send_body(self, content: bytes, last: bool, trailers: bytes) -> None:
+        """Append `content`; see `RequestSender.send_body`."""
         exchange = self._exchange
         if exchange.finished:
             return
-        self._content += data if self._chunked_reader is None else self._chunked_reader.feed(data)
+        self._content += content
         if len(self._content) > MAX_BODY:
             exchange.connection = None
             exchange.local_reply(413, "request body too large")
-        elif exchange.body_complete:
+        elif last:
             self._on_complete(exchange, self._content)
 
     def abandon(self) -> None:
@@ -156,14 +152,14 @@ class _BodyCollector:
         """Do nothing: the response is short."""
 
 
-def _via_untrusted_proxy(exchange: Http1Exchange) -> bool:
+def _via_untrusted_proxy(exchange: ClientExchange) -> bool:
     """
     Whether an untrusted proxy relayed the request.
 
     Such a proxy may run on this host, so a loopback peer does not prove a local origin. Detected
     by forwarding headers that name another address than the peer's.
     """
-    peer, rare_fields = exchange.stream.client, exchange.head.rare_fields
+    peer, rare_fields = exchange.peer, exchange.head.rare_fields
     if exchange.client != peer:
         # A trusted proxy has named the client.
         return False
@@ -174,7 +170,7 @@ def _via_untrusted_proxy(exchange: Http1Exchange) -> bool:
     return any(address != peer for address in chain)
 
 
-def _from_browser(exchange: Http1Exchange) -> bool:
+def _from_browser(exchange: ClientExchange) -> bool:
     """
     Whether a browser sent the request on behalf of a web page.
 

@@ -149,5 +149,8 @@ class DataReactor(Protocol):
     def defer_shutdown(self, transport: ClosingTransport) -> None:
         """Call `shutdown_write`, at the latest once the current events are handled."""
 
+    def call_after_batch(self, function: Callable[[], object]) -> None:
+        """Call `function` once the current events are handled: one write for all of them."""
+
     def forget_fd(self, descriptor: int) -> None:
         """Note that a descriptor has been closed, after its registration was removed."""

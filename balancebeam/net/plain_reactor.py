@@ -61,6 +61,10 @@ class PlainReactor:
         """Half-close the transport at once: without batches there is nothing to gain."""
         transport.shutdown_write()
 
+    def call_after_batch(self, function: Callable[[], object]) -> None:
+        """Call `function` in the next iteration of the reactor."""
+        self._reactor.callLater(0, function)
+
     def forget_fd(self, descriptor: int) -> None:
         """Do nothing: Twisted's reactors find descriptors by their selectable."""
 

@@ -15,12 +15,13 @@ from typing import Any
 
 from twisted.internet import error
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReadDescriptor
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from balancebeam.net.epoll_events import READ_EVENTS, dispatch_event
 from balancebeam.net.interfaces import (
     ClosingTransport,
     DataReactor,
@@ -29,15 +30,6 @@ from balancebeam.net.interfaces import (
     Writer,
 )
 from balancebeam.net.plain_reactor import PlainReactor
-
-# PyPy has no name for it.
-EPOLLRDHUP = getattr(select, "EPOLLRDHUP", 0x2000)
-
-# Events of readers. EPOLLRDHUP reports a FIN together with the last bytes before
-# it, which saves an iteration, and lets a relay send both in one segment.
-READ_EVENTS = select.EPOLLIN | EPOLLRDHUP if hasattr(select, "epoll") else 0
-
-HANGUP_EVENTS = select.EPOLLHUP | select.EPOLLERR if hasattr(select, "epoll") else 0
 
 # Events per batch; timers and other readers of the reactor wait until it is handled.
 # HAProxy fetches 200 events at a time (tune.maxpollevents), nginx 512 (epoll_events).
@@ -94,6 +86,8 @@ class BatchPoller:
         # Transports to be closed, and to be half-closed, at the end of the batch.
         self._pending_disconnects: list[ClosingTransport] = []
         self._pending_shutdowns: list[ClosingTransport] = []
+        # Called at the end of the batch, before transports are closed.
+        self._pending_calls: list[Callable[[], object]] = []
         self._dispatching = False
 
     # IReactorTime
@@ -191,14 +185,21 @@ class BatchPoller:
         else:
             transport.shutdown_write()
 
+    def call_after_batch(self, function: Callable[[], object]) -> None:
+        """Call `function` once the events of the current batch are handled."""
+        self._pending_calls.append(function)
+        if not self._dispatching and len(self._pending_calls) == 1:
+            self._reactor.callLater(0, self._run_deferred)
+
     def forget_fd(self, descriptor: int) -> None:
         """Note that `descriptor` is closed: epoll has dropped its registration."""
         self._pending_unregister.discard(descriptor)
 
     def _run_deferred(self) -> None:
-        """Close and half-close what was deferred, which may defer more."""
+        """Write, close and half-close what was deferred, which may defer more."""
         self._dispatching = True
-        while self._pending_disconnects or self._pending_shutdowns:
+        while self._pending_calls or self._pending_disconnects or self._pending_shutdowns:
+            self._run_calls()
             disconnects, self._pending_disconnects = self._pending_disconnects, []
             for transport in disconnects:
                 # `abortConnection` has scheduled its own `connectionLost`.
@@ -218,6 +219,14 @@ class BatchPoller:
         self._dispatching = False
         if self._pending_unregister:
             self._flush_unregister()
+
+    def _run_calls(self) -> None:
+        calls, self._pending_calls = self._pending_calls, []
+        for function in calls:
+            try:
+                function()
+            except Exception:
+                self._log.failure("deferred call of {function} failed", function=function)
 
     def _flush_unregister(self) -> None:
         descriptors, self._pending_unregister = self._pending_unregister, set()
@@ -351,13 +360,18 @@ class BatchPoller:
                     if reason is None and descriptor not in stale:
                         reason = selectable.doRead()
                 else:
-                    reason, reading = _dispatch_event(selectable, event)
+                    reason, reading = dispatch_event(selectable, event)
             except Exception as failure:
                 self._log.failure("event of {selectable} failed; closing it", selectable=selectable)
                 reason, reading = failure, False
             if reason is not None:
                 self._disconnect(selectable, reason, reading)
-        if self._pending_disconnects or self._pending_shutdowns or self._pending_unregister:
+        if (
+            self._pending_calls
+            or self._pending_disconnects
+            or self._pending_shutdowns
+            or self._pending_unregister
+        ):
             self._run_deferred()
         self._dispatching = False
 
@@ -373,24 +387,3 @@ class BatchPoller:
                 selectable.connectionLost(connectionDone if clean else Failure(reason))
         except Exception:
             self._log.failure("closing {selectable} failed", selectable=selectable)
-
-
-def _dispatch_event(selectable: Any, event: int) -> tuple[Any, bool]:
-    """
-    Handle a combination of epoll events.
-
-    Returns:
-        The reason if the connection has ended, else `None`; and whether it was
-        found by reading.
-    """
-    if event & HANGUP_EVENTS and not event & select.EPOLLIN:
-        # A clean close would be readable, as EOF.
-        return CONNECTION_LOST, False
-    reason = None
-    if event & select.EPOLLIN:
-        reason = selectable.doRead()
-        if reason is not None:
-            return reason, True
-    if event & select.EPOLLOUT and selectable.fileno() != -1:
-        reason = selectable.doWrite()
-    return reason, False

@@ -16,6 +16,7 @@ import fcntl
 import socket
 import sys
 import termios
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import abstract, tcp, unix
@@ -145,6 +146,10 @@ class DirectWriteMixin(_Base):
         if self.nothing_buffered:
             self.kernel_bytes = 0
         return _send_queue_bytes(self.fileno()) - self.kernel_bytes
+
+    def call_after_batch(self, function: Callable[[], object]) -> None:
+        """See `DataReactor.call_after_batch`."""
+        self.reactor.call_after_batch(function)
 
     def startWriting(self) -> None:
         self.nothing_buffered = False
@@ -287,6 +292,22 @@ def unacked_bytes(transport: Any) -> int:
     if isinstance(transport, HasUnackedBytes):
         return transport.unacked_bytes()
     return _send_queue_bytes(transport.fileno())
+
+
+def batch_scheduler(transport: Any) -> Callable[[Callable[[], object]], object]:
+    """
+    Return the function that defers a call to the end of the current batch of events.
+
+    For a transport of a Twisted endpoint, that is the next iteration of its reactor. A transport
+    without a reactor, as those in memory, gets the call at once.
+    """
+    if hasattr(transport, "call_after_batch"):
+        scheduler: Callable[[Callable[[], object]], object] = transport.call_after_batch
+        return scheduler
+    reactor = getattr(transport, "reactor", None)
+    if reactor is None:
+        return lambda function: function()
+    return lambda function: reactor.callLater(0, function)
 
 
 def _send_queue_bytes(descriptor: int) -> int:

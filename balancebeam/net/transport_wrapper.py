@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from balancebeam.net.transport import unacked_bytes
+from balancebeam.net.transport import batch_scheduler, unacked_bytes
 
 
 class TransportWrapper:
@@ -58,6 +59,10 @@ class TransportWrapper:
     def unacked_bytes(self) -> int:
         """See `HasUnackedBytes`; counts the bytes of the transport below."""
         return unacked_bytes(self.lower)
+
+    def call_after_batch(self, function: Callable[[], object]) -> None:
+        """See `DataReactor.call_after_batch`."""
+        batch_scheduler(self.lower)(function)
 
     def pauseProducing(self) -> None:
         self.lower.pauseProducing()

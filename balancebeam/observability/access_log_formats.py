@@ -61,7 +61,7 @@ def combined_formatter(clock: Clock) -> Callable[[HttpRecord], str]:
         lower = upstream_head.lower()
         referer = header_value(upstream_head, lower, b"\r\nreferer:") or b"-"
         agent = header_value(upstream_head, lower, b"\r\nuser-agent:") or b"-"
-        request = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor)
+        request = b"%b %b HTTP/%b" % (head.method, head.target, record.http_version.encode())
         # Fast path: one `translate` shows that nothing has to be escaped.
         if (request + referer + agent).translate(None, SAFE_BYTES):
             fields = f'"{escape_quoted(request)}" {logged_status(record)} {sent} '

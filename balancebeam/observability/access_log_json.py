@@ -90,7 +90,7 @@ def json_formatter(
             f'"client": {_escape_text(record.client)}, '
             f'"method": {_known(method) or _escape(method)}, '
             f'"host": {_known(host) or _escape(host)}, "target": {_escape_target(head.target)}, '
-            f'"protocol": "HTTP/1.{head.minor}", {tls_field}, "status": {status}, '
+            f'"protocol": "HTTP/{record.http_version}", {tls_field}, "status": {status}, '
             f'"bytes_received": {record.body_bytes_received}, '
             f'"bytes_sent": {record.body_bytes_sent}, {progress}, '
             f'"referer": {_known(referer) or _escape(referer)}, '

@@ -57,6 +57,10 @@ class HttpRecord(ExchangeRecord, Protocol):
         """The head of the request, as the client sent it."""
 
     @property
+    def http_version(self) -> str:
+        """The version of the client's request, such as "1.1"."""
+
+    @property
     def upstream_head(self) -> bytes:
         """The head of the request, as it was built for a server."""
 

@@ -25,7 +25,7 @@ def encode_client_cert(certificate: bytes) -> bytes:
 
 
 def build_default_forwarded_fields(
-    peer: bytes, proto: bytes, host: bytes, client_cert: bytes = b""
+    peer: bytes, proto: bytes, host: bytes, client_cert: bytes = b"", version: bytes = b"1.1"
 ) -> bytes:
     """
     The end of a request's head, for HTTP/1.1 requests without rare fields.
@@ -38,10 +38,11 @@ def build_default_forwarded_fields(
         proto: "http" or "https".
         host: The value of the Host field.
         client_cert: The Client-Cert line, ended by CRLF; empty without a certificate.
+        version: The HTTP version of the client, for Via.
     """
     return (
         b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
-        b"%bVia: 1.1 balancebeam\r\n\r\n" % (peer, proto, host, client_cert)
+        b"%bVia: %b balancebeam\r\n\r\n" % (peer, proto, host, client_cert, version)
     )
 
 
@@ -54,6 +55,7 @@ def build_forwarded_fields(
     settings: ForwardingSettings = ForwardingSettings(),
     received_forwarded: bytes = b"",
     client_cert: bytes = b"",
+    version: bytes = b"",
 ) -> bytes:
     """
     The end of a request's head in all other cases.
@@ -69,6 +71,7 @@ def build_forwarded_fields(
         received_forwarded: The value of Forwarded to which an element is appended.
         client_cert: The Client-Cert line for the peer's own certificate, ended by CRLF;
             empty without a certificate.
+        version: The HTTP version of the client, for Via; empty for the version in `head`.
     """
     rare_fields = head.rare_fields
     # Several field lines are one list (RFC 9110, 5.3); the peer is appended to it.
@@ -101,7 +104,7 @@ def build_forwarded_fields(
     elif client_cert:
         lines.append(client_cert[:-2])
     if settings.via:
-        lines.append(b"Via: 1.%d %b" % (head.minor, settings.via_name))
+        lines.append(b"Via: %b %b" % (version or b"1.%d" % head.minor, settings.via_name))
     options = []
     if rare_fields.upgrade:
         lines.append(b"Upgrade: " + rare_fields.upgrade)

@@ -56,6 +56,7 @@ class ForwardingPolicy:
         local: bytes,
         trusted: bool,
         client_cert: bytes = b"",
+        version: bytes = b"",
     ) -> bytes:
         """
         Build the complete head of any request.
@@ -68,6 +69,7 @@ class ForwardingPolicy:
             trusted: Whether the peer is a trusted proxy.
             client_cert: The Client-Cert line for the peer's certificate, ended by CRLF;
                 empty without a certificate.
+            version: The HTTP version of the client; empty for the version in `head`.
         """
         settings, head_bytes, received_forwarded = self.settings, head.forward_bytes, b""
         if settings.forwarded:
@@ -82,7 +84,15 @@ class ForwardingPolicy:
             head_bytes = remove_fields(head_bytes, b"x-request-id")
             head_bytes += b"X-Request-Id: %b\r\n" % self.new_request_id()
         return head_bytes + build_forwarded_fields(
-            head, client, proto, local, trusted, settings, received_forwarded, client_cert
+            head,
+            client,
+            proto,
+            local,
+            trusted,
+            settings,
+            received_forwarded,
+            client_cert,
+            version,
         )
 
 
@@ -110,6 +120,7 @@ class Forwarder:
         forwarding: The policy of the frontend.
         proto: The scheme of the connection, "http" or "https".
         client_cert: The verified certificate of the peer in DER; `None` without one.
+        version: The HTTP version of the connection; empty for HTTP/1, where it is in each head.
 
     Attributes:
         host: The Host value for which `fast_suffix` was built.
@@ -125,6 +136,7 @@ class Forwarder:
         "_client_cert",
         "_forwarding",
         "_proto",
+        "_version",
         "fast_suffix",
         "has_fast_path",
         "host",
@@ -139,6 +151,7 @@ class Forwarder:
         forwarding: ForwardingPolicy,
         proto: bytes = b"http",
         client_cert: bytes | None = None,
+        version: bytes = b"",
     ) -> None:
         self.host: bytes | None = None
         self.fast_suffix = b""
@@ -149,13 +162,14 @@ class Forwarder:
         self._client = client.encode("ascii")
         self._forwarding = forwarding
         self._proto = proto
+        self._version = version
         self._client_cert = b"" if client_cert is None else encode_client_cert(client_cert)
 
     def set_host(self, host: bytes | None) -> None:
         """Build `fast_suffix` for requests to `host`."""
         self.host = host
         self.fast_suffix = build_default_forwarded_fields(
-            self._client, self._proto, host or b"", self._client_cert
+            self._client, self._proto, host or b"", self._client_cert, self._version or b"1.1"
         )
 
     def build_head(self, head: RequestHead, transport: StreamTransport) -> bytes:
@@ -174,5 +188,11 @@ class Forwarder:
                 address = TcpAddress("localhost", 443 if self._proto == b"https" else 80)
             local = str(address).encode()
         return self._forwarding.build_head(
-            head, self._client, self._proto, local, self.trusted, self._client_cert
+            head,
+            self._client,
+            self._proto,
+            local,
+            self.trusted,
+            self._client_cert,
+            self._version,
         )

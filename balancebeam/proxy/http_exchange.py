@@ -17,30 +17,32 @@ class HttpExchange(Exchange):
     """
     The part that HTTP/1.1 clients and `twisted.web` have in common.
 
-    Body bytes, here and in `pending_body`, are in wire form: chunked if the request
-    is. See `Exchange` for the other attributes.
+    Bodies are content here and in `pending_body`, without transfer coding: each upstream
+    connection frames it for its own protocol. See `Exchange` for the other attributes.
 
     Attributes:
         head: The head of the request.
         upstream_head: The head as it is sent to a server.
         upgrade: The value of the Upgrade field; empty without one.
         body_complete: Whether the whole request body has been received.
+        trailers: The trailer fields of a complete request body, each ended by CRLF.
         awaiting_100_continue: Whether the client sends the body only after a 100
             response, which the server sends.
         started_at: When the request was received, in seconds since the epoch; 0 if
             nothing needs it.
-        body_bytes_received: The length of the request body received so far, in wire form.
+        body_bytes_received: The length of the request body received so far, without framing.
         body_bytes_sent: The length of the response body that the client gets.
     """
 
     connection: RequestSender | None = None
     body_complete = True
+    trailers = b""
     awaiting_100_continue = False
     upgrade = b""
     started_at = 0.0
     body_bytes_received = 0
     body_bytes_sent = 0
-    # The body so far, for a retry; `None` without a body or when it is too large.
+    # The content so far, for a retry; `None` without a body or when it is too large.
     _replay_buffer: list[bytes] | None = None
     _replay_bytes = 0
 
@@ -64,6 +66,16 @@ class HttpExchange(Exchange):
     def target(self) -> bytes:
         return self.head.target
 
+    @property
+    def body_length(self) -> int:
+        """Length of the request body in bytes, or `CHUNKED`."""
+        return self.head.length
+
+    @property
+    def http_version(self) -> str:
+        """The version of the client's request, for logs."""
+        return "1.1" if self.head.minor else "1.0"
+
     def field_values(self, name: bytes) -> list[bytes]:
         return field_values(self.head.forward_bytes, name)
 
@@ -75,36 +87,39 @@ class HttpExchange(Exchange):
         self.body_complete = False
         self._replay_buffer = []
 
-    def upload(self, data: bytes, last: bool) -> None:
+    def upload(self, content: bytes, last: bool, trailers: bytes = b"") -> None:
         """
         Send a part of the request body to the server, or buffer it.
 
         Args:
-            data: Body bytes in wire form; may be empty.
-            last: Whether the body is complete with `data`.
+            content: The next part of the content; may be empty.
+            last: Whether the body is complete with `content`.
+            trailers: The trailer fields, each ended by CRLF; empty unless `last`.
         """
         if last:
             self.body_complete = True
-        if not data:
+            self.trailers = trailers
+        elif not content:
             return
-        self.body_bytes_received += len(data)
+        self.body_bytes_received += len(content)
         self.awaiting_100_continue = False
         if self._replay_buffer is not None:
-            self._replay_bytes += len(data)
+            self._replay_bytes += len(content)
             if self._replay_bytes > BUFFER_SIZE:
                 self._replay_buffer = None
             else:
-                self._replay_buffer.append(data)
+                # Also an empty last part: without it, the end of the body would not be sent.
+                self._replay_buffer.append(content)
         if self.connection is not None:
-            self.connection.send_body(data)
+            self.connection.send_body(content, last, trailers)
         else:
-            self.buffer_body(data, last)
+            self.buffer_body(content, last)
 
     def upload_tunnel(self, data: bytes) -> None:
         """Send bytes of the client through the tunnel to the server."""
         self.body_bytes_received += len(data)
         if self.connection is not None:
-            self.connection.send_body(data)
+            self.connection.send_tunnel_data(data)
 
     # Called by the dispatcher.
 

@@ -18,17 +18,21 @@ from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.socket_options import set_socket_options
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.http1.body import (
+    CHUNKED,
     CLOSE_DELIMITED,
     Body,
     BodyError,
     CloseDelimitedReader,
     build_body_reader,
+    encode_chunked,
 )
-from balancebeam.protocols.http1.grammar import CRLF, HEAD_END, list_items
+from balancebeam.protocols.http1.grammar import HEAD_END, list_items
 from balancebeam.protocols.http1.response_head import (
+    MAX_INFORMATIONAL_RESPONSES,
     MAX_RESPONSE_HEAD,
     ResponseHead,
     ResponseHeadParser,
+    check_partial_head,
     has_body,
 )
 from balancebeam.upstream.connection_state import (
@@ -41,10 +45,6 @@ from balancebeam.upstream.connection_state import (
 from balancebeam.upstream.failure_reasons import tls_error_text
 from balancebeam.upstream.interfaces import ConnectionOwner, UpstreamRequest
 from balancebeam.upstream.server import Server
-
-# RFC 9110, 15.2: "A client MUST be able to parse one or more 1xx responses". There is no
-# upper limit there; more than this many is no longer a response but an attack or a bug.
-MAX_INFORMATIONAL_RESPONSES = 100
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -108,15 +108,27 @@ class UpstreamConnection(Protocol):
         self.state = AWAITING_RESPONSE
         self.last_activity = self._ticker.now
         if exchange.pending_body:
-            pending, exchange.pending_body = exchange.pending_body, ()
-            self.transport.write(exchange.upstream_head + b"".join(pending))
+            content, exchange.pending_body = b"".join(exchange.pending_body), ()
+            if exchange.body_length == CHUNKED:
+                content = encode_chunked(content, exchange.body_complete, exchange.trailers)
+            self.transport.write(exchange.upstream_head + content)
             if not self._write_blocked:
                 exchange.resume_upload()
         else:
             self.transport.write(exchange.upstream_head)
 
-    def send_body(self, data: bytes) -> None:
-        """Send more of the request body, or bytes through the tunnel."""
+    def send_body(self, content: bytes, last: bool, trailers: bytes) -> None:
+        """Send more of the request body, in chunks if its length is not declared."""
+        exchange = self.exchange
+        assert exchange is not None
+        self.last_activity = self._ticker.now
+        if exchange.body_length == CHUNKED:
+            content = encode_chunked(content, last, trailers)
+        if content:
+            self.transport.write(content)
+
+    def send_tunnel_data(self, data: bytes) -> None:
+        """Send bytes through the tunnel."""
         self.last_activity = self._ticker.now
         self.transport.write(data)
 
@@ -235,10 +247,11 @@ class UpstreamConnection(Protocol):
         exchange = self.exchange
         assert exchange is not None
         end = data.find(HEAD_END)
-        if end < 0:
-            self._read_partial_head(data)
-            return
         try:
+            if end < 0:
+                check_partial_head(data)
+                self._buffer = data
+                return
             if end > MAX_RESPONSE_HEAD:
                 raise ResponseError("response head too large")
             head = self._parser.parse(data[: end + 2])
@@ -261,14 +274,6 @@ class UpstreamConnection(Protocol):
             exchange.response_received(head, data[end + 4 :])
             return
         self._start_body(exchange, head, length, data[end + 4 :])
-
-    def _read_partial_head(self, data: bytes) -> None:
-        if len(data) > MAX_RESPONSE_HEAD:
-            self._fail(FailureKind.MALFORMED, "response head too large")
-        elif not data.startswith(b"HTTP/1."[: len(data)]) or b"\n" in data.replace(CRLF, b""):
-            self._fail(FailureKind.MALFORMED, "invalid response head")
-        else:
-            self._buffer = data
 
     def _read_informational(
         self, exchange: UpstreamRequest, head: ResponseHead, rest: bytes

@@ -57,8 +57,18 @@ class PooledConnection(typing.Protocol):
 class RequestSender(typing.Protocol):
     """The connection that carries a request, as the request uses it."""
 
-    def send_body(self, data: bytes) -> None:
-        """Send more of the request body, or bytes through the tunnel."""
+    def send_body(self, content: bytes, last: bool, trailers: bytes) -> None:
+        """
+        Send more of the request body, in the framing of the connection's protocol.
+
+        Args:
+            content: The next part of the content; may be empty if it is the last one.
+            last: Whether the body is complete with `content`.
+            trailers: The trailer fields, each ended by CRLF; empty unless `last`.
+        """
+
+    def send_tunnel_data(self, data: bytes) -> None:
+        """Send bytes through the tunnel."""
 
     def half_close(self) -> None:
         """Send a FIN through the tunnel: the client has closed its sending side."""
@@ -80,8 +90,12 @@ class UpstreamRequest(typing.Protocol):
     Attributes:
         method: The method, in upper case as received.
         upstream_head: The request head in the form that is sent to the server.
-        pending_body: Body bytes, in wire form, received before the connection existed.
+        body_length: Length of the request body in bytes, or `CHUNKED` if the body has no
+            declared length.
+        pending_body: Parts of the body's content that were received before the connection
+            existed. A body that is complete has at least one part, which may be empty.
         body_complete: The client has sent the whole body.
+        trailers: The trailer fields of a complete body, each ended by CRLF.
         upgrade: The value of the Upgrade field that was sent; empty without one.
         connection: The connection that carries the request; `None` before and after.
     """
@@ -90,8 +104,13 @@ class UpstreamRequest(typing.Protocol):
     upstream_head: bytes
     pending_body: list[bytes] | tuple[()]
     body_complete: bool
+    trailers: bytes
     upgrade: bytes
     connection: RequestSender | None
+
+    @property
+    def body_length(self) -> int:
+        """See the attribute list of the class."""
 
     @property
     def awaiting_request_body(self) -> bool:

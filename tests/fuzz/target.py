@@ -9,6 +9,7 @@ the independent parser of everything that is forwarded.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from typing import Callable
 
 import h11
@@ -23,6 +24,9 @@ from balancebeam.protocols.http1.grammar import is_host
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead, ResponseHeadParser
+from balancebeam.protocols.http2.hpack import HeaderLimits
+from balancebeam.protocols.http2.hpack_errors import HeaderListTooLarge, HpackError
+from balancebeam.protocols.http2.table_state import HeaderDecoder, SharedTables
 from balancebeam.protocols.proxy_protocol import (
     ProxyProtocolError,
     encode_proxy_header,
@@ -249,6 +253,47 @@ def server_streams(data: bytes) -> None:
     check_response(received, truncated)
 
 
+def header_blocks(data: bytes) -> None:
+    """Header blocks give the same results on new connections, memoised or not."""
+    step = data[0] % 32 + 1 if data else 1
+    blocks = [data[i : i + step] for i in range(1, len(data), step)]
+    shared = SharedTables(_keep_fields, _replace_path, max_entries=4)
+    expected = _decode_blocks(SharedTables(_keep_fields), blocks)
+    for tables in (shared, shared, shared, _WARM_TABLES, _WARM_TABLES):
+        outcomes = _decode_blocks(tables, blocks)
+        assert outcomes == expected, (outcomes, expected)
+
+
+_Fields = tuple[tuple[bytes, bytes], ...]
+
+
+def _keep_fields(fields: Sequence[tuple[bytes, bytes]]) -> _Fields:
+    return tuple(fields)
+
+
+def _replace_path(fields: _Fields, path: bytes) -> _Fields:
+    return tuple((name, path if name == b":path" else value) for name, value in fields)
+
+
+def _decode_blocks(shared: SharedTables[_Fields], blocks: list[bytes]) -> list[_Fields | str]:
+    """Decode blocks on one connection; return results and errors, up to the first invalid block."""
+    decoder = HeaderDecoder(shared, HeaderLimits(max_list_size=500, max_fields=8))
+    outcomes: list[_Fields | str] = []
+    for block in blocks:
+        try:
+            outcomes.append(decoder.decode(block))
+        except HeaderListTooLarge:
+            outcomes.append("too large")
+        except HpackError:
+            outcomes.append("invalid")
+            break
+    return outcomes
+
+
+# Shared tables that hold all inputs so far.
+_WARM_TABLES = SharedTables(_keep_fields, _replace_path, max_entries=256)
+
+
 def check_requests(stream: bytes, min_requests: int = 0) -> None:
     """Check that h11 parses `stream` as requests, the last perhaps incomplete."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_EVENT_SIZE)
@@ -304,10 +349,13 @@ _TARGETS: tuple[Callable[[bytes], None], ...] = (
     proxy_headers,
     client_hellos,
     tls_handshakes,
+    header_blocks,
 )
 
 # Initial corpus: for each target valid inputs, and some that are almost valid.
 SEEDS: tuple[bytes, ...] = (
+    b"\x09\x05\x82\x87\x04\x02/a\x82\x87\x04\x02/b\x82\x87\x04\x02/c\x41\x03a.b\xbe\x20\x40\x01a\x01b\x82",
+    b"\x09\x11\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff\x60\x03a=1\x14\x01/\xbe\xbf",
     b"\x08\xff" + SMALL_CLIENT_HELLO,
     b"\x08\x10GET / HTTP/1.1\r\n\r\n",
     b"\x07\x04\x16\x03\x01\x00\x4e\x01\x00\x00\x4a\x03\x03" + bytes(32) + b"\x00\x00\x02\x13\x01"

@@ -23,6 +23,8 @@ from balancebeam.api import Timeouts, single_pool_settings
 from balancebeam.core.addresses import ServerAddress, TcpAddress
 from balancebeam.core.settings import FrontendSettings, PoolSettings, ServerSettings, Settings
 from balancebeam.downstream.http1.channel import Http1Channel
+from balancebeam.downstream.http2.channel import Http2Channel
+from balancebeam.downstream.http2.preface import PrefaceDetector
 from balancebeam.downstream.tcp.client import ClientRelay
 from balancebeam.server.balancer import BalancerService
 from balancebeam.tls.interfaces import TlsInfo
@@ -339,7 +341,7 @@ class MemoryBalancer:
         service = self.service
         target = service.default_frontend if frontend is None else service.frontends[frontend]
         channel = target.factory.build_channel(host, tls=tls)
-        assert isinstance(channel, (Http1Channel, ClientRelay))
+        assert isinstance(channel, (Http1Channel, Http2Channel, PrefaceDetector, ClientRelay))
         peer = Peer(channel)
         peer.transport.host = host
         return self._add_peer(peer)

@@ -36,7 +36,7 @@ from balancebeam.net.transport import unacked_bytes
 from balancebeam.protocols.http1 import local_reply
 from balancebeam.protocols.http1.grammar import CRLF
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
+from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange, Fields
 from balancebeam.proxy.forwarding import Forwarder
 from balancebeam.proxy.rejected import RejectedRequest, first_line, is_head_request
 from balancebeam.tls.interfaces import TlsInfo
@@ -291,6 +291,10 @@ class Http1Channel(Protocol):
         self.transport.abortConnection()
 
     # ClientChannel
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        return () if self.exchange is None else (self.exchange,)
 
     def drain(self) -> None:
         """Close after the response in progress. Idle connections are closed by a sweep."""

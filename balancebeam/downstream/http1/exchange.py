@@ -10,14 +10,14 @@ from typing import Protocol
 
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.downstream.context import FrontendContext
+from balancebeam.downstream.exchange import ClientExchange
 from balancebeam.net.interfaces import StreamTransport
-from balancebeam.protocols.http1.body import encode_chunk, encode_last_chunk
-from balancebeam.protocols.http1.local_reply import http_date, jsend_error
+from balancebeam.protocols.http1.body import encode_chunk, encode_chunked
+from balancebeam.protocols.http1.local_reply import http_date
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange, Fields
-from balancebeam.proxy.http_exchange import HttpExchange
 from balancebeam.proxy.interfaces import Pipeline
 from balancebeam.tls.interfaces import TlsInfo
 
@@ -110,7 +110,7 @@ class ClientStream(Protocol):
         """Close immediately with a reset, which no client takes for a regular end."""
 
 
-class Http1Exchange(HttpExchange):
+class Http1Exchange(ClientExchange):
     """
     Writes a response to a `ClientStream`.
 
@@ -158,6 +158,10 @@ class Http1Exchange(HttpExchange):
         if self.client is stream.client:
             return stream.client_key
         return super().client_key
+
+    @property
+    def peer(self) -> str:
+        return self.stream.client
 
     @property
     def proxy_info(self) -> ProxyInfo | None:
@@ -247,7 +251,7 @@ class Http1Exchange(HttpExchange):
     def response_finished(self, content: bytes, trailers: bytes) -> None:
         self.body_bytes_sent += len(content)
         if self.chunked:
-            content = (encode_chunk(content) if content else b"") + encode_last_chunk(trailers)
+            content = encode_chunked(content, True, trailers)
         if self._buffered_head or content:
             self._write_end(self._buffered_head + content)
         self._finish()
@@ -270,7 +274,6 @@ class Http1Exchange(HttpExchange):
             self.stream.transport.write(head.forward_bytes + b"\r\n")
 
     def send_100_continue(self) -> None:
-        """Send the 100 (Continue) that the client awaits before its body (RFC 9110, 10.1.1)."""
         self.awaiting_100_continue = False
         self.stream.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -286,18 +289,7 @@ class Http1Exchange(HttpExchange):
         self.dispatcher.request_finished(self)
         self.stream.response_truncated(self.framed)
 
-    def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
-        self.send_reply(status, jsend_error(text) if status >= 400 else b"", fields)
-
     def send_reply(self, status: int, body: bytes, fields: Fields = ()) -> None:
-        """
-        Respond with a body made by the proxy. No other response may have started.
-
-        Args:
-            status: The status code.
-            body: The body, JSON unless `fields` has a Content-Type.
-            fields: Header fields in addition to the standard ones.
-        """
         self.downstream_response_started = True
         self.status = status
         if not self.head.minor:

@@ -1,5 +1,5 @@
 """
-The factory of HTTP/1.1 client connections.
+The factory of HTTP client connections, of both versions.
 
 Its channels write directly to their transports. They are used instead of `twisted.web`'s
 `HTTPChannel` and `Request`, which cost more CPU than all the rest of a proxied request and
@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from balancebeam.core.settings import FrontendTimeouts
 from balancebeam.downstream.factory import PLAINTEXT_REASON, DownstreamFactory
 from balancebeam.downstream.http1.channel import Http1Channel
-from balancebeam.downstream.http1.context import Http1Context
+from balancebeam.downstream.http2.channel import Http2Channel
+from balancebeam.downstream.http2.context import Http2Context
+from balancebeam.downstream.http2.preface import PrefaceDetector
 from balancebeam.net.ticker import Ticker
 from balancebeam.protocols.http1.grammar import HEAD_END
 from balancebeam.protocols.proxy_protocol import ProxyInfo
@@ -24,10 +26,13 @@ from balancebeam.proxy.route_target import RouteTarget
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.tls.interfaces import TlsInfo
 
+# RFC 9113, 3.2: the ALPN identifier of HTTP/2 over TLS.
+HTTP2_PROTOCOL = "h2"
+
 
 class Http1Factory(DownstreamFactory):
     """
-    Accepts HTTP/1.1 clients and dispatches their requests along a route table.
+    Accepts HTTP clients and dispatches their requests along a route table.
 
     Args:
         table: The routes of requests.
@@ -36,9 +41,10 @@ class Http1Factory(DownstreamFactory):
         trusted_proxies: Proxies whose forwarding headers are believed.
         forwarding: Policy for the forwarding headers that are sent to servers.
         max_body: Largest request body in bytes; `None` for no limit.
+        h2c: Whether clients without TLS may use HTTP/2 with prior knowledge.
     """
 
-    context: Http1Context
+    context: Http2Context
 
     def __init__(
         self,
@@ -48,14 +54,16 @@ class Http1Factory(DownstreamFactory):
         trusted_proxies: TrustedProxies,
         forwarding: ForwardingPolicy,
         max_body: int | None = None,
+        h2c: bool = False,
     ) -> None:
-        context = Http1Context(
+        context = Http2Context(
             ticker=ticker,
             timeouts=timeouts,
             default_route=table.default,
             trusted_proxies=trusted_proxies,
             forwarding=forwarding,
             max_body=max_body,
+            h2c=h2c,
         )
         context.set_route_table(table)
         super().__init__(context)
@@ -70,6 +78,15 @@ class Http1Factory(DownstreamFactory):
         self.context.max_body = max_body
 
     @property
+    def h2c(self) -> bool:
+        """Whether new connections without TLS may use HTTP/2 with prior knowledge."""
+        return self.context.h2c
+
+    @h2c.setter
+    def h2c(self, h2c: bool) -> None:
+        self.context.h2c = h2c
+
+    @property
     def rejected_requests(self) -> Mapping[int, int]:
         """Number of requests rejected before dispatch, by response status."""
         return self.context.rejected_requests
@@ -80,13 +97,23 @@ class Http1Factory(DownstreamFactory):
         context.trusted_proxies, context.forwarding = trusted_proxies, forwarding
         for channel in self.channels:
             # Only this factory's channels are in the set.
-            assert isinstance(channel, Http1Channel)
+            assert isinstance(channel, (Http1Channel, Http2Channel, PrefaceDetector))
             channel.update_trust()
 
     def build_channel(
         self, peer: str, proxy_info: ProxyInfo | None = None, tls: TlsInfo | None = None
-    ) -> Http1Channel:
-        return Http1Channel(self.context, peer, proxy_info, tls)
+    ) -> Http1Channel | Http2Channel | PrefaceDetector:
+        context = self.context
+        if tls is not None:
+            channel = Http2Channel if tls.alpn == HTTP2_PROTOCOL else Http1Channel
+            return channel(context, peer, proxy_info, tls)
+        if not context.h2c:
+            return Http1Channel(context, peer, proxy_info)
+
+        def build_version(http2: bool) -> Http1Channel | Http2Channel:
+            return (Http2Channel if http2 else Http1Channel)(context, peer, proxy_info)
+
+        return PrefaceDetector(context, build_version)
 
     def plaintext_reply(self, peer: str, data: bytes) -> bytes:
         """Respond, and count the rejected request; see `DownstreamFactory.plaintext_reply`."""

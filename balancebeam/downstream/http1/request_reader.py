@@ -25,8 +25,6 @@ from balancebeam.protocols.http1.body import (
     BodyError,
     ChunkedReader,
     ContentLengthReader,
-    encode_chunk,
-    encode_last_chunk,
 )
 from balancebeam.protocols.http1.grammar import CRLF, HEAD_END
 from balancebeam.protocols.http1.request_head import MAX_REQUEST_HEAD, check_partial_head
@@ -227,17 +225,11 @@ class RequestReader:
         if limit is not None and self._body_bytes > limit:
             channel.abort_request(exchange, _body_too_large())
             return
-        if exchange.head.length == CHUNKED:
-            wire = encode_chunk(content) if content else b""
-            if body.complete:
-                wire += encode_last_chunk(body.trailers)
-        else:
-            wire = content
         if body.complete:
             channel.state = AWAITING_RESPONSE
             channel.buffer = body.trailing_data
             self._body = None
-        exchange.upload(wire, body.complete)
+        exchange.upload(content, body.complete, body.trailers)
 
     def can_discard_body(self) -> bool:
         """Whether the rest of the body is short enough to read and drop it."""

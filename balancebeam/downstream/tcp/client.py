@@ -92,6 +92,10 @@ class ClientRelay(Relay):
 
     # ClientChannel
 
+    @property
+    def exchanges(self) -> tuple[TcpSession, ...]:
+        return (self.exchange,)
+
     def check_timeouts(self, now: float) -> None:
         """
         Apply the client timeouts at `now`, on the ticker.

@@ -284,6 +284,19 @@ def encode_last_chunk(trailers: bytes) -> bytes:
     return b"0\r\n%b\r\n" % trailers if trailers else LAST_CHUNK
 
 
+def encode_chunked(content: bytes, last: bool, trailers: bytes) -> bytes:
+    """
+    Return a part of a body in chunked transfer coding.
+
+    Args:
+        content: The content of the part; may be empty.
+        last: Whether the body ends with `content`.
+        trailers: The trailer fields, each ended by CRLF; used with `last` only.
+    """
+    chunk = encode_chunk(content) if content else b""
+    return chunk + encode_last_chunk(trailers) if last else chunk
+
+
 Body = Union[ContentLengthReader, ChunkedReader, CloseDelimitedReader]
 
 

@@ -45,7 +45,7 @@ def parse_target(
         raise RequestError(400, "invalid request target")
     if not authority or not is_host(authority):
         raise RequestError(400, "invalid request target")
-    if host is not None and _without_port(host, scheme) != _without_port(authority, scheme):
+    if host is not None and not is_same_authority(host, authority, scheme):
         # RFC 9112, 3.2.2 has a proxy replace Host by the target's host. Some
         # servers prefer the original Host, so the two must agree.
         raise RequestError(400, "Host header contradicts the request target")
@@ -56,6 +56,11 @@ def parse_target(
     elif path.startswith(b"?"):
         path = b"/" + path
     return path, authority
+
+
+def is_same_authority(authority: bytes, other: bytes, scheme: bytes) -> bool:
+    """Whether two valid authorities are the same host and port under `scheme`."""
+    return _without_port(authority, scheme) == _without_port(other, scheme)
 
 
 def _without_port(authority: bytes, scheme: bytes) -> bytes:

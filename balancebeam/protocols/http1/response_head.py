@@ -34,6 +34,9 @@ from balancebeam.protocols.http1.grammar import (
 MAX_RESPONSE_HEAD = 64 * 1024
 # Envoy and Python have 100, HAProxy 101 (tune.http.maxhdr).
 MAX_RESPONSE_FIELDS = 256
+# RFC 9110, 15.2: "A client MUST be able to parse one or more 1xx responses". There is no
+# upper limit there; more than this many is no longer a response but an attack or a bug.
+MAX_INFORMATIONAL_RESPONSES = 100
 
 _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 _CHUNKED = b"\r\nTransfer-Encoding: chunked\r\n"
@@ -254,6 +257,19 @@ class ResponseHeadParser:
         if len(line) <= self.MAX_CACHED_STATUS_LINE_LENGTH:
             self._status_line_cache[line] = status_line
         return status_line
+
+
+def check_partial_head(data: bytes) -> None:
+    """
+    Check `data`, the beginning of a head whose end has not been received.
+
+    Raises:
+        ResponseError: It is too large, or no valid head can begin so.
+    """
+    if len(data) > MAX_RESPONSE_HEAD:
+        raise ResponseError("response head too large")
+    if not data.startswith(b"HTTP/1."[: len(data)]) or b"\n" in data.replace(CRLF, b""):
+        raise ResponseError("invalid response head")
 
 
 def has_body(method: bytes, status: int) -> bool:

@@ -295,6 +295,16 @@ class HttpAccessLogTests(AccessLogTestCase):
         self.assertEqual((fields["status"], fields["bytes_sent"]), (101, 5))
         self.assertEqual(fields["bytes_received"], 6)
 
+    def test_chunked_body(self) -> None:
+        """`bytes_received` counts the content of a chunked body, not its framing."""
+        balancer = self.start_balancer()
+        client = balancer.client()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.send(b"3\r\nabc\r\n", b"0\r\nX-Sum: 3\r\n\r\n")
+        balancer.accept().send(OK)
+        (fields,) = self.log_objects(balancer)
+        self.assertEqual(fields["bytes_received"], 3)
+
 
 class WebAccessLogTests(AccessLogTestCase):
     """Requests that a twisted.web resource handles."""

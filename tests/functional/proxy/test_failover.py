@@ -309,6 +309,36 @@ class ResponseFailureTests(BalancerTestCase):
         self.assertTrue(sent.endswith(b"\r\n\r\nabc"))
         second.send(OK)
 
+    def test_chunked_put_is_retried_with_its_trailers(self) -> None:
+        """A retry sends the content, the last chunk and the trailers of a chunked body again."""
+        head = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for content, pieces in ((b"3\r\nabc\r\n", (b"1\r\na\r\n", b"2\r\nbc\r\n")), (b"", ())):
+            with self.subTest(content=content):
+                balancer = self.balancer(servers=2)
+                client = balancer.client()
+                client.send(head)
+                first = balancer.accept()
+                client.send(*pieces, b"0\r\nX-Sum: 3\r\n\r\n")
+                self.assertTrue(first.received().endswith(b"\r\n0\r\nX-Sum: 3\r\n\r\n"))
+                first.half_close()
+                second = balancer.accept()
+                body = head_and_body(second.received())[1]
+                self.assertEqual(body, content + b"0\r\nX-Sum: 3\r\n\r\n")
+                second.send(OK)
+                self.assertTrue(client.received().startswith(b"HTTP/1.1 200 OK\r\n"))
+
+    def test_chunked_put_is_retried_while_its_body_arrives(self) -> None:
+        """A retry within a chunked body sends no last chunk before the client does."""
+        balancer = self.balancer(servers=2)
+        client = balancer.client()
+        client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        balancer.accept().half_close()
+        server = balancer.accept()
+        self.assertEqual(head_and_body(server.received())[1], b"3\r\nabc\r\n")
+        client.send(b"0\r\nX-Sum: 3\r\n\r\n")
+        self.assertEqual(server.received(), b"0\r\nX-Sum: 3\r\n\r\n")
+        server.send(OK)
+
     def test_put_with_a_large_body_is_not_retried(self) -> None:
         """A PUT whose body exceeds the replay buffer is not retried."""
         balancer = self.balancer(servers=2)

@@ -253,9 +253,9 @@ class InFlightPropertyTests(BalancerTestCase):
         """Compare the counts of the servers with the exchanges of the clients."""
         dispatcher = balancer.service.resource
         exchanges = [
-            channel.exchange
+            exchange
             for channel in balancer.service.default_frontend.factory.channels
-            if channel.exchange is not None
+            for exchange in channel.exchanges
         ]
         busy_servers = [exchange.server for exchange in exchanges if exchange.server is not None]
         for server in balancer.servers:

@@ -29,6 +29,32 @@ class BodyFramingTests(BalancerTestCase):
             forwarded,
         )
 
+    def test_empty_chunked_request(self) -> None:
+        """A chunked body without content is ended by its last chunk, whenever that arrives."""
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        forwarded, received = self.exchange(head + b"0\r\n\r\n", OK)
+        self.assertTrue(forwarded.endswith(b"\r\n\r\n0\r\n\r\n"), forwarded)
+        self.assertTrue(received.startswith(b"HTTP/1.1 200 OK\r\n"))
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(head)
+        server = balancer.accept()
+        self.assertTrue(server.received().endswith(b"Transfer-Encoding: chunked\r\n\r\n"))
+        client.send(b"0\r\n\r\n")
+        self.assertEqual(server.received(), b"0\r\n\r\n")
+        server.send(OK)
+
+    def test_chunked_request_before_the_connection_exists(self) -> None:
+        """Chunks that are received while the server is connected are sent with their end."""
+        balancer = self.balancer()
+        client = balancer.client()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        client.send(b"2\r\nde\r\n", b"0\r\nX-Sum: 5\r\n\r\n")
+        server = balancer.accept()
+        body = head_and_body(server.received())[1]
+        self.assertEqual(body, b"5\r\nabcde\r\n0\r\nX-Sum: 5\r\n\r\n")
+        server.send(OK)
+
     def test_chunked_response_with_trailers(self) -> None:
         """Trailers of a chunked response are forwarded."""
         _, received = self.exchange(

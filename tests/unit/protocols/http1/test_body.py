@@ -21,6 +21,7 @@ from balancebeam.protocols.http1.body import (
     CloseDelimitedReader,
     ContentLengthReader,
     encode_chunk,
+    encode_chunked,
     encode_last_chunk,
     filter_trailers,
 )
@@ -385,6 +386,13 @@ class ChunkEncodingTests(SynchronousTestCase):
         """The last chunk is followed by the trailers and an empty line."""
         self.assertEqual(encode_last_chunk(b""), b"0\r\n\r\n")
         self.assertEqual(LAST_CHUNK, b"0\r\n\r\n")
+
+    def test_parts_of_a_chunked_body(self) -> None:
+        """A part of a body is one chunk; an empty part is nothing, which would end the body."""
+        self.assertEqual(encode_chunked(b"abc", False, b""), b"3\r\nabc\r\n")
+        self.assertEqual(encode_chunked(b"", False, b""), b"")
+        self.assertEqual(encode_chunked(b"", True, b""), b"0\r\n\r\n")
+        self.assertEqual(encode_chunked(b"a", True, b"x: y\r\n"), b"1\r\na\r\n0\r\nx: y\r\n\r\n")
         self.assertEqual(encode_last_chunk(b"X: 1\r\n"), b"0\r\nX: 1\r\n\r\n")
 
 

@@ -1,0 +1,385 @@
+"""
+Reads requests from an HTTP/2 connection: HEADERS, DATA, trailers, and the ends of streams.
+
+As in HTTP/1.1, the channel is an argument of the methods instead of an attribute, because two
+objects that refer to each other would leave each closed connection to the garbage collector.
+"""
+
+from __future__ import annotations
+
+import typing
+from base64 import b64encode
+from os import urandom
+
+from attrs import evolve
+
+from balancebeam.core.errors import RequestError
+from balancebeam.downstream.http2.context import HEADER_LIMITS, Http2Context
+from balancebeam.downstream.http2.exchange import Http2Exchange, StreamChannel
+from balancebeam.protocols.http1.body import CHUNKED
+from balancebeam.protocols.http1.local_reply import jsend_error, local_reply_fields
+from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
+from balancebeam.protocols.http2.abuse import AbuseBudget
+from balancebeam.protocols.http2.errors import (
+    COMPRESSION_ERROR,
+    FLOW_CONTROL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    STREAM_CLOSED,
+    Http2ConnectionError,
+    Http2StreamError,
+)
+from balancebeam.protocols.http2.flow_control import UPDATE_THRESHOLD
+from balancebeam.protocols.http2.frames import (
+    END_STREAM,
+    PADDED,
+    encode_data,
+    encode_headers,
+    encode_rst_stream,
+    encode_window_update,
+    remove_padding,
+)
+from balancebeam.protocols.http2.hpack_errors import HeaderListTooLarge, HpackError
+from balancebeam.protocols.http2.request_fields import (
+    ExtendedConnect,
+    FieldSection,
+    RequestFieldsError,
+    TrailerSection,
+)
+from balancebeam.protocols.http2.response_block import encode_local_reply
+from balancebeam.protocols.http2.table_state import HeaderDecoder
+from balancebeam.proxy.forwarding import Forwarder
+from balancebeam.proxy.rejected import RejectedRequest, first_line
+
+# SETTINGS_MAX_CONCURRENT_STREAMS; nginx has the same (http2_max_concurrent_streams).
+MAX_CONCURRENT_STREAMS = 128
+
+
+class RequestChannel(StreamChannel, typing.Protocol):
+    """
+    The interface of the connection that a `RequestReader` reads from.
+
+    Attributes:
+        streams: The open and half-closed streams by identifier.
+        refusing: Whether no further stream is accepted: the last GOAWAY was sent.
+    """
+
+    streams: dict[int, Http2Exchange]
+    refusing: bool
+
+    def is_recently_reset(self, stream_id: int) -> bool:
+        """Whether a stream was reset here, so that the client may not know it yet."""
+
+    def remember_reset(self, stream_id: int) -> None:
+        """Ignore what the client still sends on a stream that was reset here."""
+
+
+class RequestReader:
+    """
+    Decodes the requests of one connection and dispatches them.
+
+    Args:
+        context: The shared state of the frontend.
+        forwarder: See the attribute.
+        budget: Counts the streams that are reset.
+        secure: The connection uses TLS.
+
+    Attributes:
+        forwarder: Builds the forwarding headers for this client.
+        last_stream_id: The highest stream that the client has opened.
+    """
+
+    __slots__ = ("_budget", "_context", "_decoder", "_unacked", "forwarder", "last_stream_id")
+
+    def __init__(
+        self, context: Http2Context, forwarder: Forwarder, budget: AbuseBudget, secure: bool
+    ) -> None:
+        self.forwarder = forwarder
+        self.last_stream_id = 0
+        self._context = context
+        self._budget = budget
+        tables = context.secure_tables if secure else context.tables
+        self._decoder: HeaderDecoder[FieldSection] = HeaderDecoder(tables, HEADER_LIMITS)
+        # Bytes of content for which the window of the connection was not opened again.
+        self._unacked = 0
+
+    @property
+    def stream_count(self) -> int:
+        """The number of streams that the client has opened, at most."""
+        return (self.last_stream_id + 1) // 2
+
+    # Heads and trailers
+
+    def read_headers(
+        self, channel: RequestChannel, flags: int, stream_id: int, block: bytes
+    ) -> None:
+        """
+        Process a complete header block: a request, or trailers.
+
+        Raises:
+            Http2ConnectionError: The block cannot be decoded, or the stream is closed.
+            Http2StreamError: The request is malformed.
+        """
+        if stream_id <= self.last_stream_id or not stream_id & 1:
+            self._read_trailers(channel, flags, stream_id, block)
+            return
+        self.last_stream_id = stream_id
+        try:
+            section = self._decoder.decode(block)
+        except HpackError as error:
+            raise Http2ConnectionError(COMPRESSION_ERROR, str(error)) from None
+        except HeaderListTooLarge:
+            too_large = RequestFieldsError(431, "request head too large", b"", malformed=False)
+            self._reject(channel, stream_id, too_large, bool(flags & END_STREAM))
+            return
+        except RequestFieldsError as error:
+            self._reject(channel, stream_id, error, bool(flags & END_STREAM))
+            return
+        if channel.refusing or len(channel.streams) >= MAX_CONCURRENT_STREAMS:
+            channel.remember_reset(stream_id)
+            channel.output.append(encode_rst_stream(stream_id, REFUSED_STREAM))
+            self._spend_reset()
+            return
+        if (
+            flags & END_STREAM
+            and type(section) is RequestHead
+            and not section.length
+            and section.rare_fields is NO_RARE_FIELDS
+            and self.forwarder.has_fast_path
+        ):
+            head = section
+            forwarder = self.forwarder
+            if head.host is not forwarder.host:
+                forwarder.set_host(head.host)
+            self._dispatch(channel, stream_id, head, head.forward_bytes + forwarder.fast_suffix)
+        else:
+            self._start_slow_path(channel, flags, stream_id, section)
+
+    def _dispatch(
+        self, channel: RequestChannel, stream_id: int, head: RequestHead, upstream_head: bytes
+    ) -> None:
+        """Dispatch a request without a body, and without rare fields."""
+        context = self._context
+        table = context.route_table
+        route = context.default_route if table is None else table.find(head.host, head.target)
+        exchange = Http2Exchange(channel, stream_id, route.dispatcher, head, upstream_head)
+        exchange.route = route
+        channel.streams[stream_id] = exchange
+        route.handler.dispatch(exchange, route.admission)
+
+    def _start_slow_path(
+        self, channel: RequestChannel, flags: int, stream_id: int, section: FieldSection
+    ) -> None:
+        """Dispatch any other request, whose body may follow."""
+        end = bool(flags & END_STREAM)
+        if isinstance(section, TrailerSection):
+            raise Http2StreamError(stream_id, PROTOCOL_ERROR, "request without pseudo-headers")
+        tunnel = isinstance(section, ExtendedConnect)
+        head = self._tunnel_head(section.head) if isinstance(section, ExtendedConnect) else section
+        has_length = head.length or b"\r\nContent-Length: " in head.forward_bytes
+        if end and head.length:
+            raise Http2StreamError(stream_id, PROTOCOL_ERROR, "Content-Length without content")
+        limit = self._context.max_body
+        if limit is not None and head.length > limit:
+            self._reject(channel, stream_id, _body_too_large(head), end)
+            return
+        if not end and not has_length and not tunnel:
+            head = evolve(head, length=CHUNKED)
+        forwarder, context = self.forwarder, self._context
+        table = context.route_table
+        route = context.default_route if table is None else table.find(head.host, head.target)
+        upstream_head = forwarder.build_head(head, channel.transport)
+        exchange = Http2Exchange(channel, stream_id, route.dispatcher, head, upstream_head)
+        if forwarder.via is not None:
+            exchange.via = forwarder.via
+        exchange.max_forwards_exhausted = head.max_forwards_exhausted
+        if forwarder.trusted:
+            exchange.client = context.trusted_proxies.client_ip(channel.client, head)
+        exchange.route = route
+        exchange.tunnel = tunnel
+        exchange.progress_at = context.ticker.now
+        if not end:
+            exchange.remote_closed = False
+            if not tunnel:
+                if has_length:
+                    exchange.remaining = head.length
+                exchange.expect_body()
+        channel.streams[stream_id] = exchange
+        route.handler.dispatch(exchange, route.admission)
+
+    def _tunnel_head(self, head: RequestHead) -> RequestHead:
+        """Add a new Sec-WebSocket-Key, which extended CONNECT does not have."""
+        key = b"sec-websocket-key: %b\r\n" % b64encode(urandom(16))
+        return evolve(head, forward_bytes=head.forward_bytes + key)
+
+    def _read_trailers(
+        self, channel: RequestChannel, flags: int, stream_id: int, block: bytes
+    ) -> None:
+        """Process a header block on a stream that the client has opened before."""
+        exchange = channel.streams.get(stream_id)
+        if not stream_id & 1:
+            raise Http2ConnectionError(PROTOCOL_ERROR, "HEADERS on a stream of the server")
+        if exchange is None and not channel.is_recently_reset(stream_id):
+            raise Http2ConnectionError(STREAM_CLOSED, "HEADERS on a closed stream")
+        try:
+            section = self._decoder.decode(block)
+        except HpackError as error:
+            raise Http2ConnectionError(COMPRESSION_ERROR, str(error)) from None
+        except (HeaderListTooLarge, RequestFieldsError) as error:
+            raise Http2StreamError(stream_id, PROTOCOL_ERROR, str(error)) from None
+        if exchange is None:
+            return
+        if exchange.remote_closed:
+            raise Http2StreamError(stream_id, STREAM_CLOSED, "HEADERS after END_STREAM")
+        if not isinstance(section, TrailerSection) or not flags & END_STREAM or exchange.tunnel:
+            raise Http2StreamError(stream_id, PROTOCOL_ERROR, "HEADERS that are no trailers")
+        if exchange.remaining > 0:
+            raise Http2StreamError(stream_id, PROTOCOL_ERROR, "less content than declared")
+        exchange.remote_closed = True
+        if not exchange.finished:
+            exchange.upload(b"", True, section.text)
+
+    # Content
+
+    def read_data(
+        self, channel: RequestChannel, flags: int, stream_id: int, payload: bytes
+    ) -> None:
+        """
+        Process a DATA frame.
+
+        Raises:
+            Http2ConnectionError: The stream is idle or closed.
+            Http2StreamError: The content exceeds the window or the declared length.
+        """
+        size = len(payload)
+        # Opened again at once, so that a stream whose server is slow stops no other stream.
+        self._unacked += size
+        if self._unacked >= UPDATE_THRESHOLD:
+            channel.output.append(encode_window_update(0, self._unacked))
+            self._unacked = 0
+        content = remove_padding(flags, payload) if flags & PADDED else payload
+        exchange = channel.streams.get(stream_id)
+        last = bool(flags & END_STREAM)
+        if exchange is None:
+            self.check_not_idle(stream_id)
+            if not channel.is_recently_reset(stream_id):
+                raise Http2ConnectionError(STREAM_CLOSED, "DATA on a closed stream")
+            return
+        if exchange.remote_closed:
+            raise Http2StreamError(stream_id, STREAM_CLOSED, "DATA after END_STREAM")
+        exchange.receive_window -= size
+        exchange.unacked += size
+        if exchange.receive_window < 0:
+            raise Http2StreamError(stream_id, FLOW_CONTROL_ERROR, "DATA beyond the window")
+        if not content and not last:
+            now = self._context.ticker.now
+            self._budget.spend_glitch(now, self.stream_count, channel.output.bytes_sent)
+        if exchange.remaining >= 0:
+            exchange.remaining -= len(content)
+            if exchange.remaining < 0 or (last and exchange.remaining):
+                raise Http2StreamError(stream_id, PROTOCOL_ERROR, "content of another length")
+        exchange.progress_at = self._context.ticker.now
+        exchange.remote_closed = last
+        if exchange.finished:
+            # The response is complete, and waits for the client.
+            return
+        if exchange.tunnel:
+            exchange.tunnel_received(content, last)
+        else:
+            limit = self._context.max_body
+            if limit is not None and exchange.body_bytes_received + len(content) > limit:
+                self.abort_request(channel, exchange, _body_too_large(exchange.head))
+                return
+            exchange.upload(content, last)
+        if not last:
+            exchange.acknowledge()
+
+    def check_not_idle(self, stream_id: int) -> None:
+        """Raise an error for a stream that the client has not opened."""
+        if stream_id > self.last_stream_id or not stream_id & 1:
+            raise Http2ConnectionError(PROTOCOL_ERROR, "frame on an idle stream")
+
+    # Errors
+
+    def _spend_reset(self) -> None:
+        self._budget.spend_reset(self._context.ticker.now, self.stream_count)
+
+    def client_reset(self, channel: RequestChannel, stream_id: int) -> None:
+        """Abandon a request that the client has cancelled."""
+        exchange = channel.streams.pop(stream_id, None)
+        if exchange is not None:
+            channel.output.drop_queue(exchange)
+            exchange.client_disconnected()
+            self._spend_reset()
+
+    def fail_stream(self, channel: RequestChannel, error: Http2StreamError) -> None:
+        """Reset a stream for an error of the client."""
+        exchange = channel.streams.get(error.stream_id)
+        if exchange is None:
+            channel.remember_reset(error.stream_id)
+            channel.output.append(encode_rst_stream(error.stream_id, error.code))
+        else:
+            if not exchange.downstream_response_started:
+                # As in HTTP/1.1, for logs.
+                exchange.status = 400
+            exchange.client_disconnected()
+            channel.reset_stream(exchange, error.code)
+        self._spend_reset()
+
+    def _reject(
+        self, channel: RequestChannel, stream_id: int, error: RequestFieldsError, end: bool
+    ) -> None:
+        """Respond to a request that cannot be forwarded, and count it."""
+        size = 0
+        if error.malformed:
+            code = PROTOCOL_ERROR
+        else:
+            code = PROTOCOL_ERROR if error.status == 400 else NO_ERROR
+            size = self._write_error(channel, stream_id, error, error.line.startswith(b"HEAD "))
+        if code or not end:
+            channel.output.append(encode_rst_stream(stream_id, code))
+            channel.remember_reset(stream_id)
+        line = first_line(error.line)
+        self._context.count_rejected(
+            RejectedRequest(channel.client, line, error.status, error.reason, size)
+        )
+        self._spend_reset()
+
+    def abort_request(
+        self, channel: RequestChannel, exchange: Http2Exchange, error: RequestError
+    ) -> None:
+        """End an exchange because its body cannot be read; see `Http1Channel.abort_request`."""
+        response_started = exchange.downstream_response_started
+        if not response_started:
+            exchange.status = error.status
+        exchange.client_disconnected()
+        if response_started:
+            channel.reset_stream(exchange, PROTOCOL_ERROR)
+        else:
+            bodyless = exchange.method == b"HEAD"
+            self._write_error(channel, exchange.stream_id, error, bodyless)
+            channel.reset_stream(exchange, NO_ERROR)
+
+    def _write_error(
+        self, channel: RequestChannel, stream_id: int, error: RequestError, bodyless: bool
+    ) -> int:
+        """Write an error response to a stream without an exchange; return its body's length."""
+        output, now = channel.output, self._context.ticker.wall_time()
+        body = jsend_error(error.reason)
+        if len(body) > min(output.window, output.initial_window):
+            # The client accepts no content now, and nothing is kept for this stream.
+            body = b""
+        block = encode_local_reply(error.status, local_reply_fields(body), now)
+        if bodyless:
+            body = b""
+        output.append(encode_headers(stream_id, output.begin_block() + block, not body))
+        if body:
+            output.window -= len(body)
+            output.append(encode_data(stream_id, body, True))
+        return len(body)
+
+
+def _body_too_large(head: RequestHead) -> RequestFieldsError:
+    line = b"%b %b HTTP/2.0" % (head.method, head.target)
+    return RequestFieldsError(413, "request body too large", line, malformed=False)

@@ -1,0 +1,1 @@
+"""HTTP/2 wire format: frames and header compression, without I/O."""
