@@ -16,6 +16,7 @@ class Server:
         """Serve the balancer's connection to `peer`."""
         self._peer = peer
         self._connection = h11.Connection(h11.SERVER)
+        self._method = b""
 
     def pump(self) -> bool:
         """
@@ -33,7 +34,9 @@ class Server:
         self._connection.receive_data(received)
         while True:
             event = self._connection.next_event()
-            if isinstance(event, h11.EndOfMessage):
+            if isinstance(event, h11.Request):
+                self._method = event.method
+            elif isinstance(event, h11.EndOfMessage):
                 self._answer()
             elif event is h11.NEED_DATA or event is h11.PAUSED:
                 return True
@@ -41,7 +44,8 @@ class Server:
     def _answer(self) -> None:
         size = str(len(CONTENT)).encode()
         head = h11.Response(status_code=200, headers=[(b"Content-Length", size)])
-        parts = (head, h11.Data(data=CONTENT), h11.EndOfMessage())
+        content = () if self._method == b"HEAD" else (h11.Data(data=CONTENT),)
+        parts = (head, *content, h11.EndOfMessage())
         response = b"".join(self._connection.send(part) or b"" for part in parts)
         self._connection.start_next_cycle()
         if not self._peer.transport.closing:

