@@ -85,8 +85,10 @@ class Workload:
     @property
     def missing(self) -> str | None:
         """The program or header file that the load generator needs and that is not installed."""
-        servers = ("nghttpd", "nghttp") if self.protocol == "grpc" else ()
-        for program in (self.program, *servers):
+        programs = [self.program]
+        if self.protocol == "grpc":
+            programs += ["nghttpd", "nghttp"]
+        for program in programs:
             if shutil.which(program) is None:
                 return program
         if self.handshakes:

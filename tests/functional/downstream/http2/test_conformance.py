@@ -7,6 +7,7 @@ from typing import Callable, TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from balancebeam.downstream.http1.factory import Http1Factory
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.h2_conformance import CASES, frames
 from tests.helpers.h2_conformance.case import Case
@@ -33,7 +34,9 @@ def add_cases(tests: TestClass) -> TestClass:
 def _test_method(case: Case) -> Callable[[ConformanceTests], None]:
     def test(self: ConformanceTests) -> None:
         balancer = self.balancer()
-        balancer.service.default_frontend.factory.h2c = True
+        factory = balancer.service.default_frontend.factory
+        assert isinstance(factory, Http1Factory)
+        factory.h2c = True
         case.run(Client(MemoryWire(balancer, self.piece), strict=True))
 
     words = re.sub(r"\W+", "_", f"{case.identifier} {case.title}").lower()
