@@ -10,6 +10,7 @@ generators that are not installed are skipped and listed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -18,8 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import peers
-from bench.workloads import WORKLOADS, InvalidRunError, Workload
+from bench import http2_peers, peers
+from bench.load_generator import InvalidRunError
+from bench.workloads import WORKLOADS, Workload
 
 Row = dict[str, Any]
 
@@ -31,8 +33,20 @@ OPTIONAL_PEERS = ("balancebeam-limited",)
 PLAIN_PEERS = ("balancebeam", "nginx", "haproxy")
 
 # Suffix of the names of the proxies that proxies of a kind are compared with.
-REFERENCE_SUFFIX = {"http": "", "tls": "-tls", "tcp": "-tcp"}
+REFERENCE_SUFFIX = {
+    "http": "",
+    "tls": "-tls",
+    "h2": "-h2",
+    "h2-tls": "-h2-tls",
+    "grpc": "-grpc",
+    "tcp": "-tcp",
+}
 REFERENCES = ("nginx", "haproxy")
+
+
+def all_peers() -> dict[str, peers.Peer]:
+    """Return all proxies by name."""
+    return {**peers.all_peers(), **http2_peers.all_peers()}
 
 
 def measure(peer: peers.Peer, workload: Workload, seconds: int, folder: Path) -> Row:
@@ -52,7 +66,7 @@ def measure(peer: peers.Peer, workload: Workload, seconds: int, folder: Path) ->
     """
     process = peer.start(folder)
     try:
-        tls = peer.kind == "tls"
+        tls = peer.kind in ("tls", "h2-tls")
         workload.run(peer.port, max(1, seconds // 4), folder, tls)
         cpu_before, queued_before = process.cpu_seconds(), process.queued_seconds()
         started_at = time.monotonic()
@@ -85,31 +99,36 @@ def medians(rows: list[Row]) -> Row:
     return result
 
 
+def suits(peer: peers.Peer, workload: Workload) -> bool:
+    """Return whether `peer` can serve the requests of `workload`."""
+    if workload.protocol != "http/1.1":
+        return peer.kind == (f"{workload.protocol}-tls" if workload.tls else workload.protocol)
+    return peer.kind in ("http", "tcp", *(["tls"] if workload.tls else []))
+
+
 def select_peers(workload: Workload, names: str | None) -> list[peers.Peer]:
     """
     Return the proxies to measure under `workload`.
 
     Args:
-        names: the option `--peers`. By default proxies without TLS, and in the
-            workloads of TLS all that have TLS, and some without for comparison.
+        names: the option `--peers`. By default all proxies with the protocol of the
+            workload, and in the workloads of TLS some without for comparison.
     """
-    available = peers.all_peers()
+    available = all_peers()
     if names is not None:
-        selected = [available[name] for name in names.split(",")]
-        return [peer for peer in selected if workload.tls or peer.kind != "tls"]
-    if workload.tls:
-        return [
-            peer for peer in available.values() if peer.kind == "tls" or peer.name in PLAIN_PEERS
-        ]
+        return [peer for name in names.split(",") if suits(peer := available[name], workload)]
     return [
         peer
         for peer in available.values()
-        if peer.kind == "http" and peer.name not in OPTIONAL_PEERS
+        if suits(peer, workload)
+        and peer.kind != "tcp"
+        and peer.name not in OPTIONAL_PEERS
+        and (peer.kind != "http" or not workload.tls or peer.name in PLAIN_PEERS)
     ]
 
 
 def select_workloads(names: str) -> list[Workload]:
-    """Return the workloads with these names; `tls` selects all whose names begin with `tls-`."""
+    """Return the workloads with these names; `h2` selects all whose names begin with `h2-`."""
     return [
         workload
         for workload in WORKLOADS
@@ -135,7 +154,7 @@ def main() -> None:
     parser.add_argument(
         "--loads",
         default="small,browser,large,steady",
-        help="workloads, separated by commas; `tls` selects all of TLS",
+        help="workloads, separated by commas; `tls` and `h2` select all of TLS and of HTTP/2",
     )
     parser.add_argument("--peers", help="proxies, separated by commas")
     parser.add_argument("--json", type=Path, help="file to write the figures to as JSON")
@@ -144,7 +163,7 @@ def main() -> None:
     workloads = select_workloads(options.loads)
     selection = {workload: select_peers(workload, options.peers) for workload in workloads}
     report_missing(selection)
-    if not peers.all_peers()["nginx"].installed:
+    if not all_peers()["nginx"].installed:
         sys.exit("nginx is not installed: it is the upstream server of every benchmark")
     rows: dict[str, dict[str, list[Row]]] = {}
     invalid = []
@@ -153,8 +172,10 @@ def main() -> None:
         server_home = folder / "backend"
         server_home.mkdir()
         folder.chmod(0o755)
-        server = peers.start_backend(server_home)
-        try:
+        with contextlib.ExitStack() as servers:
+            servers.callback(peers.start_backend(server_home).stop)
+            if any(workload.protocol == "grpc" and not workload.missing for workload in workloads):
+                servers.callback(http2_peers.start_grpc_backend(server_home).stop)
             for workload in (workload for workload in workloads if not workload.missing):
                 for _ in range(options.rounds):
                     for peer in (peer for peer in selection[workload] if peer.installed):
@@ -167,8 +188,6 @@ def main() -> None:
                             invalid.append(f"invalid run of {peer.name}, {workload.name}: {error}")
                             continue
                         rows.setdefault(workload.name, {}).setdefault(peer.name, []).append(row)
-        finally:
-            server.stop()
     figures = {
         workload: {peer: medians(runs) for peer, runs in by_peer.items()}
         for workload, by_peer in rows.items()
@@ -191,7 +210,7 @@ def ratios(by_peer: dict[str, Row], peer: str, reference: str, columns: list[str
     Returns:
         No ratios if the reference was not measured, or has no figures.
     """
-    kind = peers.all_peers()[peer].kind
+    kind = all_peers()[peer].kind
     reference_row = by_peer.get(reference + REFERENCE_SUFFIX[kind], {})
     return [
         by_peer[peer][name] / reference_row[name] for name in columns if reference_row.get(name)

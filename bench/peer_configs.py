@@ -55,7 +55,7 @@ defaults
   timeout client 600s
   timeout server 60s
 frontend web
-  bind 127.0.0.1:{port} backlog 4096 {tls}
+  bind 127.0.0.1:{port} backlog 4096 {options}
   option forwardfor
   http-request set-header X-Forwarded-Proto {scheme}
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
@@ -63,13 +63,15 @@ frontend web
   default_backend app
 backend app
   http-reuse always
-  server one 127.0.0.1:{backend}
+  server one 127.0.0.1:{backend} {server_options}
 """
 
 HAPROXY_TLS = (
     "ssl crt {pem} alpn http/1.1 ssl-min-ver TLSv1.3 "
     "ciphersuites TLS_AES_256_GCM_SHA384 curves X25519"
 )
+
+HAPROXY_HTTP2_TLS = HAPROXY_TLS.replace("http/1.1", "h2")
 
 HAPROXY_TCP = """
 global
@@ -104,4 +106,93 @@ site = server.Site(proxy.ReverseProxyResource("127.0.0.1", {backend}, b""))
 site.log = lambda request: None
 reactor.listenTCP({port}, site, interface="127.0.0.1")
 reactor.run()
+"""
+
+# nginx 1.25 and later have the directive "http2 on", and still accept the option of "listen".
+NGINX_GRPC = """
+  upstream app {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096 http2;
+    location / {{
+      grpc_pass grpc://app; grpc_set_header Host $http_host;
+      grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      grpc_set_header X-Forwarded-Proto $scheme; grpc_set_header X-Forwarded-Host $http_host;
+      grpc_set_header Via "2 nginx";
+    }}
+  }}
+"""
+
+BALANCEBEAM_HTTP2 = """
+[frontend]
+bind = "127.0.0.1:{port}"
+h2c = true
+
+[frontend.timeouts]
+idle = 600
+
+[pool]
+upstreams = ["127.0.0.1:{backend}"]
+{protocol}
+"""
+
+ENVOY = """
+static_resources:
+  listeners:
+  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    tcp_backlog_size: 4096
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network\
+.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: web
+          codec_type: HTTP2
+          use_remote_address: true
+          via: "2 envoy"
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes: [{{match: {{prefix: "/"}}, route: {{cluster: app, timeout: 0s}}}}]
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+{tls}
+  clusters:
+  - name: app
+    type: STATIC
+{protocol}
+    load_assignment:
+      cluster_name: app
+      endpoints:
+      - lb_endpoints:
+        - endpoint:
+            address: {{socket_address: {{address: 127.0.0.1, port_value: {backend}}}}}
+"""
+
+ENVOY_TLS = """
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls\
+.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [h2]
+            tls_params:
+              tls_minimum_protocol_version: TLSv1_3
+              tls_maximum_protocol_version: TLSv1_3
+              ecdh_curves: [X25519]
+            tls_certificates:
+            - certificate_chain: {{filename: {pem}}}
+              private_key: {{filename: {pem}}}
+"""
+
+# The option for HTTP/2 between Envoy and the server.
+ENVOY_HTTP2 = """
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
 """

@@ -138,7 +138,8 @@ class Peer:
         port: port on 127.0.0.1 that the proxy listens on.
         command: returns the command line for a working directory and a port,
             and writes the configuration files that it names.
-        kind: `http`, `tls` (HTTP over TLS) or `tcp`.
+        kind: `http`, `tls` (HTTP over TLS), `h2` or `h2-tls` (HTTP/2 between the clients and
+            the proxy), `grpc` (HTTP/2 on both sides) or `tcp`.
     """
 
     name: str
@@ -168,6 +169,8 @@ class Peer:
             wait_for_port(self.port, process=process)
             if self.kind == "tls":
                 _verify_tls(self.port)
+            elif self.kind == "h2-tls":
+                _verify_alpn(self.port)
         except BaseException:
             process.stop()
             raise
@@ -199,10 +202,24 @@ def _verify_tls(port: int) -> None:
         raise RuntimeError(f"negotiated {negotiated[0]} {negotiated[1]}")
 
 
-def _nginx(folder: Path, body: str) -> list[str]:
+def _verify_alpn(port: int) -> None:
+    """Raise `RuntimeError` unless HTTP/2 is negotiated on `port`."""
+    context = client_context()
+    context.set_alpn_protocols(["h2"])
+    try:
+        with connect_tls(port, context) as connection:
+            protocol = connection.selected_alpn_protocol()
+    except OSError as error:
+        raise RuntimeError(f"TLS handshake failed: {error}") from None
+    if protocol != "h2":
+        raise RuntimeError(f"negotiated {protocol or 'no protocol'} by ALPN")
+
+
+def nginx_command(folder: Path, body: str) -> list[str]:
+    """Return the command line of nginx with `body` in the block `http` of its configuration."""
     (folder / "nginx.conf").write_text(peer_configs.NGINX.format(folder=folder, body=body))
     return [
-        _executable_path("nginx"),
+        executable_path("nginx"),
         "-c",
         str(folder / "nginx.conf"),
         "-e",
@@ -210,7 +227,7 @@ def _nginx(folder: Path, body: str) -> list[str]:
     ]
 
 
-def _executable_path(program: str) -> str:
+def executable_path(program: str) -> str:
     """Return the path of `program`; Debian installs servers in /usr/sbin."""
     return shutil.which(program) or f"/usr/sbin/{program}"
 
@@ -220,12 +237,12 @@ def start_backend(folder: Path) -> Process:
     ensure_free(BACKEND_PORT)
     (folder / "1m").write_bytes(os.urandom(1 << 20))
     body = peer_configs.NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
-    process = Process(_nginx(folder, body), LOAD_CORE, folder)
+    process = Process(nginx_command(folder, body), LOAD_CORE, folder)
     wait_for_port(BACKEND_PORT)
     return process
 
 
-def _certificate(folder: Path) -> Path:
+def certificate(folder: Path) -> Path:
     """
     Return a file with a self-signed ECDSA P-256 certificate for localhost and its key.
 
@@ -253,15 +270,15 @@ def _certificate(folder: Path) -> Path:
 
 
 def _nginx_proxy(folder: Path, port: int) -> list[str]:
-    return _nginx(
+    return nginx_command(
         folder,
         peer_configs.NGINX_PROXY.format(port=port, backend=BACKEND_PORT, listen_option="", tls=""),
     )
 
 
 def _nginx_tls(folder: Path, port: int) -> list[str]:
-    tls = peer_configs.NGINX_TLS.format(pem=_certificate(folder))
-    return _nginx(
+    tls = peer_configs.NGINX_TLS.format(pem=certificate(folder))
+    return nginx_command(
         folder,
         peer_configs.NGINX_PROXY.format(
             port=port, backend=BACKEND_PORT, listen_option=" ssl", tls=tls
@@ -269,18 +286,35 @@ def _nginx_tls(folder: Path, port: int) -> list[str]:
     )
 
 
-def _haproxy(text: str, tls: str = "") -> Callable[[Path, int], list[str]]:
+def haproxy_command(
+    text: str,
+    tls: str = "",
+    options: str = "",
+    server_options: str = "",
+    backend: int = BACKEND_PORT,
+) -> Callable[[Path, int], list[str]]:
+    """
+    Return the command line of HAProxy with the configuration `text`.
+
+    Args:
+        tls: template of the options of `bind` with TLS.
+        options: further options of `bind`.
+        server_options: options of `server`.
+        backend: port of the server.
+    """
+
     def command(folder: Path, port: int) -> list[str]:
         config = folder / "haproxy.cfg"
         config.write_text(
             text.format(
                 port=port,
-                backend=BACKEND_PORT,
-                tls=tls and tls.format(pem=_certificate(folder)),
+                backend=backend,
+                options=f"{options} {tls and tls.format(pem=certificate(folder))}",
+                server_options=server_options,
                 scheme="https" if tls else "http",
             )
         )
-        return [_executable_path("haproxy"), "-db", "-f", str(config)]
+        return [executable_path("haproxy"), "-db", "-f", str(config)]
 
     return command
 
@@ -304,9 +338,11 @@ def _balancebeam(python: str, *options: str) -> Callable[[Path, int], list[str]]
     return command
 
 
-def _balancebeam_tls(python: str) -> Callable[[Path, int], list[str]]:
+def balancebeam_tls_command(python: str) -> Callable[[Path, int], list[str]]:
+    """Return the command line of balancebeam with TLS under this interpreter."""
+
     def command(folder: Path, port: int) -> list[str]:
-        pem = _certificate(folder)
+        pem = certificate(folder)
         files = f"{pem.with_suffix('.crt')},{pem.with_suffix('.key')}"
         return _balancebeam(python, "--tls", files)(folder, port)
 
@@ -318,7 +354,7 @@ def all_peers() -> dict[str, Peer]:
     peers = [
         Peer("balancebeam", sys.executable, 18101, _balancebeam(sys.executable)),
         Peer("nginx", "nginx", 18102, _nginx_proxy),
-        Peer("haproxy", "haproxy", 18103, _haproxy(peer_configs.HAPROXY)),
+        Peer("haproxy", "haproxy", 18103, haproxy_command(peer_configs.HAPROXY)),
         Peer("ReverseProxyResource", sys.executable, 18104, _script(peer_configs.TWISTED)),
         Peer(
             "balancebeam-limited",
@@ -333,13 +369,15 @@ def all_peers() -> dict[str, Peer]:
             _balancebeam(sys.executable, "-m", "tcp"),
             kind="tcp",
         ),
-        Peer("haproxy-tcp", "haproxy", 18107, _haproxy(peer_configs.HAPROXY_TCP), kind="tcp"),
+        Peer(
+            "haproxy-tcp", "haproxy", 18107, haproxy_command(peer_configs.HAPROXY_TCP), kind="tcp"
+        ),
         Peer("portforward", sys.executable, 18108, _script(peer_configs.PORTFORWARD), kind="tcp"),
         Peer(
             "balancebeam-tls",
             sys.executable,
             18110,
-            _balancebeam_tls(sys.executable),
+            balancebeam_tls_command(sys.executable),
             kind="tls",
         ),
         Peer("nginx-tls", "nginx", 18111, _nginx_tls, kind="tls"),
@@ -347,13 +385,13 @@ def all_peers() -> dict[str, Peer]:
             "haproxy-tls",
             "haproxy",
             18112,
-            _haproxy(peer_configs.HAPROXY, peer_configs.HAPROXY_TLS),
+            haproxy_command(peer_configs.HAPROXY, peer_configs.HAPROXY_TLS),
             kind="tls",
         ),
     ]
     pypy = os.environ.get("BENCH_PYPY")
     if pypy:
         peers.append(Peer("balancebeam-pypy", pypy, 18105, _balancebeam(pypy)))
-        tls = Peer("balancebeam-pypy-tls", pypy, 18113, _balancebeam_tls(pypy), kind="tls")
+        tls = Peer("balancebeam-pypy-tls", pypy, 18113, balancebeam_tls_command(pypy), kind="tls")
         peers.append(tls)
     return {peer.name: peer for peer in peers}

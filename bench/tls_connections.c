@@ -1,12 +1,13 @@
 /*
  * Load generator of new connections: one request each, over TLS 1.3 or plain.
  *
- *     tls_connections PORT SECONDS CONNECTIONS full|resumed|plain
+ *     tls_connections PORT SECONDS CONNECTIONS full|resumed|plain http/1.1|h2
  *
  * CONNECTIONS connections are open at a time, on one thread. "full" never offers
  * a session, "resumed" always offers the newest ticket of the server. Prints one
  * line of JSON; "resumed" in it counts the handshakes for which
- * SSL_session_reused() is true, so that the caller can verify the kind.
+ * SSL_session_reused() is true, so that the caller can verify the kind. With HTTP/1.1
+ * the server closes the connection after the response, with HTTP/2 the client does.
  *
  * The client should need less CPU time per connection than the proxy, or the proxy
  * is half idle and the cost of its wake-ups distorts the figures. So the dearest
@@ -41,12 +42,35 @@
 static const char REQUEST[] = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 static const char EXPECTED[] = "HTTP/1.1 200 ";
 
+/* Preface, empty SETTINGS, and HEADERS of stream 1: indexed fields, and :authority as a literal. */
+static char H2_REQUEST[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+                                 "\0\0\0\4\0\0\0\0\0"
+                                 "\0\0\016\1\5\0\0\0\1"
+                                 "\x82\x86\x84\x01\011localhost";
+/* Index of ":scheme: http" in it; ":scheme: https" is the next field of the static table. */
+#define H2_SCHEME 43
+static const char H2_SETTINGS_ACK[] = "\0\0\0\4\1\0\0\0\0";
+
+/* RFC 9113, 6 and RFC 7541, appendix A. */
+enum { DATA, HEADERS, RST_STREAM = 3, SETTINGS, GOAWAY = 7, FRAME_HEADER = 9 };
+enum { END_STREAM = 1, STATUS_200 = 0x88, TABLE_SIZE_UPDATE = 0x20 };
+
+typedef struct {
+    unsigned char header[FRAME_HEADER];
+    int header_size;    /* received bytes of `header` */
+    long left;          /* bytes of the payload that are missing */
+    int status_known;   /* the first field of the response was read */
+    int ok;             /* it is ":status: 200" */
+    int ended;          /* the response or the connection has ended */
+} Frames;
+
 typedef struct {
     int fd; /* -1: not open */
     SSL *ssl;
     int sent;           /* the request has been written */
     size_t received;    /* bytes of the response */
     char head[sizeof EXPECTED - 1]; /* beginning of the response */
+    Frames frames;      /* with HTTP/2 */
     double opened_at;
 } Connection;
 
@@ -54,7 +78,7 @@ static struct {
     long connections, resumed, failed, truncated, bytes;
 } counts;
 
-static int epoll_fd, tls, resume, priming;
+static int epoll_fd, tls, resume, priming, h2;
 static struct sockaddr_in address;
 static SSL_CTX *context;
 static SSL_SESSION *session; /* newest ticket */
@@ -133,6 +157,7 @@ static void start(Connection *c)
     c->opened_at = now();
     c->sent = 0;
     c->received = 0;
+    memset(&c->frames, 0, sizeof c->frames);
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (c->fd < 0)
         fail("socket");
@@ -158,7 +183,8 @@ static void start(Connection *c)
 /* Count the connection and close it. */
 static void finish(Connection *c, int with_close_notify)
 {
-    int answered = c->received >= sizeof c->head && !memcmp(c->head, EXPECTED, sizeof c->head);
+    int answered = h2 ? c->frames.ended && c->frames.ok
+                      : c->received >= sizeof c->head && !memcmp(c->head, EXPECTED, sizeof c->head);
     if (answered) {
         if (counts.connections == latencies_size) {
             latencies_size = latencies_size ? 2 * latencies_size : 1 << 16;
@@ -168,7 +194,7 @@ static void finish(Connection *c, int with_close_notify)
         }
         latencies[counts.connections++] = (now() - c->opened_at) * 1000;
         counts.bytes += c->received;
-        counts.truncated += tls && !with_close_notify;
+        counts.truncated += tls && !h2 && !with_close_notify;
         if (tls && SSL_session_reused(c->ssl))
             counts.resumed++;
     } else {
@@ -184,19 +210,69 @@ static void finish(Connection *c, int with_close_notify)
     c->fd = -1;
 }
 
+/* Write bytes that fit into the socket's buffer. */
+static void write_all(Connection *c, const char *bytes, int length)
+{
+    long count = tls ? SSL_write(c->ssl, bytes, length) : write(c->fd, bytes, length);
+    if (count != length)
+        c->frames.ended = 1, c->frames.ok = 0;
+}
+
+/* The end of a frame: the client acknowledges SETTINGS, and stops at the end of the response. */
+static void end_frame(Connection *c)
+{
+    Frames *f = &c->frames;
+    int type = f->header[3], flags = f->header[4];
+    f->header_size = 0;
+    if (type == SETTINGS && !(flags & 1))
+        write_all(c, H2_SETTINGS_ACK, sizeof H2_SETTINGS_ACK - 1);
+    else if (type == RST_STREAM || type == GOAWAY)
+        f->ended = 1, f->ok = 0;
+    else if (type <= HEADERS && flags & END_STREAM)
+        f->ended = 1;
+}
+
+static void read_frames(Connection *c, const unsigned char *at, long count)
+{
+    Frames *f = &c->frames;
+    const unsigned char *end = at + count;
+    while (at < end && !f->ended) {
+        if (f->header_size < FRAME_HEADER) {
+            f->header[f->header_size++] = *at++;
+            if (f->header_size < FRAME_HEADER)
+                continue;
+            f->left = f->header[0] << 16 | f->header[1] << 8 | f->header[2];
+        }
+        if (f->header[3] == HEADERS && !f->status_known && at < end && f->left) {
+            if ((*at & 0xe0) != TABLE_SIZE_UPDATE) {
+                f->status_known = 1;
+                f->ok = *at == STATUS_200;
+            }
+            at++, f->left--;
+        } else {
+            long taken = f->left < end - at ? f->left : end - at;
+            at += taken, f->left -= taken;
+        }
+        if (f->left == 0)
+            end_frame(c);
+    }
+}
+
 /*
  * Write the request or read the response as far as possible.
- * Returns 1 when the server has closed the connection, or it has failed.
+ * Returns 1 when the server has closed the connection, it has failed, or a response over
+ * HTTP/2 has ended.
  */
 static int advance(Connection *c)
 {
     char buffer[16384];
     for (;;) {
         long count;
-        int length = sizeof REQUEST - 1;
+        const char *request = h2 ? H2_REQUEST : REQUEST;
+        int length = (h2 ? sizeof H2_REQUEST : sizeof REQUEST) - 1;
         if (!c->sent) {
             /* SSL_write performs the handshake first. */
-            count = tls ? SSL_write(c->ssl, REQUEST, length) : write(c->fd, REQUEST, length);
+            count = tls ? SSL_write(c->ssl, request, length) : write(c->fd, request, length);
             if (count == length) {
                 c->sent = 1;
                 continue;
@@ -209,6 +285,10 @@ static int advance(Connection *c)
                     memcpy(c->head + c->received, buffer, (size_t)count < missing ? (size_t)count : missing);
                 }
                 c->received += count;
+                if (h2)
+                    read_frames(c, (unsigned char *)buffer, count);
+                if (c->frames.ended)
+                    return 1;
                 continue;
             }
         }
@@ -239,20 +319,26 @@ static void create_context(void)
     SSL_CTX_set_cert_verify_callback(context, accept_certificate, NULL);
     SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    if (h2)
+        SSL_CTX_set_alpn_protos(context, (const unsigned char *)"\2h2", 3);
     if (resume)
         SSL_CTX_sess_set_new_cb(context, keep_session);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 5) {
-        fprintf(stderr, "usage: tls_connections PORT SECONDS CONNECTIONS full|resumed|plain\n");
+    if (argc != 6) {
+        fprintf(stderr, "usage: tls_connections PORT SECONDS CONNECTIONS full|resumed|plain "
+                        "http/1.1|h2\n");
         return 2;
     }
     double seconds = atof(argv[2]);
     int size = atoi(argv[3]);
     tls = strcmp(argv[4], "plain") != 0;
     resume = priming = !strcmp(argv[4], "resumed");
+    h2 = !strcmp(argv[5], "h2");
+    if (tls)
+        H2_REQUEST[H2_SCHEME]++;
     address.sin_family = AF_INET;
     address.sin_port = htons(atoi(argv[1]));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from bench.peers import LOAD_CORE
+from bench import h2load
+from bench.load_generator import InvalidRunError, Result, run_pinned
 
 # A browser's request: the target and the Referer header change with every request.
 _BROWSER_SCRIPT = """
@@ -48,33 +49,6 @@ _CONNECTIONS_SOURCE = Path(__file__).with_name("tls_connections.c")
 _HANDSHAKE_TOLERANCE = 0.01
 
 
-class InvalidRunError(Exception):
-    """The load differed from the workload: the figures of the run have no meaning."""
-
-
-@frozen
-class Result:
-    """
-    Result of one run of a workload.
-
-    Attributes:
-        requests: number of completed requests.
-        bytes_read: bytes received by the clients; 0 if the load generator does not count them.
-        seconds: duration of the run.
-        failed: responses without a 2xx or 3xx status, connection errors and timeouts, and
-            TLS connections that `tls_connections.c` saw closed without close_notify.
-        latency_p50: median latency in milliseconds.
-        latency_p99: 99th percentile of the latency in milliseconds.
-    """
-
-    requests: int
-    bytes_read: int
-    seconds: float
-    failed: int
-    latency_p50: float
-    latency_p99: float
-
-
 @frozen
 class Workload:
     """
@@ -82,14 +56,18 @@ class Workload:
 
     Attributes:
         name: name for the option `--loads`.
-        program: load generator: `wrk`, this interpreter for `bench.constant_rate`, or
-            `cc` for `tls_connections.c`.
+        program: load generator: `wrk`, `h2load`, this interpreter for `bench.constant_rate`,
+            or `cc` for `tls_connections.c`.
         connections: number of concurrent client connections.
         target: request target.
         script: Lua script for wrk.
         rate: requests per second of a constant rate; 0 for the other load generators.
         tls: whether proxies with TLS are measured; the others are measured without.
-        handshakes: kind of all handshakes of `tls_connections.c`: `full` or `resumed`.
+        handshakes: kind of all handshakes of `tls_connections.c`: `full`, `resumed`, or `plain`
+            if there are none.
+        protocol: `http/1.1`, `h2`, or `grpc` for gRPC calls.
+        streams: concurrent requests on each connection with HTTP/2.
+        browser: whether requests over HTTP/2 have the fields of a browser and new paths.
     """
 
     name: str
@@ -100,12 +78,19 @@ class Workload:
     rate: int = 0
     tls: bool = False
     handshakes: str = ""
+    protocol: str = "http/1.1"
+    streams: int = 1
+    browser: bool = False
 
     @property
     def missing(self) -> str | None:
         """The program or header file that the load generator needs and that is not installed."""
-        if shutil.which(self.program) is None:
-            return self.program
+        programs = [self.program]
+        if self.protocol == "grpc":
+            programs += ["nghttpd", "nghttp"]
+        for program in programs:
+            if shutil.which(program) is None:
+                return program
         if self.handshakes:
             command = ["cc", "-fsyntax-only", "-include", "openssl/ssl.h", "-x", "c", "/dev/null"]
             if subprocess.run(command, capture_output=True, check=False).returncode:
@@ -127,6 +112,10 @@ class Workload:
         url = f"{'https' if tls else 'http'}://127.0.0.1:{port}{self.target}"
         if self.program == "wrk":
             return self._run_wrk(url, seconds, folder)
+        if self.program == "h2load":
+            grpc = self.protocol == "grpc"
+            sizes = (self.connections, self.streams)
+            return h2load.run(url, seconds, folder, *sizes, browser=self.browser, grpc=grpc)
         if self.handshakes:
             return self._run_connections(port, seconds, folder, tls)
         return self._run_constant_rate(port, seconds)
@@ -136,7 +125,7 @@ class Workload:
         if self.script is not None:
             (folder / "load.lua").write_text(self.script)
             command += ["-s", str(folder / "load.lua")]
-        output = _run_pinned([*command, url], 2 * seconds + 10)
+        output = run_pinned([*command, url], 2 * seconds + 10)
         totals = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m), ([\d.]+)([KMGT]?)B read", output)
         if totals is None:
             raise RuntimeError(f"unexpected output of wrk: {output}")
@@ -159,10 +148,11 @@ class Workload:
         program = folder / "tls_connections"
         if not program.exists():
             libraries = ("-lssl", "-lcrypto")
-            _run_pinned(["cc", "-O2", "-o", str(program), str(_CONNECTIONS_SOURCE), *libraries], 60)
+            run_pinned(["cc", "-O2", "-o", str(program), str(_CONNECTIONS_SOURCE), *libraries], 60)
         kind = self.handshakes if tls else "plain"
         numbers = (port, seconds, self.connections)
-        result = json.loads(_run_pinned([str(program), *map(str, numbers), kind], 2 * seconds + 10))
+        command = [str(program), *map(str, numbers), kind, self.protocol]
+        result = json.loads(run_pinned(command, 2 * seconds + 10))
         count = result["connections"]
         if not count:
             raise RuntimeError("no response received")
@@ -183,7 +173,7 @@ class Workload:
     def _run_constant_rate(self, port: int, seconds: int) -> Result:
         numbers = (port, seconds, self.rate, self.connections)
         command = [sys.executable, "-m", "bench.constant_rate", *map(str, numbers)]
-        output = _run_pinned(command, 2 * seconds + 10)
+        output = run_pinned(command, 2 * seconds + 10)
         result = json.loads(output)
         latencies = result["latencies"]
         if not latencies:
@@ -196,25 +186,6 @@ class Workload:
             latency_p50=latencies[len(latencies) // 2],
             latency_p99=latencies[len(latencies) * 99 // 100],
         )
-
-
-def _run_pinned(command: list[str], timeout: float) -> str:
-    """Return the output of `command`, run on the core of the load generator."""
-    try:
-        completed = subprocess.run(
-            ["taskset", "-c", str(LOAD_CORE), *command],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{command[0]} did not exit within {timeout:g} s") from None
-    if completed.returncode:
-        lines = (completed.stderr or completed.stdout).strip().splitlines()
-        reason = lines[0] if lines else f"exit status {completed.returncode}"
-        raise RuntimeError(f"{command[0]} failed: {reason}")
-    return completed.stdout
 
 
 def _milliseconds(number: str, unit: str) -> float:
@@ -237,4 +208,16 @@ WORKLOADS = (
     Workload("tls-large", "wrk", 8, target="/1m", tls=True),
     Workload("tls-connections-full", "cc", 64, tls=True, handshakes="full"),
     Workload("tls-connections-resumed", "cc", 64, tls=True, handshakes="resumed"),
+    # Many requests on few connections, and one request at a time on each of many.
+    Workload("h2-small-multiplexed", "h2load", 8, protocol="h2", streams=10),
+    Workload("h2-small-single", "h2load", 64, protocol="h2"),
+    Workload("h2-browser", "h2load", 8, protocol="h2", streams=10, browser=True),
+    Workload("h2-large", "h2load", 8, target="/1m", protocol="h2", streams=4),
+    Workload("h2-connections", "cc", 64, handshakes="plain", protocol="h2"),
+    Workload("h2-tls-small-multiplexed", "h2load", 8, tls=True, protocol="h2", streams=10),
+    Workload("h2-tls-small-single", "h2load", 64, tls=True, protocol="h2"),
+    Workload("h2-tls-browser", "h2load", 8, tls=True, protocol="h2", streams=10, browser=True),
+    Workload("h2-tls-large", "h2load", 8, target="/1m", tls=True, protocol="h2", streams=4),
+    Workload("h2-tls-connections", "cc", 64, tls=True, handshakes="full", protocol="h2"),
+    Workload("grpc", "h2load", 8, target=h2load.GRPC_PATH, protocol="grpc", streams=10),
 )
