@@ -66,6 +66,11 @@ def collect_metrics(balancer: BalancerStats) -> MetricsRegistry:
             "End of the validity of a certificate in seconds since the epoch.",
             *("frontend", "name"),
         ).add(expires_at, frontend_name, certificate)
+    spans = registry.counter(
+        "balancebeam_trace_spans_total", "Spans of traces, exported or lost.", "result"
+    )
+    spans.add(balancer.span_counts.exported, "exported")
+    spans.add(balancer.span_counts.lost, "lost")
     add_process_metrics(registry)
     return registry
 

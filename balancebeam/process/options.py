@@ -28,6 +28,7 @@ from balancebeam.config.values import parse_check_path, parse_count, parse_secon
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
+from balancebeam.observability.trace_export import load_exporter
 from balancebeam.process.tls_options import TlsOptions, check_tls_files
 
 #: The timeouts with an option of their own, `--NAME-timeout`.
@@ -189,6 +190,8 @@ class CommandLineOptions(TlsOptions):
             check_tls_files(self.settings)
             if self.settings.acme is not None and self.settings.acme_names:
                 check_client(self.settings.acme)
+            if self.settings.tracing is not None:
+                load_exporter(self.settings.tracing)
             print(dump(self.settings), end="")
             raise SystemExit(0)
 
