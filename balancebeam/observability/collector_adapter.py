@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # Bytes of a response that are read: an ExportTraceServiceResponse has a counter and a message.
 MAX_RESPONSE = 64 * 1024
 
+# Characters of a response that are shown in the program's log.
+_MAX_DETAIL = 100
+
 # Bytes of one write, after which the deadline is checked.
 _WRITE_SIZE = 64 * 1024
 
@@ -63,10 +66,16 @@ class _ResponseSocket:
 
 
 class CollectorAdapter(BaseAdapter):
-    """Sends each request on a connection of its own, within a time limit, and interruptibly."""
+    """
+    Sends each request on a connection of its own, within a time limit, and interruptibly.
+
+    Attributes:
+        problem: Why the last request failed; empty if it did not.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.problem = ""
         self._connection: socket.socket | None = None
         self._aborted = False
 
@@ -99,17 +108,20 @@ class CollectorAdapter(BaseAdapter):
         """
         deadline = time.monotonic() + float(timeout)
         try:
-            return self._exchange(request, deadline, verify, cert)
-        except TimeoutError as error:
-            raise requests.Timeout("timeout expired") from error
-        except socket.timeout as error:
-            # Another class before Python 3.10.
-            raise requests.Timeout("timeout expired") from error
+            response = self._exchange(request, deadline, verify, cert)
+        except (TimeoutError, socket.timeout) as error:
+            # Two classes before Python 3.10.
+            self.problem = "timeout expired"
+            raise requests.Timeout(self.problem) from error
         except OSError as error:
-            raise requests.ConnectionError(error.strerror or str(error)) from error
+            self.problem = (error.strerror or str(error)).lower()
+            raise requests.ConnectionError(self.problem) from error
         except (HTTPException, ValueError) as error:
             detail = str(error).strip() or type(error).__name__
-            raise requests.exceptions.InvalidSchema(f"invalid response: {detail}") from error
+            self.problem = f"invalid response: {detail[:_MAX_DETAIL]}"
+            raise requests.RequestException(self.problem) from error
+        self.problem = "" if response.ok else f"status {response.status_code}"
+        return response
 
     def _exchange(
         self, request: requests.PreparedRequest, deadline: float, verify: bool | str, cert: Any
@@ -127,6 +139,8 @@ class CollectorAdapter(BaseAdapter):
             received = HTTPResponse(reader, method="POST")  # type: ignore[arg-type]
             received.begin()
             body = received.read(MAX_RESPONSE)
+            if received.length:
+                raise HTTPException("incomplete or too large")
         finally:
             self._connection = None
             connection.close()

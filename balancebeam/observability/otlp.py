@@ -78,7 +78,8 @@ class OtlpExporter:
             result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             return ""
-        return messages[-1] if messages else "the export failed"
+        # After retries, the message of the library has no cause.
+        return self._adapter.problem or (messages[-1] if messages else "export failed")
 
     def abort(self) -> None:
         """End the export in progress, and its wait before another attempt; idempotent."""

@@ -137,7 +137,7 @@ class TracingService(service.Service):
     def __init__(
         self,
         settings: TracingSettings,
-        exporter: SpanExporter,
+        build_exporter: Callable[[], SpanExporter],
         counts: SpanCounts,
         reactor: Any,
         ticker: Ticker,
@@ -149,7 +149,7 @@ class TracingService(service.Service):
 
         Args:
             settings: The settings.
-            exporter: Sends the spans.
+            build_exporter: Returns an exporter, which is used until the service stops.
             counts: Counts the spans.
             reactor: Receives the results of the thread, and limits the stop.
             ticker: Triggers the exports.
@@ -161,7 +161,8 @@ class TracingService(service.Service):
             settings.sample_ratio, settings.trusted_parents_only, random, self.finished
         )
         self.reachable: bool | None = None
-        self._exporter = exporter
+        self._build_exporter = build_exporter
+        self._exporter: SpanExporter | None = None
         self._counts = counts
         self._reactor = reactor
         self._ticker = ticker
@@ -172,7 +173,7 @@ class TracingService(service.Service):
         self._accepting = False
         # Seconds of `time.monotonic` after which a stopping thread begins no other export.
         self._stop_at: float | None = None
-        self._last_export = 0.0
+        self._last_export = float("-inf")
         self._stopped: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
 
@@ -220,7 +221,10 @@ class TracingService(service.Service):
         self._wake.clear()
         self._ticker.add(self._sweep)
         # Not a daemon: the process ends after a clean stop, which `_abandon` limits.
-        self._thread = threading.Thread(target=self._run, name="tracing", daemon=False)
+        exporter = self._exporter = self._build_exporter()
+        self._thread = threading.Thread(
+            target=self._run, args=(exporter,), name="tracing", daemon=False
+        )
         self._thread.start()
 
     def stopService(self) -> Deferred[None]:
@@ -243,7 +247,8 @@ class TracingService(service.Service):
         """Give up the rest of the queue: the collector is too slow."""
         self._deadline = None
         self._stop_at = 0.0
-        self._exporter.abort()
+        if self._exporter is not None:
+            self._exporter.abort()
         self._finish_stop()
 
     def _finish_stop(self) -> None:
@@ -279,18 +284,18 @@ class TracingService(service.Service):
 
     # Called in the thread. A deque may be used by two threads at once.
 
-    def _run(self) -> None:
+    def _run(self, exporter: SpanExporter) -> None:
         while True:
             self._wake.wait()
             self._wake.clear()
-            while self._export_batch():
+            while self._export_batch(exporter):
                 pass
             if self._stop_at is not None:
                 break
-        self._exporter.abort()
+        exporter.abort()
         self._reactor.callFromThread(self._finish_stop)
 
-    def _export_batch(self) -> bool:
+    def _export_batch(self, exporter: SpanExporter) -> bool:
         """Export the oldest traces; return whether there were any."""
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             return False
@@ -303,7 +308,7 @@ class TracingService(service.Service):
             if not batch:
                 return False
         try:
-            problem = self._exporter.export(batch)
+            problem = exporter.export(batch)
         except Exception as error:
             # A fault of the library must not end the thread.
             problem = f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ A reload calls `prepare_tracing`, which does everything that can fail, and `comm
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 from balancebeam.core.settings import Settings
@@ -30,9 +31,10 @@ def prepare_tracing(tree: ServiceTree, settings: Settings) -> TracingService | N
         return None
     if tree.tracing is not None and tree.tracing.settings == tracing:
         return tree.tracing
+    load_exporter(tracing)
     return TracingService(
         tracing,
-        load_exporter(tracing),
+        partial(load_exporter, tracing),
         tree.span_counts,
         tree.reactor,
         tree.ticker,
