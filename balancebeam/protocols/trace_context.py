@@ -50,8 +50,8 @@ def parse_traceparent(value: bytes) -> TraceParent | None:
     """
     Parse the value of a `traceparent` field; `None` if it is invalid.
 
-    A higher version than 00 is parsed as the recommendation demands: its first four parts are
-    those of version 00, and anything else follows a dash.
+    A higher version than 00 is parsed as the recommendation demands: its first four parts have
+    the meaning of version 00, and anything else follows a dash.
     """
     match = _TRACEPARENT.fullmatch(value)
     if match is None:

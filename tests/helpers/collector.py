@@ -31,6 +31,10 @@ class Collector(ScriptedServer):
         self.respond: Callable[[socket.socket], None] = lambda client: client.sendall(response)
         super().__init__(self._receive, port)
 
+    def __enter__(self) -> Collector:
+        """Return the collector, which already listens."""
+        return self
+
     @property
     def endpoint(self) -> str:
         """The URL for spans."""

@@ -74,8 +74,8 @@ class OffTests(PropagationTestCase):
     def test_fields_are_forwarded_unchanged(self) -> None:
         """Any `traceparent` and `tracestate` are forwarded unchanged, valid or not."""
         lines = ("TraceParent: " + SAMPLED, "traceparent: x", "tracestate: a=1,b=2", "tracestate:")
-        for settings in ({}, {"forwarding": ForwardingSettings(request_id="make", via=False)}):
-            head = self.forwarded(self.balancer(**settings), *lines)
+        for style in (ForwardingSettings(), ForwardingSettings(request_id="make", via=False)):
+            head = self.forwarded(self.balancer(forwarding=style), *lines)
             forwarded = [line for line in head.decode().split("\r\n") if "race" in line]
             self.assertEqual(tuple(forwarded), lines)
 
@@ -170,10 +170,10 @@ class NewTraceTests(PropagationTestCase):
     def test_other_fields(self) -> None:
         """With tracing, the other fields of a request are the same as without."""
         for lines in (("X-Forwarded-For: 9.9.9.9",), ("TE: trailers",), ()):
-            for settings in ({}, {"forwarding": ForwardingSettings(forwarded=True, via="edge")}):
-                plain = self.forwarded(self.balancer(**settings), *lines)
+            for style in (ForwardingSettings(), ForwardingSettings(forwarded=True, via="edge")):
+                plain = self.forwarded(self.balancer(forwarding=style), *lines)
                 for ratio in (0.0, 1.0):
-                    head = self.forwarded(self.traced(ratio=ratio, **settings), *lines)
+                    head = self.forwarded(self.traced(ratio=ratio, forwarding=style), *lines)
                     start = head.index(b"traceparent: ")
                     self.assertEqual(head[:start] + head[start + 70 :], plain)
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -43,17 +44,30 @@ def finished(**changes: Any) -> FinishedTrace:
     """A request with a failed attempt and a good one."""
     trace = RequestTrace(TRACER, 0xABC, 0xDEF, 1, b"a=1", 0x11, [0x21, 0x22], [10.5])
     values: dict[str, Any] = {
-        **{"trace": trace, "wall_time": 1_000_000_000_000, "started_at": 10.0},
-        **{"finished_at": 12.0, "attempt_at": 11.0, "connect_seconds": 0.25},
+        "trace": trace,
+        "wall_time": 1_000_000_000_000,
+        "started_at": 10.0,
+        "finished_at": 12.0,
+        "attempt_at": 11.0,
+        "connect_seconds": 0.25,
         "last_try_failed": False,
         "tries": (
             Try("10.0.0.1:80", "turn", "reset the connection: broken", 0.25),
             Try("10.0.0.2:80", "turn", "200", 1.25),
         ),
         "phases": {"queue": None, "connect": 0.25, "first_byte": 0.5, "body": 0.5},
-        **{"ended": "complete", "method": b"GET", "target": b"/a?secret=1", "host": b"[::1]:8080"},
-        **{"minor": 1, "secure": True, "status": 200, "client": "192.0.2.1"},
-        **{"user_agent": b"curl/8", "pool": "app", "frontend": "web", "route": "/a"},
+        "ended": "complete",
+        "method": b"GET",
+        "target": b"/a?secret=1",
+        "host": b"[::1]:8080",
+        "minor": 1,
+        "secure": True,
+        "status": 200,
+        "client": "192.0.2.1",
+        "user_agent": b"curl/8",
+        "pool": "app",
+        "frontend": "web",
+        "route": "/a",
     }
     return FinishedTrace(**{**values, **changes})
 
@@ -105,12 +119,27 @@ def exchange() -> Any:
     """A finished exchange."""
     head = SimpleNamespace(method=b"GET", target=b"/", host=None, minor=1)
     return SimpleNamespace(
-        **{"head": head, "route": None, "upstream_head": b"GET / HTTP/1.1\r\n\r\n"},
-        **{"server": None, "last_server": None, "tries": (), "last_try_failed": False},
-        **{"received_at": 1.0, "finished_at": 2.0, "attempt_at": 1.0, "first_byte_at": 0.0},
-        **{"connect_seconds": None, "queue_seconds": 0.0, "outcome": "no-server", "status": 503},
-        **{"client_aborted": False, "downstream_response_started": True, "failure": None},
-        **{"tls": None, "client": "unknown", "dispatcher": SimpleNamespace(pool_name="app")},
+        head=head,
+        route=None,
+        upstream_head=b"GET / HTTP/1.1\r\n\r\n",
+        server=None,
+        last_server=None,
+        tries=(),
+        last_try_failed=False,
+        received_at=1.0,
+        finished_at=2.0,
+        attempt_at=1.0,
+        first_byte_at=0.0,
+        connect_seconds=None,
+        queue_seconds=0.0,
+        outcome="no-server",
+        status=503,
+        client_aborted=False,
+        downstream_response_started=True,
+        failure=None,
+        tls=None,
+        client="unknown",
+        dispatcher=SimpleNamespace(pool_name="app"),
     )
 
 
@@ -160,6 +189,10 @@ class ServiceTests(SynchronousTestCase):
         self.reactor.advance(1.0)
         wait_until(lambda: (self.reactor.run_calls(), condition())[1])
 
+    def counted(self, total: int) -> bool:
+        """Whether this many spans were exported or lost."""
+        return self.counts.exported + self.counts.lost == total
+
     def test_exported(self) -> None:
         """Finished traces are exported together with the next sweep."""
         self.finish(2)
@@ -184,7 +217,7 @@ class ServiceTests(SynchronousTestCase):
             done = len(self.exporter.batches) + 1
             total = self.counts.exported + self.counts.lost + 1
             self.finish()
-            self.sweep(lambda total=total: self.counts.exported + self.counts.lost == total)
+            self.sweep(partial(self.counted, total))
             self.assertEqual(len(self.exporter.batches), done)
         self.assertEqual(self.counts, SpanCounts(2, 4))
         levels = [event["log_level"].name for event in self.logged]
@@ -254,11 +287,18 @@ class SpanTests(SynchronousTestCase):
         request, first, second = self.spans()
         self.assertEqual(request.name, "GET /a")
         for name, value in {
-            **{"http.request.method": "GET", "url.path": "/a", "url.scheme": "https"},
-            **{"http.response.status_code": 200, "server.address": "::1", "server.port": 8080},
-            **{"client.address": "192.0.2.1", "user_agent.original": "curl/8"},
-            **{"network.protocol.version": "1.1", "balancebeam.pool": "app"},
-            **{"balancebeam.route": "/a", "balancebeam.ended": "complete"},
+            "http.request.method": "GET",
+            "url.path": "/a",
+            "url.scheme": "https",
+            "http.response.status_code": 200,
+            "server.address": "::1",
+            "server.port": 8080,
+            "client.address": "192.0.2.1",
+            "user_agent.original": "curl/8",
+            "network.protocol.version": "1.1",
+            "balancebeam.pool": "app",
+            "balancebeam.route": "/a",
+            "balancebeam.ended": "complete",
             "balancebeam.connect_seconds": 0.25,
         }.items():
             self.assertEqual(request.attributes[name], value, name)
@@ -272,7 +312,11 @@ class SpanTests(SynchronousTestCase):
 
     def test_errors(self) -> None:
         """Server errors and failures are errors of the request; client errors are not."""
-        cases = {("complete", 404): None, ("client", 0): None, ("limit", 429): None}
+        cases: dict[tuple[str, int], str | None] = {
+            ("complete", 404): None,
+            ("client", 0): None,
+            ("limit", 429): None,
+        }
         cases |= {("complete", 500): "500", ("timeout", 504): "timeout", ("server", 200): "server"}
         for (outcome, status), expected in cases.items():
             request = self.spans(ended=outcome, status=status)[0]
@@ -282,11 +326,13 @@ class SpanTests(SynchronousTestCase):
     def test_unusual_requests(self) -> None:
         """Unknown methods, hosts and bytes that are no text do not fail."""
         (request,) = self.spans(
-            **{"method": b"BREW", "host": b"", "tries": (), "route": "", "target": b"*"},
-            **{
-                "user_agent": b"\xff",
-                "trace": evolve(finished().trace, state=b"\xff=", parent_id=0),
-            },
+            method=b"BREW",
+            host=b"",
+            tries=(),
+            route="",
+            target=b"*",
+            user_agent=b"\xff",
+            trace=evolve(finished().trace, state=b"\xff=", parent_id=0),
         )
         self.assertEqual(request.name, "HTTP")
         self.assertEqual(request.attributes["http.request.method_original"], "BREW")
@@ -363,23 +409,25 @@ class ExporterTests(SynchronousTestCase):
             self.assertIn("timeout", self.export(collector.endpoint, 0.5))
             self.assertLess(time.monotonic() - start, 5.0)
 
+    def assert_abort_ends_export(self, collector: Collector) -> None:
+        """An export that waits ends as soon as it is aborted."""
+        exporter = OtlpExporter(TracingSettings(collector.endpoint, timeout=60.0))
+        problems: list[str] = []
+        thread = threading.Thread(target=lambda: problems.append(exporter.export([finished()])))
+        thread.start()
+        wait_until(lambda: collector.heads)
+        exporter.abort()
+        thread.join(10.0)
+        self.assertFalse(thread.is_alive())
+        self.assertNotEqual(problems, [""])
+
     def test_abort(self) -> None:
         """An abort ends an export at once: one that waits for a response, and a retry."""
-        for response in (None, UNAVAILABLE):
-            with Collector(response or b"") as collector:
-                if response is None:
-                    collector.respond = lambda client: (client.recv(1), None)[1]
-                exporter = OtlpExporter(TracingSettings(collector.endpoint, timeout=60.0))
-                problems: list[str] = []
-                thread = threading.Thread(
-                    target=lambda: problems.append(exporter.export([finished()]))
-                )
-                thread.start()
-                wait_until(lambda: collector.heads)
-                exporter.abort()
-                thread.join(10.0)
-                self.assertFalse(thread.is_alive())
-                self.assertNotEqual(problems, [""])
+        with Collector() as collector:
+            collector.respond = lambda client: (client.recv(1), None)[1]
+            self.assert_abort_ends_export(collector)
+        with Collector(UNAVAILABLE) as collector:
+            self.assert_abort_ends_export(collector)
 
 
 class LoadingTests(SynchronousTestCase):
