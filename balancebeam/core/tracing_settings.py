@@ -25,7 +25,7 @@ class TracingSettings:
 
     endpoint: str = DEFAULT_ENDPOINT
     service_name: str = "balancebeam"
-    # As in Kong. A span costs some 50 us of CPU in a thread beside the event loop.
+    # As in Kong. A span costs some 100 us of CPU in a thread beside the event loop.
     sample_ratio: float = 0.01
     trusted_parents_only: bool = False
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)

@@ -23,6 +23,9 @@ from balancebeam.protocols.trace_context import (
 
 _ID_MASK = 2**64 - 1
 
+_TRACEPARENT = b"\r\ntraceparent:"
+_TRACESTATE = b"\r\ntracestate:"
+
 
 class RandomBits(Protocol):
     """A source of random numbers, such as `random.Random`."""
@@ -112,15 +115,18 @@ class Tracer:
         Returns:
             The head with the fields of the trace, and the trace if the request is sampled.
         """
-        parent = None
-        if b"\r\ntrace" in head.lower():
-            if trusted or not self._trusted_parents_only:
-                parent = _parse_parent(head)
-            if parent is None:
-                # "3.2. traceparent": without a valid one, tracestate is not used either.
-                head = remove_fields(remove_fields(head, b"traceparent"), b"tracestate")
-        if parent is not None:
-            return self._continue(head, parent)
+        lower_head = head.lower()
+        start = lower_head.find(_TRACEPARENT)
+        if start >= 0 and (trusted or not self._trusted_parents_only):
+            end = head.find(b"\r\n", start + len(_TRACEPARENT))
+            parent = parse_traceparent(head[start + len(_TRACEPARENT) : end].strip(b" \t"))
+            if parent is not None and lower_head.find(_TRACEPARENT, end) < 0:
+                if not parent.sampled and parent.is_current:
+                    return head, None
+                return self._continue(head[:start] + head[end:], parent)
+        if start >= 0 or _TRACESTATE in lower_head:
+            # "3.2. traceparent": without a valid one, tracestate is not used either.
+            head = remove_fields(remove_fields(head, b"traceparent"), b"tracestate")
         trace_id = self._random_bits(128) or 1
         span_id = self.new_id()
         if trace_id & _ID_MASK >= self._bound:
@@ -130,14 +136,14 @@ class Tracer:
         return _append(head, trace.traceparent()), trace
 
     def _continue(self, head: bytes, parent: TraceParent) -> tuple[bytes, RequestTrace | None]:
-        if not parent.sampled and parent.is_current:
-            return head, None
-        state = b",".join(field_values(head, b"tracestate"))
-        head = remove_fields(head, b"traceparent")
+        """Continue the trace of `parent`, whose field was removed from `head`."""
         trace_id, flags = parent.trace_id, parent.flags
         if not parent.sampled:
             # A higher version is replaced by the one that this proxy knows.
             return _append(head, encode_traceparent(trace_id, parent.parent_id, flags)), None
+        state = b""
+        if _TRACESTATE in head.lower():
+            state = b",".join(field_values(head, b"tracestate"))
         ids = self.new_id(), [self.new_id()]
         trace = RequestTrace(self, trace_id, parent.parent_id, flags, state, *ids)
         return _append(head, trace.traceparent()), trace
@@ -145,12 +151,6 @@ class Tracer:
     def new_id(self) -> int:
         """Return a random id of a span."""
         return self._random_bits(64) or 1
-
-
-def _parse_parent(head: bytes) -> TraceParent | None:
-    """Return the parent of a request, of which there must be one."""
-    values = field_values(head, b"traceparent")
-    return parse_traceparent(values[0]) if len(values) == 1 else None
 
 
 def _append(head: bytes, traceparent: bytes) -> bytes:

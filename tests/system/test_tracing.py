@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ class Running:
         text = get(self.admin, _METRICS).decode()
         prefix = 'balancebeam_trace_spans_total{result="lost"} '
         return int(text.partition(prefix)[2].split("\n", 1)[0])
+
+
+def _has_lost(setup: Running, count: int) -> bool:
+    """Whether this many spans were lost."""
+    return setup.lost() >= count
 
 
 @contextlib.contextmanager
@@ -107,7 +113,7 @@ def test_collector_returns(tmp_path: Path) -> None:
     with running(tmp_path, f"http://127.0.0.1:{port}/v1/traces", 0.5) as setup:
         for count in (2, 4):
             assert get(setup.port).endswith(b"one")
-            wait_until(lambda count=count: setup.lost() >= count)
+            wait_until(partial(_has_lost, setup, count))
         with Collector(UNAVAILABLE, port) as collector:
             assert get(setup.port).endswith(b"one")
             wait_until(lambda: collector.heads)

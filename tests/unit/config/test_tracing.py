@@ -87,7 +87,7 @@ class TracingTableTests(SynchronousTestCase):
     def test_check_without_the_library(self) -> None:
         """`--check` reports a missing library with the command that installs it."""
         folder = temporary_directory(self)
-        Path(folder, "site.toml").write_text("[tracing]\n")
+        Path(folder, "site.toml").write_text('[tracing]\n[[pool]]\nupstreams = ["a:1"]\n')
         program = (
             "import sys\n"
             "sys.modules['opentelemetry'] = None\n"

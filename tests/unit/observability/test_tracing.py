@@ -157,8 +157,9 @@ class ServiceTests(SynchronousTestCase):
             *(lambda: self.exporter, self.counts, self.reactor, self.ticker, random.Random(1)),
         )
         self.logged: list[LogEvent] = []
-        globalLogPublisher.addObserver(self.observe)
-        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+        observer: Any = self.observe
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.service.startService()
         self.addCleanup(self.stop)
 
