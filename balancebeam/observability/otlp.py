@@ -74,8 +74,12 @@ class OtlpExporter:
     def export(self, traces: Sequence[FinishedTrace]) -> str:
         """Send the spans of `traces`; see `SpanExporter.export`."""
         spans = [span for trace in traces for span in build_spans(trace, self._resource)]
-        with _LogCapture() as messages:
-            result = self._exporter.export(spans)
+        try:
+            with _LogCapture() as messages:
+                result = self._exporter.export(spans)
+        except requests.RequestException as error:
+            # Versions before 1.40 catch connection errors only.
+            return self._adapter.problem or str(error)
         if result is SpanExportResult.SUCCESS:
             return ""
         # After retries, the message of the library has no cause.
