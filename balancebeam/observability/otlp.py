@@ -78,7 +78,7 @@ class OtlpExporter:
             with _LogCapture() as messages:
                 result = self._exporter.export(spans)
         except requests.RequestException as error:
-            # Versions before 1.40 catch connection errors only.
+            # Older versions catch connection errors only.
             return self._adapter.problem or str(error)
         if result is SpanExportResult.SUCCESS:
             return ""
