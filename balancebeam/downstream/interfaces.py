@@ -38,7 +38,7 @@ class PendingHandshakes(Protocol):
 
     @property
     def byte_counts(self) -> tuple[int, int]:
-        """Bytes received and sent on those that are open, or ended without a channel."""
+        """Bytes received and sent on the open ones, and on the ones that never became a channel."""
 
     def close_all(self) -> None:
         """Abort all of them."""

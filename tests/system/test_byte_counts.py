@@ -1,4 +1,4 @@
-"""The bytes in metrics and logs of a real process are those that its clients have counted."""
+"""The bytes in metrics and logs of a real process are exactly what its clients have counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Meter:
         received: Bytes forwarded from clients.
         sent: Bytes forwarded to clients.
         open: Number of open connections.
-        prefix: Bytes that are sent before those of the client.
+        prefix: Bytes that are sent before the ones of the client.
     """
 
     def __init__(self, target: int, prefix: bytes = b"") -> None:
@@ -214,7 +214,7 @@ def configuration(folder: Path, pools: dict[str, str], ports: dict[str, int]) ->
 
 
 def test_bytes_of_every_kind_of_connection(tmp_path: Path) -> None:
-    """Metrics have the bytes on the wire, logs those of bodies and of TCP connections."""
+    """Metrics have the bytes on the wire, logs the ones of bodies and TCP connections."""
     ports = {name: free_port() for name in ("admin", *FRONTENDS)}
     with contextlib.ExitStack() as stack:
         web = stack.enter_context(ScriptedServer(serve_http))

@@ -320,9 +320,12 @@ class Http1Channel(Protocol):
             self.abort()
         elif expiry is Expiry.HEADER_TIMEOUT:
             self._header_timeout_expired()
-        elif expiry is Expiry.BODY_TIMEOUT and exchange is not None:
-            if not exchange.awaiting_100_continue:
-                self.abort_request(exchange, RequestError(408, "request body timeout expired"))
+        elif (
+            expiry is Expiry.BODY_TIMEOUT
+            and exchange is not None
+            and not exchange.awaiting_100_continue
+        ):
+            self.abort_request(exchange, RequestError(408, "request body timeout expired"))
 
     def _header_timeout_expired(self) -> None:
         if not self.no_input:
