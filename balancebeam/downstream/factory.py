@@ -88,7 +88,7 @@ class DownstreamFactory(ServerFactory, ABC):
 
         On the wire, so with TLS records and PROXY headers, also of failed handshakes.
         """
-        received, sent = self.channels.byte_counts
+        received, sent = self.context.channels.byte_counts
         for pending in self.pending_handshakes:
             pending_received, pending_sent = pending.byte_counts
             received += pending_received
