@@ -14,7 +14,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.server import Request
 from zope.interface import implementer
@@ -22,6 +21,7 @@ from zope.interface import implementer
 from balancebeam.admin.snapshot import SnapshotBuilder, change_json
 from balancebeam.admin.state_changes import MAX_CHANGES, StateChange, StateChanges
 from balancebeam.admin.traffic import TrafficSampler
+from balancebeam.net.periodic import PeriodicCall
 
 CONTENT_TYPE = b"text/event-stream"
 
@@ -121,7 +121,12 @@ class EventStreams:
         self._sampler = sampler
         self._builder = builder
         self._changes = changes
-        self._loop: LoopingCall | None = None
+        self._ticks = PeriodicCall(
+            reactor,
+            INTERVAL,
+            self._tick,
+            lambda failure: self._log.failure("admin events stopped", failure),
+        )
         self._pending: deque[StateChange] = deque(maxlen=MAX_CHANGES)
         self._flush: IDelayedCall | None = None
         # The last snapshot event, and when it was made.
@@ -131,20 +136,13 @@ class EventStreams:
     def start(self) -> None:
         """Begin to sample and to send."""
         self._changes.on_change = self._state_changed
-        if self._loop is None:
-            self._loop = LoopingCall(self._tick)
-            self._loop.clock = self._reactor
-            self._loop.start(INTERVAL, now=False).addErrback(
-                lambda failure: self._log.failure("admin events stopped", failure)
-            )
+        self._ticks.start()
 
     def stop(self) -> None:
         """End all streams and all timers."""
         if self._changes.on_change == self._state_changed:
             self._changes.on_change = None
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.stop()
+        self._ticks.stop()
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None

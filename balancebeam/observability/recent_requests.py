@@ -23,7 +23,7 @@ from balancebeam.observability.access_log_records import CLIENT_CLOSED_REQUEST
 from balancebeam.observability.request_ids import made_id, sent_id
 from balancebeam.observability.timestamps import utc_time
 from balancebeam.proxy.rejected import RejectedRequest
-from balancebeam.proxy.timeline import REFUSED, Try, all_tries, duration, ended, phases
+from balancebeam.proxy.timeline import Try, all_tries, duration, ended, phases
 
 # Requests that are kept: the last seconds of traffic, and what an operator searches for.
 MAX_RECENT = 1000
@@ -232,7 +232,7 @@ class RecentRequests:
             (
                 *(frontend, None, request.client, method[:MAX_METHOD], None, target[:MAX_TARGET]),
                 *("", "", request.status, request.body_bytes_sent, None),
-                *(now, 0.0, None, now, 0.0, now, "", False, False, (), False, REFUSED),
+                *(now, 0.0, None, now, 0.0, now, "", False, False, (), False, request.ended),
             )
         )
 

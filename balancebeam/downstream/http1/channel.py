@@ -31,6 +31,7 @@ from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.downstream.http1.request_reader import RequestReader
 from balancebeam.downstream.http1.timeouts import Expiry, awaits_client_read, find_expiry
 from balancebeam.net.interfaces import StreamTransport
+from balancebeam.net.relay import is_clean_close
 from balancebeam.net.socket_options import set_socket_options
 from balancebeam.net.transport import unacked_bytes
 from balancebeam.protocols.http1 import local_reply
@@ -39,6 +40,7 @@ from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
 from balancebeam.proxy.forwarding import Forwarder
 from balancebeam.proxy.rejected import RejectedRequest, first_line, is_head_request
+from balancebeam.proxy.timeline import TIMEOUT
 from balancebeam.tls.interfaces import TlsInfo
 
 
@@ -167,13 +169,13 @@ class Http1Channel(Protocol):
         self.exchange = None
         response_started = exchange.downstream_response_started
         if not response_started:
-            # The status that the client receives, for logs and metrics.
+            # What the client receives, for logs and metrics.
             exchange.status = error.status
+            exchange.body_bytes_sent = self._write_error(error, exchange.method == b"HEAD")
         exchange.client_disconnected()
         if response_started:
             self.abort()
         else:
-            self._write_error(error, exchange.method == b"HEAD")
             self.start_lingering_close()
 
     def _write_error(self, error: RequestError, bodyless: bool) -> int:
@@ -308,16 +310,22 @@ class Http1Channel(Protocol):
                 self._last_unacked_bytes = unacked
                 self.last_activity = now
                 return
-        context = self.context
+        context, exchange = self.context, self.exchange
         expiry = find_expiry(self, context.timeouts, now, context.draining)
         if expiry is Expiry.CLOSE:
             self.close()
         elif expiry is Expiry.ABORT:
+            if exchange is not None and self.state is TUNNEL and not self.write_blocked:
+                exchange.outcome = TIMEOUT
             self.abort()
         elif expiry is Expiry.HEADER_TIMEOUT:
             self._header_timeout_expired()
-        elif expiry is Expiry.BODY_TIMEOUT:
-            self._body_timeout_expired()
+        elif (
+            expiry is Expiry.BODY_TIMEOUT
+            and exchange is not None
+            and not exchange.awaiting_100_continue
+        ):
+            self.abort_request(exchange, RequestError(408, "request body timeout expired"))
 
     def _header_timeout_expired(self) -> None:
         if not self.no_input:
@@ -326,11 +334,6 @@ class Http1Channel(Protocol):
             # Browsers open connections in advance. Without a request there is nothing to
             # respond to.
             self.close()
-
-    def _body_timeout_expired(self) -> None:
-        exchange = self.exchange
-        if exchange is not None and not exchange.awaiting_100_continue:
-            self.abort_request(exchange, RequestError(408, "request body timeout expired"))
 
     # ChannelActivity
 
@@ -372,7 +375,7 @@ class Http1Channel(Protocol):
         self.context.channels.discard(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.client_disconnected()
+            exchange.connection_lost(clean=self.half_closed or is_clean_close(reason))
 
     # IPushProducer: the transport pauses the channel while the client does not read
 

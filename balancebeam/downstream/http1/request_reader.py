@@ -232,6 +232,7 @@ class RequestReader:
             channel.abort_request(exchange, RequestError(400, str(error)))
             return
         self._body_bytes += len(content)
+        exchange.body_bytes_received = self._body_bytes
         limit = self._context.max_body
         if limit is not None and self._body_bytes > limit:
             channel.abort_request(exchange, _body_too_large())
