@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=8, help="length of a run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each case")
     parser.add_argument(
-        "--rates", type=int, nargs="*", default=[50, 80], help="constant rates in percent"
+        "--rates", type=int, nargs="*", default=[25, 50], help="constant rates in percent"
     )
     parser.add_argument("--loads", nargs="*", default=[], help="parts of names of loads, e.g. full")
     options = parser.parse_args()
