@@ -6,9 +6,9 @@ A balancer with 200 servers in four pools gets requests at constant rates (an op
 `GET /metrics`, and without and with viewers of `GET /events`, are interleaved, so that changes of
 the machine affect all alike. The servers are the addresses 127.1.0.1, 127.1.0.2 and so on of one
 nginx. It prints the medians of all rounds: 99th percentile of the latency, and the CPU time of the
-balancer in percent of a core by the accounting of the kernel. The constant rates are far below the capacity,
-because the load generator shares its core with nginx: failed requests, of connections that still
-wait for a response, show that it is too slow for a rate.
+balancer in percent of a core by the accounting of the kernel. The constant rates are far below
+the capacity, because the load generator shares its core with nginx: failed requests, of
+connections that still wait for a response, show that it is too slow for a rate.
 """
 
 from __future__ import annotations
