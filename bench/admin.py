@@ -204,8 +204,8 @@ def measure(process: peers.Process, options: argparse.Namespace) -> None:
     print(f"capacity {capacity:.0f} requests per second")
     loads: dict[str, Workload | None] = {"idle": None}
     for rate in options.rates:
-        load = Workload("steady", sys.executable, 100, rate=rate)
-        loads[f"{rate} requests per second, {100 * rate / capacity:.0f} % of the capacity"] = load
+        steady = Workload("steady", sys.executable, 100, rate=rate)
+        loads[f"{rate} requests per second, {100 * rate / capacity:.0f} % of the capacity"] = steady
     loads["full load"] = FULL
     for name, load in loads.items():
         if options.loads and not any(text in name for text in options.loads):

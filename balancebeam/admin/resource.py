@@ -162,6 +162,7 @@ def _request_info(request: Request, authority: str | None) -> RequestInfo:
         values("sec-fetch-site"),
         values("authorization"),
         preflight,
+        script=bool(values("x-requested-with")),
     )
 
 

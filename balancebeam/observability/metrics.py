@@ -2,8 +2,8 @@
 The metrics of a balancer.
 
 They are read from its services at each scrape, so that requests update nothing
-but the counters that the services need anyway. Those of pools and servers are read
-while the text is made, which takes several turns of the event loop: the values of
+but the counters that the services need anyway. The metrics of pools and servers
+are read while the text is made, which takes several turns of the event loop: the values of
 one scrape may be some milliseconds apart.
 """
 

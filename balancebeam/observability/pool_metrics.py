@@ -105,7 +105,7 @@ _SERVER_METRICS: tuple[tuple[str, str, str, Callable[[Server], float]], ...] = (
 
 
 def add_pools(registry: MetricsRegistry, pools: Mapping[str, PoolStats]) -> None:
-    """Add the metrics of all pools; the pools are those at the time of the call."""
+    """Add the metrics of all pools; a pool that is added during the scrape is not included."""
     labelled = [(format_labels(("pool",), (name,)), pool) for name, pool in pools.items()]
 
     def samples(read: Callable[[PoolStats], float]) -> Iterator[tuple[str, float]]:
@@ -144,7 +144,7 @@ def add_pools(registry: MetricsRegistry, pools: Mapping[str, PoolStats]) -> None
 
 
 def add_servers(registry: MetricsRegistry, pools: Mapping[str, PoolStats]) -> None:
-    """Add the metrics of all servers; the servers are those at the time of the call."""
+    """Add the metrics of all servers; one that is removed during the scrape is included."""
     labelled = [
         (format_labels(("pool", "server"), (name, server.name)), server)
         for name, pool in pools.items()

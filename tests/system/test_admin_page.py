@@ -123,8 +123,8 @@ def test_token(tmp_path: Path) -> None:
     port = free_port()
     token = tmp_path / "token"
     token.touch(0o600)
-    options = ("--admin", f"127.0.0.1:{port}", "--admin-token-file", str(token))
-    options += ("--upstream", "127.0.0.1:1")
+    options = ["--admin", f"127.0.0.1:{port}", "--admin-token-file", str(token)]
+    options += ["--upstream", "127.0.0.1:1"]
     state = "document.querySelector('#stream').dataset.state"
     with Browser() as browser:
         token.write_text("sesame\n")
@@ -177,7 +177,7 @@ def test_many_servers(tmp_path: Path) -> None:
         focus = "document.activeElement === document.querySelector('#pools tbody button')"
         assert browser.evaluate(focus)
         browser.evaluate(f"{row_of('127.1.0.200:1')}.scrollIntoView()")
-        browser.wait_for(f"{row_of('127.1.0.200:1')}.querySelector('.line[d^=M]')")
+        browser.wait_for(f"{row_of('127.1.0.200:1')}.querySelector('.line[d^=M]') !== null")
         nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
         names = [
             (node["role"]["value"], node.get("name", {}).get("value", ""))

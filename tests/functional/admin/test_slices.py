@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.admin.slices import SLICE, Slices
@@ -78,6 +78,11 @@ class SlicesTests(SynchronousTestCase):
         self.slices = Slices(self.clock)
         self.made: list[str] = []
 
+    def joined(self, text: Deferred[list[bytes]]) -> bytes:
+        """Return a complete text."""
+        parts: list[bytes] = self.successResultOf(text)
+        return b"".join(parts)
+
     def pieces(self, *texts: str) -> Iterator[str]:
         """Make `texts`, and record each."""
         for text in texts:
@@ -91,7 +96,7 @@ class SlicesTests(SynchronousTestCase):
             self.assertEqual("".join(self.made), made)
             self.assertNoResult(result)
             self.clock.turn()
-        self.assertEqual(b"".join(self.successResultOf(result)), "abé".encode())
+        self.assertEqual(self.joined(result), "abé".encode())
         self.assertEqual(self.clock.calls, [])
 
     def test_short_text(self) -> None:
@@ -108,8 +113,8 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual(self.made, ["a"])
         self.clock.run()
         self.assertEqual("".join(self.made), "ab1c23")
-        self.assertEqual(b"".join(self.successResultOf(first)), b"abc")
-        self.assertEqual(b"".join(self.successResultOf(second)), b"123")
+        self.assertEqual(self.joined(first), b"abc")
+        self.assertEqual(self.joined(second), b"123")
 
     def test_cancelled(self) -> None:
         """A cancelled text ends, and others go on; without others no turn is scheduled."""
@@ -133,14 +138,14 @@ class SlicesTests(SynchronousTestCase):
         first, second = self.slices.make(fail()), self.slices.make(self.pieces("1", "2"))
         self.clock.run()
         self.failureResultOf(first, ValueError)
-        self.assertEqual(b"".join(self.successResultOf(second)), b"12")
+        self.assertEqual(self.joined(second), b"12")
 
     def test_stop(self) -> None:
         """A stop completes all texts and leaves no timer."""
         results = [self.slices.make(self.pieces(*"abc")) for _ in range(2)]
         self.slices.stop()
         for result in results:
-            self.assertEqual(b"".join(self.successResultOf(result)), b"abc")
+            self.assertEqual(self.joined(result), b"abc")
         self.assertEqual(self.clock.calls, [])
 
 
