@@ -38,7 +38,6 @@ from balancebeam.protocols.http1 import local_reply
 from balancebeam.protocols.http1.grammar import CRLF
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import BUFFER_SIZE, Fields
-from balancebeam.proxy.forwarding import Forwarder
 from balancebeam.proxy.rejected import RejectedRequest, first_line, is_head_request
 from balancebeam.proxy.timeline import TIMEOUT
 from balancebeam.tls.interfaces import TlsInfo
@@ -98,7 +97,8 @@ class Http1Channel(Protocol):
         self.output_flushed = False
         # Value of `unacked_bytes` at the last sweep that measured it.
         self._last_unacked_bytes: int | None = None
-        self._reader = RequestReader(context, self._build_forwarder(), secure=tls is not None)
+        forwarder = context.build_forwarder(peer, tls)
+        self._reader = RequestReader(context, forwarder, secure=tls is not None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client} {self.state.name}>"
@@ -108,15 +108,9 @@ class Http1Channel(Protocol):
         self.transport.registerProducer(self, True)
         self.context.channels.add(self)
 
-    def _build_forwarder(self) -> Forwarder:
-        context, tls = self.context, self.tls
-        trusted = context.trusted_proxies.contains(self.client)
-        proto, certificate = (b"http", None) if tls is None else (b"https", tls.client_certificate)
-        return Forwarder(self.client, trusted, context.forwarding, proto, certificate)
-
     def update_trust(self) -> None:
         """Apply changed trusted proxies and a changed forwarding policy to later requests."""
-        self._reader.forwarder = self._build_forwarder()
+        self._reader.forwarder = self.context.build_forwarder(self.client, self.tls)
 
     def dataReceived(self, data: bytes) -> None:
         state = self.state
