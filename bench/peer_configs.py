@@ -19,6 +19,7 @@ NGINX_BACKEND = """
     listen 127.0.0.1:{port} backlog=4096;
     listen 127.0.0.2:{port} backlog=4096;
     listen 127.0.0.3:{port} backlog=4096;
+    {more}
     location /1m {{ alias {folder}/1m; }}
     location / {{ return 200 "hello world\\n"; }}
   }}

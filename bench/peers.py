@@ -232,11 +232,12 @@ def executable_path(program: str) -> str:
     return shutil.which(program) or f"/usr/sbin/{program}"
 
 
-def start_backend(folder: Path) -> Process:
-    """Start nginx as the upstream server, and wait until it listens."""
+def start_backend(folder: Path, hosts: Sequence[str] = ()) -> Process:
+    """Start nginx as the upstream server, on `hosts` too, and wait until it listens."""
     ensure_free(BACKEND_PORT)
     (folder / "1m").write_bytes(os.urandom(1 << 20))
-    body = peer_configs.NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder)
+    more = " ".join(f"listen {host}:{BACKEND_PORT} backlog=4096;" for host in hosts)
+    body = peer_configs.NGINX_BACKEND.format(port=BACKEND_PORT, folder=folder, more=more)
     process = Process(nginx_command(folder, body), LOAD_CORE, folder)
     wait_for_port(BACKEND_PORT)
     return process

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from balancebeam.acme.interfaces import TLS_ALPN_01, Challenge
 from balancebeam.tls.contexts import temporary_file
 from balancebeam.tls.interfaces import ACME_TLS_PROTOCOL
+from balancebeam.tls.self_signed import generate_pair
 
 # RFC 8555, 8.3.
 HTTP_PATH = b"/.well-known/acme-challenge/"
@@ -88,31 +89,11 @@ def validation_context(challenge: Challenge) -> ssl.SSLContext:
 def _validation_certificate(challenge: Challenge) -> bytes:
     """Return a self-signed certificate and its key in PEM."""
     from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
 
     digest = hashlib.sha256(challenge.key_authorization.encode("ascii")).digest()
     # RFC 8737, 3: the SHA-256 digest as the DER encoding of an OCTET STRING.
     identifier = x509.UnrecognizedExtension(
         x509.ObjectIdentifier(ACME_IDENTIFIER), b"\x04\x20" + digest
     )
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ACME challenge")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(challenge.name)]), critical=False)
-        .add_extension(identifier, critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+    now, day = datetime.now(timezone.utc), timedelta(days=1)
+    return generate_pair((challenge.name,), (now - day, now + day), ((identifier, True),))

@@ -1,14 +1,14 @@
 """
 The route table of the admin API, and its handlers.
 
-Every handler takes an `ApiRequest` and returns an `ApiResponse`, or raises
-`AdminError`. Authentication and methods are checked before, in `AdminResource`.
+Every handler takes an `ApiRequest` and returns a `Response`, or raises `AdminError`.
+Authentication and methods are checked before, in `AdminResource`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Callable, Union
+from typing import Callable
 from urllib.parse import unquote
 
 from attrs import frozen
@@ -24,11 +24,19 @@ from balancebeam.admin.parsing import AdminError, parse_object, parse_query
 from balancebeam.admin.recent_requests import PARAMETERS as REQUESTS_PARAMETERS
 from balancebeam.admin.recent_requests import list_requests
 from balancebeam.admin.registration import register
-from balancebeam.admin.responses import ApiResponse, StreamResponse, error, success
-from balancebeam.admin.views import all_servers, pool_servers, server_view
+from balancebeam.admin.responses import (
+    ApiResponse,
+    Response,
+    SlicedResponse,
+    StreamResponse,
+    error,
+    sliced_success,
+    success,
+)
+from balancebeam.admin.views import server_view, server_views
 from balancebeam.config.dump import dump
 from balancebeam.core.errors import ConfigError
-from balancebeam.observability.metrics import metrics_text
+from balancebeam.observability.metrics import metrics_texts
 from balancebeam.observability.prometheus import (
     CONTENT_TYPE,
     OPENMETRICS_CONTENT_TYPE,
@@ -58,7 +66,7 @@ class ApiRequest:
     query: bytes = b""
 
 
-Handler = Callable[["AdminApi", ApiRequest], Awaitable[Union[ApiResponse, StreamResponse]]]
+Handler = Callable[["AdminApi", ApiRequest], Awaitable[Response]]
 
 
 class AdminApi:
@@ -86,9 +94,9 @@ class AdminApi:
         status, body = await register(self.operations, self.balancer.default_pool, request.body)
         return ApiResponse(status, body + b"\n")
 
-    async def upstreams(self, request: ApiRequest) -> ApiResponse:
+    async def upstreams(self, request: ApiRequest) -> SlicedResponse:
         """`GET /upstreams`: list the servers of all pools."""
-        return success(all_servers(self.balancer.pools))
+        return sliced_success(server_views(self.balancer.pools.values()))
 
     async def add_upstream(self, request: ApiRequest) -> ApiResponse:
         """`POST /upstreams/POOL`: add a server to a pool."""
@@ -96,9 +104,9 @@ class AdminApi:
         status, body = await register(self.operations, pool, request.body, unknown_field_status=400)
         return ApiResponse(status, body + b"\n")
 
-    async def pool_upstreams(self, request: ApiRequest) -> ApiResponse:
+    async def pool_upstreams(self, request: ApiRequest) -> SlicedResponse:
         """`GET /upstreams/POOL`: list the servers of a pool."""
-        return success(pool_servers(self._pool(request)))
+        return sliced_success(server_views([self._pool(request)]))
 
     async def upstream(self, request: ApiRequest) -> ApiResponse:
         """`GET /upstreams/POOL/ADDRESS`: show a server."""
@@ -120,17 +128,17 @@ class AdminApi:
         """`GET /explain`: what would happen to a request; it is not sent."""
         return success(explain(self.balancer, parse_query(request.query, PARAMETERS)))
 
-    async def requests(self, request: ApiRequest) -> ApiResponse:
+    async def requests(self, request: ApiRequest) -> SlicedResponse:
         """`GET /requests`: recent requests."""
         query = parse_query(request.query, REQUESTS_PARAMETERS)
-        return success(list_requests(self.balancer.recent_requests, query))
+        return sliced_success(list_requests(self.balancer.recent_requests, query))
 
-    async def metrics(self, request: ApiRequest) -> ApiResponse:
+    async def metrics(self, request: ApiRequest) -> SlicedResponse:
         """`GET /metrics`: all metrics in the text format of Prometheus, or in OpenMetrics."""
         openmetrics = accepts_openmetrics(request.accept)
-        text = metrics_text(self.balancer, openmetrics=openmetrics)
+        texts = metrics_texts(self.balancer, openmetrics=openmetrics)
         content_type = OPENMETRICS_CONTENT_TYPE if openmetrics else CONTENT_TYPE
-        return ApiResponse(200, text.encode(), content_type.encode(), ((b"Vary", b"Accept"),))
+        return SlicedResponse(texts, content_type.encode(), ((b"Vary", b"Accept"),))
 
     async def healthz(self, request: ApiRequest) -> ApiResponse:
         """`GET /healthz`: liveness of the process."""
@@ -156,7 +164,7 @@ class AdminApi:
             # RFC 9110, 15.5.21: "it was unable to process the contained instructions".
             return error(422, "\n".join(rejection.problems))
 
-    async def event_stream(self, request: ApiRequest) -> ApiResponse | StreamResponse:
+    async def event_stream(self, request: ApiRequest) -> Response:
         """`GET /events`: snapshots and changes as server-sent events."""
         if self.events.full:
             return error(503, f"too many viewers: at most {MAX_VIEWERS} are allowed")

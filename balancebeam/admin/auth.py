@@ -53,6 +53,7 @@ class RequestInfo:
         sites: The values of Sec-Fetch-Site.
         authorizations: The values of Authorization.
         preflight: Whether the request is a CORS preflight.
+        script: Whether the request was sent by the script of the page (X-Requested-With).
     """
 
     hosts: Sequence[str] = ()
@@ -60,6 +61,7 @@ class RequestInfo:
     sites: Sequence[str] = ()
     authorizations: Sequence[str] = ()
     preflight: bool = False
+    script: bool = False
 
 
 class Authorizer:
@@ -89,7 +91,10 @@ class Authorizer:
             return Denied(403, "host name not allowed: use the address of the admin listener")
         if not self._has_valid_token(request.authorizations):
             # RFC 9110, 15.5.2: "MUST send a WWW-Authenticate header field".
-            return Denied(401, "authentication required", _CHALLENGES)
+            # A browser would show its dialog for Basic, and hold back the response from the
+            # script meanwhile. The page reports the missing token itself.
+            challenges = _CHALLENGES[:1] if request.script else _CHALLENGES
+            return Denied(401, "authentication required", challenges)
         own_origins = {f"{scheme}://{request.hosts[0].lower()}" for scheme in ("http", "https")}
         cross_origin = any(origin.lower() not in own_origins for origin in request.origins)
         # "same-site" is rejected too: other ports of the host may belong to other users.

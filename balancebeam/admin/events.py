@@ -12,16 +12,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from balancebeam.admin.slices import Slices
 from balancebeam.admin.snapshot import SnapshotBuilder, change_json
 from balancebeam.admin.state_changes import MAX_CHANGES, StateChange, StateChanges
 from balancebeam.admin.traffic import TrafficSampler
+from balancebeam.net.periodic import PeriodicCall
 
 CONTENT_TYPE = b"text/event-stream"
 
@@ -46,6 +48,7 @@ class Viewer:
         request: The request for it.
         paused_at: When the transport's buffer became full, in seconds of the reactor; `None` if
             it is not full.
+        waiting: Whether the snapshot in progress is sent to it.
     """
 
     def __init__(self, request: Request, seconds: Callable[[], float]) -> None:
@@ -56,6 +59,7 @@ class Viewer:
         """
         self.request = request
         self.paused_at: float | None = None
+        self.waiting = True
         self._seconds = seconds
 
     def pauseProducing(self) -> None:
@@ -105,6 +109,7 @@ class EventStreams:
         sampler: TrafficSampler,
         builder: SnapshotBuilder,
         changes: StateChanges,
+        slices: Slices,
     ) -> None:
         """
         Create the streams; `start` begins the samples.
@@ -114,6 +119,7 @@ class EventStreams:
             sampler: Sampled every second, with and without viewers.
             builder: Makes the snapshots, while there are viewers.
             changes: The changes of server states.
+            slices: Makes the texts of the snapshots.
         """
         self.viewers: dict[Viewer, None] = {}
         self.snapshots = self.dropped = 0
@@ -121,9 +127,17 @@ class EventStreams:
         self._sampler = sampler
         self._builder = builder
         self._changes = changes
-        self._loop: LoopingCall | None = None
+        self._slices = slices
+        self._ticks = PeriodicCall(
+            reactor,
+            INTERVAL,
+            self._tick,
+            lambda failure: self._log.failure("admin events stopped", failure),
+        )
         self._pending: deque[StateChange] = deque(maxlen=MAX_CHANGES)
         self._flush: IDelayedCall | None = None
+        # The snapshot in progress.
+        self._making: Deferred[list[bytes]] | None = None
         # The last snapshot event, and when it was made.
         self._snapshot = b""
         self._snapshot_at = 0.0
@@ -131,24 +145,18 @@ class EventStreams:
     def start(self) -> None:
         """Begin to sample and to send."""
         self._changes.on_change = self._state_changed
-        if self._loop is None:
-            self._loop = LoopingCall(self._tick)
-            self._loop.clock = self._reactor
-            self._loop.start(INTERVAL, now=False).addErrback(
-                lambda failure: self._log.failure("admin events stopped", failure)
-            )
+        self._ticks.start()
 
     def stop(self) -> None:
         """End all streams and all timers."""
         if self._changes.on_change == self._state_changed:
             self._changes.on_change = None
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.stop()
+        self._ticks.stop()
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
         self._pending.clear()
+        self._cancel_snapshot()
         self.close()
 
     @property
@@ -163,7 +171,12 @@ class EventStreams:
         finished: Deferred[None] = request.notifyFinish()
         finished.addBoth(lambda result: self.viewers.pop(viewer, None))
         request.registerProducer(viewer, True)
-        viewer.send(self._latest())
+        # Clients that reconnect share the snapshot of this second.
+        if self._snapshot and self._reactor.seconds() - self._snapshot_at < INTERVAL:
+            viewer.waiting = False
+            viewer.send(self._snapshot)
+        elif self._making is None:
+            self._make_snapshot()
 
     def close(self, denied: Callable[[Request], bool] = lambda request: True) -> None:
         """End the streams whose request is `denied`, or all; clients may connect again."""
@@ -178,14 +191,31 @@ class EventStreams:
             else:
                 viewer.abort()
 
-    def _latest(self) -> bytes:
-        """Return a snapshot event of this second; clients that reconnect share it."""
-        now = self._reactor.seconds()
-        if not self._snapshot or now - self._snapshot_at >= INTERVAL:
-            self._snapshot = _event(b"snapshot", self._builder.build())
-            self._snapshot_at = now
-            self.snapshots += 1
-        return self._snapshot
+    def _make_snapshot(self) -> None:
+        """Make a snapshot and send it to the viewers that wait for it."""
+        self._making = making = self._slices.make(self._builder.pieces())
+        making.addCallback(self._snapshot_made).addErrback(self._snapshot_failed)
+
+    def _cancel_snapshot(self) -> None:
+        making, self._making = self._making, None
+        if making is not None:
+            making.cancel()
+
+    def _snapshot_made(self, parts: list[bytes]) -> None:
+        self._making = None
+        self._snapshot = _event(b"snapshot", b"".join(parts))
+        self._snapshot_at = self._reactor.seconds()
+        self.snapshots += 1
+        for viewer in list(self.viewers):
+            if viewer.waiting:
+                viewer.waiting = False
+                viewer.send(self._snapshot)
+
+    def _snapshot_failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            # The next one may succeed.
+            self._making = None
+            self._log.failure("admin events not sent", failure)
 
     def _tick(self) -> None:
         try:
@@ -193,8 +223,11 @@ class EventStreams:
             self._drop_stalled()
             # A snapshot that a new viewer got since the last tick was made before this sample.
             self._snapshot = b""
-            if self.viewers:
-                self._send(self._latest())
+            for viewer in self.viewers:
+                viewer.waiting = True
+            # One that takes longer than a second, of a busy process, is not begun again.
+            if self.viewers and self._making is None:
+                self._make_snapshot()
         except Exception:
             # The next tick may succeed; an error here must not end the streams.
             self._log.failure("admin events not sent")
@@ -218,11 +251,12 @@ class EventStreams:
         events = b"".join(_event(b"change", change_json(change)) for change in self._pending)
         self._pending.clear()
         self._snapshot = b""
-        self._send(events)
-
-    def _send(self, event: bytes) -> None:
         for viewer in list(self.viewers):
-            viewer.send(event)
+            viewer.send(events)
+        if self._making is not None:
+            # It may have the states before these changes.
+            self._cancel_snapshot()
+            self._make_snapshot()
 
 
 def _event(name: bytes, data: bytes) -> bytes:

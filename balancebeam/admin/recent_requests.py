@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from balancebeam.admin.parsing import AdminError
@@ -24,7 +24,7 @@ MAX_LIMIT = MAX_RECENT + MAX_FAILED + MAX_SLOW
 _FLAGS = {"1": True, "0": False}
 
 
-def list_requests(requests: RecentRequests, query: Mapping[str, str]) -> list[dict[str, Any]]:
+def list_requests(requests: RecentRequests, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """
     Return the requests that the query parameters select.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -15,7 +15,14 @@ from twisted.web.server import NOT_DONE_YET, Request
 from balancebeam.admin.api import REGISTRATION_PATH, AdminApi, ApiRequest, match_route
 from balancebeam.admin.auth import Authorizer, RequestInfo
 from balancebeam.admin.parsing import AdminError
-from balancebeam.admin.responses import ApiResponse, StreamResponse, error
+from balancebeam.admin.responses import (
+    ApiResponse,
+    Response,
+    SlicedResponse,
+    StreamResponse,
+    error,
+)
+from balancebeam.admin.slices import Slices
 from balancebeam.protocols.http1.local_reply import is_json, jsend_fail, wrong_method
 
 _ABSOLUTE_FORM = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
@@ -32,8 +39,15 @@ class AdminResource(Resource):
     isLeaf = True
     log = Logger()
 
-    def __init__(self, api: AdminApi, authorizer: Authorizer) -> None:
+    def __init__(self, api: AdminApi, authorizer: Authorizer, slices: Slices) -> None:
+        """
+        Args:
+            api: The handlers.
+            authorizer: Authorizes every request.
+            slices: Makes long bodies.
+        """
         super().__init__()
+        self._slices = slices
         self.authorizer = authorizer
         self._api = api
 
@@ -43,11 +57,13 @@ class AdminResource(Resource):
         disconnected: list[Failure] = []
         request.notifyFinish().addErrback(disconnected.append)
 
-        def write(response: ApiResponse | StreamResponse) -> None:
+        def write(response: Response) -> None:
             if disconnected:
                 return
             if isinstance(response, StreamResponse):
                 _start_stream(request, response)
+            elif isinstance(response, SlicedResponse):
+                self._make_response(request, response)
             else:
                 _write_response(request, response)
 
@@ -55,12 +71,30 @@ class AdminResource(Resource):
         response.addErrback(lambda failure: self.log.failure("response not written", failure))
         return NOT_DONE_YET
 
+    def _make_response(self, request: Request, response: SlicedResponse) -> None:
+        """Write `response` when its body is complete; a client that disconnects ends it."""
+        body = self._slices.make(response.pieces)
+        request.notifyFinish().addErrback(lambda _: body.cancel())
+
+        def make(parts: list[bytes]) -> ApiResponse:
+            return ApiResponse(200, b"".join(parts), response.content_type, response.headers)
+
+        def fail(failure: Failure) -> ApiResponse | None:
+            return None if failure.check(CancelledError) else self._internal_error(failure)
+
+        def write(response: ApiResponse | None) -> None:
+            if response is not None:
+                _write_response(request, response)
+
+        written = body.addCallbacks(make, fail).addCallback(write)
+        written.addErrback(lambda failure: self.log.failure("response not written", failure))
+
     def is_denied(self, request: Request) -> bool:
         """Whether `request`, which has been answered, would be rejected now."""
         info = _request_info(request, _target(request)[1])
         return self.authorizer.authorize(info) is not None
 
-    async def _dispatch(self, request: Request) -> ApiResponse | StreamResponse:
+    async def _dispatch(self, request: Request) -> Response:
         path, authority = _target(request)
         denied = self.authorizer.authorize(_request_info(request, authority))
         if denied is not None:
@@ -128,6 +162,7 @@ def _request_info(request: Request, authority: str | None) -> RequestInfo:
         values("sec-fetch-site"),
         values("authorization"),
         preflight,
+        script=bool(values("x-requested-with")),
     )
 
 

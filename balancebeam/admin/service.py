@@ -16,6 +16,7 @@ from balancebeam.admin.http_server import AdminSite
 from balancebeam.admin.interfaces import Balancer
 from balancebeam.admin.operations import AdminOperations, HealthCheck
 from balancebeam.admin.resource import AdminResource
+from balancebeam.admin.slices import Slices
 from balancebeam.admin.snapshot import SnapshotBuilder
 from balancebeam.admin.traffic import TrafficSampler
 from balancebeam.config.cross_checks import is_local
@@ -57,10 +58,16 @@ class AdminService(service.Service):
             authorizer: Authorizes requests; see `build_authorizer`.
         """
         sampler = TrafficSampler(balancer, reactor.seconds)
+        self._slices = Slices(reactor)
         self.events = EventStreams(
-            reactor, sampler, SnapshotBuilder(balancer, sampler), balancer.state_changes
+            reactor,
+            sampler,
+            SnapshotBuilder(balancer, sampler),
+            balancer.state_changes,
+            self._slices,
         )
-        self._resource = AdminResource(AdminApi(balancer, operations, self.events), authorizer)
+        api = AdminApi(balancer, operations, self.events)
+        self._resource = AdminResource(api, authorizer, self._slices)
         self.site = AdminSite(self._resource, reactor)
         self.settings = settings
 
@@ -92,7 +99,9 @@ class AdminService(service.Service):
 
     def stopService(self) -> Any:
         self.events.stop()
+        # Connections with a pending response are closed after it.
         self.site.close_all()
+        self._slices.stop()
         return super().stopService()
 
 

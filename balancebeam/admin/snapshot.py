@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import asdict
@@ -17,6 +17,7 @@ from attrs import asdict
 from balancebeam import __version__
 from balancebeam.admin.interfaces import Balancer, Pool
 from balancebeam.admin.quantiles import window_quantiles
+from balancebeam.admin.responses import array_pieces
 from balancebeam.admin.state_changes import StateChange
 from balancebeam.admin.traffic import WINDOW, TrafficSampler, window_ratio
 from balancebeam.admin.views import format_time, server_view
@@ -24,6 +25,8 @@ from balancebeam.observability.process_metrics import resident_bytes, start_time
 from balancebeam.upstream.server import Server
 
 _DAY = 86400.0
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 # Fields of a server that the page does not show in its table; `GET /upstreams` has them.
 _OMITTED = ("tls", "last_check")
@@ -52,28 +55,34 @@ class SnapshotBuilder:
         self._cpu_time = cpu_time
         self._last_cpu = (wall_time(), cpu_time())
 
-    def build(self) -> bytes:
-        """Return a snapshot as JSON without line breaks."""
-        return json.dumps(self.snapshot(), separators=(",", ":")).encode()
+    def pieces(self) -> Iterator[str]:
+        """
+        Make a snapshot as JSON without line breaks, in pieces of one pool or server at most.
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return a snapshot; docs/admin-api.rst lists the fields."""
+        docs/admin-api.rst lists the fields.
+        """
         balancer = self._balancer
-        return {
+        pools = list(balancer.pools.items())
+        head = {
             "time": format_time(self._wall_time()),
             "window": WINDOW,
             "process": self._process(),
-            "pools": [self._pool(name, pool) for name, pool in balancer.pools.items()],
-            "servers": [
-                self._server(pool, server, rate)
-                for pool in balancer.pools.values()
-                for rate in [self._recent_requests(pool)]
-                for server in (*pool.server_set.servers, *pool.server_set.draining)
-            ],
-            "limits": self._limits(),
-            "frontends": self._frontends(),
-            "changes": [change_view(change) for change in reversed(balancer.state_changes.recent)],
         }
+        yield _encode(head)[:-1]
+        yield ',"pools":'
+        yield from array_pieces((self._pool(name, pool) for name, pool in pools), _encode)
+        yield ',"servers":'
+        servers = (server for _, pool in pools for server in self._servers(pool))
+        yield from array_pieces(servers, _encode)
+        yield ',"limits":' + _encode(self._limits())
+        yield ',"frontends":' + _encode(self._frontends())
+        changes = [change_view(change) for change in reversed(balancer.state_changes.recent)]
+        yield ',"changes":' + _encode(changes) + "}"
+
+    def _servers(self, pool: Pool) -> Iterator[dict[str, Any]]:
+        requests = self._recent_requests(pool)
+        for server in (*pool.server_set.servers, *pool.server_set.draining):
+            yield self._server(pool, server, requests)
 
     def _process(self) -> dict[str, Any]:
         balancer, now = self._balancer, self._wall_time()
@@ -221,7 +230,7 @@ def change_view(change: StateChange) -> dict[str, Any]:
 
 def change_json(change: StateChange) -> bytes:
     """Return a state change as JSON without line breaks."""
-    return json.dumps(change_view(change), separators=(",", ":")).encode()
+    return _encode(change_view(change)).encode()
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
@@ -10,15 +10,15 @@ from balancebeam.admin.interfaces import Pool
 from balancebeam.upstream.server import CheckResult, Server
 
 
-def all_servers(pools: Mapping[str, Pool]) -> list[dict[str, Any]]:
-    """Return a view of every server of every pool, draining servers last in each."""
-    return [view for pool in pools.values() for view in pool_servers(pool)]
-
-
-def pool_servers(pool: Pool) -> list[dict[str, Any]]:
-    """Return a view of every server of `pool`, draining servers last."""
-    servers = (*pool.server_set.servers, *pool.server_set.draining)
-    return [server_view(pool, server) for server in servers]
+def server_views(pools: Iterable[Pool]) -> Iterator[dict[str, Any]]:
+    """Return a view of every server of `pools`, draining servers last in each."""
+    # The servers at the time of the call, each as it is when its view is made.
+    servers = [
+        (pool, server)
+        for pool in pools
+        for server in (*pool.server_set.servers, *pool.server_set.draining)
+    ]
+    return (server_view(pool, server) for pool, server in servers)
 
 
 def server_view(pool: Pool, server: Server) -> dict[str, Any]:

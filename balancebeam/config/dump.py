@@ -24,9 +24,10 @@ from balancebeam.core.settings import (
     RouteSettings,
     ServerSettings,
     Settings,
+    TracingSettings,
 )
 
-# Replaces the token in masked output.
+# Replaces the token and the header fields for a collector in masked output.
 MASK = "********"
 
 
@@ -35,7 +36,7 @@ def dump(settings: Settings, mask: bool = False) -> str:
     Return `settings` as TOML.
 
     Args:
-        mask: whether to replace a token with `MASK`. Files and variables with tokens are named.
+        mask: whether to replace secrets with `MASK`. Files and variables with tokens are named.
     """
     lines = list(
         _table(
@@ -57,6 +58,8 @@ def dump(settings: Settings, mask: bool = False) -> str:
         lines += _table("[admin]", _admin(settings.admin, mask))
     if settings.acme is not None:
         lines += _table("[acme]", _acme(settings.acme))
+    if settings.tracing is not None:
+        lines += _table("[tracing]", _tracing(settings.tracing, mask))
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -253,6 +256,18 @@ def _acme(acme: AcmeSettings) -> Mapping[str, Any]:
         "email": acme.email,
         "storage": acme.storage,
         "ca": acme.ca,
+    }
+
+
+def _tracing(tracing: TracingSettings, mask: bool) -> Mapping[str, Any]:
+    return {
+        "endpoint": tracing.endpoint,
+        "service_name": tracing.service_name,
+        "sample_ratio": tracing.sample_ratio,
+        "trusted_parents_only": tracing.trusted_parents_only,
+        "headers": {name: MASK if mask else value for name, value in tracing.headers},
+        "timeout": tracing.timeout,
+        "queue_size": tracing.queue_size,
     }
 
 

@@ -23,6 +23,7 @@ from balancebeam.config.mini_balancer import is_mini_balancer, parse_mini_balanc
 from balancebeam.config.pools import parse_pool
 from balancebeam.config.reader import Document, Table, escape_control
 from balancebeam.config.tls import parse_acme
+from balancebeam.config.tracing import parse_tracing
 from balancebeam.core.errors import describe_os_error
 from balancebeam.core.settings import (
     AdminSettings,
@@ -62,6 +63,7 @@ upstreams = [{}]
 [[pool.limit]]
 [admin]
 [acme]
+[tracing]
 """
 
 
@@ -138,6 +140,7 @@ def _parse_root(root: Table) -> Settings:
         handover_timeout=root.get("handover_timeout", v.seconds_or_zero, None),
         log_format=root.get("log_format", v.one_of(LOG_FORMATS), defaults.log_format),
         acme=parse_acme(root.table("acme")),
+        tracing=parse_tracing(root.table("tracing")),
     )
     settings = evolve(
         settings, source_locations=_source_locations(root.document, frontend_tables, settings)

@@ -36,6 +36,7 @@ from balancebeam.core.tls_settings import (
     FrontendTlsSettings,
     PoolTlsSettings,
 )
+from balancebeam.core.tracing_settings import TracingSettings
 
 __all__ = [
     "DEFAULT_CHECK_PATH",
@@ -65,6 +66,7 @@ __all__ = [
     "ServerSettings",
     "ServerSource",
     "Settings",
+    "TracingSettings",
 ]
 
 # As in HAProxy, whose weights go from 0 to 256 too.
@@ -319,6 +321,7 @@ class Settings:
         acme: the ACME account for the names in `FrontendTlsSettings.acme`; `None` for none.
         handover_timeout: time limit of the drain of the old process after a hot restart; `None` for
             none.
+        tracing: tracing of HTTP requests; `None` for none.
         source_locations: where the file has a listen address ("file:line: key"), by the text of the
             address, for error messages.
     """
@@ -332,6 +335,7 @@ class Settings:
     handover_timeout: float | None = None
     log_format: str = "text"
     acme: AcmeSettings | None = None
+    tracing: TracingSettings | None = None
     source_locations: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
     @property

@@ -39,7 +39,7 @@ def transport_bytes(connection: object) -> tuple[int, int]:
 
 class ConnectionSet(set[T]):
     """
-    Open connections, with a notification for a limit of their number.
+    Open connections, with a notification for a limit of their number, and their bytes.
 
     Attributes:
         on_change: Called after each addition and removal, if set.
@@ -69,6 +69,22 @@ class ConnectionSet(set[T]):
         super().discard(connection)
         if self.on_change is not None:
             self.on_change()
+
+    def hand_over(self, connection: object) -> None:
+        """Remove a connection whose transport continues in another set, which counts its bytes."""
+        super().discard(connection)
+        if self.on_change is not None:
+            self.on_change()
+
+    @property
+    def byte_counts(self) -> tuple[int, int]:
+        """Bytes received and sent so far, on open and on discarded connections."""
+        received, sent = self.closed_bytes_received, self.closed_bytes_sent
+        for connection in self:
+            more_received, more_sent = transport_bytes(connection)
+            received += more_received
+            sent += more_sent
+        return received, sent
 
 
 @define(eq=False, kw_only=True)

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from balancebeam.core.settings import FrontendTimeouts
-from balancebeam.downstream.context import FrontendContext, transport_bytes
+from balancebeam.downstream.context import FrontendContext
 from balancebeam.downstream.interfaces import ClientChannel, PendingHandshakes
 from balancebeam.net.addresses import peer_ip
 from balancebeam.net.ticker import Ticker, sweep_each
@@ -83,13 +83,16 @@ class DownstreamFactory(ServerFactory, ABC):
 
     @property
     def byte_counts(self) -> tuple[int, int]:
-        """Bytes received from and sent to clients so far, on open and on closed connections."""
-        channels = self.context.channels
-        received, sent = channels.closed_bytes_received, channels.closed_bytes_sent
-        for channel in channels:
-            channel_received, channel_sent = transport_bytes(channel)
-            received += channel_received
-            sent += channel_sent
+        """
+        Bytes received from and sent to clients so far, on open and on closed connections.
+
+        On the wire, so with TLS records and PROXY headers, also of failed handshakes.
+        """
+        received, sent = self.context.channels.byte_counts
+        for pending in self.pending_handshakes:
+            pending_received, pending_sent = pending.byte_counts
+            received += pending_received
+            sent += pending_sent
         return received, sent
 
     @property

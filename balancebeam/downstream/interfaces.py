@@ -37,5 +37,9 @@ class PendingHandshakes(Protocol):
     def has_connections(self) -> bool:
         """Whether there is any such connection."""
 
+    @property
+    def byte_counts(self) -> tuple[int, int]:
+        """Bytes received and sent on the open ones, and on the ones that never became a channel."""
+
     def close_all(self) -> None:
         """Abort all of them."""

@@ -69,6 +69,11 @@ class ProxyProtocolFactory(ServerFactory):
         """Whether the header of any connection is incomplete."""
         return bool(self.handshakes)
 
+    @property
+    def byte_counts(self) -> tuple[int, int]:
+        """Bytes received and sent on connections without a complete header."""
+        return self.handshakes.byte_counts
+
     def close_all(self) -> None:
         """Abort all connections whose header is incomplete."""
         for handshake in list(self.handshakes):
@@ -120,7 +125,7 @@ class ProxyProtocolHandshake(Protocol):
                 the proxy itself), so that the peer is the client.
             rest: What was received after the header.
         """
-        self.factory.handshakes.discard(self)
+        self.factory.handshakes.hand_over(self)
         client = proxy_info.source if proxy_info else self._peer
         channel = self.factory.build_channel(client, proxy_info)
         transport: Any = self.transport

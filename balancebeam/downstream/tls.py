@@ -110,6 +110,11 @@ class TlsFactory(ServerFactory):
         self.handshakes.discard(handshake)
         self._by_age.pop(handshake, None)
 
+    def hand_over(self, handshake: TlsHandshake) -> None:
+        """Remove a connection that a client's channel gets."""
+        self.handshakes.hand_over(handshake)
+        self._by_age.pop(handshake, None)
+
     def count_failure(self, peer: str, reason: str, text: str) -> None:
         """
         Count a failed handshake, and log it unless the same reason was logged recently.
@@ -140,6 +145,11 @@ class TlsFactory(ServerFactory):
     def has_connections(self) -> bool:
         """Whether the handshake of any connection is incomplete."""
         return bool(self.handshakes)
+
+    @property
+    def byte_counts(self) -> tuple[int, int]:
+        """Bytes received and sent on connections without a complete handshake."""
+        return self.handshakes.byte_counts
 
     def close_all(self) -> None:
         """Abort all connections whose handshake is incomplete."""
@@ -212,7 +222,6 @@ class TlsHandshake(Protocol):
         """Hand the connection over to the client's channel."""
         factory, hello, engine = self.factory, self._hello, transport.engine
         assert hello is not None and engine is not None
-        factory.remove(self)
         info = TlsInfo(
             engine.version() or "",
             bool(engine.session_reused),
@@ -222,8 +231,10 @@ class TlsHandshake(Protocol):
         )
         factory.completed[info.version, info.resumed] += 1
         if info.alpn == ACME_TLS_PROTOCOL:
+            factory.remove(self)
             transport.attach(ValidationConnection())
             return
+        factory.hand_over(self)
         channel = factory.wrapped_factory.build_channel(self._peer, self._proxy_info, info)
         transport.attach(channel)
 

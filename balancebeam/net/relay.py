@@ -180,10 +180,6 @@ class Relay(Protocol):
 
     def _count_bytes(self, count: int) -> None:
         self.bytes_received += count
-        if isinstance(self.transport, DirectWriteMixin):
-            self.transport.bytes_received += count
-        if self.peer is not None and isinstance(self.peer.transport, DirectWriteMixin):
-            self.peer.transport.bytes_sent += count
 
     def _stop_splice(self) -> None:
         splice, self._splice = self._splice, None

@@ -99,6 +99,7 @@ class SplicePipe:
         if not received:
             return CONNECTION_DONE
         self._buffered += received
+        self._source.bytes_received += received
         self._on_bytes(received)
         if self._flush() is not None or self._buffered:
             # `write` will meet and report the same error.
@@ -134,14 +135,14 @@ class SplicePipe:
         """Move bytes from the pipe to the target until it is empty or the socket is full."""
         while self._buffered:
             try:
-                self._buffered -= os.splice(
-                    self._read_fd, self._target.fileno(), self._buffered, flags=_FLAGS
-                )
+                sent = os.splice(self._read_fd, self._target.fileno(), self._buffered, flags=_FLAGS)
             except BlockingIOError:
                 self._uncork()
                 return None
             except OSError:
                 return CONNECTION_LOST
+            self._buffered -= sent
+            self._target.bytes_sent += sent
         return None
 
     def _uncork(self) -> None:

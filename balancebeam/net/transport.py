@@ -49,8 +49,9 @@ class DirectWriteMixin(_Base):
         eof_truncated: a FIN was received where more was due; without TLS, no FIN shows that.
         notify_eof: the protocol has a method `eof_pending`, to be called before
             the last bytes are read (see `read_before_eof`).
-        bytes_received: bytes read from the socket by `doRead`; splices add theirs.
-        bytes_sent: bytes given to `write`, likewise; some may still be buffered.
+        bytes_received: bytes read from the socket, by `doRead` or by splice(2).
+        bytes_sent: bytes that the kernel has accepted, likewise. Buffered ones are not
+            counted: a connection that is cut never sends them.
         kernel_bytes: bytes moved from the buffer to the kernel since the buffer
             was last found empty by `unacked_bytes`.
     """
@@ -73,7 +74,6 @@ class DirectWriteMixin(_Base):
     _shouldShutdown = False
 
     def write(self, data: bytes) -> None:
-        self.bytes_sent += len(data)
         if self.nothing_buffered and self.connected:
             try:
                 sent = self.socket.send(data)
@@ -83,6 +83,7 @@ class DirectWriteMixin(_Base):
                 # `doWrite` will meet and report the same error from the reactor,
                 # not in the middle of the caller.
                 sent = 0
+            self.bytes_sent += sent
             if sent == len(data):
                 return
             if sent:
@@ -130,6 +131,7 @@ class DirectWriteMixin(_Base):
         sent = super().writeSomeData(data)
         if isinstance(sent, int):
             self.kernel_bytes += sent
+            self.bytes_sent += sent
         return sent
 
     def unacked_bytes(self) -> int:

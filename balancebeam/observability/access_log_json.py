@@ -23,7 +23,7 @@ from balancebeam.observability.escaping import SAFE_BYTES
 from balancebeam.observability.request_ids import made_id, sent_id
 from balancebeam.observability.timestamps import Clock, utc_time
 from balancebeam.proxy.rejected import RejectedRequest
-from balancebeam.proxy.timeline import REFUSED, Timeline, all_tries, ended, phases
+from balancebeam.proxy.timeline import Timeline, all_tries, ended, phases
 
 # All keys of a line, in order.
 KEYS = (
@@ -171,7 +171,7 @@ def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRe
             "bytes_sent": request.body_bytes_sent,
             "reason": request.reason,
             "tries": [],
-            "ended": REFUSED,
+            "ended": request.ended,
         }
         return _dump(fields)
 

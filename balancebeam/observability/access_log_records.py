@@ -66,7 +66,7 @@ class HttpRecord(ExchangeRecord, Protocol):
 
     @property
     def body_bytes_received(self) -> int:
-        """The length of the request body received, in bytes on the wire."""
+        """The length of the request body received, in bytes, without framing."""
 
     @property
     def body_bytes_sent(self) -> int:

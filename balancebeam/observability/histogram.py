@@ -7,7 +7,7 @@ the samples later, many in one call: a periodic sweep calls it, and every scrape
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
 from math import fsum
@@ -18,6 +18,9 @@ BOUNDS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
+
+# Samples up to which a search for the bucket of each is faster than sorting them.
+_FEW = 16
 
 
 class Histogram:
@@ -43,7 +46,12 @@ class Histogram:
 
     def fold(self, samples: list[float]) -> None:
         """Count `samples`, in seconds, and empty the list."""
-        if not samples:
+        if len(samples) <= _FEW:
+            counts = self.counts
+            for sample in samples:
+                counts[bisect_left(BOUNDS, sample)] += 1
+            self.sum += fsum(samples)
+            samples.clear()
             return
         # Sorting costs 0.05 us per sample, a third of a search for the bucket of each.
         samples.sort()

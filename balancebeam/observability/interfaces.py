@@ -145,6 +145,19 @@ class AccessLogStats(Protocol):
         """The log files by path."""
 
 
+class SpanStats(Protocol):
+    """
+    The spans of traces.
+
+    Attributes:
+        exported: Spans that the collector has accepted.
+        lost: Spans that were not exported.
+    """
+
+    exported: int
+    lost: int
+
+
 class BalancerStats(Protocol):
     """
     A balancer.
@@ -154,6 +167,10 @@ class BalancerStats(Protocol):
     """
 
     draining: bool
+
+    @property
+    def span_counts(self) -> SpanStats:
+        """The numbers of exported and lost spans."""
 
     @property
     def reloads(self) -> int:

@@ -7,6 +7,7 @@ servers, and by the ticker. Sweeps fold them into histograms.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from attrs import Factory, frozen
@@ -50,6 +51,13 @@ class ServerLatency:
     first_byte: Histogram = Factory(Histogram)
     connect: Histogram = Factory(Histogram)
 
+    def fold(self, server: Server) -> None:
+        """Count the samples of `server` since the last call."""
+        if server.first_byte_samples:
+            self.first_byte.fold(server.first_byte_samples)
+        if server.connect_samples:
+            self.connect.fold(server.connect_samples)
+
 
 class PoolLatency:
     """
@@ -71,16 +79,22 @@ class PoolLatency:
 
     def fold(self) -> None:
         """Count all samples since the last call."""
-        dispatcher = self._dispatcher
-        self.request.fold(dispatcher.request_samples)
-        self.queue.fold(dispatcher.queue.samples)
+        self.fold_requests()
+        for server, latency in self.current_servers().items():
+            latency.fold(server)
+
+    def fold_requests(self) -> None:
+        """Count the samples of the pool itself since the last call."""
+        self.request.fold(self._dispatcher.request_samples)
+        self.queue.fold(self._dispatcher.queue.samples)
+
+    def current_servers(self) -> Mapping[Server, ServerLatency]:
+        """Return the histograms of the servers that are in the pool now."""
         previous = self.servers
         self.servers = {
             server: previous.get(server) or ServerLatency() for server in self._server_set.servers
         }
-        for server, latency in self.servers.items():
-            latency.first_byte.fold(server.first_byte_samples)
-            latency.connect.fold(server.connect_samples)
+        return self.servers
 
     def sweep(self, now: float) -> None:
         """Count the samples, so that the lists stay short."""

@@ -2,36 +2,42 @@
 The metrics of a balancer.
 
 They are read from its services at each scrape, so that requests update nothing
-but the counters that the services need anyway.
+but the counters that the services need anyway. The metrics of pools and servers
+are read while the text is made, which takes several turns of the event loop: the values of
+one scrape may be some milliseconds apart.
 """
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 
 from twisted.copyright import version as twisted_version
 
 from balancebeam import __version__
-from balancebeam.observability.interfaces import BalancerStats, LimiterStats, PoolStats
+from balancebeam.observability.interfaces import BalancerStats, LimiterStats
 from balancebeam.observability.latency_metrics import (
     add_byte_counts,
     add_event_loop_lag,
     add_pool_latency,
 )
+from balancebeam.observability.pool_metrics import add_pools, add_servers
 from balancebeam.observability.process_metrics import add_process_metrics
 from balancebeam.observability.prometheus import MetricsRegistry
 from balancebeam.observability.tls_metrics import add_tls_handshakes
-from balancebeam.upstream.server import Server
 
 
 def metrics_text(balancer: BalancerStats, *, openmetrics: bool = False) -> str:
     """Return all metrics of `balancer` in the text format of Prometheus, or in OpenMetrics."""
-    registry = collect_metrics(balancer)
-    return registry.openmetrics() if openmetrics else str(registry)
+    return "".join(metrics_texts(balancer, openmetrics=openmetrics))
 
 
-def collect_metrics(balancer: BalancerStats) -> MetricsRegistry:
-    """Return all metrics of `balancer`."""
+def metrics_texts(balancer: BalancerStats, *, openmetrics: bool = False) -> Iterator[str]:
+    """Make the same text in pieces; the time for each does not depend on the number of servers."""
+    return _collect_metrics(balancer).texts(openmetrics=openmetrics)
+
+
+def _collect_metrics(balancer: BalancerStats) -> MetricsRegistry:
     registry = MetricsRegistry()
     _add_balancer(registry, balancer)
     for name, frontend in balancer.frontends.items():
@@ -47,11 +53,9 @@ def collect_metrics(balancer: BalancerStats) -> MetricsRegistry:
             rejected.add(count, name, status)
         add_byte_counts(registry, name, frontend.factory)
         add_tls_handshakes(registry, name, frontend.tls_factory)
-    for name, pool in balancer.pools.items():
-        _add_pool(registry, name, pool)
-        for server in pool.server_set.servers:
-            _add_server(registry, name, server)
-        add_pool_latency(registry, name, pool.latency)
+    add_pools(registry, balancer.pools)
+    add_servers(registry, balancer.pools)
+    add_pool_latency(registry, balancer.pools)
     add_event_loop_lag(registry, balancer.event_loop)
     _add_limits(registry, balancer.limiter)
     for path, file in balancer.access_logs.files.items():
@@ -66,6 +70,11 @@ def collect_metrics(balancer: BalancerStats) -> MetricsRegistry:
             "End of the validity of a certificate in seconds since the epoch.",
             *("frontend", "name"),
         ).add(expires_at, frontend_name, certificate)
+    spans = registry.counter(
+        "balancebeam_trace_spans_total", "Spans of traces, exported or lost.", "result"
+    )
+    spans.add(balancer.span_counts.exported, "exported")
+    spans.add(balancer.span_counts.lost, "lost")
     add_process_metrics(registry)
     return registry
 
@@ -92,92 +101,6 @@ def _add_balancer(registry: MetricsRegistry, balancer: BalancerStats) -> None:
         "balancebeam_last_reload_timestamp_seconds",
         "Time of the last successful reload in seconds since the epoch; 0 for never.",
     ).add(balancer.reloaded_at)
-
-
-def _add_pool(registry: MetricsRegistry, name: str, pool: PoolStats) -> None:
-    dispatcher, connections, draining = pool.dispatcher, pool.connections, pool.server_set.draining
-    registry.counter("balancebeam_requests_total", "Requests, or TCP connections.", "pool").add(
-        dispatcher.total_requests, name
-    )
-    responses = registry.counter(
-        "balancebeam_responses_total",
-        "Finished requests by status code; none if the client disconnected before the response. "
-        "Of TCP connections only the ones that got no server.",
-        *("pool", "code"),
-    )
-    for status, count in sorted(dict(dispatcher.responses_by_status).items()):
-        if status or pool.mode != "tcp":
-            responses.add(count, name, status or "none")
-    registry.counter(
-        "balancebeam_retries_total", "Attempts after the first of a request.", "pool"
-    ).add(dispatcher.total_retries, name)
-    for reason, count in sorted(dict(dispatcher.retries_by_reason).items()):
-        registry.counter(
-            "balancebeam_retries_by_reason_total",
-            "Attempts after the first of a request by the failure before.",
-            *("pool", "reason"),
-        ).add(count, name, reason)
-    registry.gauge("balancebeam_queued_requests", "Requests queued for a server.", "pool").add(
-        len(dispatcher.queue), name
-    )
-    registry.gauge("balancebeam_server_connections", "Open connections to servers.", "pool").add(
-        len(connections.connections), name
-    )
-    registry.gauge(
-        "balancebeam_server_pending_connections", "Connect attempts in progress.", "pool"
-    ).add(len(connections.attempts), name)
-    registry.gauge(
-        "balancebeam_draining_servers", "Removed servers with requests in flight.", "pool"
-    ).add(len(draining), name)
-    registry.gauge(
-        "balancebeam_draining_requests", "Requests in flight at removed servers.", "pool"
-    ).add(sum(server.in_flight for server in draining), name)
-
-
-def _add_server(registry: MetricsRegistry, pool: str, server: Server) -> None:
-    labels, values = ("pool", "server"), (pool, server.name)
-    gauges = (
-        ("up", "Whether the state of the server is up (1) or not (0).", server.status == "up"),
-        ("available", "Whether the server gets new requests (1) or not (0).", server.available),
-        ("weight", "Current weight of the server.", server.weight),
-        ("in_flight", "Requests, or TCP connections, in flight at the server.", server.in_flight),
-        (
-            "idle_connections",
-            "Idle connections to the server.",
-            len(server.idle_connections),
-        ),
-    )
-    for name, help_text, value in gauges:
-        registry.gauge(f"balancebeam_server_{name}", help_text, *labels).add(value, *values)
-    registry.counter(
-        "balancebeam_server_requests_total", "Requests sent to the server.", *labels
-    ).add(server.total_requests, *values)
-    registry.counter(
-        "balancebeam_server_failures_total", "Requests that failed at the server.", *labels
-    ).add(server.failed_requests, *values)
-    for reason, count in sorted(server.ejections.items()):
-        registry.counter(
-            "balancebeam_server_ejections_total",
-            "Ejections of the server for its failures.",
-            *(*labels, "reason"),
-        ).add(count, *values, reason)
-    states = registry.gauge(
-        "balancebeam_server_state", "State of the server; 1 for the current one.", *labels, "state"
-    )
-    for state in ("up", "down", "draining", "maintenance"):
-        states.add(server.status == state, *values, state)
-    check = server.last_check
-    if check is not None:
-        registry.gauge(
-            "balancebeam_server_health_check_passed",
-            "Whether the last health check passed (1) or failed (0).",
-            *labels,
-        ).add(check.passed, *values)
-        registry.gauge(
-            "balancebeam_server_health_check_timestamp_seconds",
-            "Time of the last health check in seconds since the epoch.",
-            *labels,
-        ).add(check.checked_at, *values)
 
 
 def _add_limits(registry: MetricsRegistry, limiter: LimiterStats) -> None:

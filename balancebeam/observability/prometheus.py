@@ -6,7 +6,7 @@ https://prometheus.io/docs/specs/om/open_metrics_spec/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -18,10 +18,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 # Templates of histograms that are kept: for pools of some hundred servers, 2 KB each. A template
-# saves three quarters of the time for a scrape's histograms, in which no request is processed.
+# saves three quarters of the time for a scrape's histograms.
 MAX_TEMPLATES = 1024
 
-# Texts of label values that are kept likewise, 0.1 KB each: six for each of some hundred servers.
+# Texts of labels that are kept likewise, 0.1 KB each: one for each server, and some for each pool.
 MAX_LABEL_TEXTS = 4096
 
 _LABEL_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -29,7 +29,14 @@ _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
 class Family(Protocol):
-    """A metric and its samples."""
+    """
+    A metric and its samples.
+
+    Attributes:
+        optional: Whether the family is omitted as long as it has no sample.
+    """
+
+    optional: bool
 
     @property
     def name(self) -> str:
@@ -63,6 +70,7 @@ class MetricFamily:
     kind: str
     help: str
     labels: tuple[str, ...] = ()
+    optional: bool = field(default=False, init=False)
     _samples: dict[tuple[str, ...], float] = field(factory=dict)
 
     def add(self, value: float, *labels: Any) -> None:
@@ -73,39 +81,60 @@ class MetricFamily:
 
     def lines(self) -> Iterator[str]:
         for values, value in self._samples.items():
-            labels = _format_labels(self.labels, values)
+            labels = format_labels(self.labels, values)
             yield f"{self.name}{labels} {_format_number(value)}\n"
+
+
+@define
+class LazyFamily:
+    """
+    A metric whose samples are read while its text is made, one by one.
+
+    Attributes:
+        name: The name.
+        kind: "counter", "gauge" or "histogram".
+        help: The help text, a sentence.
+        samples: The text of the labels, see `format_labels`, and the value.
+        optional: Whether the family is omitted as long as it has no sample.
+    """
+
+    name: str
+    kind: str
+    help: str
+    samples: Iterable[tuple[str, float]]
+    optional: bool = False
+
+    def lines(self) -> Iterator[str]:
+        name = self.name
+        for labels, value in self.samples:
+            yield f"{name}{labels} {_format_number(value)}\n"
 
 
 @define
 class HistogramFamily:
     """
-    A histogram for each combination of label values.
+    A histogram for each combination of label values; each is read in one piece.
 
     Attributes:
         name: The name.
         help: The help text, a sentence.
-        labels: The names of the labels.
+        histograms: The text of the labels, see `format_labels`, and the histogram.
+        optional: Whether the family is omitted as long as it has no sample.
         kind: "histogram".
     """
 
     name: str
     help: str
-    labels: tuple[str, ...] = ()
+    histograms: Iterable[tuple[str, Histogram]]
+    optional: bool = False
     kind: str = "histogram"
-    _histograms: dict[tuple[str, ...], Histogram] = field(factory=dict)
-
-    def add(self, histogram: Histogram, *labels: Any) -> None:
-        """Add a histogram with a value for each label."""
-        assert len(labels) == len(self.labels), (self.name, labels)
-        self._histograms[tuple(str(label) for label in labels)] = histogram
 
     def lines(self) -> Iterator[str]:
-        for values, histogram in self._histograms.items():
-            labels = _format_labels(self.labels, values)
+        name = self.name
+        for labels, histogram in self.histograms:
             counts = tuple(histogram.cumulative())
             total = _format_number(histogram.sum)
-            yield _histogram_template(self.name, labels) % (*counts, total, counts[-1])
+            yield _histogram_template(name, labels) % (*counts, total, counts[-1])
 
 
 class MetricsRegistry:
@@ -122,30 +151,43 @@ class MetricsRegistry:
         """Return the gauge called `name`; create it if necessary."""
         return self._number(MetricFamily(name, "gauge", text, labels))
 
-    def histogram(self, name: str, text: str, *labels: str) -> HistogramFamily:
-        """Return the histogram called `name`; create it if necessary."""
-        family = self._families.setdefault(name, HistogramFamily(name, text, labels))
-        assert isinstance(family, HistogramFamily), name
-        return family
+    def add(self, family: Family) -> None:
+        """Add a family with a new name."""
+        assert family.name not in self._families, family.name
+        self._families[family.name] = family
 
     def _number(self, new: MetricFamily) -> MetricFamily:
         family = self._families.setdefault(new.name, new)
         assert isinstance(family, MetricFamily), new.name
         return family
 
+    def texts(self, *, openmetrics: bool = False) -> Iterator[str]:
+        """
+        All metrics, in pieces: a sample, a histogram or the head of a family each.
+
+        Args:
+            openmetrics: Whether the format is OpenMetrics, where the family of a counter has no
+                _total, and the last line is # EOF.
+        """
+        for family in self._families.values():
+            name = family.name.removesuffix("_total") if openmetrics else family.name
+            head = f"# HELP {name} {family.help.translate(_HELP_ESCAPES)}\n"
+            head += f"# TYPE {name} {family.kind}\n"
+            if not family.optional:
+                yield head
+                head = ""
+            for line in family.lines():
+                yield head + line
+                head = ""
+        if openmetrics:
+            yield "# EOF\n"
+
     def openmetrics(self) -> str:
-        """All metrics in the OpenMetrics format, where the family of a counter has no _total."""
-        return "".join(self._text(lambda family: family.name.removesuffix("_total"))) + "# EOF\n"
+        """All metrics in the OpenMetrics format."""
+        return "".join(self.texts(openmetrics=True))
 
     def __str__(self) -> str:
-        return "".join(self._text(lambda family: family.name))
-
-    def _text(self, family_name: Any) -> Iterator[str]:
-        for family in self._families.values():
-            name = family_name(family)
-            yield f"# HELP {name} {family.help.translate(_HELP_ESCAPES)}\n"
-            yield f"# TYPE {name} {family.kind}\n"
-            yield from family.lines()
+        return "".join(self.texts())
 
 
 @lru_cache(maxsize=MAX_TEMPLATES)
@@ -171,7 +213,8 @@ def accepts_openmetrics(accept: str) -> bool:
 
 
 @lru_cache(maxsize=MAX_LABEL_TEXTS)
-def _format_labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+def format_labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    """Return the labels as a sample has them: in braces; empty without any."""
     content = ",".join(f'{name}="{_escape_label(value)}"' for name, value in zip(names, values))
     return f"{{{content}}}" if content else ""
 
@@ -182,4 +225,6 @@ def _escape_label(value: str) -> str:
 
 
 def _format_number(value: float) -> str:
+    if value.__class__ is int:
+        return str(value)
     return str(int(value)) if value == int(value) else repr(value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any, Callable
 
@@ -23,7 +23,7 @@ from balancebeam.observability.access_log_records import CLIENT_CLOSED_REQUEST
 from balancebeam.observability.request_ids import made_id, sent_id
 from balancebeam.observability.timestamps import utc_time
 from balancebeam.proxy.rejected import RejectedRequest
-from balancebeam.proxy.timeline import REFUSED, Try, all_tries, duration, ended, phases
+from balancebeam.proxy.timeline import Try, all_tries, duration, ended, phases
 
 # Requests that are kept: the last seconds of traffic, and what an operator searches for.
 MAX_RECENT = 1000
@@ -232,15 +232,15 @@ class RecentRequests:
             (
                 *(frontend, None, request.client, method[:MAX_METHOD], None, target[:MAX_TARGET]),
                 *("", "", request.status, request.body_bytes_sent, None),
-                *(now, 0.0, None, now, 0.0, now, "", False, False, (), False, REFUSED),
+                *(now, 0.0, None, now, 0.0, now, "", False, False, (), False, request.ended),
             )
         )
 
     def select(
         self, request_id: str | None, failed: bool, slow: bool, limit: int
-    ) -> list[dict[str, Any]]:
+    ) -> Iterator[dict[str, Any]]:
         """
-        Return requests as the admin API shows them.
+        Return requests as the admin API shows them, each made when it is read.
 
         Args:
             request_id: Only requests with this id.
@@ -259,7 +259,7 @@ class RecentRequests:
             if request_id is None or request_id == (row.request_id or made_id(row.received_at)):
                 selected.append(row)
         selected.sort(key=duration if slow else _finished_at, reverse=True)
-        return [row.as_dict(self._time_offset) for row in selected[:limit]]
+        return (row.as_dict(self._time_offset) for row in selected[:limit])
 
     def _candidates(self, slow: bool) -> Iterable[_Values]:
         """Every request that is kept, once; or only the slowest ones."""

@@ -6,6 +6,7 @@ Importing this module installs no reactor: `twistd --reactor` chooses it later.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Callable, ClassVar
 
@@ -29,6 +30,7 @@ from balancebeam.config.values import parse_check_path, parse_count, parse_secon
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import ServerSettings, Settings
+from balancebeam.observability.trace_export import load_exporter
 from balancebeam.process.tls_options import TlsOptions, check_tls_files
 
 #: The timeouts with an option of their own, `--NAME-timeout`.
@@ -187,9 +189,13 @@ class CommandLineOptions(TlsOptions):
         self.settings = self.load_settings()
         if self["check"]:
             # A start reads the files of TLS when it builds the services.
-            check_tls_files(self.settings)
+            warnings = check_tls_files(self.settings)
             if self.settings.acme is not None and self.settings.acme_names:
                 check_client(self.settings.acme)
+            if self.settings.tracing is not None:
+                load_exporter(self.settings.tracing)
+            for warning in warnings:
+                print(f"warning: {escape_control(warning)}", file=sys.stderr)
             print(dump(self.settings), end="")
             raise SystemExit(0)
 

@@ -97,17 +97,35 @@ def default_acme_storage(environ: Mapping[str, str], user: int) -> str:
     return os.path.join(state, "balancebeam", "acme")
 
 
-def check_tls_files(settings: Settings) -> None:
-    """Read the certificate, key and CA files of all frontends and pools. Raises `ConfigError`."""
+def check_tls_files(settings: Settings) -> list[str]:
+    """
+    Read the certificate, key and CA files of all frontends and pools.
+
+    Returns:
+        The warnings that a start logs.
+
+    Raises:
+        ConfigError: For each file that cannot be used.
+    """
     problems: list[str] = []
-    checks: tuple[Callable[[], object], ...] = (
+    warnings: list[str] = []
+    checks: tuple[Callable[[], list[str]], ...] = (
         lambda: check_frontends(settings.frontends),
-        lambda: read_all_tls(settings.pools, {}),
+        lambda: _check_pools(settings),
     )
     for check in checks:
         try:
-            check()
+            warnings += check()
         except ConfigError as error:
             problems += error.problems
     if problems:
         raise ConfigError(*problems)
+    return warnings
+
+
+def _check_pools(settings: Settings) -> list[str]:
+    """Read the files of pools; see `check_tls_files`."""
+    pools = read_all_tls(settings.pools, {})
+    return [
+        f"pool {name}: tls: {warning}" for name, tls in pools.items() for warning in tls.warnings
+    ]

@@ -16,12 +16,13 @@ from balancebeam.core.interfaces import Random
 from balancebeam.core.settings import ForwardingSettings
 from balancebeam.net.interfaces import StreamTransport
 from balancebeam.protocols.http1.fields import field_values, remove_fields
-from balancebeam.protocols.http1.request_rules import RequestHead
+from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from balancebeam.proxy.forwarded_fields import (
     build_default_forwarded_fields,
     build_forwarded_fields,
     encode_client_cert,
 )
+from balancebeam.proxy.tracing import Tracer
 
 
 @frozen
@@ -32,10 +33,12 @@ class ForwardingPolicy:
     Attributes:
         settings: Which fields about the client are sent.
         new_request_id: Returns a new value for X-Request-Id.
+        tracer: Traces requests; `None` without tracing.
     """
 
     settings: ForwardingSettings
     new_request_id: Callable[[], bytes]
+    tracer: Tracer | None = None
 
     @property
     def is_default(self) -> bool:
@@ -127,6 +130,7 @@ class Forwarder:
         fast_suffix: The end of the head of a request without rare fields to `host`.
         has_fast_path: Whether `fast_suffix` may be used.
         trusted: Whether the client is a trusted proxy.
+        tracer: Traces the requests; `None` without tracing. With one there is no fast path.
         via: The name in Via if it is not the default; empty to add no Via, `None` for the default.
             With any value but `None` there is no fast path.
     """
@@ -135,11 +139,13 @@ class Forwarder:
         "_client",
         "_client_cert",
         "_forwarding",
+        "_has_default_fields",
         "_proto",
         "_version",
         "fast_suffix",
         "has_fast_path",
         "host",
+        "tracer",
         "trusted",
         "via",
     )
@@ -158,7 +164,9 @@ class Forwarder:
         self.trusted = trusted
         settings = forwarding.settings
         self.via = None if settings.via is True else settings.via_name
-        self.has_fast_path = forwarding.is_default and not trusted
+        self.tracer = forwarding.tracer
+        self._has_default_fields = forwarding.is_default and not trusted
+        self.has_fast_path = self._has_default_fields and self.tracer is None
         self._client = client.encode("ascii")
         self._forwarding = forwarding
         self._proto = proto
@@ -178,6 +186,16 @@ class Forwarder:
 
         A missing Host field gets the address that the client is connected to.
         """
+        if (
+            self._has_default_fields
+            and head.rare_fields is NO_RARE_FIELDS
+            and head.length >= 0
+            and head.minor
+        ):
+            # Only with tracing: otherwise the caller uses the fast path.
+            if head.host is not self.host:
+                self.set_host(head.host)
+            return head.forward_bytes + self.fast_suffix
         local = b""
         if head.host is None:
             host = transport.getHost()

@@ -30,8 +30,9 @@ class HttpExchange(Exchange):
             response, which the server sends.
         started_at: When the request was received, in seconds since the epoch; 0 if
             nothing needs it.
-        body_bytes_received: The length of the request body received so far, without framing.
-        body_bytes_sent: The length of the response body that the client gets.
+        body_bytes_received: The length of the request body received so far, without the framing
+            of a chunked one; or of what the client has sent through a tunnel.
+        body_bytes_sent: The length of the response body that was written, likewise.
     """
 
     connection: RequestSender | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from balancebeam.proxy.timeline import CLIENT, REFUSED
+
 # Bytes of a request line that are logged: enough to recognise the request, and a
 # client that sends garbage cannot fill the log with long lines.
 MAX_LOGGED_LINE = 2048
@@ -27,6 +29,11 @@ class RejectedRequest:
     status: int
     reason: str
     body_bytes_sent: int
+
+    @property
+    def ended(self) -> str:
+        """How the request ended; see `timeline.ended`. A client that stalls is not refused."""
+        return CLIENT if self.status == 408 else REFUSED
 
 
 def first_line(data: bytes) -> bytes:

@@ -16,12 +16,12 @@ from attrs import define
 from twisted.application import service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.frontend_settings import FrontendSettings
 from balancebeam.core.tls_settings import FrontendTlsSettings
+from balancebeam.net.periodic import PeriodicCall
 from balancebeam.tls.certificates import Certificate, format_time, parse_certificate
 from balancebeam.tls.selection import FrontendContexts
 from balancebeam.tls.self_signed import LOCAL_NAMES, self_signed_certificate
@@ -98,8 +98,12 @@ class CertificateService(service.Service):
         # Counts changes, so that the result of a thread that began before one is discarded.
         self._generation = 0
         self._expiry_warnings_at = 0.0
-        self._clock = clock
-        self._loop: LoopingCall | None = None
+        self._checks = PeriodicCall(
+            clock,
+            CHECK_INTERVAL,
+            self._check,
+            lambda failure: self._log.failure("checks of certificates stopped", failure),
+        )
 
     def contexts(self, frontend: str) -> FrontendContexts | None:
         """Return the contexts of a frontend by its name; `None` without TLS."""
@@ -192,7 +196,7 @@ class CertificateService(service.Service):
                 if self.running:
                     self._log_warnings(name, frontend.contexts.certificates)
         if self.running:
-            self._update_loop()
+            self._update_checks()
 
     def set_acme_certificate(self, name: str, chain: bytes, key: bytes) -> None:
         """
@@ -257,29 +261,19 @@ class CertificateService(service.Service):
         self._expiry_warnings_at = self._now()
         for name, frontend in self._frontends.items():
             self._log_warnings(name, frontend.active.contexts.certificates)
-        self._update_loop()
+        self._update_checks()
 
     def stopService(self) -> Any:
         self._generation += 1
-        self._stop_loop()
+        self._checks.stop()
         return super().stopService()
 
-    def _update_loop(self) -> None:
+    def _update_checks(self) -> None:
         """Check files and expiry periodically while any frontend has TLS."""
-        if not self._frontends:
-            self._stop_loop()
-        elif self._loop is None:
-            # A LoopingCall that is stopped during a call must not be started again before its end.
-            self._loop = LoopingCall(self._check)
-            self._loop.clock = self._clock
-            self._loop.start(CHECK_INTERVAL, now=False).addErrback(
-                lambda failure: self._log.failure("checks of certificates stopped", failure)
-            )
-
-    def _stop_loop(self) -> None:
-        loop, self._loop = self._loop, None
-        if loop is not None and loop.running:
-            loop.stop()
+        if self._frontends:
+            self._checks.start()
+        else:
+            self._checks.stop()
 
     def _log_warnings(self, frontend: str, certificates: Iterable[Certificate]) -> None:
         for certificate in certificates:

@@ -21,6 +21,7 @@ from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.proxy.interfaces import Observer
 from balancebeam.proxy.route_target import RouteTarget
+from balancebeam.proxy.tracing import Tracer
 from balancebeam.routing.route_table import RouteTable
 from balancebeam.server.connection_limit import ConnectionLimit
 from balancebeam.server.listeners import ConnectionFactory
@@ -37,11 +38,13 @@ class FrontendTarget:
         route_table: the routes.
         observer: the observer of finished and rejected requests, such as an access log.
         contexts: the TLS contexts; `None` for plain connections.
+        tracer: traces HTTP requests; `None` without tracing.
     """
 
     route_table: RouteTable[RouteTarget]
     observer: Observer[Exchange] | None = None
     contexts: ContextSelector | None = None
+    tracer: Tracer | None = None
 
 
 class FrontendService(service.Service):
@@ -72,7 +75,7 @@ class FrontendService(service.Service):
                 target.route_table,
                 ticker,
                 settings.timeouts,
-                *self._forwarding_settings(),
+                *self._forwarding_settings(target),
                 settings.max_body,
             )
             self.factory.context.h2c = settings.h2c
@@ -92,10 +95,14 @@ class FrontendService(service.Service):
         accepting = self.factory if contexts is None else self.tls_factory
         self._proxy_protocol_factory.build_channel = accepting.build_channel
 
-    def _forwarding_settings(self) -> tuple[TrustedProxies, ForwardingPolicy]:
+    def _forwarding_settings(
+        self, target: FrontendTarget
+    ) -> tuple[TrustedProxies, ForwardingPolicy]:
         settings = self.settings
         trusted = TrustedProxies(settings.trusted_proxies)
-        return trusted, ForwardingPolicy(settings.forwarding, request_id_generator(self._random))
+        return trusted, ForwardingPolicy(
+            settings.forwarding, request_id_generator(self._random), target.tracer
+        )
 
     def apply(self, settings: FrontendSettings, target: FrontendTarget) -> None:
         """Replace settings, routes and observer, for open connections too."""
@@ -109,7 +116,7 @@ class FrontendService(service.Service):
         if isinstance(factory, Http1Factory):
             factory.max_body = settings.max_body
             factory.context.h2c = settings.h2c
-            factory.set_forwarding(*self._forwarding_settings())
+            factory.set_forwarding(*self._forwarding_settings(target))
 
     def listeners(self) -> Mapping[ListenAddress, ConnectionFactory]:
         """The connection factory of every listen address."""

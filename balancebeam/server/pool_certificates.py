@@ -9,10 +9,10 @@ from attrs import frozen
 from twisted.application import service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from balancebeam.core.errors import ConfigError
+from balancebeam.net.periodic import PeriodicCall
 from balancebeam.server.certificates import CHECK_INTERVAL
 from balancebeam.server.pool import PoolService
 from balancebeam.upstream.pool_tls import PoolTls
@@ -54,37 +54,31 @@ class PoolCertificateService(service.Service):
             find_pools: Returns the pools by name.
             defer_to_thread: Runs a blocking call in the reactor's thread pool.
         """
-        self._clock = clock
         self._find_pools = find_pools
         self._defer_to_thread = defer_to_thread
-        self._loop: LoopingCall | None = None
+        self._checks = PeriodicCall(
+            clock,
+            CHECK_INTERVAL,
+            self._check,
+            lambda failure: self._log.failure("checks of [pool.tls] stopped", failure),
+        )
 
     def startService(self) -> None:
         super().startService()
         self.update()
 
     def stopService(self) -> Any:
-        self._stop_loop()
+        self._checks.stop()
         return super().stopService()
 
     def update(self) -> None:
         """Check the files periodically while any pool has some; called after a reload."""
         if not self.running:
             return
-        if not self._watched():
-            self._stop_loop()
-        elif self._loop is None:
-            # A LoopingCall that is stopped during a call must not be started again before its end.
-            self._loop = LoopingCall(self._check)
-            self._loop.clock = self._clock
-            self._loop.start(CHECK_INTERVAL, now=False).addErrback(
-                lambda failure: self._log.failure("checks of [pool.tls] stopped", failure)
-            )
-
-    def _stop_loop(self) -> None:
-        loop, self._loop = self._loop, None
-        if loop is not None and loop.running:
-            loop.stop()
+        if self._watched():
+            self._checks.start()
+        else:
+            self._checks.stop()
 
     def _watched(self) -> dict[str, PoolTls]:
         pools = self._find_pools()

@@ -21,6 +21,7 @@ from balancebeam.core.settings import FrontendSettings, PoolSettings, Settings
 from balancebeam.observability.connection_log import ConnectionLog
 from balancebeam.observability.log_file import LogFile
 from balancebeam.observability.observers import combine
+from balancebeam.observability.tracing import TracingService
 from balancebeam.proxy.exchange import Exchange
 from balancebeam.proxy.forwarding import ForwardingPolicy, request_id_generator
 from balancebeam.proxy.interfaces import Observer
@@ -31,6 +32,7 @@ from balancebeam.server.listeners import BindAddress, Listener
 from balancebeam.server.pool import PoolService
 from balancebeam.server.service_tree import ServiceTree, required_sweep_interval
 from balancebeam.server.startup_log import log_listeners
+from balancebeam.server.tracing import commit_tracing, prepare_tracing
 from balancebeam.state.service import StateService
 from balancebeam.state.snapshot import restore, take_snapshot
 from balancebeam.tls.sources import PreparedFrontend
@@ -50,6 +52,7 @@ class ReloadTransaction:
         certificates: the certificates by frontend, read and checked.
         acme: the service that orders certificates, if a frontend has names for ACME.
         pool_tls: TLS of the connections to servers, by pool.
+        tracing: the export of spans, if enabled.
         bound: the listeners of new addresses, bound if the balancer runs.
     """
 
@@ -65,6 +68,7 @@ class ReloadTransaction:
         certificates: Mapping[str, PreparedFrontend],
         acme: PreparedAcme | None,
         pool_tls: Mapping[str, PoolTls],
+        tracing: TracingService | None,
     ) -> None:
         self._tree = tree
         self.settings = settings
@@ -74,6 +78,7 @@ class ReloadTransaction:
         self.certificates = certificates
         self.acme = acme
         self.pool_tls = pool_tls
+        self.tracing = tracing
         self.bound: dict[BindAddress, Listener] = {}
 
     @classmethod
@@ -95,9 +100,10 @@ class ReloadTransaction:
             addresses.append(settings.admin.bind)
         certificates, pool_tls = _read_certificates(tree, settings)
         acme = prepare_acme(tree, settings)
+        tracing = prepare_tracing(tree, settings)
         log_files = tree.access_logs.prepare(settings.frontends)
         transaction = cls(
-            tree, settings, limits, authorizer, log_files, certificates, acme, pool_tls
+            tree, settings, limits, authorizer, log_files, certificates, acme, pool_tls, tracing
         )
         if tree.running:
             try:
@@ -120,6 +126,7 @@ class ReloadTransaction:
         tree.access_logs.commit(self.settings.frontends, self.log_files)
         tree.recent_requests.enable(self.settings.admin is not None)
         tree.certificates.commit(self.certificates)
+        commit_tracing(tree, self.tracing)
         self._commit_pools()
         self._commit_frontends()
         self._commit_admin()
@@ -172,6 +179,7 @@ class ReloadTransaction:
                 tree.route_table_builder.build(settings, tree.pools),
                 self._build_observer(settings),
                 tree.certificates.contexts(settings.name),
+                None if tree.tracing is None else tree.tracing.tracer,
             )
             frontend = old_frontends.pop(settings.name, None)
             if frontend is not None and frontend.settings.mode != settings.mode:

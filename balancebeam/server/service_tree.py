@@ -10,6 +10,7 @@ The children of a balancer as a tree of named services.
     balancer.getServiceNamed("limiter")       rate limits
     balancer.getServiceNamed("listeners")     the listening sockets
     balancer.getServiceNamed("access-logs")   the access log files
+    balancer.getServiceNamed("tracing")       the export of spans, if enabled
     balancer.getServiceNamed("certificates")  the TLS certificates of frontends
     balancer.getServiceNamed("acme")          certificates from ACME, if any names need them
     balancer.getServiceNamed("pool-certificates")  watches the files of TLS to servers
@@ -46,6 +47,7 @@ from balancebeam.net.ticker import Ticker, sweep_interval
 from balancebeam.observability.access_log import AccessLogs
 from balancebeam.observability.latency import EventLoopLatency
 from balancebeam.observability.recent_requests import RecentRequests
+from balancebeam.observability.tracing import SpanCounts, TracingService
 from balancebeam.server.certificates import CertificateService
 from balancebeam.server.demo import DemoService
 from balancebeam.server.frontend import FrontendService
@@ -89,6 +91,8 @@ class ServiceTree(service.MultiService, abc.ABC):
         limiter: rate limits and the counters behind them.
         access_logs: the access log files.
         recent_requests: recent requests for the admin API.
+        tracing: the export of spans, if enabled.
+        span_counts: the numbers of exported and lost spans.
         certificates: the TLS certificates and contexts of frontends.
         challenges: the ACME challenges of orders in progress.
         acme: orders and renews certificates, if a frontend has names for ACME.
@@ -133,6 +137,8 @@ class ServiceTree(service.MultiService, abc.ABC):
         )
         self.access_logs = AccessLogs(self.ticker, self.ticker.wall_time)
         self.recent_requests = RecentRequests(self.ticker)
+        self.tracing: TracingService | None = None
+        self.span_counts = SpanCounts()
         self.certificates = CertificateService(reactor, self.ticker.wall_time, self.defer_to_thread)
         self.challenges = Challenges(self.certificates.challenges)
         self.find_challenge: ChallengeLookup = self.challenges.respond

@@ -133,14 +133,18 @@ def prepare_frontend(
     return PreparedFrontend(name, mode, settings, files, generated, contexts)
 
 
-def check_frontends(frontends: Iterable[FrontendSettings]) -> None:
+def check_frontends(frontends: Iterable[FrontendSettings]) -> list[str]:
     """
     Check the files of frontends, and whether OpenSSL accepts their settings.
+
+    Returns:
+        The warnings that a start logs: certificates that expire soon, for example.
 
     Raises:
         ConfigError: For each problem, the frontend and the reason, with the file if it is one.
     """
     problems: list[str] = []
+    warnings: list[str] = []
     for frontend in frontends:
         if frontend.tls is None:
             continue
@@ -151,8 +155,14 @@ def check_frontends(frontends: Iterable[FrontendSettings]) -> None:
             prepare_frontend(frontend.name, frontend.mode, frontend.tls, files, generated)
         except ConfigError as error:
             problems += [f"frontend {frontend.name}: {line}" for line in error.problems]
+            continue
+        for certificate in files.certificates:
+            warnings += [
+                f"frontend {frontend.name}: {line}" for line in certificate.warnings(time.time())
+            ]
     if problems:
         raise ConfigError(*problems)
+    return warnings
 
 
 def read_changed(watched: Sequence[tuple[PreparedFrontend, Signatures]]) -> list[FileChange]:

@@ -164,7 +164,6 @@ class WebExchange(HttpExchange):
     ) -> None:
         super().__init__(dispatcher, head, upstream_head, client)
         self._request = request
-        self._body_bytes_read = 0
         # When the client stopped reading, on the ticker; `None` while it reads.
         self._paused_since: float | None = None
 
@@ -177,8 +176,8 @@ class WebExchange(HttpExchange):
         content: Any = self._request.content
         while not self.upload_paused and not self.body_complete and not self.finished:
             data = content.read(BUFFER_SIZE)
-            self._body_bytes_read += len(data)
-            self.upload(data, last=self._body_bytes_read >= self.head.length)
+            received = self.body_bytes_received + len(data)
+            self.upload(data, last=received >= self.head.length)
 
     def client_transport(self) -> Any:
         return self._request.channel

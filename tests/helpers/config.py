@@ -168,10 +168,14 @@ class ConfigFileTestCase(SynchronousTestCase):
         return [problem.replace(self.path + ":", "") for problem in problems]
 
     def check(self, text: str, *arguments: str) -> tuple[Settings, str]:
-        """Return the settings of a file and options, and the output of `--check`."""
+        """
+        Return the settings of a file and options, and the output of `--check`.
+
+        Its standard error is in `warnings`.
+        """
         options = CommandLineOptions()
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
+        output, self.warnings = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(self.warnings):
             done = self.assertRaises(
                 SystemExit, options.parseOptions, ["-c", self.write(text), *arguments, "--check"]
             )

@@ -44,6 +44,7 @@ from balancebeam.core.settings import (
     SecretSource,
     ServerSettings,
     Settings,
+    TracingSettings,
 )
 from balancebeam.core.tls_settings import (
     CLIENT_AUTH_MODES,
@@ -203,6 +204,23 @@ ACME_SETTINGS = st.builds(
     st.sampled_from((LETS_ENCRYPT, "https://localhost:14000/dir", "https://[::1]")),
     st.none() | st.just("ops@example.org"),
     st.none() | _FILES,
+)
+
+_FIELDS = st.dictionaries(
+    st.sampled_from(("Authorization", "x-api_key", "A-1")),
+    st.from_regex(r"[!-~]([ -~]{0,9}[!-~])?", fullmatch=True),
+    max_size=2,
+).map(lambda fields: tuple(fields.items()))
+
+TRACING_SETTINGS = st.builds(
+    TracingSettings,
+    st.sampled_from(("http://127.0.0.1:4318/v1/traces", "https://[::1]/x", "http://a_b.example")),
+    TEXTS.filter(lambda text: bool(text.strip()) and text.isprintable()),
+    _FRACTIONS,
+    st.booleans(),
+    _FIELDS,
+    _SECONDS,
+    st.integers(1, 100_000),
 )
 
 _CHECK_PATHS = st.sampled_from(("/", "/health", "/a%20b?x=1&y=%22'"))
@@ -369,6 +387,7 @@ def all_settings(draw: st.DrawFn) -> Settings:
         draw(_SECONDS_OR_ZERO),
         draw(st.integers(0, 100)),
         draw(st.none() | _SECONDS_OR_ZERO),
+        tracing=draw(st.none() | TRACING_SETTINGS),
     )
     if draw(st.booleans()) or any(item.tls is not None and item.tls.acme for item in drawn):
         settings = evolve(settings, acme=draw(ACME_SETTINGS))

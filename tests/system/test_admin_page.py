@@ -78,7 +78,12 @@ def test_page(tmp_path: Path) -> None:
         browser.wait_for("document.querySelector('#announcements').textContent.includes('down')")
 
         browser.evaluate(f"{row_of(drained.address)}.querySelector('button').click()")
-        browser.evaluate("document.querySelector('[data-state=drain]').click()")
+        drain = "document.querySelector('[data-state=drain]')"
+        browser.evaluate(f"{drain}.focus(); {drain}.click()")
+        assert browser.evaluate("document.activeElement.id") == "server-cancel"
+        browser.evaluate("document.querySelector('#server-cancel').click()")
+        assert browser.evaluate(f"document.activeElement === {drain}")
+        browser.evaluate(f"{drain}.click()")
         question = browser.evaluate("document.querySelector('#server-question').textContent")
         assert question.startswith(f"Drain {drained.address}?")
         assert browser.evaluate(f"{row_of(drained.address)}.dataset.state") == "up"
@@ -110,3 +115,77 @@ def test_lost_stream(tmp_path: Path) -> None:
         assert "The values are from" in text
         with run_balancer(tmp_path, *options):
             browser.wait_for(f"{state} === 'live'")
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
+def test_token(tmp_path: Path) -> None:
+    """With a token the stream and the controls work; a token that is not valid is reported."""
+    port = free_port()
+    token = tmp_path / "token"
+    token.touch(0o600)
+    options = ["--admin", f"127.0.0.1:{port}", "--admin-token-file", str(token)]
+    options += ["--upstream", "127.0.0.1:1"]
+    state = "document.querySelector('#stream').dataset.state"
+    with Browser() as browser:
+        token.write_text("sesame\n")
+        with run_balancer(tmp_path, *options):
+            browser.open(f"http://admin:sesame@127.0.0.1:{port}/")
+            browser.wait_for(f"{row_of('127.0.0.1:1')}?.dataset.state === 'up'")
+            browser.evaluate(f"{row_of('127.0.0.1:1')}.querySelector('button').click()")
+            browser.evaluate("document.querySelector('[data-state=maintenance]').click()")
+            browser.evaluate("document.querySelector('#server-confirmed').click()")
+            browser.wait_for(f"{row_of('127.0.0.1:1')}.dataset.state === 'maintenance'")
+            assert browser.messages == []
+        browser.wait_for(f"{state} === 'lost'")
+        token.write_text("another\n")
+        with run_balancer(tmp_path, *options):
+            text = "document.querySelector('#banner').textContent"
+            browser.wait_for(f"{text}.startsWith('The token is required')")
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
+def test_many_servers(tmp_path: Path) -> None:
+    """
+    With 200 servers a snapshot changes the graphics of visible rows only. All controls have
+    names, live regions stay silent, and the focus stays where it is.
+    """
+    admin = f"127.0.0.1:{free_port()}"
+    options = [part for n in range(200) for part in ("--upstream", f"127.1.0.{n + 1}:1")]
+    with Browser() as browser, run_balancer(tmp_path, "--admin", admin, *options):
+        browser.resize(1400, 900)
+        browser.open(f"http://{admin}/")
+        browser.wait_for("document.querySelectorAll('#pools tbody tr').length === 200")
+        # The numbers of the last row follow in a later frame.
+        browser.wait_for(f"{row_of('127.1.0.200:1')}.cells[2].textContent === '1'")
+        browser.evaluate("document.querySelector('#pools tbody button').focus()")
+        browser.evaluate(
+            "window.said = 0;"
+            "for (const node of document.querySelectorAll("
+            "    '[aria-live], [role=alert], [role=status]'))"
+            "  new MutationObserver(() => { window.said += 1 })"
+            "    .observe(node, {subtree: true, childList: true, characterData: true});"
+            "window.lines = () => document.querySelectorAll('#pools .line[d^=M]').length"
+        )
+        # Lines are drawn from two samples on.
+        browser.wait_for("window.lines() > 0")
+        snapshot = "document.querySelector('#summary').textContent"
+        for _ in range(2):
+            before = browser.evaluate(snapshot)
+            browser.wait_for(f"{snapshot} !== {json.dumps(before)}")
+        assert browser.evaluate("window.lines()") < 60
+        assert browser.evaluate("window.said") == 0
+        focus = "document.activeElement === document.querySelector('#pools tbody button')"
+        assert browser.evaluate(focus)
+        browser.evaluate(f"{row_of('127.1.0.200:1')}.scrollIntoView()")
+        browser.wait_for(f"{row_of('127.1.0.200:1')}.querySelector('.line[d^=M]') !== null")
+        nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
+        names = [
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in nodes
+            if not node["ignored"]
+        ]
+        controls = ("button", "link", "searchbox", "checkbox", "table", "region", "dialog")
+        assert [role for role, name in names if role in controls and not name] == []
+        assert ("button", "Manage 127.1.0.200:1") in names
+        assert ("columnheader", "Requests/s") in names
+        assert {"banner", "navigation", "main"} <= {role for role, _ in names}

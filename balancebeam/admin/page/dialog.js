@@ -6,7 +6,7 @@ import {request} from "./stream.js";
 
 const dialog = byId("server"), actions = byId("server-actions"), confirmation = byId("server-confirm");
 const weight = byId("server-weight"), problem = byId("server-problem"), confirmed = byId("server-confirmed");
-let current = null, change = null, latest = null, toastTimer = 0;
+let current = null, change = null, latest = null, opener = null, toastTimer = 0;
 
 const inFlight = ({in_flight: number}) => number === 0 ? "nothing is in flight"
   : `${count(number)} in flight ${number === 1 ? "finishes" : "finish"} first`;
@@ -26,6 +26,7 @@ export function openDialog(server) {
   setText(byId("server-title"), server.address);
   setText(byId("server-pool"), `pool ${server.pool}`);
   weight.value = server.weight;
+  opener = null;
   showProblem(problem, "");
   showActions();
   renderFacts(server);
@@ -72,9 +73,17 @@ function showActions() {
   show(confirmation, false);
 }
 
+// Back from the confirmation: the focus returns to the control that led there.
+function cancel() {
+  showActions();
+  if (opener) opener.focus();
+  opener = null;
+}
+
 function ask(name, content) {
   const [label, text] = QUESTIONS[name](current);
   change = content;
+  opener = document.activeElement;
   setText(byId("server-question"), text);
   setText(confirmed, label);
   const others = latest.servers.filter((item) => item.pool === current.pool
@@ -103,7 +112,7 @@ async function apply(content) {
     dialog.close();
     toast(`${result.address}: ${result.state}, weight ${result.weight}`);
   } catch (error) {
-    showActions();
+    cancel();
     showProblem(problem, `Not changed: ${error.message}`);
   } finally {
     confirmed.disabled = false;
@@ -128,7 +137,7 @@ byId("server-weight-form").addEventListener("submit", (event) => {
   else apply({weight: value});
 });
 confirmed.addEventListener("click", () => apply(change));
-byId("server-cancel").addEventListener("click", showActions);
+byId("server-cancel").addEventListener("click", cancel);
 byId("server-close").addEventListener("click", () => dialog.close());
 // A click beside the dialog closes it, as Escape does.
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });

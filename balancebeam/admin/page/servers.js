@@ -1,8 +1,8 @@
 // The tables of servers, one for each pool.
 
 import {
-  age, byId, count, drawSparkline, duration, element, percent, rate, row, setClass, setText, show,
-  sparkline, svgElement, table, updateChildren,
+  age, byId, count, drawSparkline, duration, element, percent, rate, row, setAttribute, setClass,
+  setText, show, sparkline, svgElement, table, updateChildren,
 } from "./dom.js";
 import {openDialog} from "./dialog.js";
 
@@ -17,6 +17,38 @@ const BAD_ERROR_RATE = 0.01;
 
 const filter = byId("filter"), attention = byId("attention");
 let latest = null;
+
+// With hundreds of servers most rows are outside of the window. Their numbers follow in the next
+// frames, some rows in each, and their graphics when they come near.
+const ROWS_PER_FRAME = 12;
+const deferred = new Set();
+let scheduled = false;
+
+function defer(node) {
+  deferred.add(node);
+  if (scheduled) return;
+  scheduled = true;
+  requestAnimationFrame(fillDeferred);
+}
+
+function fillDeferred() {
+  let left = ROWS_PER_FRAME;
+  for (const node of deferred) {
+    if (left === 0) break;
+    left -= 1;
+    fillRow(node);
+  }
+  scheduled = deferred.size > 0;
+  if (scheduled) requestAnimationFrame(fillDeferred);
+}
+
+const nearby = new IntersectionObserver((entries) => {
+  for (const {target, isIntersecting} of entries) {
+    target.near = isIntersecting;
+    if (isIntersecting) fillRow(target);
+  }
+}, {rootMargin: "200px"});
+
 for (const input of [filter, attention]) {
   input.addEventListener("input", () => latest && renderServers(latest));
 }
@@ -59,7 +91,8 @@ function updatePool(section, pool) {
   setText(section.meta, parts.join(" · "));
   drawSparkline(section.trend, pool.history, Math.max(...pool.history, 0));
   // One scale for the servers of a pool, so that their lines can be compared.
-  const highest = Math.max(0, ...pool.all.flatMap((server) => server.history));
+  let highest = 0;
+  for (const {history} of pool.all) for (const value of history) if (value > highest) highest = value;
   updateChildren(section.body, pool.shown, (server) => `${server.address} ${server.reason === "removed"}`,
     createRow, (node, server) => updateRow(node, server, highest));
 }
@@ -82,30 +115,39 @@ function createRow(server) {
     element("span", {class: "hidden"}, ` ${server.address}`));
   button.addEventListener("click", () => openDialog(node.server));
   cells[11].append(button);
-  return Object.assign(node, {tag, state, reason, share, bar, trend, button});
+  nearby.observe(node);
+  return Object.assign(node, {tag, state, reason, share, bar, trend, button, near: false});
 }
 
 function updateRow(node, server, highest) {
-  node.server = server;
-  const cells = node.cellsByIndex;
-  node.dataset.state = server.state;
-  const tags = [server.backup ? "backup" : "", server.source === "configured" ? "" : server.source];
-  setText(node.tag, tags.filter(Boolean).join(", "));
+  Object.assign(node, {server, highest});
+  setAttribute(node, "data-state", server.state);
   setText(node.state, server.state);
   const since = server.since ? `, ${age((Date.now() - new Date(server.since)) / 1000)}` : "";
   setText(node.reason, server.state === "up" ? "" : `${server.reason}${since}`);
-  node.reason.title = server.reason;
+  setAttribute(node.reason, "title", server.reason);
+  show(node.button, server.reason !== "removed");
+  if (node.near) fillRow(node);
+  else defer(node);
+}
+
+// The numbers, and the graphics of a row that can be seen.
+function fillRow(node) {
+  deferred.delete(node);
+  const {server, cellsByIndex: cells} = node;
+  const tags = [server.backup ? "backup" : "", server.source === "configured" ? "" : server.source];
+  setText(node.tag, tags.filter(Boolean).join(", "));
   setText(cells[2], server.weight);
   setClass(cells[2], "attention", server.weight === 0);
   setText(node.share, percent(server.share));
-  node.bar.setAttribute("width", String(Math.round(48 * (server.share || 0))));
   setText(cells[4], rate(server.rate));
-  drawSparkline(node.trend, server.history, highest);
   setText(cells[6], percent(server.error_rate));
   setClass(cells[6], "bad", server.error_rate >= BAD_ERROR_RATE);
   setText(cells[7], duration(server.p50));
   setText(cells[8], duration(server.p99));
   setText(cells[9], count(server.in_flight));
   setText(cells[10], count(server.idle));
-  show(node.button, server.reason !== "removed");
+  if (!node.near) return;
+  setAttribute(node.bar, "width", String(Math.round(48 * (server.share || 0))));
+  drawSparkline(node.trend, server.history, node.highest);
 }

@@ -3,6 +3,9 @@
 
 import {base} from "./dom.js";
 
+// Without a challenge for Basic: no dialog of the browser for the requests of this script.
+const SCRIPT = {"X-Requested-With": "fetch"};
+
 // Milliseconds: the server sends an event per second, so a stream that is silent is lost.
 const SILENCE = 6000, FIRST_DELAY = 1000, LONGEST_DELAY = 30000;
 
@@ -27,7 +30,9 @@ async function readStream(onEvent, onLive) {
   const controller = new AbortController();
   let timer = setTimeout(() => controller.abort(), SILENCE);
   try {
-    const response = await fetch(`${base}events`, {signal: controller.signal, cache: "no-store"});
+    const response = await fetch(`${base}events`, {
+      signal: controller.signal, cache: "no-store", headers: SCRIPT,
+    });
     if (!response.ok) return await rejection(response);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let buffer = "";
@@ -82,7 +87,9 @@ export async function problemOf(response) {
 
 // The data of a response in JSend form; raises an Error with its message otherwise.
 export async function request(path, options = {}) {
-  const response = await fetch(base + path, {cache: "no-store", ...options});
+  const response = await fetch(base + path, {
+    cache: "no-store", ...options, headers: {...SCRIPT, ...options.headers},
+  });
   if (!response.ok) throw new Error(await problemOf(response));
   return (await response.json()).data;
 }

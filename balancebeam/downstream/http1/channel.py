@@ -31,14 +31,15 @@ from balancebeam.downstream.http1.exchange import Http1Exchange
 from balancebeam.downstream.http1.request_reader import RequestReader
 from balancebeam.downstream.http1.timeouts import Expiry, awaits_client_read, find_expiry
 from balancebeam.net.interfaces import StreamTransport
+from balancebeam.net.relay import is_clean_close
 from balancebeam.net.socket_options import set_socket_options
 from balancebeam.net.transport import unacked_bytes
 from balancebeam.protocols.http1 import local_reply
 from balancebeam.protocols.http1.grammar import CRLF
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange, Fields
-from balancebeam.proxy.forwarding import Forwarder
 from balancebeam.proxy.rejected import RejectedRequest, first_line, is_head_request
+from balancebeam.proxy.timeline import TIMEOUT
 from balancebeam.tls.interfaces import TlsInfo
 
 
@@ -96,7 +97,8 @@ class Http1Channel(Protocol):
         self.output_flushed = False
         # Value of `unacked_bytes` at the last sweep that measured it.
         self._last_unacked_bytes: int | None = None
-        self._reader = RequestReader(context, self._build_forwarder(), secure=tls is not None)
+        forwarder = context.build_forwarder(peer, tls)
+        self._reader = RequestReader(context, forwarder, secure=tls is not None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client} {self.state.name}>"
@@ -106,15 +108,9 @@ class Http1Channel(Protocol):
         self.transport.registerProducer(self, True)
         self.context.channels.add(self)
 
-    def _build_forwarder(self) -> Forwarder:
-        context, tls = self.context, self.tls
-        trusted = context.trusted_proxies.contains(self.client)
-        proto, certificate = (b"http", None) if tls is None else (b"https", tls.client_certificate)
-        return Forwarder(self.client, trusted, context.forwarding, proto, certificate)
-
     def update_trust(self) -> None:
         """Apply changed trusted proxies and a changed forwarding policy to later requests."""
-        self._reader.forwarder = self._build_forwarder()
+        self._reader.forwarder = self.context.build_forwarder(self.client, self.tls)
 
     def dataReceived(self, data: bytes) -> None:
         state = self.state
@@ -167,13 +163,13 @@ class Http1Channel(Protocol):
         self.exchange = None
         response_started = exchange.downstream_response_started
         if not response_started:
-            # The status that the client receives, for logs and metrics.
+            # What the client receives, for logs and metrics.
             exchange.status = error.status
+            exchange.body_bytes_sent = self._write_error(error, exchange.method == b"HEAD")
         exchange.client_disconnected()
         if response_started:
             self.abort()
         else:
-            self._write_error(error, exchange.method == b"HEAD")
             self.start_lingering_close()
 
     def _write_error(self, error: RequestError, bodyless: bool) -> int:
@@ -311,16 +307,22 @@ class Http1Channel(Protocol):
                 self._last_unacked_bytes = unacked
                 self.last_activity = now
                 return
-        context = self.context
+        context, exchange = self.context, self.exchange
         expiry = find_expiry(self, context.timeouts, now, context.draining)
         if expiry is Expiry.CLOSE:
             self.close()
         elif expiry is Expiry.ABORT:
+            if exchange is not None and self.state is TUNNEL and not self.write_blocked:
+                exchange.outcome = TIMEOUT
             self.abort()
         elif expiry is Expiry.HEADER_TIMEOUT:
             self._header_timeout_expired()
-        elif expiry is Expiry.BODY_TIMEOUT:
-            self._body_timeout_expired()
+        elif (
+            expiry is Expiry.BODY_TIMEOUT
+            and exchange is not None
+            and not exchange.awaiting_100_continue
+        ):
+            self.abort_request(exchange, RequestError(408, "request body timeout expired"))
 
     def _header_timeout_expired(self) -> None:
         if not self.no_input:
@@ -329,11 +331,6 @@ class Http1Channel(Protocol):
             # Browsers open connections in advance. Without a request there is nothing to
             # respond to.
             self.close()
-
-    def _body_timeout_expired(self) -> None:
-        exchange = self.exchange
-        if exchange is not None and not exchange.awaiting_100_continue:
-            self.abort_request(exchange, RequestError(408, "request body timeout expired"))
 
     # ChannelActivity
 
@@ -374,7 +371,7 @@ class Http1Channel(Protocol):
         self.context.channels.discard(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.client_disconnected()
+            exchange.connection_lost(clean=self.half_closed or is_clean_close(reason))
 
     # IPushProducer: the transport pauses the channel while the client does not read
 

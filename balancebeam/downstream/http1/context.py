@@ -9,8 +9,9 @@ from attrs import Factory, define
 from balancebeam.downstream.context import FrontendContext
 from balancebeam.protocols.http1.request_head import RequestHeadParser
 from balancebeam.proxy.client_address import TrustedProxies
-from balancebeam.proxy.forwarding import ForwardingPolicy
+from balancebeam.proxy.forwarding import Forwarder, ForwardingPolicy
 from balancebeam.proxy.rejected import RejectedRequest
+from balancebeam.tls.interfaces import TlsInfo
 
 
 @define(eq=False, kw_only=True)
@@ -35,6 +36,19 @@ class Http1Context(FrontendContext):
     parser: RequestHeadParser = Factory(RequestHeadParser)
     secure_parser: RequestHeadParser = Factory(lambda: RequestHeadParser(secure=True))
     rejected_requests: defaultdict[int, int] = Factory(lambda: defaultdict(int))
+
+    def build_forwarder(self, client: str, tls: TlsInfo | None, version: bytes = b"") -> Forwarder:
+        """
+        Build the forwarder of one client connection.
+
+        Args:
+            client: IP address of the peer.
+            tls: The result of the TLS handshake; `None` without TLS.
+            version: See `Forwarder`.
+        """
+        trusted = self.trusted_proxies.contains(client)
+        proto, certificate = (b"http", None) if tls is None else (b"https", tls.client_certificate)
+        return Forwarder(client, trusted, self.forwarding, proto, certificate, version)
 
     def count_rejected(self, request: RejectedRequest) -> None:
         """Count `request` and notify the observer."""

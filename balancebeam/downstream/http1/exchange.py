@@ -19,6 +19,7 @@ from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.protocols.proxy_protocol import ProxyInfo
 from balancebeam.proxy.exchange import Exchange, Fields
 from balancebeam.proxy.interfaces import Pipeline
+from balancebeam.proxy.timeline import COMPLETE, SERVER
 from balancebeam.tls.interfaces import TlsInfo
 
 CONTINUE = 100
@@ -325,7 +326,19 @@ class Http1Exchange(ClientExchange):
         if clean:
             self.stream.half_close_client()
         else:
+            self.outcome = self.outcome or SERVER
             self.stream.abort()
+
+    def connection_lost(self, clean: bool) -> None:
+        """
+        Abandon the exchange: the connection to the client is lost.
+
+        Args:
+            clean: Whether it was closed, not reset. A tunnel is complete then.
+        """
+        if clean and self.status == 101:
+            self.outcome = self.outcome or COMPLETE
+        self.client_disconnected()
 
     def pause_upload(self) -> None:
         self.upload_paused = True

@@ -20,6 +20,7 @@ from balancebeam.downstream.http1.channel_state import (
 from balancebeam.downstream.http1.context import Http1Context
 from balancebeam.downstream.http1.custom_via import CustomViaExchange
 from balancebeam.downstream.http1.exchange import ClientStream, Http1Exchange
+from balancebeam.downstream.http1.traced_exchange import TracedExchange
 from balancebeam.protocols.http1.body import (
     CHUNKED,
     BodyError,
@@ -158,10 +159,18 @@ class RequestReader:
     def _build_slow_path_exchange(
         self, channel: RequestChannel, dispatcher: Pipeline[Exchange], head: RequestHead
     ) -> Http1Exchange:
-        """The exchange of a request with rare fields, a chunked body, or a policy of its own."""
+        """The exchange of a request with rare fields, a chunked body, tracing, or a policy."""
         forwarder = self.forwarder
-        upstream_head = forwarder.build_head(head, channel.transport)
-        if forwarder.via is None:
+        exchange: Http1Exchange
+        upstream_head, trace = forwarder.build_head(head, channel.transport), None
+        if forwarder.tracer is not None:
+            upstream_head, trace = forwarder.tracer.trace(upstream_head, forwarder.trusted)
+        if trace is not None:
+            exchange = TracedExchange(channel, dispatcher, head, upstream_head)
+            exchange.start_trace(trace)
+            if forwarder.via is not None:
+                exchange.via = forwarder.via
+        elif forwarder.via is None:
             exchange = Http1Exchange(channel, dispatcher, head, upstream_head)
         else:
             exchange = CustomViaExchange(channel, dispatcher, head, upstream_head)
@@ -223,6 +232,7 @@ class RequestReader:
         self._body_bytes += len(content)
         limit = self._context.max_body
         if limit is not None and self._body_bytes > limit:
+            exchange.body_bytes_received = self._body_bytes
             channel.abort_request(exchange, _body_too_large())
             return
         if body.complete:

@@ -46,7 +46,6 @@ from balancebeam.protocols.http2.settings import (
 )
 from balancebeam.protocols.http2.settings import MAX_HEADER_LIST_SIZE as MAX_LIST_SETTING
 from balancebeam.protocols.proxy_protocol import ProxyInfo
-from balancebeam.proxy.forwarding import Forwarder
 from balancebeam.tls.interfaces import TlsInfo
 
 SERVER_SETTINGS = encode_settings(
@@ -57,6 +56,9 @@ SERVER_SETTINGS = encode_settings(
         (ENABLE_CONNECT_PROTOCOL, 1),
     )
 )
+
+# For Via and Forwarded fields.
+HTTP_VERSION = b"2.0"
 
 # Bytes of control frames (acknowledgements of PING and SETTINGS, RST_STREAM) that may wait while
 # the client does not read; above it, reading is paused.
@@ -116,7 +118,8 @@ class Http2Channel(Protocol):
         self.streams: dict[int, Http2Exchange] = {}
         self._ticker = context.ticker
         self.last_activity = self._ticker.now
-        self._reader = FrameReader(context, self._build_forwarder(), secure=tls is not None)
+        forwarder = context.build_forwarder(peer, tls, HTTP_VERSION)
+        self._reader = FrameReader(context, forwarder, secure=tls is not None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client} with {len(self.streams)} streams>"
@@ -130,15 +133,10 @@ class Http2Channel(Protocol):
         if self.context.draining:
             self.drain()
 
-    def _build_forwarder(self) -> Forwarder:
-        context, tls = self.context, self.tls
-        trusted = context.trusted_proxies.contains(self.client)
-        proto, certificate = (b"http", None) if tls is None else (b"https", tls.client_certificate)
-        return Forwarder(self.client, trusted, context.forwarding, proto, certificate, b"2.0")
-
     def update_trust(self) -> None:
         """Apply changed trusted proxies and a changed forwarding policy to later requests."""
-        self._reader.requests.forwarder = self._build_forwarder()
+        forwarder = self.context.build_forwarder(self.client, self.tls, HTTP_VERSION)
+        self._reader.requests.forwarder = forwarder
 
     def dataReceived(self, data: bytes) -> None:
         if self.closing:

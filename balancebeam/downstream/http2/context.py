@@ -35,13 +35,11 @@ class Http2Context(Http1Context):
     The context of a frontend that serves both HTTP versions.
 
     Attributes:
-        h2c: Whether clients without TLS may use HTTP/2 with prior knowledge.
         encoder: Encodes the heads of responses, shared because it memoises them.
         tables: The header tables of connections without TLS, likewise.
         secure_tables: The header tables of connections over TLS.
     """
 
-    h2c: bool = False
     encoder: ResponseEncoder = Factory(ResponseEncoder)
     tables: SharedTables[FieldSection] = Factory(_build_tables, takes_self=True)
     secure_tables: SharedTables[FieldSection] = Factory(_build_secure_tables, takes_self=True)

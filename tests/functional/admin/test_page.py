@@ -83,3 +83,33 @@ class PageTests(SynchronousTestCase):
                 *("http://", "https://", " style=", "<style", "onclick=", 'setAttribute("style"'),
             ):
                 self.assertNotIn(forbidden, text, name)
+
+
+def luminance(color: str) -> float:
+    """Return the relative luminance of a color like #1a1f26, as WCAG 2.2 defines it."""
+    values = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+class ContrastTests(SynchronousTestCase):
+    """The colors of the page, light and dark."""
+
+    def test_text(self) -> None:
+        """The contrast of every color of text with its backgrounds is at least 4.5:1."""
+        style = load_page()["style.css"].content.decode()
+        schemes = [
+            dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
+            for block in re.findall(r":root \{([^}]*)\}", style)
+        ]
+        self.assertEqual(len(schemes), 2)
+        for colors in schemes:
+            pairs = [
+                (text, background)
+                for text in ("text", "muted", "accent", "bad", "attention")
+                for background in ("background", "surface", "raised")
+            ]
+            pairs += [("bad", "bad-surface"), ("attention", "attention-surface")]
+            for text, background in pairs:
+                low, high = sorted((luminance(colors[text]), luminance(colors[background])))
+                self.assertGreaterEqual((high + 0.05) / (low + 0.05), 4.5, (text, background))

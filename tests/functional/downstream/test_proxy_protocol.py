@@ -26,6 +26,7 @@ class ProxyProtocolTests(BalancerTestCase):
 
     def send(self, peer: Peer, data: bytes) -> None:
         """Deliver `data` as a transport does, to its current protocol."""
+        peer.transport.bytes_received += len(data)
         peer.transport.protocol.dataReceived(data)
 
     def test_client_address(self) -> None:
@@ -71,6 +72,21 @@ class ProxyProtocolTests(BalancerTestCase):
         self.send(peer, b"PROXY ")
         balancer.advance(12)
         self.assertTrue(peer.transport.aborted)
+
+    def test_byte_counts(self) -> None:
+        """Bytes count once: of a valid header with its request, and of one that is incomplete."""
+        balancer = self.balancer()
+        header = encode_proxy_header(2, IPV4)
+        frontend = balancer.service.default_frontend.factory
+        for pieces in ((header[:5], header[5:] + GET), (b"PROXY ",), (GET,)):
+            before = frontend.byte_counts
+            peer = self.connect(balancer)
+            for piece in pieces:
+                self.send(peer, piece)
+            expected = before[0] + len(b"".join(pieces)), before[1]
+            self.assertEqual(frontend.byte_counts, expected)
+            peer.reset()
+            self.assertEqual(frontend.byte_counts, expected)
 
     def test_reset_before_header(self) -> None:
         """A connection that is reset before its header leaves no handshake behind."""

@@ -6,10 +6,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from balancebeam.api import Timeouts
 from balancebeam.core.settings import LimitSettings, QueueSettings, RetrySettings
 from balancebeam.proxy import timeline
 from balancebeam.proxy.timeline import Try
 from tests.helpers.memory import GET, OK, MemoryBalancer
+from tests.helpers.upgrade import UPGRADE_REQUEST, UPGRADE_RESPONSE
 
 POST = b"POST / HTTP/1.1\r\nHost: example.org\r\nContent-Length: 5\r\n\r\nhello"
 REFUSED = "could not be reached: Connection was refused by other side."
@@ -222,6 +224,44 @@ class EndedTests(TimelineTestCase):
         balancer.advance(62)
         self.assert_ended("client")
 
+    def test_client_stalls_its_response(self) -> None:
+        """A client that does not read the response within the idle timeout."""
+        balancer = self.balancer()
+        client = balancer.client()
+        client.transport.stalled = True
+        client.send(GET)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n"
+        balancer.accept().send(head + bytes(100_000))
+        balancer.advance(62)
+        self.assert_ended("client")
+
+    def test_server_stalls_its_response(self) -> None:
+        """A server that does not complete its response in time."""
+        balancer = self.balancer()
+        balancer.client().send(GET)
+        balancer.accept().send(OK[:-3])
+        balancer.advance(62)
+        self.assert_ended("timeout")
+
+    def test_access_list(self) -> None:
+        """A client that the access list denies is refused."""
+        balancer = self.balancer(deny=("192.0.2.0/24",))
+        balancer.client().send(GET)
+        self.assert_ended("refused")
+        self.assertEqual(self.finished().status, 403)
+
+    def test_drain_timeout(self) -> None:
+        """A response that is not complete when the graceful shutdown ends is cut off."""
+        balancer = self.balancer()
+        balancer.client().send(GET)
+        balancer.accept().send(OK[:-3])
+        balancer.service.drain()
+        balancer.advance(5)
+        self.assertEqual(self.recorder.exchanges, [])
+        balancer.service.stopService()
+        balancer.finish_closing()
+        self.assert_ended("draining")
+
     def test_balancer_stops(self) -> None:
         """A request that is cut off when the balancer stops."""
         balancer = self.balancer()
@@ -241,6 +281,69 @@ class EndedTests(TimelineTestCase):
         balancer.advance(3)
         self.assert_ended("no-server")
         self.assertGreaterEqual(self.finished().queue_seconds, 1.0)
+
+
+class TunnelTests(TimelineTestCase):
+    """How tunnels of HTTP/1.1 upgrades end."""
+
+    def open_tunnel(self, **settings: Any) -> MemoryBalancer:
+        """A balancer with one tunnel."""
+        balancer = self.balancer(**settings)
+        self.client = balancer.client()
+        self.client.send(UPGRADE_REQUEST)
+        self.server = balancer.accept()
+        self.server.send(UPGRADE_RESPONSE)
+        self.client.received()
+        return balancer
+
+    def test_idle_timeout(self) -> None:
+        """An idle tunnel ends with its timeout."""
+        self.open_tunnel(timeouts=Timeouts(tunnel=5.0)).advance(8)
+        self.assertTrue(self.client.transport.aborted)
+        self.assert_ended("timeout")
+
+    def test_half_closed_tunnel(self) -> None:
+        """A tunnel with one open side ends with the idle timeout."""
+        balancer = self.open_tunnel(timeouts=Timeouts(idle=5.0))
+        self.client.half_close()
+        balancer.advance(8)
+        self.assert_ended("timeout")
+
+    def test_client_that_does_not_read(self) -> None:
+        """A client that acknowledges nothing is the cause, not the idle timeout of the tunnel."""
+        balancer = self.open_tunnel(timeouts=Timeouts(tunnel=5.0, idle=5.0))
+        self.client.transport.stalled = True
+        self.server.send(bytes(100_000))
+        balancer.advance(8)
+        self.assert_ended("client")
+
+    def test_both_sides_close(self) -> None:
+        """A tunnel that both sides have closed is complete, whichever comes first."""
+        for first in ("client", "server"):
+            with self.subTest(first=first):
+                balancer = self.open_tunnel()
+                sides = [self.client, self.server]
+                for side in sides if first == "client" else reversed(sides):
+                    side.half_close()
+                balancer.finish_closing()
+                self.assert_ended("complete")
+                self.assertEqual(timeline.all_tries(self.finished())[0].result, "101")
+
+    def test_resets(self) -> None:
+        """A tunnel that is reset ends at the side that has sent the reset."""
+        for side in ("client", "server"):
+            with self.subTest(side=side):
+                balancer = self.open_tunnel()
+                getattr(self, side).reset()
+                balancer.finish_closing()
+                self.assert_ended(side)
+
+    def test_stop(self) -> None:
+        """The balancer stops."""
+        balancer = self.open_tunnel()
+        balancer.service.stopService()
+        balancer.finish_closing()
+        self.assert_ended("draining")
 
 
 class TcpTests(TimelineTestCase):
@@ -283,6 +386,20 @@ class TcpTests(TimelineTestCase):
         self.server.reset()
         self.tcp.finish_closing()
         self.assert_ended("server")
+
+    def test_reset_by_the_client(self) -> None:
+        """A reset by the client."""
+        self.client.reset()
+        self.tcp.finish_closing()
+        self.assert_ended("client")
+
+    def test_idle_timeout(self) -> None:
+        """A session without traffic ends with the tunnel timeout."""
+        balancer = self.balancer(mode="tcp", timeouts=Timeouts(tunnel=5.0))
+        balancer.client()
+        balancer.accept()
+        balancer.advance(8)
+        self.assert_ended("timeout")
 
     def test_stop(self) -> None:
         """The balancer stops."""

@@ -209,3 +209,16 @@ class CrossOriginTests(SynchronousTestCase):
         """A CORS preflight is rejected, even one of the own origin."""
         self.assertEqual(self.status(preflight=True), 403)
         self.assertEqual(self.status(preflight=True, origins=["http://localhost:1101"]), 403)
+
+
+class ScriptTests(SynchronousTestCase):
+    """Requests of the script of the page."""
+
+    def test_challenges(self) -> None:
+        """The script gets no challenge for Basic, for which a browser would show a dialog."""
+        authorizer = Authorizer(b"sesame", ["localhost"])
+        for script, schemes in ((False, [b"Bearer", b"Basic"]), (True, [b"Bearer"])):
+            denied = authorizer.authorize(RequestInfo(hosts=["localhost"], script=script))
+            assert denied is not None
+            found = [value.split(b" ")[0] for _, value in denied.headers]
+            self.assertEqual((denied.status, found), (401, schemes))

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.admin.openapi import openapi_json
-from balancebeam.admin.views import all_servers
+from balancebeam.admin.views import server_views
 from tests.helpers.documentation import table_rows
 from tests.helpers.memory import MemoryBalancer
 
@@ -33,7 +33,7 @@ class AdminPage(SynchronousTestCase):
         balancer = MemoryBalancer()
         self.addCleanup(balancer.stop)
         service: Any = balancer.service
-        fields = {name for row in all_servers(service.pools) for name in row}
+        fields = {name for row in server_views(service.pools.values()) for name in row}
         rows = table_rows("admin-api.rst", "Servers")
         documented = {name for row in rows for name in row[0].replace("`", "").split(", ")}
         self.assertEqual(documented, fields)

@@ -64,6 +64,8 @@ upstreams = ["127.0.0.1:2"]
 
 [acme]
 storage = "acme"
+
+[tracing]
 """
 
 # Keys without which there is an error, for each with a file that lacks it.

@@ -80,6 +80,20 @@ class DirectWriteTests(SynchronousTestCase):
         self.transport.doRead()
         self.assertEqual(self.transport.bytes_received, 11)
 
+    def test_bytes_of_a_connection_that_is_cut(self) -> None:
+        """Bytes that never leave the buffer, or are written after the end, do not count."""
+        self.fill()
+        self.transport.write(b"x" * 100_000)
+        self.transport.abortConnection()
+        self.transport.write(b"late")
+        self.reactor.advance(0)
+        self.transport.write(b"later")
+        sent = 0
+        while data := self.peer.recv(1 << 20):
+            sent += len(data)
+        self.assertGreater(sent, 0)
+        self.assertEqual(self.transport.bytes_sent, sent)
+
     def test_bytes_beyond_the_kernel_buffer_follow_in_order(self) -> None:
         """What the kernel does not accept is buffered, and sent before later writes."""
         written = self.fill()

@@ -8,7 +8,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
 from balancebeam.observability.histogram import Histogram
-from balancebeam.observability.prometheus import MetricsRegistry, accepts_openmetrics
+from balancebeam.observability.prometheus import (
+    HistogramFamily,
+    LazyFamily,
+    MetricsRegistry,
+    accepts_openmetrics,
+    format_labels,
+)
 from tests.helpers.metrics import parse_metrics
 
 
@@ -47,7 +53,8 @@ class TextFormatTests(SynchronousTestCase):
         histogram = Histogram()
         histogram.fold([0.0005, 2.0, 100.0])
         registry = MetricsRegistry()
-        registry.histogram("a_seconds", "Text.", "b").add(histogram, 'c"')
+        labels = format_labels(("b",), ('c"',))
+        registry.add(HistogramFamily("a_seconds", "Text.", [(labels, histogram)]))
         samples = parse_metrics(str(registry))
         label = ("b", 'c"')
         self.assertEqual(samples["a_seconds_bucket", frozenset((label, ("le", "0.0005")))], 1)
@@ -56,6 +63,36 @@ class TextFormatTests(SynchronousTestCase):
         self.assertEqual(samples["a_seconds_bucket", frozenset((label, ("le", "+Inf")))], 3)
         self.assertEqual(samples["a_seconds_sum", frozenset((label,))], 102.0005)
         self.assertEqual(samples["a_seconds_count", frozenset((label,))], 3)
+
+    def test_histogram_that_changes_between_two_pieces(self) -> None:
+        """Each histogram is read in one piece: its count equals its last bucket."""
+        histograms = [Histogram() for _ in range(3)]
+        pairs = [(format_labels(("b",), (str(n),)), item) for n, item in enumerate(histograms)]
+        registry = MetricsRegistry()
+        registry.add(HistogramFamily("a_seconds", "Text.", pairs))
+        texts = []
+        for text in registry.texts():
+            texts.append(text)
+            for histogram in histograms:
+                histogram.fold([0.5])
+        samples = parse_metrics("".join(texts))
+        for number in range(3):
+            label = ("b", str(number))
+            count = samples["a_seconds_count", frozenset((label,))]
+            self.assertEqual(count, number + 1)
+            bucket = frozenset((label, ("le", "+Inf")))
+            self.assertEqual(samples["a_seconds_bucket", bucket], count)
+            self.assertEqual(samples["a_seconds_sum", frozenset((label,))], count / 2)
+
+    def test_optional_family(self) -> None:
+        """A family without samples has no head if it is optional, and one otherwise."""
+        registry = MetricsRegistry()
+        registry.add(LazyFamily("a", "gauge", "Text.", [], optional=True))
+        self.assertEqual(str(registry), "")
+        registry.add(LazyFamily("b", "gauge", "Text.", []))
+        self.assertEqual(str(registry), "# HELP b Text.\n# TYPE b gauge\n")
+        registry.add(LazyFamily("c", "gauge", "Text.", [("", 1), ("", True)], optional=True))
+        self.assertTrue(str(registry).endswith("# HELP c Text.\n# TYPE c gauge\nc 1\nc 1\n"))
 
 
 class OpenMetricsTests(SynchronousTestCase):
@@ -66,7 +103,7 @@ class OpenMetricsTests(SynchronousTestCase):
         registry = MetricsRegistry()
         registry.counter("a_total", "Text.", "b").add(2, "c")
         registry.gauge("d", "Text.").add(0.5)
-        registry.histogram("e_seconds", "Text.").add(Histogram())
+        registry.add(HistogramFamily("e_seconds", "Text.", [("", Histogram())]))
         text = registry.openmetrics()
         self.assertTrue(text.startswith('# HELP a Text.\n# TYPE a counter\na_total{b="c"} 2\n'))
         self.assertTrue(text.endswith("\n# EOF\n"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from balancebeam.net.ticker import Ticker
 from balancebeam.observability.recent_requests import (
@@ -138,9 +139,9 @@ class SelectionTests(RecentRequestsTestCase):
         """A request is found by the id that is shown."""
         self.finish(1)
         self.finish(2)
-        first = self.store.select(None, False, False, 10)[1]
-        self.assertEqual(self.store.select(first["id"], False, False, 10), [first])
-        self.assertEqual(self.store.select("other", False, False, 10), [])
+        _, first = self.store.select(None, False, False, 10)
+        self.assertEqual(list(self.store.select(first["id"], False, False, 10)), [first])
+        self.assertEqual(list(self.store.select("other", False, False, 10)), [])
 
     def test_disabling_forgets(self) -> None:
         """Without the admin API nothing is kept."""
@@ -161,6 +162,8 @@ class ContentTests(RecentRequestsTestCase):
 
     def test_long_values(self) -> None:
         """Long values are cut, so that memory is bounded."""
+        if platform.python_implementation() != "CPython":
+            raise SkipTest("only CPython reports the size of objects")
         self.finish(target=b"/" + b"x" * 60000)
         (row,) = self.store.select(None, False, False, 10)
         self.assertEqual(len(row["target"]), MAX_TARGET)

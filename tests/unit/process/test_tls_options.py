@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from unittest import mock
 
 from balancebeam.core.addresses import TcpAddress
@@ -15,6 +17,7 @@ from balancebeam.core.settings import (
     ServerSettings,
 )
 from balancebeam.process.tls_options import default_acme_storage
+from tests.helpers.certificates import DAY, shared_authority
 from tests.helpers.config import (
     ONE_POOL,
     TWO_FRONTENDS,
@@ -44,6 +47,24 @@ class CertificateOptionTests(ConfigFileTestCase):
         self.assertEqual(tls, FrontendTlsSettings(sources))
         twice = frontend_tls("--tls=a", "--tls=a")
         self.assertEqual(twice.certificates, (CertificateSource("a"),))
+
+    def test_warnings_of_check(self) -> None:
+        """`--check` reports certificates that expire soon, of frontends and of pools."""
+        authority, folder = shared_authority(), Path(self.mktemp())
+        folder.mkdir()
+        for name, days in (("soon", 3), ("client", 4), ("late", 80)):
+            issued = authority.issue(name, not_after=time.time() + days * DAY)
+            (folder / f"{name}.pem").write_bytes(issued.chain)
+            (folder / f"{name}.key").write_bytes(issued.key)
+            (folder / f"{name}.key").chmod(0o600)
+        pool_tls = f'[pool.tls]\ncert = "{folder}/client.pem"\nkey = "{folder}/client.key"\n'
+        arguments = [f"--tls={folder}/{name}.pem,{folder}/{name}.key" for name in ("soon", "late")]
+        self.check(ONE_POOL + pool_tls, *arguments)
+        frontend, pool = self.warnings.getvalue().splitlines()
+        self.assertRegex(frontend, "/soon.key: certificate expires on ")
+        self.assertTrue(frontend.startswith("warning: frontend "), frontend)
+        self.assertRegex(pool, "/client.pem.*: certificate expires on ")
+        self.assertTrue(pool.startswith("warning: pool app: tls: "), pool)
 
     def test_self_signed(self) -> None:
         """`--tls-self-signed` needs no certificate, and may stand beside others."""

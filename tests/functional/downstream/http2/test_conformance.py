@@ -36,7 +36,7 @@ def _test_method(case: Case) -> Callable[[ConformanceTests], None]:
         balancer = self.balancer()
         factory = balancer.service.default_frontend.factory
         assert isinstance(factory, Http1Factory)
-        factory.h2c = True
+        factory.context.h2c = True
         case.run(Client(MemoryWire(balancer, self.piece), strict=True))
 
     words = re.sub(r"\W+", "_", f"{case.identifier} {case.title}").lower()
