@@ -32,6 +32,7 @@ def http_record(**changes: Any) -> Any:
     head = RequestHead(method, target, 1, changes.pop("host", None), wire, 0, True, NO_RARE_FIELDS)
     server = SimpleNamespace(name="10.0.0.1:80")
     attributes = {
+        "http_version": "1.1",
         "dispatcher": SimpleNamespace(pool_name="app"),
         "client": "192.0.2.1",
         "status": 200,
