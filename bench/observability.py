@@ -1,0 +1,332 @@
+"""
+Benchmark of the cost of observability: `python -m bench.observability`.
+
+Requests pass through a whole balancer in memory, 64 at a time over keep-alive
+connections: no sockets, so that the figures contain little but the code that
+differs. Two kinds of requests are measured: `small`, the same short head each time, and
+`browser`, a browser's head with another target and Referer each time and a Cookie.
+
+Every variant runs in rounds, each in a process of its own that is forked from the same
+parent: with the same memory layout and hash seed, and with nothing that another variant
+has left in caches of the interpreter. The CPU time of the process is measured, which
+includes writes to the log file, folding of samples and garbage collection. The variants
+of a round follow each other, so that differences within a round are comparable when the
+speed of the machine drifts. Printed are the second lowest and the median CPU time per
+request, and the median of the differences to the variant `off` in the same round.
+
+`off` has a dispatcher without timeline, samples and counters by status, which the
+product always has: the difference of `histograms` is their cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import multiprocessing
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+
+from balancebeam.admission.admission import Admission
+from balancebeam.api import single_pool_settings
+from balancebeam.core.addresses import TcpAddress
+from balancebeam.core.settings import ServerSettings
+from balancebeam.observability.observers import combine
+from balancebeam.proxy.dispatcher import Dispatcher
+from balancebeam.proxy.exchange import Exchange
+from balancebeam.server.balancer import BalancerService
+
+CONNECTIONS = 64
+SERVERS = 3
+
+# Requests between two sweeps: as many as 64 clients send in the interval of the ticker.
+SWEEP_REQUESTS = 4096
+
+# The parts that are enabled, by name of the variant.
+VARIANTS: dict[str, frozenset[str]] = {
+    "off": frozenset(),
+    "histograms": frozenset(("histograms",)),
+    "+ recent requests": frozenset(("histograms", "recent")),
+    "+ text log": frozenset(("histograms", "combined")),
+    "+ JSON log": frozenset(("histograms", "json")),
+    "all, text log": frozenset(("histograms", "recent", "combined")),
+    "all, JSON log": frozenset(("histograms", "recent", "json")),
+}
+
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+    b"Content-Type: text/plain\r\nContent-Length: 12\r\n\r\nhello world\n"
+)
+
+
+def small_requests() -> Iterator[bytes]:
+    """Yield what wrk sends."""
+    while True:
+        yield b"GET / HTTP/1.1\r\nHost: 127.0.0.1:18101\r\n\r\n"
+
+
+def browser_requests() -> Iterator[bytes]:
+    """Yield a browser's requests; target and Referer change, and each client has its cookie."""
+    number = 0
+    while True:
+        number += 1
+        yield (
+            b"GET /item/%d?from=list HTTP/1.1\r\nHost: shop.example.org\r\n"
+            b"Connection: keep-alive\r\n"
+            b'sec-ch-ua: "Chromium";v="126", "Not.A/Brand";v="24"\r\nsec-ch-ua-mobile: ?0\r\n'
+            b'sec-ch-ua-platform: "Linux"\r\nUpgrade-Insecure-Requests: 1\r\n'
+            b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 "
+            b"(KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36\r\n"
+            b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,"
+            b"image/avif,image/webp,*/*;q=0.8\r\n"
+            b"Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: navigate\r\n"
+            b"Referer: https://shop.example.org/list?page=%d\r\n"
+            b"Accept-Encoding: gzip, deflate, br, zstd\r\n"
+            b"Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n"
+            b"Cookie: session=%032x\r\n\r\n" % (number, number, number % CONNECTIONS)
+        )
+
+
+REQUESTS = {"small": small_requests, "browser": browser_requests}
+
+
+class PlainDispatcher(Dispatcher):
+    """The fast path of `Dispatcher` without timeline, samples and counters by status."""
+
+    def dispatch(self, exchange: Exchange, admission: Admission | None = None) -> None:
+        self.total_requests += 1
+        if admission is None:
+            admission = self.admission
+        assert admission.unrestricted
+        if exchange.max_forwards_exhausted:
+            raise AssertionError("Max-Forwards in the requests of the benchmark")
+        exchange.candidates = self.selector.candidates(exchange.client)
+        if self._queued_at:
+            raise AssertionError("queued requests in the benchmark")
+        self._try_next(exchange)
+
+    def request_finished(self, exchange: Exchange) -> None:
+        server = exchange.server
+        if server is not None:
+            self._release(exchange, server)
+        elif self._queued_at:
+            self.queue.remove(exchange)
+        if exchange.permits:
+            self.admission.release(exchange)
+        if exchange.observer is not None:
+            exchange.observer.exchange_finished(exchange)
+
+
+class Transport:
+    """
+    The balancer's end of a connection in memory.
+
+    Args:
+        host: The address of the peer.
+        protocol: The protocol, which gets this transport.
+        writes: Receives the protocol at each write.
+    """
+
+    nothing_buffered = True
+    eof_truncated = False
+
+    def __init__(self, host: str, protocol: Any, writes: list[Any]) -> None:
+        self._host = host
+        self._protocol = protocol
+        self._writes = writes
+        protocol.makeConnection(self)
+
+    def write(self, data: bytes) -> None:
+        self._writes.append(self._protocol)
+
+    write_more = write
+
+    def unacked_bytes(self) -> int:
+        return 0
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", self._host, 40000)
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 80)
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Do nothing: nothing is ever buffered."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Do nothing."""
+
+    setTcpKeepAlive = setTcpNoDelay
+
+    def abortConnection(self) -> None:
+        """Do nothing: the process ends."""
+
+
+class Attempt:
+    """An attempt to connect to a server; a connector of Twisted, as far as it is used."""
+
+    def __init__(self, factory: Any) -> None:
+        self.factory = factory
+        self.state = "connecting"
+
+    def accept(self, writes: list[Any]) -> None:
+        """Establish the connection."""
+        self.state = "connected"
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 80))
+        Transport("127.0.0.1", protocol, writes)
+
+
+class RealClock(Clock):
+    """A clock without timers that has the time of day, as cheaply as Twisted's reactor."""
+
+    seconds = staticmethod(time.time)  # type: ignore[assignment]
+
+
+class Harness:
+    """
+    A balancer with its clients and servers.
+
+    Args:
+        parts: The parts of a variant that are enabled.
+        folder: Folder of the access log.
+    """
+
+    def __init__(self, parts: frozenset[str], folder: Path) -> None:
+        self._attempts: list[Attempt] = []
+        self._requests: list[Any] = []
+        self._responses: list[Any] = []
+        servers = [ServerSettings(TcpAddress(f"10.0.0.{n + 1}", 80)) for n in range(SERVERS)]
+        settings = single_pool_settings(tuple(servers), bind=())
+        frontend = settings.frontends[0]
+        style = next((style for style in ("combined", "json") if style in parts), None)
+        if style is not None:
+            path = str(folder / "access.log")
+            frontend = evolve(frontend, access_log=path, access_log_format=style)
+            settings = evolve(settings, frontends=(frontend,))
+        self._service = BalancerService(settings, RealClock(), random.Random(1), self._connect)
+        self._service.startService()
+        # In the product the admin API enables recent requests.
+        self._service.recent_requests.enable("recent" in parts)
+        factory = self._service.default_frontend.factory
+        factory.observer = combine(
+            self._service.access_logs.observer(frontend),
+            self._service.recent_requests.observer(frontend.name, frontend.mode, False),
+        )
+        if "histograms" not in parts:
+            for pool in self._service.pools.values():
+                pool.dispatcher.__class__ = PlainDispatcher
+        self._clients = []
+        for number in range(CONNECTIONS):
+            client = factory.build_channel(f"192.0.2.{number + 1}")
+            Transport(f"192.0.2.{number + 1}", client, self._responses)
+            self._clients.append(client)
+
+    def _connect(self, address: object, factory: Any, reactor: object) -> Any:
+        attempt = Attempt(factory)
+        self._attempts.append(attempt)
+        return attempt
+
+    def exchange(self, heads: list[bytes]) -> None:
+        """Send requests by all clients at a time, respond to them, and sweep now and then."""
+        for start in range(0, len(heads), CONNECTIONS):
+            for client, head in zip(self._clients, heads[start : start + CONNECTIONS]):
+                client.dataReceived(head)
+            if self._attempts:
+                for attempt in self._attempts:
+                    attempt.accept(self._requests)
+                self._attempts.clear()
+            for server in self._requests:
+                server.dataReceived(RESPONSE)
+            self._requests.clear()
+            if not start % SWEEP_REQUESTS:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        for pool in self._service.pools.values():
+            pool.latency.fold()
+        for file in self._service.access_logs.files.values():
+            file.flush()
+
+    def stop(self) -> int:
+        """Stop the balancer; return the number of responses."""
+        responses = len(self._responses)
+        self._service.stopService()
+        return responses
+
+
+def run(parts: frozenset[str], kind: str, requests: int, warm_up: int) -> float:
+    """Return the CPU time per request in microseconds."""
+    heads = REQUESTS[kind]()
+    warm_up_heads = [next(heads) for _ in range(warm_up)]
+    measured_heads = [next(heads) for _ in range(requests)]
+    with tempfile.TemporaryDirectory() as name:
+        harness = Harness(parts, Path(name))
+        harness.exchange(warm_up_heads)
+        gc.collect()
+        if hasattr(gc, "freeze"):
+            # So that collections do not search the heads.
+            gc.freeze()
+        started_at = time.process_time()
+        harness.exchange(measured_heads)
+        seconds = time.process_time() - started_at
+        responses = harness.stop()
+    if responses != warm_up + requests:
+        raise RuntimeError(f"{responses} responses to {warm_up + requests} requests")
+    return seconds / requests * 1e6
+
+
+def _measure(connection: Connection, parts: frozenset[str], kind: str, *numbers: int) -> None:
+    connection.send(run(parts, kind, *numbers))
+
+
+def measure(parts: frozenset[str], kind: str, requests: int, warm_up: int) -> float:
+    """Return the result of `run` in a forked process."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(sender, parts, kind, requests, warm_up))
+    process.start()
+    sender.close()
+    try:
+        result: float = receiver.recv()
+    finally:
+        process.join()
+    return result
+
+
+def main() -> None:
+    """Print the cost of each variant."""
+    parser = argparse.ArgumentParser(prog="python -m bench.observability", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds")
+    parser.add_argument("--requests", type=int, default=25_600, help="requests of one run")
+    parser.add_argument("--warm-up", type=int, default=3_200, help="requests before them")
+    parser.add_argument("--loads", default="small,browser", help="kinds of requests")
+    options = parser.parse_args()
+    requests, warm_up = (
+        -(-number // CONNECTIONS) * CONNECTIONS for number in (options.requests, options.warm_up)
+    )
+    for kind in options.loads.split(","):
+        rows: dict[str, list[float]] = {name: [] for name in VARIANTS}
+        for _ in range(options.rounds):
+            for name, parts in VARIANTS.items():
+                rows[name].append(measure(parts, kind, requests, warm_up))
+        print(f"\n{kind + ', CPU us/request':24}{'2nd lowest':>12}{'more':>8}{'median':>9}{'more':>8}")
+        for name, values in rows.items():
+            low = [sorted(costs)[min(1, len(costs) - 1)] for costs in (values, rows["off"])]
+            more = statistics.median(cost - off for cost, off in zip(values, rows["off"]))
+            print(
+                f"{name:24}{low[0]:12.2f}{low[0] - low[1]:8.2f}"
+                f"{statistics.median(values):9.2f}{more:8.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
