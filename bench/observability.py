@@ -6,13 +6,13 @@ connections: no sockets, so that the figures contain little but the code that
 differs. Two kinds of requests are measured: `small`, the same short head each time, and
 `browser`, a browser's head with another target and Referer each time and a Cookie.
 
-Every variant runs in rounds, each in a process of its own that is forked from the same
-parent: with the same memory layout and hash seed, and with nothing that another variant
-has left in caches of the interpreter. The CPU time of the process is measured, which
-includes writes to the log file, folding of samples and garbage collection. The variants
-of a round follow each other, so that differences within a round are comparable when the
-speed of the machine drifts. Printed are the second lowest and the median CPU time per
-request, and the median of the differences to the variant `off` in the same round.
+Each variant has a process, forked from the same parent: with the same memory layout and
+hash seed, and with nothing that another variant has left in caches of the interpreter. In
+each of many rounds every process in turn gets some thousand requests, so that the figures
+of a round are comparable although the speed of the machine drifts. The CPU time of the
+process is measured, which includes writes to the log file, folding of samples and garbage
+collection. Printed are the second lowest and the median CPU time per request, each with its
+difference to the variant `off`; the latter is the median of the differences in the rounds.
 
 `off` has a dispatcher without timeline, samples and counters by status, which the
 product always has: the difference of `histograms` is their cost.
@@ -263,69 +263,85 @@ class Harness:
         return responses
 
 
-def run(parts: frozenset[str], kind: str, requests: int, warm_up: int) -> float:
-    """Return the CPU time per request in microseconds."""
+def serve(connection: Connection, parts: frozenset[str], kind: str) -> None:
+    """Receive numbers of requests; process so many, and send the CPU seconds of each."""
     heads = REQUESTS[kind]()
-    warm_up_heads = [next(heads) for _ in range(warm_up)]
-    measured_heads = [next(heads) for _ in range(requests)]
+    sent = 0
     with tempfile.TemporaryDirectory() as name:
         harness = Harness(parts, Path(name))
-        harness.exchange(warm_up_heads)
-        gc.collect()
-        if hasattr(gc, "freeze"):
-            # So that collections do not search the heads.
-            gc.freeze()
-        started_at = time.process_time()
-        harness.exchange(measured_heads)
-        seconds = time.process_time() - started_at
+        while True:
+            requests = connection.recv()
+            if not requests:
+                break
+            prepared = [next(heads) for _ in range(requests)]
+            gc.collect()
+            started_at = time.process_time()
+            harness.exchange(prepared)
+            connection.send((time.process_time() - started_at) / requests)
+            sent += requests
         responses = harness.stop()
-    if responses != warm_up + requests:
-        raise RuntimeError(f"{responses} responses to {warm_up + requests} requests")
-    return seconds / requests * 1e6
+    if responses != sent:
+        raise RuntimeError(f"{responses} responses to {sent} requests")
 
 
-def _measure(connection: Connection, parts: frozenset[str], kind: str, *numbers: int) -> None:
-    connection.send(run(parts, kind, *numbers))
+class Worker:
+    """A process with one variant."""
+
+    def __init__(self, parts: frozenset[str], kind: str) -> None:
+        context = multiprocessing.get_context("fork")
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=serve, args=(other, parts, kind))
+        self._process.start()
+        other.close()
+
+    def measure(self, requests: int) -> float:
+        """Return the CPU time per request in microseconds."""
+        self._connection.send(requests)
+        seconds: float = self._connection.recv()
+        return seconds * 1e6
+
+    def stop(self) -> None:
+        """End the process. Raises `RuntimeError` if it has failed."""
+        self._connection.send(0)
+        self._process.join()
+        if self._process.exitcode:
+            raise RuntimeError(f"process exited with {self._process.exitcode}")
 
 
-def measure(parts: frozenset[str], kind: str, requests: int, warm_up: int) -> float:
-    """Return the result of `run` in a forked process."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(sender, parts, kind, requests, warm_up))
-    process.start()
-    sender.close()
-    try:
-        result: float = receiver.recv()
-    finally:
-        process.join()
-    return result
+def measure(kind: str, rounds: int, requests: int, warm_up: int) -> dict[str, list[float]]:
+    """Return the CPU times per request of all rounds, in microseconds, by variant."""
+    workers = {name: Worker(parts, kind) for name, parts in VARIANTS.items()}
+    for worker in workers.values():
+        worker.measure(warm_up)
+    rows: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for _ in range(rounds):
+        for name, worker in workers.items():
+            rows[name].append(worker.measure(requests))
+    for worker in workers.values():
+        worker.stop()
+    return rows
+
+
+def report(kind: str, rows: dict[str, list[float]]) -> None:
+    """Print a table."""
+    print(f"\n{kind + ', CPU us/request':24}{'2nd lowest':>12}{'more':>8}{'median':>9}{'more':>8}")
+    for name, values in rows.items():
+        low, low_off = (sorted(costs)[:2][-1] for costs in (values, rows["off"]))
+        more = statistics.median(cost - off for cost, off in zip(values, rows["off"]))
+        middle = statistics.median(values)
+        print(f"{name:24}{low:12.2f}{low - low_off:8.2f}{middle:9.2f}{more:8.2f}")
 
 
 def main() -> None:
     """Print the cost of each variant."""
     parser = argparse.ArgumentParser(prog="python -m bench.observability", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds")
-    parser.add_argument("--requests", type=int, default=25_600, help="requests of one run")
-    parser.add_argument("--warm-up", type=int, default=3_200, help="requests before them")
+    parser.add_argument("--rounds", type=int, default=100, help="interleaved rounds")
+    parser.add_argument("--requests", type=int, default=4096, help="requests per round")
+    parser.add_argument("--warm-up", type=int, default=8192, help="requests before them")
     parser.add_argument("--loads", default="small,browser", help="kinds of requests")
     options = parser.parse_args()
-    requests, warm_up = (
-        -(-number // CONNECTIONS) * CONNECTIONS for number in (options.requests, options.warm_up)
-    )
     for kind in options.loads.split(","):
-        rows: dict[str, list[float]] = {name: [] for name in VARIANTS}
-        for _ in range(options.rounds):
-            for name, parts in VARIANTS.items():
-                rows[name].append(measure(parts, kind, requests, warm_up))
-        print(f"\n{kind + ', CPU us/request':24}{'2nd lowest':>12}{'more':>8}{'median':>9}{'more':>8}")
-        for name, values in rows.items():
-            low = [sorted(costs)[min(1, len(costs) - 1)] for costs in (values, rows["off"])]
-            more = statistics.median(cost - off for cost, off in zip(values, rows["off"]))
-            print(
-                f"{name:24}{low[0]:12.2f}{low[0] - low[1]:8.2f}"
-                f"{statistics.median(values):9.2f}{more:8.2f}"
-            )
+        report(kind, measure(kind, options.rounds, options.requests, options.warm_up))
 
 
 if __name__ == "__main__":
