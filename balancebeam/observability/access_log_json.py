@@ -11,19 +11,22 @@ from __future__ import annotations
 import json
 import time
 from functools import lru_cache
-from typing import Any, Callable
+from json.encoder import encode_basestring_ascii as _quote
+from typing import Any, Callable, TypeVar
 
 from balancebeam.observability.access_log_records import (
     HttpRecord,
     TcpRecord,
-    header_value,
     logged_status,
+    referer_and_agent,
 )
-from balancebeam.observability.escaping import SAFE_BYTES
-from balancebeam.observability.request_ids import made_id, sent_id
-from balancebeam.observability.timestamps import Clock, utc_time
+from balancebeam.observability.request_ids import ID_PREFIX, made_id, sent_id
+from balancebeam.observability.timestamps import Clock, LineTime, utc_time
 from balancebeam.proxy.rejected import RejectedRequest
 from balancebeam.proxy.timeline import REFUSED, Timeline, all_tries, ended, phases
+
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 
 # All keys of a line, in order.
 KEYS = (
@@ -45,74 +48,58 @@ def json_formatter(
         frontend: The name of the frontend.
         has_request_id: Whether the frontend keeps or makes X-Request-Id.
     """
-    frontend_text = json.dumps(frontend)
+    line_time = LineTime(clock, _utc_millisecond, 1000)
+    places: dict[tuple[str, str], str] = {}
+    find_place, find_text, find_value = places.get, _texts.get, _values.get
+    find_server = _servers.get
 
-    @lru_cache(maxsize=256)
-    def names(route: str, pool: str, tls: str | None) -> tuple[str, str]:
-        route_text, pool_text, tls_text = (json.dumps(text) for text in (route, pool, tls))
-        start = f'"frontend": {frontend_text}, "route": {route_text}, "pool": {pool_text}'
-        return start, f'"tls": {tls_text}'
+    def add_place(route: str, pool: str) -> str:
+        fields = {"frontend": frontend, "route": route, "pool": pool}
+        return _remember(places, (route, pool), json.dumps(fields)[1:-1])
 
     def format_line(record: HttpRecord) -> str:
-        head, upstream_head, status = record.head, record.upstream_head, record.status
+        head, upstream_head, route = record.head, record.upstream_head, record.route
         received_at, finished_at = record.received_at, record.finished_at
-        route, tls, server = record.route, record.tls, record.last_server
-        place, tls_field = names(
-            "" if route is None else route.name,
-            record.dispatcher.pool_name,
-            None if tls is None else tls.version,
-        )
-        if record.tries or record.outcome or server is None or not status or record.client_aborted:
-            progress = json.dumps(_progress_fields(record, record.limit_name))[1:-1]
-            status = logged_status(record)
-        else:
-            attempt_at, first_byte_at = record.attempt_at, record.first_byte_at
-            queue, connect = record.queue_seconds, record.connect_seconds
-            total = last = f"{finished_at - received_at:.6f}"
-            if attempt_at != received_at:
-                last = f"{finished_at - attempt_at + (connect or 0.0):.6f}"
-            name = _escape_text(server.name)
+        pool, tls, client = record.dispatcher.pool_name, record.tls, record.client
+        route_name = "" if route is None else route.name
+        place = find_place((route_name, pool)) or add_place(route_name, pool)
+        tls_text = "null" if tls is None else find_text(tls.version) or _add_text(tls.version)
+        server = record.last_server
+        if record.uneventful and server is not None:
+            status = record.status
+            # Nothing but the response took time: one number three times.
+            seconds = "%.6f" % (finished_at - received_at)  # noqa: UP031
+            key = (server.name, record.selection_reason, status)
+            before, after = find_server(key) or _add_server(key)
             progress = (
-                f'"duration": {total}, "queue": {f"{queue:.6f}" if queue else "null"}, '
-                f'"connect": {"null" if connect is None else f"{connect:.6f}"}, "first_byte": '
-                f"{f'{first_byte_at - attempt_at:.6f}' if first_byte_at else 'null'}, "
-                f'"server": {name}, "reason": {_escape_text(record.selection_reason)}, "tries": '
-                f'[{{"server": {name}, "result": "{status}", "seconds": {last}}}], '
-                '"limit": null, "ended": "complete"'
+                f'{seconds}, "queue": null, "connect": null, "first_byte": {seconds}, '
+                f"{before}{seconds}{after}"
             )
+        else:
+            status = logged_status(record)
+            progress = json.dumps(_progress_fields(record, record.limit_name))[13:-1]
+        time = line_time.text if finished_at < line_time.expires_at else line_time(finished_at)
+        referer, agent = referer_and_agent(upstream_head)
         method, host = head.method, head.host
-        referer, agent = _find_value(upstream_head, _REFERER), _find_value(upstream_head, _AGENT)
         request_id = sent_id(upstream_head) if has_request_id else None
-        id_text = f'"{made_id(received_at)}"' if request_id is None else json.dumps(request_id)
+        id_text = (
+            f'"{ID_PREFIX}{int(received_at * 1e9)}"'
+            if request_id is None
+            else json.dumps(request_id)
+        )
         return (
-            f'{{"time": "{_utc_millisecond(int(clock() * 1000))}", '
-            f'"id": {id_text}, {place}, '
-            f'"client": {_escape_text(record.client)}, '
-            f'"method": {_known(method) or _escape(method)}, '
-            f'"host": {_known(host) or _escape(host)}, "target": {_escape_target(head.target)}, '
-            f'"protocol": "HTTP/1.{head.minor}", {tls_field}, "status": {status}, '
-            f'"bytes_received": {record.body_bytes_received}, '
-            f'"bytes_sent": {record.body_bytes_sent}, {progress}, '
-            f'"referer": {_known(referer) or _escape(referer)}, '
-            f'"user_agent": {_known(agent) or _escape(agent)}}}\n'
+            f'{{"time": "{time}", "id": {id_text}, {place}, "client": {find_text(client) or _add_text(client)}, '
+            f'"method": {find_value(method) or _add_value(method)}, '
+            f'"host": {find_value(host) or _add_value(host)}, '
+            f'"target": {_quote(_decode(head.target))}, '
+            f'"protocol": "HTTP/1.{head.minor}", '
+            f'"tls": {tls_text}, "status": {status}, "bytes_received": {record.body_bytes_received}, '
+            f'"bytes_sent": {record.body_bytes_sent}, "duration": {progress}, '
+            f'"referer": {_quote(_decode(referer)) if referer else "null"}, '
+            f'"user_agent": {find_value(agent) or _add_value(agent)}}}\n'
         )
 
     return format_line
-
-
-# Name of a field in the spelling of nearly all clients, and in lower case.
-_REFERER = (b"\r\nReferer: ", b"\r\nreferer:")
-_AGENT = (b"\r\nUser-Agent: ", b"\r\nuser-agent:")
-
-
-def _find_value(head: bytes, names: tuple[bytes, bytes]) -> bytes:
-    """Return the value of a field, empty without it; the head is rarely searched twice."""
-    name, lower_name = names
-    start = head.find(name)
-    if start < 0:
-        return header_value(head, head.lower(), lower_name)
-    start += len(name)
-    return head[start : head.index(b"\r\n", start)].strip(b" \t")
 
 
 @lru_cache(maxsize=2)
@@ -121,30 +108,46 @@ def _utc_millisecond(milliseconds: int) -> str:
     return f"{utc_time(milliseconds // 1000)[:-4]}{milliseconds % 1000:03}Z"
 
 
-def _escape_target(data: bytes) -> str:
-    # One `translate` shows that nothing has to be escaped.
-    return json.dumps(_decode(data)) if data.translate(None, SAFE_BYTES) else f'"{data.decode()}"'
+# Texts in JSON that are known to repeat: clients and TLS versions; methods, Host and
+# User-Agent fields; places and servers. Keep-alive connections alone repeat most of them.
+# Each of these dicts takes 2 MiB at most, and is emptied when it is full, so that values
+# that never return leave it too.
+_MAX_REMEMBERED = 4096
+_MAX_LENGTH = 256
+_texts: dict[str | None, str] = {}
+_values: dict[bytes | None, str] = {}
+_servers: dict[tuple[str, str, int], tuple[str, str]] = {}
 
 
-# Escaped values of fields with few different values, such as User-Agent: at most 1 MiB.
-_escaped: dict[bytes | None, str] = {}
-_known = _escaped.get
-_MAX_ESCAPED = 4096
-_MAX_ESCAPED_LENGTH = 256
+def _remember(cache: dict[KeyT, ValueT], key: KeyT, value: ValueT) -> ValueT:
+    if len(cache) >= _MAX_REMEMBERED:
+        cache.clear()
+    cache[key] = value
+    return value
 
 
-def _escape(data: bytes | None) -> str:
+def _add_text(text: str | None) -> str:
+    return _remember(_texts, text, json.dumps(text or None))
+
+
+def _add_value(data: bytes | None) -> str:
     """Return `data` as JSON; bytes that are not UTF-8 become `\\xhh`, nothing becomes null."""
-    text = json.dumps(_decode(data))
-    if data is None or len(data) <= _MAX_ESCAPED_LENGTH:
-        if len(_escaped) >= _MAX_ESCAPED:
-            _escaped.clear()
-        _escaped[data] = text
+    text = _quote(_decode(data)) if data else "null"
+    if data is None or len(data) <= _MAX_LENGTH:
+        _remember(_values, data, text)
     return text
 
 
-# For texts with few different values: clients, servers and reasons.
-_escape_text = lru_cache(maxsize=4096)(lambda text: json.dumps(text or None))
+def _add_server(key: tuple[str, str, int]) -> tuple[str, str]:
+    """Return the fields of a request without a failed attempt, around its duration."""
+    server, reason, status = key
+    name = json.dumps(server)
+    fields = (
+        f'"server": {name}, "reason": {json.dumps(reason or None)}, '
+        f'"tries": [{{"server": {name}, "result": "{status}", "seconds": ',
+        '}], "limit": null, "ended": "complete"',
+    )
+    return _remember(_servers, key, fields)
 
 
 def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRequest], str]:
@@ -164,9 +167,9 @@ def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRe
             "id": made_id(time.perf_counter()),
             "frontend": frontend,
             "client": request.client,
-            "method": _decode(method),
-            "target": _decode(target),
-            "protocol": _decode(protocol),
+            "method": _decode(method) if method else None,
+            "target": _decode(target) if target else None,
+            "protocol": _decode(protocol) if protocol else None,
             "status": request.status,
             "bytes_sent": request.body_bytes_sent,
             "reason": request.reason,
@@ -226,8 +229,8 @@ def _dump(fields: dict[str, Any]) -> str:
     return json.dumps({**dict.fromkeys(KEYS), **fields}) + "\n"
 
 
-def _decode(data: bytes | None) -> str | None:
-    return data.decode("utf-8", "backslashreplace") if data else None
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _round(seconds: float | None) -> float | None:
