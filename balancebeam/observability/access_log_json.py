@@ -12,7 +12,7 @@ import json
 import time
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quote
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from balancebeam.observability.access_log_records import (
     HttpRecord,
@@ -27,6 +27,11 @@ from balancebeam.proxy.timeline import REFUSED, Timeline, all_tries, ended, phas
 
 KeyT = TypeVar("KeyT")
 ValueT = TypeVar("ValueT")
+
+# The names of route and pool, and client, method and host.
+_Origin = tuple[str, str, str, bytes, Optional[bytes]]
+# The name of the server, the reason of its selection, status, minor version of HTTP, and TLS.
+_Result = tuple[str, str, int, int, Optional[str]]
 
 # All keys of a line, in order.
 KEYS = (
@@ -49,53 +54,58 @@ def json_formatter(
         has_request_id: Whether the frontend keeps or makes X-Request-Id.
     """
     line_time = LineTime(clock, _utc_millisecond, 1000)
-    places: dict[tuple[str, str], str] = {}
-    find_place, find_text, find_value = places.get, _texts.get, _values.get
-    find_server = _servers.get
+    origins: dict[_Origin, str] = {}
+    find_origin, find_result, find_value = origins.get, _results.get, _values.get
 
-    def add_place(route: str, pool: str) -> str:
-        fields = {"frontend": frontend, "route": route, "pool": pool}
-        return _remember(places, (route, pool), json.dumps(fields)[1:-1])
+    def add_origin(key: _Origin) -> str:
+        route, pool, client, method, host = key
+        fields = {
+            "frontend": frontend, "route": route, "pool": pool, "client": client or None,
+            "method": _decode(method), "host": _decode(host),
+        }
+        text = json.dumps(fields)[1:-1]
+        if len(text) <= _MAX_LENGTH:
+            _remember(origins, key, text)
+        return text
 
     def format_line(record: HttpRecord) -> str:
         head, upstream_head, route = record.head, record.upstream_head, record.route
         received_at, finished_at = record.received_at, record.finished_at
-        pool, tls, client = record.dispatcher.pool_name, record.tls, record.client
-        route_name = "" if route is None else route.name
-        place = find_place((route_name, pool)) or add_place(route_name, pool)
-        tls_text = "null" if tls is None else find_text(tls.version) or _add_text(tls.version)
-        server = record.last_server
+        server, tls, target = record.last_server, record.tls, head.target
+        version = None if tls is None else tls.version
+        origin = (
+            "" if route is None else route.name,
+            record.dispatcher.pool_name,
+            record.client,
+            head.method,
+            head.host,
+        )
         if record.uneventful and server is not None:
-            status = record.status
             # Nothing but the response took time: one number three times.
-            seconds = "%.6f" % (finished_at - received_at)  # noqa: UP031
-            key = (server.name, record.selection_reason, status)
-            before, after = find_server(key) or _add_server(key)
+            seconds = "%.6f" % (finished_at - received_at)
+            result = (server.name, record.selection_reason, record.status, head.minor, version)
+            start, middle, end = find_result(result) or _add_result(result)
             progress = (
-                f'{seconds}, "queue": null, "connect": null, "first_byte": {seconds}, '
-                f"{before}{seconds}{after}"
+                f'{seconds}, "queue": null, "connect": null, "first_byte": {seconds}'
+                f"{middle}{seconds}{end}"
             )
         else:
-            status = logged_status(record)
+            start = _start_text(head.minor, version, logged_status(record))
+            # Without its first key.
             progress = json.dumps(_progress_fields(record, record.limit_name))[13:-1]
-        time = line_time.text if finished_at < line_time.expires_at else line_time(finished_at)
         referer, agent = referer_and_agent(upstream_head)
-        method, host = head.method, head.host
         request_id = sent_id(upstream_head) if has_request_id else None
-        id_text = (
-            f'"{ID_PREFIX}{int(received_at * 1e9)}"'
-            if request_id is None
-            else json.dumps(request_id)
-        )
+        if request_id is None:
+            id_text = f'"{ID_PREFIX}{int(received_at * 1e9)}"'
+        else:
+            id_text = json.dumps(request_id)
+        time = line_time.text if finished_at < line_time.expires_at else line_time(finished_at)
         return (
-            f'{{"time": "{time}", "id": {id_text}, {place}, "client": {find_text(client) or _add_text(client)}, '
-            f'"method": {find_value(method) or _add_value(method)}, '
-            f'"host": {find_value(host) or _add_value(host)}, '
-            f'"target": {_quote(_decode(head.target))}, '
-            f'"protocol": "HTTP/1.{head.minor}", '
-            f'"tls": {tls_text}, "status": {status}, "bytes_received": {record.body_bytes_received}, '
-            f'"bytes_sent": {record.body_bytes_sent}, "duration": {progress}, '
-            f'"referer": {_quote(_decode(referer)) if referer else "null"}, '
+            f'{{"time": "{time}", "id": {id_text}, {find_origin(origin) or add_origin(origin)}, '
+            f'"target": {_quote(target.decode("utf-8", "backslashreplace")) if target else "null"}'
+            f"{start}{record.body_bytes_received}, "
+            f'"bytes_sent": {record.body_bytes_sent}, "duration": {progress}, "referer": '
+            f"{_quote(referer.decode('utf-8', 'backslashreplace')) if referer else 'null'}, "
             f'"user_agent": {find_value(agent) or _add_value(agent)}}}\n'
         )
 
@@ -108,15 +118,14 @@ def _utc_millisecond(milliseconds: int) -> str:
     return f"{utc_time(milliseconds // 1000)[:-4]}{milliseconds % 1000:03}Z"
 
 
-# Texts in JSON that are known to repeat: clients and TLS versions; methods, Host and
-# User-Agent fields; places and servers. Keep-alive connections alone repeat most of them.
-# Each of these dicts takes 2 MiB at most, and is emptied when it is full, so that values
-# that never return leave it too.
+# What is remembered, because keep-alive connections alone repeat most of it: the parts of
+# lines by what they show of route, client, method and host; by server and status; and the
+# values of User-Agent. Each of these dicts takes 3 MiB at most. It is emptied when it is full,
+# so that what never returns leaves it too.
 _MAX_REMEMBERED = 4096
-_MAX_LENGTH = 256
-_texts: dict[str | None, str] = {}
-_values: dict[bytes | None, str] = {}
-_servers: dict[tuple[str, str, int], tuple[str, str]] = {}
+_MAX_LENGTH = 512
+_results: dict[_Result, tuple[str, str, str]] = {}
+_values: dict[bytes, str] = {}
 
 
 def _remember(cache: dict[KeyT, ValueT], key: KeyT, value: ValueT) -> ValueT:
@@ -126,28 +135,31 @@ def _remember(cache: dict[KeyT, ValueT], key: KeyT, value: ValueT) -> ValueT:
     return value
 
 
-def _add_text(text: str | None) -> str:
-    return _remember(_texts, text, json.dumps(text or None))
-
-
-def _add_value(data: bytes | None) -> str:
+def _add_value(data: bytes) -> str:
     """Return `data` as JSON; bytes that are not UTF-8 become `\\xhh`, nothing becomes null."""
-    text = _quote(_decode(data)) if data else "null"
-    if data is None or len(data) <= _MAX_LENGTH:
-        _remember(_values, data, text)
-    return text
+    text = json.dumps(_decode(data))
+    return _remember(_values, data, text) if len(text) <= _MAX_LENGTH else text
 
 
-def _add_server(key: tuple[str, str, int]) -> tuple[str, str]:
-    """Return the fields of a request without a failed attempt, around its duration."""
-    server, reason, status = key
+def _start_text(minor: int, version: str | None, status: int) -> str:
+    """Return the fields before the number of bytes received."""
+    return (
+        f', "protocol": "HTTP/1.{minor}", "tls": {json.dumps(version)}, "status": {status}, '
+        '"bytes_received": '
+    )
+
+
+def _add_result(key: _Result) -> tuple[str, str, str]:
+    """Return fields of a request without a failed attempt, around its numbers."""
+    server, reason, status, minor, version = key
     name = json.dumps(server)
-    fields = (
-        f'"server": {name}, "reason": {json.dumps(reason or None)}, '
+    texts = (
+        _start_text(minor, version, status),
+        f', "server": {name}, "reason": {json.dumps(reason or None)}, '
         f'"tries": [{{"server": {name}, "result": "{status}", "seconds": ',
         '}], "limit": null, "ended": "complete"',
     )
-    return _remember(_servers, key, fields)
+    return _remember(_results, key, texts)
 
 
 def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRequest], str]:
@@ -167,9 +179,9 @@ def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRe
             "id": made_id(time.perf_counter()),
             "frontend": frontend,
             "client": request.client,
-            "method": _decode(method) if method else None,
-            "target": _decode(target) if target else None,
-            "protocol": _decode(protocol) if protocol else None,
+            "method": _decode(method),
+            "target": _decode(target),
+            "protocol": _decode(protocol),
             "status": request.status,
             "bytes_sent": request.body_bytes_sent,
             "reason": request.reason,
@@ -229,8 +241,8 @@ def _dump(fields: dict[str, Any]) -> str:
     return json.dumps({**dict.fromkeys(KEYS), **fields}) + "\n"
 
 
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
+def _decode(data: bytes | None) -> str | None:
+    return data.decode("utf-8", "backslashreplace") if data else None
 
 
 def _round(seconds: float | None) -> float | None:

@@ -103,25 +103,23 @@ def logged_status(record: HttpRecord) -> int:
     return CLIENT_CLOSED_REQUEST if record.client_aborted and not status else status
 
 
-# Field names in the spelling of nearly all clients, and in lower case.
-_REFERER, _LOWER_REFERER = b"\r\nReferer: ", b"\r\nreferer:"
-_AGENT, _LOWER_AGENT = b"\r\nUser-Agent: ", b"\r\nuser-agent:"
-
-
 def referer_and_agent(head: bytes) -> tuple[bytes, bytes]:
     """Return the values of Referer and User-Agent in a request head; empty without one."""
     find = head.find
-    start, referer_start = find(_AGENT), find(_REFERER)
+    # The spelling of nearly all clients first.
+    start, referer_start = find(b"\r\nUser-Agent: "), find(b"\r\nReferer: ")
     if start < 0 or referer_start < 0:
-        # One is missing, or spelled in another way.
         lower = head.lower()
-        return header_value(head, lower, _LOWER_REFERER), header_value(head, lower, _LOWER_AGENT)
-    start += 14
-    referer_start += 11
-    return (
-        head[referer_start : find(b"\r", referer_start)].strip(b" \t"),
-        head[start : find(b"\r", start)].strip(b" \t"),
-    )
+        if start < 0:
+            start = lower.find(b"\r\nuser-agent:") - 1
+        if referer_start < 0:
+            referer_start = lower.find(b"\r\nreferer:") - 1
+        agent = head[start + 14 : find(b"\r", start + 14)].strip(b" \t") if start >= -1 else b""
+        if referer_start < -1:
+            return b"", agent
+    else:
+        agent = head[start + 14 : find(b"\r", start + 14)].strip(b" \t")
+    return head[referer_start + 11 : find(b"\r", referer_start + 11)].strip(b" \t"), agent
 
 
 def header_value(head: bytes, lower_head: bytes, name: bytes) -> bytes:
