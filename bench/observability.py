@@ -14,6 +14,9 @@ process is measured, which includes writes to the log file, folding of samples a
 collection. Printed are the second lowest and the median CPU time per request, each with its
 difference to the variant `off`; the latter is the median of the differences in the rounds.
 
+What the kernel takes for the pages of the log file depends on the machine more than the rest:
+with `--log /dev/null` the figures are those of the program alone.
+
 `off` has a dispatcher without timeline, samples and counters by status, which the
 product always has: the difference of `histograms` is their cost.
 """
@@ -29,7 +32,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from attrs import evolve
@@ -197,10 +199,10 @@ class Harness:
 
     Args:
         parts: The parts of a variant that are enabled.
-        folder: Folder of the access log.
+        log: Path of the access log.
     """
 
-    def __init__(self, parts: frozenset[str], folder: Path) -> None:
+    def __init__(self, parts: frozenset[str], log: str) -> None:
         self._attempts: list[Attempt] = []
         self._requests: list[Any] = []
         self._responses: list[Any] = []
@@ -209,8 +211,7 @@ class Harness:
         frontend = settings.frontends[0]
         style = next((style for style in ("combined", "json") if style in parts), None)
         if style is not None:
-            path = str(folder / "access.log")
-            frontend = evolve(frontend, access_log=path, access_log_format=style)
+            frontend = evolve(frontend, access_log=log, access_log_format=style)
             settings = evolve(settings, frontends=(frontend,))
         self._service = BalancerService(settings, RealClock(), random.Random(1), self._connect)
         self._service.startService()
@@ -263,12 +264,12 @@ class Harness:
         return responses
 
 
-def serve(connection: Connection, parts: frozenset[str], kind: str) -> None:
+def serve(connection: Connection, parts: frozenset[str], kind: str, log: str | None) -> None:
     """Receive numbers of requests; process so many, and send the CPU seconds of each."""
     heads = REQUESTS[kind]()
     sent = 0
     with tempfile.TemporaryDirectory() as name:
-        harness = Harness(parts, Path(name))
+        harness = Harness(parts, log or f"{name}/access.log")
         while True:
             requests = connection.recv()
             if not requests:
@@ -287,10 +288,10 @@ def serve(connection: Connection, parts: frozenset[str], kind: str) -> None:
 class Worker:
     """A process with one variant."""
 
-    def __init__(self, parts: frozenset[str], kind: str) -> None:
+    def __init__(self, parts: frozenset[str], kind: str, log: str | None) -> None:
         context = multiprocessing.get_context("fork")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=serve, args=(other, parts, kind))
+        self._process = context.Process(target=serve, args=(other, parts, kind, log))
         self._process.start()
         other.close()
 
@@ -308,9 +309,11 @@ class Worker:
             raise RuntimeError(f"process exited with {self._process.exitcode}")
 
 
-def measure(kind: str, rounds: int, requests: int, warm_up: int) -> dict[str, list[float]]:
+def measure(
+    kind: str, rounds: int, requests: int, warm_up: int, log: str | None
+) -> dict[str, list[float]]:
     """Return the CPU times per request of all rounds, in microseconds, by variant."""
-    workers = {name: Worker(parts, kind) for name, parts in VARIANTS.items()}
+    workers = {name: Worker(parts, kind, log) for name, parts in VARIANTS.items()}
     for worker in workers.values():
         worker.measure(warm_up)
     rows: dict[str, list[float]] = {name: [] for name in VARIANTS}
@@ -339,9 +342,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=4096, help="requests per round")
     parser.add_argument("--warm-up", type=int, default=8192, help="requests before them")
     parser.add_argument("--loads", default="small,browser", help="kinds of requests")
+    parser.add_argument("--log", help="file of the access logs; a temporary one by default")
     options = parser.parse_args()
     for kind in options.loads.split(","):
-        report(kind, measure(kind, options.rounds, options.requests, options.warm_up))
+        numbers = (options.rounds, options.requests, options.warm_up)
+        report(kind, measure(kind, *numbers, options.log))
 
 
 if __name__ == "__main__":
