@@ -15,7 +15,7 @@ collection. Printed are the second lowest and the median CPU time per request, e
 difference to the variant `off`; the latter is the median of the differences in the rounds.
 
 What the kernel takes for the pages of the log file depends on the machine more than the rest:
-with `--log /dev/null` the figures are those of the program alone.
+with `--log /dev/null` only the program is measured.
 
 `off` has a dispatcher without timeline, samples and counters by status, which the
 product always has: the difference of `histograms` is their cost.
@@ -190,7 +190,7 @@ class Attempt:
 class RealClock(Clock):
     """A clock without timers that has the time of day, as cheaply as Twisted's reactor."""
 
-    seconds = staticmethod(time.time)  # type: ignore[assignment]
+    seconds = staticmethod(time.time)
 
 
 class Harness:
@@ -224,7 +224,8 @@ class Harness:
         )
         if "histograms" not in parts:
             for pool in self._service.pools.values():
-                pool.dispatcher.__class__ = PlainDispatcher
+                dispatcher: Any = pool.dispatcher
+                dispatcher.__class__ = PlainDispatcher
         self._clients = []
         for number in range(CONNECTIONS):
             client = factory.build_channel(f"192.0.2.{number + 1}")
@@ -291,7 +292,7 @@ class Worker:
     def __init__(self, parts: frozenset[str], kind: str, log: str | None) -> None:
         context = multiprocessing.get_context("fork")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=serve, args=(other, parts, kind, log))
+        self._process = context.Process(target=serve, args=(other, parts, kind, log), daemon=True)
         self._process.start()
         other.close()
 

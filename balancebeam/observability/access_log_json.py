@@ -60,8 +60,12 @@ def json_formatter(
     def add_origin(key: _Origin) -> str:
         route, pool, client, method, host = key
         fields = {
-            "frontend": frontend, "route": route, "pool": pool, "client": client or None,
-            "method": _decode(method), "host": _decode(host),
+            "frontend": frontend,
+            "route": route,
+            "pool": pool,
+            "client": client or None,
+            "method": _decode(method),
+            "host": _decode(host),
         }
         text = json.dumps(fields)[1:-1]
         if len(text) <= _MAX_LENGTH:
