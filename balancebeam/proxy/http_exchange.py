@@ -27,8 +27,6 @@ class HttpExchange(Exchange):
         body_complete: Whether the whole request body has been received.
         awaiting_100_continue: Whether the client sends the body only after a 100
             response, which the server sends.
-        started_at: When the request was received, in seconds since the epoch; 0 if
-            nothing needs it.
         body_bytes_received: The length of the request body received so far, without the framing
             of a chunked one; or of what the client has sent through a tunnel.
         body_bytes_sent: The length of the response body that was written, likewise.
@@ -38,7 +36,6 @@ class HttpExchange(Exchange):
     body_complete = True
     awaiting_100_continue = False
     upgrade = b""
-    started_at = 0.0
     body_bytes_received = 0
     body_bytes_sent = 0
     # The body so far, for a retry; `None` without a body or when it is too large.

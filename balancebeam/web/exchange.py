@@ -73,7 +73,6 @@ def dispatch_web_request(dispatcher: WebPipeline, request: Request) -> None:
     exchange = WebExchange(dispatcher, head, upstream_head, client, request)
     exchange.via = dispatcher.forwarding.settings.via_name
     exchange.observer = dispatcher.observer
-    exchange.started_at = dispatcher.ticker.wall_time()
     request.notifyFinish().addErrback(exchange.connection_lost)
     if head.length:
         exchange.expect_body()
