@@ -82,8 +82,8 @@ class Workload:
 
     Attributes:
         name: name for the option `--loads`.
-        program: load generator: `wrk`, this interpreter for `bench.constant_rate`, or
-            `cc` for `tls_connections.c`.
+        program: load generator: `wrk`, this interpreter for `bench.constant_rate`, `h2load`
+            (a constant rate with less CPU time), or `cc` for `tls_connections.c`.
         connections: number of concurrent client connections.
         target: request target.
         script: Lua script for wrk.
@@ -127,6 +127,8 @@ class Workload:
         url = f"{'https' if tls else 'http'}://127.0.0.1:{port}{self.target}"
         if self.program == "wrk":
             return self._run_wrk(url, seconds, folder)
+        if self.program == "h2load":
+            return self._run_h2load(url, seconds, folder)
         if self.handshakes:
             return self._run_connections(port, seconds, folder, tls)
         return self._run_constant_rate(port, seconds)
@@ -153,6 +155,29 @@ class Workload:
             failed=failed,
             latency_p50=_percentile(output, "50%"),
             latency_p99=_percentile(output, "99%"),
+        )
+
+    def _run_h2load(self, url: str, seconds: int, folder: Path) -> Result:
+        log = folder / "h2load.log"
+        log.unlink(missing_ok=True)
+        # h2load sends a request on every connection at the same moment, so each tick is a burst of
+        # as many requests as there are connections.
+        command = ["h2load", "--h1", "-t1", f"-c{self.connections}", f"-D{seconds}"]
+        command += [f"--rps={self.rate / self.connections:g}", f"--log-file={log}", url]
+        output = _run_pinned(command, 2 * seconds + 10)
+        # Columns: start of the request, status (-1 without a response), duration, both times in
+        # microseconds.
+        rows = [line.split() for line in log.read_text().splitlines()]
+        latencies = sorted(int(row[2]) / 1000 for row in rows)
+        if not latencies:
+            raise RuntimeError(f"no response received: {output}")
+        return Result(
+            requests=len(latencies),
+            bytes_read=0,
+            seconds=seconds,
+            failed=sum(not 200 <= int(row[1]) < 400 for row in rows),
+            latency_p50=latencies[len(latencies) // 2],
+            latency_p99=latencies[len(latencies) * 99 // 100],
         )
 
     def _run_connections(self, port: int, seconds: int, folder: Path, tls: bool) -> Result:

@@ -164,9 +164,11 @@ class RequestReader:
         """The exchange of a request with rare fields, a chunked body, tracing, or a policy."""
         forwarder = self.forwarder
         exchange: Http1Exchange
-        upstream_head, trace = forwarder.build_head(head, channel.transport), None
-        if forwarder.tracer is not None:
-            upstream_head, trace = forwarder.tracer.trace(upstream_head, forwarder.trusted)
+        tracer, trace = forwarder.tracer, None
+        if tracer is None:
+            upstream_head = forwarder.build_head(head, channel.transport)
+        else:
+            upstream_head, trace = forwarder.build_traced_head(head, channel.transport, tracer)
         if trace is not None:
             exchange = TracedExchange(channel, dispatcher, head, upstream_head)
             exchange.start_trace(trace)
