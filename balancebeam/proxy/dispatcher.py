@@ -255,9 +255,11 @@ class Dispatcher:
         """Account for a request that was answered, aborted or abandoned; called once."""
         now = exchange.finished_at = self.perf_counter()
         server = exchange.server
+        at_once = False
         if server is not None:
             if not exchange.first_byte_at and exchange.status and not exchange.client_aborted:
                 # Head and body of the response have arrived together.
+                at_once = True
                 exchange.first_byte_at = now
                 server.first_byte_samples.append(now - exchange.attempt_at)
             self._release(exchange, server)
@@ -271,6 +273,8 @@ class Dispatcher:
         if exchange.permits:
             self.admission.release(exchange)
         if exchange.observer is not None:
+            if at_once and exchange.attempt_at == exchange.received_at:
+                exchange.uneventful = not exchange.tries
             exchange.observer.exchange_finished(exchange)
 
     def _release(self, exchange: Exchange, server: Server) -> None:

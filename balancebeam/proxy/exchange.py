@@ -87,6 +87,11 @@ class Exchange(ABC):
         last_try_failed: Whether the last attempt is in `tries`.
         outcome: How the exchange ended if it was not complete; see `timeline.ended`.
         limit_name: The name of the limit that has rejected the request.
+        uneventful: Whether the first server has sent the whole response at once, over a
+            connection that was open before; set for observers when the exchange is
+            finished. Then `attempt_at` equals `received_at`, `first_byte_at` equals
+            `finished_at`, and nothing was queued, connected, retried or cut off: one test
+            instead of one for each attribute.
     """
 
     dispatcher: Pipeline[Exchange]
@@ -123,6 +128,7 @@ class Exchange(ABC):
     last_try_failed = False
     outcome = ""
     limit_name = ""
+    uneventful = False
     _pending_bytes = 0
 
     # Called by the dispatcher.

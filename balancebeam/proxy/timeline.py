@@ -93,6 +93,7 @@ class Timeline(Protocol):
     last_try_failed: bool
     selection_reason: str
     outcome: str
+    uneventful: bool
     status: int
     client_aborted: bool
     downstream_response_started: bool

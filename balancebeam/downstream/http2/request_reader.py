@@ -191,8 +191,14 @@ class RequestReader:
         forwarder, context = self.forwarder, self._context
         table = context.route_table
         route = context.default_route if table is None else table.find(head.host, head.target)
-        upstream_head = forwarder.build_head(head, channel.transport)
+        tracer, trace = forwarder.tracer, None
+        if tracer is None:
+            upstream_head = forwarder.build_head(head, channel.transport)
+        else:
+            upstream_head, trace = forwarder.build_traced_head(head, channel.transport, tracer)
         exchange = Http2Exchange(channel, stream_id, route.dispatcher, head, upstream_head)
+        if trace is not None:
+            exchange.start_trace(trace)
         if forwarder.via is not None:
             exchange.via = forwarder.via
         exchange.max_forwards_exhausted = head.max_forwards_exhausted
