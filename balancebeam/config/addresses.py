@@ -21,7 +21,7 @@ from balancebeam.core.addresses import (
     TcpAddress,
     UnixAddress,
 )
-from balancebeam.core.settings import ServerSettings
+from balancebeam.core.settings import UPSTREAM_PROTOCOLS, ServerSettings
 
 _HOST_PORT = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/@,\s]+)):(?P<port>[0-9]{1,5})"
@@ -208,7 +208,7 @@ def tls_scheme(mode: str) -> str:
 
 
 def parse_server(text: str) -> ServerSettings:
-    """Parse `ADDR[,weight=N][,backup][,proxy=v1|v2]`, with the options in any order."""
+    """Parse `ADDR` with options (see `_parse_server_option`) in any order, after commas."""
     address, comma, rest = text.partition(",")
     options: dict[str, str] = {}
     for item in rest.split(",") if comma else []:
@@ -226,15 +226,22 @@ def parse_server(text: str) -> ServerSettings:
         weight=weight,
         backup="backup" in options,
         proxy_protocol=_PROXY_VERSIONS[options.get("proxy", "")],
+        protocol=options.get("protocol"),
     )
 
 
 def _parse_server_option(text: str, item: str) -> tuple[str, str]:
     """Return the name and the value of one option of the server `text`."""
     name, equals, value = item.partition("=")
-    valid = {"weight": bool(value), "backup": not equals, "proxy": value in ("v1", "v2")}
+    valid = {
+        "weight": bool(value),
+        "backup": not equals,
+        "proxy": value in ("v1", "v2"),
+        "protocol": value in UPSTREAM_PROTOCOLS,
+    }
     if valid.get(name):
         return name, value
     raise ValueError(
-        f"server {text!r}: invalid option {item!r}: expected weight=N, backup, proxy=v1 or proxy=v2"
+        f"server {text!r}: invalid option {item!r}: "
+        "expected weight=N, backup, proxy=v1, proxy=v2, protocol=h2 or protocol=http/1.1"
     )

@@ -7,6 +7,9 @@ from attrs import frozen
 from balancebeam.config.reader import Table
 from balancebeam.config.source_map import Path
 
+# The message for keys that concern requests.
+HTTP_ONLY = 'not available in mode "tcp": expected mode "http"'
+
 
 @frozen
 class Conflict:

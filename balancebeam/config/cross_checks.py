@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from balancebeam.config.addresses import check_scheme
-from balancebeam.config.conflicts import Conflict, Keys
+from balancebeam.config.conflicts import HTTP_ONLY, Conflict, Keys
+from balancebeam.config.http2_checks import find_http2_conflicts
 from balancebeam.config.reader import Document, Table, suggest
 from balancebeam.config.secret_source import load_secret
 from balancebeam.config.source_map import Path
@@ -28,9 +29,10 @@ from balancebeam.core.settings import (
 )
 
 # Keys of [[frontend]] that concern requests. In TCP mode no request is parsed.
-_HTTP_KEYS = ("max_body", "registration", "registration_from", "forwarding", "redirect_https")
-
-_HTTP_ONLY = 'not available in mode "tcp": expected mode "http"'
+_HTTP_KEYS = (
+    *("max_body", "registration", "registration_from", "forwarding", "redirect_https"),
+    "h2c",
+)
 
 
 def find_conflicts(settings: Settings, root: Table | None = None) -> Iterator[Conflict]:
@@ -51,6 +53,7 @@ def find_conflicts(settings: Settings, root: Table | None = None) -> Iterator[Co
     yield from _check_binds(settings)
     yield from _check_modes(settings, keys)
     yield from find_tls_conflicts(settings, keys)
+    yield from find_http2_conflicts(settings, keys)
 
 
 def report_conflicts(settings: Settings, root: Table) -> None:
@@ -160,13 +163,13 @@ def _check_frontend_mode(number: int, frontend: FrontendSettings, keys: Keys) ->
     for key in _HTTP_KEYS:
         path = (*parent, key)
         if keys.is_set(path, getattr(frontend, key) != getattr(defaults, key)):
-            yield Conflict(path, _HTTP_ONLY)
+            yield Conflict(path, HTTP_ONLY)
     yield from _check_tcp_limits(parent, frontend.limits, keys)
     for route_number, route in enumerate(frontend.routes):
         route_path = (*parent, "route", route_number)
         path = (*route_path, "path")
         if keys.is_set(path, route.path is not None):
-            yield Conflict(path, _HTTP_ONLY)
+            yield Conflict(path, HTTP_ONLY)
         yield from _check_tcp_limits(route_path, route.limits, keys)
 
 

@@ -80,6 +80,8 @@ def _frontend(frontend: FrontendSettings) -> Iterator[str]:
             "deny": list(frontend.deny),
             "max_connections": frontend.max_connections,
             "redirect_https": None if tcp else frontend.redirect_https,
+            # A key that is not available must not be written, even with its default.
+            "h2c": None if tcp or frontend.tls is not None else frontend.h2c,
         },
     )
     yield from _table(
@@ -156,6 +158,7 @@ def _pool(pool: PoolSettings, mode: str) -> Iterator[str]:
             "name": pool.name,
             "algorithm": pool.algorithm,
             "slow_start": pool.slow_start,
+            "protocol": None if mode == "tcp" else pool.protocol,
             "upstreams": [_server(server, mode) for server in pool.servers],
         },
     )
@@ -197,13 +200,15 @@ def _pool(pool: PoolSettings, mode: str) -> Iterator[str]:
 
 def _health(checks: HealthCheckSettings) -> Mapping[str, Any]:
     first, last = checks.status
+    grpc = checks.grpc
     return {
         "path": checks.path,
         "interval": checks.interval,
         "timeout": checks.timeout,
         "fall": checks.fall,
         "rise": checks.rise,
-        "status": f"{first}-{last}",
+        "status": f"{first}-{last}" if grpc is None else None,
+        "grpc": grpc,
     }
 
 
@@ -226,6 +231,7 @@ def _server(server: ServerSettings, mode: str) -> Mapping[str, Any]:
         "backup": server.backup,
         "max_in_flight": server.max_in_flight,
         "proxy": f"v{server.proxy_protocol}" if server.proxy_protocol else None,
+        "protocol": server.protocol,
     }
 
 

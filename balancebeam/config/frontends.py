@@ -56,6 +56,7 @@ def parse_frontend(table: Table) -> FrontendSettings:
         max_connections=table.get("max_connections", v.integer(1), None),
         tls=parse_frontend_tls(table.table("tls")),
         redirect_https=table.get("redirect_https", v.boolean, defaults.redirect_https),
+        h2c=table.get("h2c", v.boolean, defaults.h2c),
     )
     table.reject_unknown_keys()
     if "bind" in table and not settings.bind and "bind" not in table.invalid_keys:

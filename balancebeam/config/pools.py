@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from attrs import evolve
@@ -15,6 +16,7 @@ from balancebeam.config.tls import parse_pool_tls
 from balancebeam.core.settings import (
     DEFAULT_HEALTH_PATH,
     RETRY_CONDITIONS,
+    UPSTREAM_PROTOCOLS,
     HealthCheckSettings,
     OutlierDetectionSettings,
     PoolSettings,
@@ -25,6 +27,10 @@ from balancebeam.core.settings import (
 )
 
 _PROXY_VERSIONS = {"v1": 1, "v2": 2}
+
+# The name of a service in a .proto file, with its package: identifiers with dots between them. A
+# server may also register other names, which gRPC does not restrict; these are the usual ones.
+_GRPC_SERVICE = re.compile(r"[A-Za-z0-9_\-./]{1,255}")
 
 
 def parse_pool(table: Table, first: bool) -> PoolSettings:
@@ -49,6 +55,7 @@ def parse_pool(table: Table, first: bool) -> PoolSettings:
         slow_start=table.get("slow_start", v.seconds_or_zero, defaults.slow_start),
         limits=parse_limits(table.tables("limit")),
         tls=parse_pool_tls(table.table("tls")),
+        protocol=table.get("protocol", _parse_protocol, defaults.protocol),
     )
     table.reject_unknown_keys()
     return settings
@@ -85,6 +92,7 @@ def _parse_server_table(table: Table) -> ServerSettings | None:
     backup = table.get("backup", v.boolean, False)
     max_in_flight = table.get("max_in_flight", v.integer(1), None)
     proxy_protocol = table.get("proxy", _parse_proxy_version, None)
+    protocol = table.get("protocol", _parse_protocol, None)
     table.reject_unknown_keys()
     if server is None:
         return None
@@ -94,7 +102,13 @@ def _parse_server_table(table: Table) -> ServerSettings | None:
         backup=backup,
         max_in_flight=max_in_flight,
         proxy_protocol=proxy_protocol,
+        protocol=protocol,
     )
+
+
+def _parse_protocol(value: Any) -> str:
+    """Return the protocol of requests to servers."""
+    return v.one_of(UPSTREAM_PROTOCOLS)(value)
 
 
 def _parse_proxy_version(value: Any) -> int:
@@ -118,7 +132,7 @@ def _parse_health_check(table: Table | None) -> HealthCheckSettings | None:
     """Parse `[pool.health]`; without that table there are no active health checks."""
     if table is None:
         return None
-    defaults = HealthCheckSettings(DEFAULT_HEALTH_PATH)
+    defaults = HealthCheckSettings(None if "grpc" in table else DEFAULT_HEALTH_PATH)
     settings = HealthCheckSettings(
         path=table.get("path", v.parsed(v.parse_check_path), defaults.path),
         interval=table.get("interval", v.seconds, defaults.interval),
@@ -126,9 +140,20 @@ def _parse_health_check(table: Table | None) -> HealthCheckSettings | None:
         fall=table.get("fall", v.integer(1, 1000), defaults.fall),
         rise=table.get("rise", v.integer(1, 1000), defaults.rise),
         status=table.get("status", v.status_range, defaults.status),
+        grpc=table.get("grpc", v.parsed(_parse_grpc_service), None),
     )
     table.reject_unknown_keys()
     return settings
+
+
+def _parse_grpc_service(text: str) -> str:
+    """Parse the name of a gRPC service; empty for the server as a whole."""
+    if text and _GRPC_SERVICE.fullmatch(text) is None:
+        raise ValueError(
+            f"invalid service {v.display(text)}: expected a name such as my.package.Service, "
+            'or "" for the whole server'
+        )
+    return text
 
 
 def _parse_outlier_detection(table: Table | None) -> OutlierDetectionSettings:

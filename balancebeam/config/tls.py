@@ -169,8 +169,6 @@ def _is_address(name: str) -> bool:
 
 def parse_protocol(text: str) -> str:
     """Parse the name of an application protocol for ALPN."""
-    if text == "h2":
-        raise ValueError('unsupported protocol "h2": HTTP/2 is not supported yet')
     if not text.isascii() or not 1 <= len(text) <= _MAX_PROTOCOL_LENGTH:
         raise ValueError(
             f"invalid protocol {v.display(text)}: "

@@ -20,7 +20,7 @@ from balancebeam.core.settings import (
 )
 
 # Application protocols that an HTTP frontend speaks.
-_HTTP_PROTOCOLS = ("http/1.1",)
+_HTTP_PROTOCOLS = ("h2", "http/1.1")
 
 _REDIRECT_ONLY = "not available with redirect_https, which answers every request with a redirect"
 
@@ -52,7 +52,8 @@ def _check_frontend_tls(
         others = [name for name in tls.alpn or () if name not in _HTTP_PROTOCOLS]
         if others:
             yield Conflict(
-                path, f'invalid protocol {others[0]!r}: expected "http/1.1" in mode "http"'
+                path,
+                f'invalid protocol {others[0]!r}: expected "h2" or "http/1.1" in mode "http"',
             )
 
 

@@ -99,6 +99,7 @@ class FrontendSettings:
         tls: TLS on all addresses; `None` for plain connections.
         redirect_https: answer every request with a redirect to the same URL under `https`, and
             serve ACME http-01 challenges; the pool is not used then.
+        h2c: accept HTTP/2 with prior knowledge on plain connections, beside HTTP/1.1.
     """
 
     name: str = "web"
@@ -121,6 +122,7 @@ class FrontendSettings:
     max_connections: int | None = None
     tls: FrontendTlsSettings | None = None
     redirect_https: bool = False
+    h2c: bool = False
 
     @property
     def pool_names(self) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ Attributes are named after the keys of the file wherever possible. All times are
 seconds and all sizes in bytes. Ranges are checked where settings are read
 (`balancebeam.config`), not here.
 
-Frontends and rate limits have modules of their own; their names are exported from
-here, so that all settings can be imported from one module.
+Frontends, active health checks and rate limits have modules of their own; their names are exported
+from here, so that all settings can be imported from one module.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from balancebeam.core.frontend_settings import (
     FrontendTimeouts,
     RouteSettings,
 )
+from balancebeam.core.health_settings import (
+    DEFAULT_CHECK_PATH,
+    DEFAULT_HEALTH_PATH,
+    HealthCheckSettings,
+)
 from balancebeam.core.limit_settings import LimitSettings
 from balancebeam.core.tls_settings import (
     AcmeSettings,
@@ -33,7 +38,12 @@ from balancebeam.core.tls_settings import (
 )
 
 __all__ = [
+    "DEFAULT_CHECK_PATH",
+    "DEFAULT_HEALTH_PATH",
+    "HTTP1",
+    "HTTP2",
     "MAX_WEIGHT",
+    "UPSTREAM_PROTOCOLS",
     "AcmeSettings",
     "AdminSettings",
     "AdminState",
@@ -60,6 +70,11 @@ __all__ = [
 # As in HAProxy, whose weights go from 0 to 256 too.
 MAX_WEIGHT = 256
 
+# Protocols of requests to servers, with their names in ALPN.
+HTTP1 = "http/1.1"
+HTTP2 = "h2"
+UPSTREAM_PROTOCOLS = (HTTP1, HTTP2)
+
 
 @frozen
 class ServerSettings:
@@ -75,6 +90,8 @@ class ServerSettings:
             it, which then serves only one request; `None` for no header.
         tls: connections to it use TLS, because its address was `https://…` or `tls://…`. They do
             also if `PoolTlsSettings.all_servers` is true.
+        protocol: the protocol of requests to it, of `UPSTREAM_PROTOCOLS`; `None` for that of its
+            pool.
         source_scheme: the scheme of the configured address, for error messages; `None` for none.
     """
 
@@ -84,6 +101,7 @@ class ServerSettings:
     max_in_flight: int | None = None
     proxy_protocol: int | None = None
     tls: bool = False
+    protocol: str | None = None
     source_scheme: str | None = field(default=None, eq=False, repr=False)
 
 
@@ -125,41 +143,6 @@ class AdminState(enum.Enum):
                 return state
         names = ", ".join(state.value for state in cls)
         raise ValueError(f"invalid state {reprlib.repr(value)}: expected one of {names}")
-
-
-# The path of active health checks that an option or a program turns on without a path.
-DEFAULT_CHECK_PATH = "/"
-
-# The path of the checks of [pool.health] without a path, and of the check before a server is
-# registered: a convention of HTTP services, and the path of the Go balancer that is replaced.
-DEFAULT_HEALTH_PATH = "/health"
-
-
-@frozen
-class HealthCheckSettings:
-    """
-    Active health checks.
-
-    Attributes:
-        path: target of the GET request; `None` to check only that a connection is accepted.
-        interval: time between checks.
-        timeout: time limit of one check; `None` for the default of `effective_timeout`.
-        fall: failures in a row after which a server is down.
-        rise: successes in a row after which it is up again.
-        status: the first and the last status that is a success.
-    """
-
-    path: str | None = DEFAULT_CHECK_PATH
-    interval: float = 10.0
-    timeout: float | None = None
-    fall: int = 2
-    rise: int = 2
-    status: tuple[int, int] = (200, 299)
-
-    @property
-    def effective_timeout(self) -> float:
-        """Time limit of one check: `timeout`, or half the interval but at most 2 s."""
-        return min(2.0, self.interval / 2) if self.timeout is None else self.timeout
 
 
 @frozen
@@ -258,6 +241,7 @@ class PoolSettings:
         limits: rate limits of all requests to the pool.
         tls: TLS of the connections to servers for which `uses_tls` is true; `None` for TLS with the
             defaults to servers with `ServerSettings.tls`, and no TLS to the others.
+        protocol: the protocol of requests to servers without their own `ServerSettings.protocol`.
     """
 
     name: str = "app"
@@ -271,6 +255,11 @@ class PoolSettings:
     slow_start: float = 0.0
     limits: tuple[LimitSettings, ...] = ()
     tls: PoolTlsSettings | None = None
+    protocol: str = HTTP1
+
+    def uses_http2(self, server: ServerSettings) -> bool:
+        """Whether requests to `server` use HTTP/2."""
+        return (server.protocol or self.protocol) == HTTP2
 
     def uses_tls(self, server: ServerSettings) -> bool:
         """Whether connections to `server` use TLS."""

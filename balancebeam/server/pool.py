@@ -116,6 +116,7 @@ class PoolService(service.MultiService):
             shared.connect,
             self.health.request_failed,
         )
+        self.connections.protocol = settings.protocol
         self.set_tls(tls)
         self.server_set.subscribe(self._enable_tls)
         self.dispatcher = BalancerResource(
@@ -140,6 +141,7 @@ class PoolService(service.MultiService):
         self._update_servers(old.servers, settings.servers)
         self.set_tls(tls)
         self.connections.timeouts = settings.timeouts
+        self.connections.protocol = settings.protocol
         self.dispatcher.apply(self._retry_settings(), settings.queue)
         if _health_arguments(old) != _health_arguments(settings):
             self.health.configure(*_health_arguments(settings))

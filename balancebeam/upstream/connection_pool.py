@@ -8,7 +8,7 @@ from typing import Any, Generic
 from twisted.application import service
 from twisted.internet.protocol import Protocol
 
-from balancebeam.core.settings import PoolSettings, PoolTimeouts
+from balancebeam.core.settings import HTTP1, HTTP2, PoolSettings, PoolTimeouts
 from balancebeam.net import connector, socket_options
 from balancebeam.net.interfaces import DataReactor
 from balancebeam.net.ticker import Ticker, sweep_each
@@ -39,6 +39,8 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
         ticker: The clock of timeouts, which also calls `sweep`.
         on_background_failure: Receives failures that no request waits for.
         tls: The servers that use TLS, and its context; see `set_tls`.
+        protocol: The protocol of requests to servers without their own `Server.protocol`; a reload
+            replaces it.
         open: False once the service has stopped; nothing is connected or reused then.
         attempts: Connect attempts in progress.
         connections: Established connections, idle or not.
@@ -62,6 +64,7 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
         self.timeouts = timeouts
         self.ticker = ticker
         self.tls = PoolTls(PoolSettings())
+        self.protocol = HTTP1
         self.open = True
         self.attempts: set[ConnectAttempt[ConnectionT]] = set()
         self.connections: set[ConnectionT] = set()
@@ -102,6 +105,10 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
     def find_tls(self, server: Server) -> ServerTls | None:
         """TLS for a new connection to `server`; `None` for a connection without TLS."""
         return self.tls.find(server)
+
+    def uses_http2(self, server: Server) -> bool:
+        """Whether new connections to `server` use HTTP/2."""
+        return (server.protocol or self.protocol) == HTTP2
 
     def set_tls(self, tls: PoolTls) -> None:
         """Use `tls` for new connections, after a reload or a change of a file."""

@@ -56,6 +56,7 @@ class Server:
         max_in_flight: The largest number of concurrent requests.
         proxy_protocol: Version of the PROXY header that starts each connection, or `None`.
         uses_tls: The settings of the server enable TLS; the settings of its pool may do so as well.
+        protocol: The protocol of requests to the server; `None` for that of its pool.
         tls: Context, name and session of the TLS connections; see `PoolTls.find`.
         idle_connections: Idle connections in the order of their last use, as keys.
         max_idle: The largest number of idle connections to keep now.
@@ -120,6 +121,7 @@ class Server:
         self.max_in_flight = settings.max_in_flight or sys.maxsize
         self.proxy_protocol = settings.proxy_protocol
         self.uses_tls = settings.tls
+        self.protocol = settings.protocol
         self.configured_weight = settings.weight
         # A connection that began with the PROXY header of one client serves no other.
         self.default_max_idle = 0 if settings.proxy_protocol else MAX_IDLE_CONNECTIONS

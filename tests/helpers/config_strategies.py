@@ -22,6 +22,9 @@ from balancebeam.core.addresses import (
 )
 from balancebeam.core.networks import parse_network
 from balancebeam.core.settings import (
+    HTTP1,
+    HTTP2,
+    UPSTREAM_PROTOCOLS,
     AcmeSettings,
     AdminSettings,
     CertificateSource,
@@ -98,6 +101,7 @@ _SERVERS = st.builds(
     st.none() | _COUNTS,
     st.sampled_from((None, 1, 2)),
     st.booleans(),
+    st.sampled_from((None, *UPSTREAM_PROTOCOLS)),
 ).map(
     # A Unix socket has no scheme.
     lambda server: evolve(server, tls=server.tls and isinstance(server.address, TcpAddress))
@@ -154,15 +158,14 @@ _ACME_NAMES = st.lists(
     st.sampled_from(("www.example.org", "a", "xn--bcher-kva.example")), max_size=2, unique=True
 ).map(tuple)
 _CIPHERS = st.sampled_from((DEFAULT_CIPHERS, "ECDHE+AESGCM", "HIGH:!aNULL:@SECLEVEL=2"))
-# HTTP/2 is not supported yet.
-_PROTOCOLS = TEXTS.filter(lambda text: text.isascii() and text not in ("", "h2"))
+_PROTOCOLS = TEXTS.filter(lambda text: text.isascii() and text) | st.just("h2")
 
 
 @st.composite
 def frontend_tls(draw: st.DrawFn, tcp: bool) -> FrontendTlsSettings:
     """Draw the settings of TLS of a frontend; its names for ACME need an account."""
     client_ca = draw(st.none() | _FILES)
-    names = _PROTOCOLS if tcp else st.just("http/1.1")
+    names = _PROTOCOLS if tcp else st.sampled_from(("h2", "http/1.1"))
     settings = FrontendTlsSettings(
         certificates=draw(_CERTIFICATES),
         acme=draw(_ACME_NAMES),
@@ -218,10 +221,23 @@ def pools(draw: st.DrawFn, name: str, tcp: bool) -> PoolSettings:
         rise=st.integers(1, 1000),
         status=st.just((statuses[0], statuses[1])),
     )
-    servers = st.lists(_SERVERS, min_size=1, max_size=3, unique_by=lambda server: server.address)
+    servers = tuple(
+        draw(st.lists(_SERVERS, min_size=1, max_size=3, unique_by=lambda server: server.address))
+    )
+    if tcp:
+        servers = tuple(evolve(server, protocol=None) for server in servers)
+    protocol = HTTP1 if tcp else draw(st.sampled_from(UPSTREAM_PROTOCOLS))
+    if all((server.protocol or protocol) == HTTP2 for server in servers):
+        checks |= st.builds(
+            HealthCheckSettings,
+            path=st.none(),
+            interval=_SECONDS,
+            grpc=st.sampled_from(("", "my.Service")),
+        )
     return PoolSettings(
         name=name,
-        servers=tuple(draw(servers)),
+        servers=servers,
+        protocol=protocol,
         algorithm=draw(st.sampled_from(sorted(ALGORITHMS))),
         timeouts=draw(st.builds(PoolTimeouts, _SECONDS, _SECONDS)),
         active=draw(st.none() | checks),
@@ -274,6 +290,7 @@ def frontends(
     route_lists = st.lists(
         routes(names, tcp), max_size=2, unique_by=lambda route: (route.host, route.path)
     )
+    tls = draw(st.none() | frontend_tls(tcp))
     return FrontendSettings(
         name=name,
         bind=bind,
@@ -303,7 +320,8 @@ def frontends(
         ),
         log_connections=tcp and draw(st.booleans()),
         max_connections=draw(st.none() | _COUNTS),
-        tls=draw(st.none() | frontend_tls(tcp)),
+        tls=tls,
+        h2c=not tcp and tls is None and draw(st.booleans()),
     )
 
 

@@ -372,6 +372,16 @@ class PoolReloadTests(ReloadTestCase):
         self.assertEqual(existing.status, "up")
         self.assertIsNone(pool.checker)
 
+    def test_protocol_of_servers(self) -> None:
+        """The protocols of the pool and of its servers apply to new connections."""
+        connections = self.service.pools["app"].connections
+        (first,) = self.balancer.servers
+        self.assertFalse(connections.uses_http2(first))
+        self.apply(with_pool(protocol="h2"))
+        self.assertTrue(connections.uses_http2(first))
+        self.apply(with_pool(protocol="h2", servers=(server(1, protocol="http/1.1"),)))
+        self.assertFalse(connections.uses_http2(first))
+
     def test_timeouts_and_sweep_interval(self) -> None:
         """
         A shorter timeout applies to connect attempts in progress, and shortens the sweep

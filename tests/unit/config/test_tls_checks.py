@@ -39,8 +39,8 @@ class FrontendRuleTests(ConfigFileTestCase):
         self.assertIn("client_ca", problem)
 
     def test_protocols_of_the_mode(self) -> None:
-        """HTTP frontends have only `http/1.1`; TCP frontends have any protocol."""
-        text = "[frontend]\nmode = '{}'\n" + TLS + "alpn = ['http/1.1', 'smtp']\n"
+        """HTTP frontends have only `h2` and `http/1.1`; TCP frontends have any protocol."""
+        text = "[frontend]\nmode = '{}'\n" + TLS + "alpn = ['h2', 'http/1.1', 'smtp']\n"
         (problem,) = self.problems(text.format("http"))
         self.assertTrue(
             problem.startswith("5: frontend.tls.alpn: invalid protocol 'smtp'"), problem

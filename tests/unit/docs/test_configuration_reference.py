@@ -41,6 +41,10 @@ bind = "127.0.0.1:1102"
 mode = "tcp"
 pool = "tcp"
 
+[[frontend]]
+name = "plain"
+bind = "127.0.0.1:1103"
+
 [[pool]]
 upstreams = [{address = "127.0.0.1:1"}]
 [pool.timeouts]
@@ -174,6 +178,9 @@ def example_file(entry: Entry) -> str:
         table = "pool"
         address = "" if key == "address" else 'address = "127.0.0.1:1", '
         example = f"upstreams = [{{{address}{entry.example}}}]\n"
+    elif entry.names == "pool.health.grpc":
+        # The servers need HTTP/2.
+        table, example = "pool", f'protocol = "h2"\nhealth = {{{entry.example}}}\n'
     if table.startswith("frontend"):
         # The pools that examples mention.
         example += '[[pool]]\nname = "app"\n[[pool]]\nname = "api"\n'
