@@ -94,7 +94,7 @@ def check_http2_support(settings: Settings) -> list[str]:
     Returns:
         One message for each.
     """
-    return [*_unsupported_downstream(settings), *_unsupported_upstream(settings)]
+    return [*_unsupported_downstream(settings)]
 
 
 def _unsupported_downstream(settings: Settings) -> Iterator[str]:
@@ -106,13 +106,4 @@ def _unsupported_downstream(settings: Settings) -> Iterator[str]:
             yield (
                 f"frontend {frontend.name}: tls.alpn: HTTP/2 is not supported yet: "
                 'expected only "http/1.1"'
-            )
-
-
-def _unsupported_upstream(settings: Settings) -> Iterator[str]:
-    for pool in settings.pools:
-        if pool.protocol == HTTP2 or any(map(pool.uses_http2, pool.servers)):
-            yield (
-                f"pool {pool.name}: protocol: HTTP/2 to servers is not supported yet: "
-                'expected "http/1.1"'
             )
