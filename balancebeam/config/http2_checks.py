@@ -85,25 +85,3 @@ def _check_grpc(
             (*parent, "grpc"),
             f'gRPC needs servers with HTTP/2{others[0]}: expected protocol = "h2" in the pool',
         )
-
-
-def check_http2_support(settings: Settings) -> list[str]:
-    """
-    Report valid settings of HTTP/2 that have no implementation yet.
-
-    Returns:
-        One message for each.
-    """
-    return [*_unsupported_downstream(settings)]
-
-
-def _unsupported_downstream(settings: Settings) -> Iterator[str]:
-    for frontend in settings.frontends:
-        if frontend.h2c:
-            yield f"frontend {frontend.name}: h2c: HTTP/2 is not supported yet: expected false"
-        tls = frontend.tls
-        if frontend.mode == "http" and tls is not None and HTTP2 in (tls.alpn or ()):
-            yield (
-                f"frontend {frontend.name}: tls.alpn: HTTP/2 is not supported yet: "
-                'expected only "http/1.1"'
-            )

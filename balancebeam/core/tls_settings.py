@@ -58,7 +58,7 @@ class FrontendTlsSettings:
         min_version: the lowest TLS version, "1.2" or "1.3".
         ciphers: TLS 1.2 cipher suites in the syntax of OpenSSL.
         alpn: application protocols, the preferred one first; `None` for the default of the mode:
-            "http/1.1" in mode "http", and no ALPN in mode "tcp".
+            "h2" and "http/1.1" in mode "http", and no ALPN in mode "tcp".
         strict_sni: reject clients without a server name, or with one that no certificate has.
         client_ca: PEM file with the CA certificates of clients; `None` for no client certificates.
         client_auth: "require" or "optional" client certificates; only with `client_ca`.

@@ -75,6 +75,7 @@ class FrontendService(service.Service):
                 *self._forwarding_settings(),
                 settings.max_body,
             )
+            self.factory.context.h2c = settings.h2c
         self.factory.observer = target.observer
         self.tls_factory = TlsFactory(self.factory)
         self._proxy_protocol_factory = ProxyProtocolFactory(self.factory)
@@ -107,6 +108,7 @@ class FrontendService(service.Service):
         self._set_contexts(target.contexts)
         if isinstance(factory, Http1Factory):
             factory.max_body = settings.max_body
+            factory.context.h2c = settings.h2c
             factory.set_forwarding(*self._forwarding_settings())
 
     def listeners(self) -> Mapping[ListenAddress, ConnectionFactory]:

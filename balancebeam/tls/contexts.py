@@ -48,7 +48,7 @@ class ContextOptions:
         """Return the options of a frontend in `mode` "http" or "tcp"."""
         alpn = settings.alpn
         if alpn is None:
-            alpn = () if mode == "tcp" else ("http/1.1",)
+            alpn = () if mode == "tcp" else ("h2", "http/1.1")
         return cls(settings.min_version, settings.ciphers, alpn, client_ca, settings.client_auth)
 
 

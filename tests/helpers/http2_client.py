@@ -123,12 +123,12 @@ class Http2Client:
         self.h2.reset_stream(stream_id, code)
         self.flush()
 
-    def flush(self) -> None:
+    def flush(self, acknowledge: bool = True) -> None:
         """Send what the library has to send, and receive."""
         data = self.h2.data_to_send()
         if data:
             self.peer.send(data)
-        self.receive()
+        self.receive(acknowledge)
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes that the library does not know of, and receive."""
@@ -176,7 +176,7 @@ class Http2Client:
 
 def _fields(headers: Any) -> dict[str, str]:
     fields: dict[str, str] = {}
-    for name, value in headers:
-        name, value = (part if isinstance(part, str) else part.decode() for part in (name, value))
+    for field in headers:
+        name, value = (part if isinstance(part, str) else part.decode() for part in field)
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return fields

@@ -22,6 +22,7 @@ class Http1Context(FrontendContext):
         trusted_proxies: Proxies whose forwarding headers are believed.
         forwarding: Policy for the forwarding headers that are sent to servers.
         max_body: Largest request body in bytes; `None` for no limit.
+        h2c: Whether plain connections may begin with the preface of HTTP/2.
         parser: Parser of request heads, shared because it caches header lines.
         secure_parser: Parser of the request heads that are received over TLS, likewise.
         rejected_requests: Number of requests rejected before dispatch, by response status.
@@ -30,6 +31,7 @@ class Http1Context(FrontendContext):
     trusted_proxies: TrustedProxies
     forwarding: ForwardingPolicy
     max_body: int | None = None
+    h2c: bool = False
     parser: RequestHeadParser = Factory(RequestHeadParser)
     secure_parser: RequestHeadParser = Factory(lambda: RequestHeadParser(secure=True))
     rejected_requests: defaultdict[int, int] = Factory(lambda: defaultdict(int))

@@ -22,6 +22,7 @@ from balancebeam.downstream.http2.exchange import Http2Exchange
 from balancebeam.downstream.http2.frame_reader import FrameReader
 from balancebeam.downstream.http2.request_reader import MAX_CONCURRENT_STREAMS as MAX_STREAMS
 from balancebeam.downstream.http2.timeouts import (
+    EARLY_RESPONSE_DELAY,
     FINAL_GOAWAY_DELAY,
     LINGERING_TIMEOUT,
     check_streams,
@@ -95,6 +96,8 @@ class Http2Channel(Protocol):
     goaway_at: float | None = None
     # Identifiers of streams that were reset here, the oldest first.
     _recent_resets: dict[int, None] | None = None
+    # When streams without an exchange were rejected whose request continues, by identifier.
+    _late_resets: dict[int, float] | None = None
     # Value of `unacked_bytes` at the last sweep that measured it.
     _last_unacked_bytes: int | None = None
 
@@ -153,14 +156,11 @@ class Http2Channel(Protocol):
     # StreamChannel, RequestChannel
 
     def response_sent(self, exchange: Http2Exchange) -> None:
-        stream_id = exchange.stream_id
-        self.streams.pop(stream_id, None)
         if not exchange.remote_closed:
-            # RFC 9113, 8.1: after an early response, "the server MAY request that the client
-            # abort transmission of a request without error by sending a RST_STREAM with an error
-            # code of NO_ERROR".
-            self.remember_reset(stream_id)
-            self.output.append(encode_rst_stream(stream_id, NO_ERROR))
+            # `check_streams` sends RST_STREAM later, unless the client ends the stream itself.
+            exchange.progress_at = self._ticker.now
+            return
+        self.streams.pop(exchange.stream_id, None)
         if self.refusing and not self.streams:
             self.close()
 
@@ -182,6 +182,19 @@ class Http2Channel(Protocol):
         elif len(self._recent_resets) >= MAX_RECENT_RESETS:
             del self._recent_resets[next(iter(self._recent_resets))]
         self._recent_resets[stream_id] = None
+
+    def cancel_later(self, stream_id: int) -> None:
+        self.remember_reset(stream_id)
+        if self._late_resets is None:
+            self._late_resets = {}
+        self._late_resets[stream_id] = self._ticker.now
+
+    def _cancel_late(self, late: dict[int, float], now: float) -> None:
+        """Send RST_STREAM for rejected streams that the client has had time to end."""
+        for stream_id, since in list(late.items()):
+            if now - since >= EARLY_RESPONSE_DELAY:
+                del late[stream_id]
+                self.output.append(encode_rst_stream(stream_id, NO_ERROR))
 
     # The end of the connection
 
@@ -272,6 +285,8 @@ class Http2Channel(Protocol):
             if quiet >= timeouts.idle:
                 self.abort()
             return
+        if self._late_resets:
+            self._cancel_late(self._late_resets, now)
         if self.streams:
             check_streams(self, self._reader.requests, now)
         started = self._reader.incomplete_since

@@ -68,7 +68,7 @@ class StreamChannel(Protocol):
         """The transport, for its addresses."""
 
     def response_sent(self, exchange: Http2Exchange) -> None:
-        """END_STREAM was sent: forget the stream, or reset it if its request goes on."""
+        """END_STREAM was sent: forget the stream as soon as the client has ended it too."""
 
     def reset_stream(self, exchange: Http2Exchange, code: int) -> None:
         """Send RST_STREAM, and forget the stream."""

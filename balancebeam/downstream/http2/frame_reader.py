@@ -280,20 +280,22 @@ class FrameReader:
                 output.max_frame_size = value
             elif identifier == HEADER_TABLE_SIZE and value < DEFAULT_HEADER_TABLE_SIZE:
                 output.reduce_table()
+        # Before content for windows that have become larger: the client counts with the new
+        # values from the acknowledgement on.
         output.append(SETTINGS_ACK)
+        for exchange in list(channel.streams.values()):
+            output.stream_widened(exchange)
 
     def _change_window(self, channel: FrameChannel, size: int) -> None:
         """Apply SETTINGS_INITIAL_WINDOW_SIZE to all streams (RFC 9113, 6.9.2)."""
         output = channel.output
         change = size - output.initial_window
         output.initial_window = size
-        for exchange in list(channel.streams.values()):
+        for exchange in channel.streams.values():
             window = widen(exchange.send_window, change)
             if window is None:
                 raise Http2ConnectionError(FLOW_CONTROL_ERROR, "stream window above 2^31-1")
             exchange.send_window = window
-            if change > 0:
-                output.stream_widened(exchange)
 
     def _read_priority(self, channel: FrameChannel, stream_id: int, payload: bytes) -> None:
         """Validate PRIORITY, which has no effect."""

@@ -390,7 +390,7 @@ class BalancerTests(CertificateServiceTestCase):
         self.assertIn("not a PEM file", str(error))
         service: Any = balancer.service.getServiceNamed("certificates")
         (named,) = service.contexts("web").active.contexts
-        self.assertEqual(named.options.alpn, ("http/1.1",))
+        self.assertEqual(named.options.alpn, ("h2", "http/1.1"))
 
     def test_start(self) -> None:
         """A balancer with an unreadable certificate is not built."""

@@ -539,6 +539,15 @@ class RouteReloadTests(ReloadTestCase):
         client.send(GET)
         self.assertEqual(self.connect_addresses(), ["10.0.0.5", "10.0.0.1"])
 
+    def test_h2c(self) -> None:
+        """A reload enables and disables HTTP/2 with prior knowledge."""
+        context: Any = self.service.frontends["web"].factory.context
+        self.assertFalse(context.h2c)
+        self.apply(with_frontend(h2c=True))
+        self.assertTrue(context.h2c)
+        self.apply(SETTINGS)
+        self.assertFalse(context.h2c)
+
     def test_trusted_proxies_apply_to_open_connections(self) -> None:
         """Trusted proxies apply to open client connections."""
         client = self.balancer.client()

@@ -125,11 +125,11 @@ class SupportTests(ConfigFileTestCase):
     """Valid settings that have no implementation yet."""
 
     def test_unsupported_settings(self) -> None:
-        """Settings of HTTP/2 are refused at start, and in TCP mode alpn is not one of them."""
+        """HTTP/2 to servers is refused at start; HTTP/2 with clients is accepted."""
         tls = "[frontend]\nmode = '{}'\n[frontend.tls]\nself_signed = true\nalpn = 'h2'\n"
+        self.parse(ONE_POOL + "[frontend]\nh2c = true\n")
+        self.parse(ONE_POOL + tls.format("http"))
         for text, start in (
-            (ONE_POOL + "[frontend]\nh2c = true\n", "frontend web: h2c: HTTP/2 is not supported"),
-            (ONE_POOL + tls.format("http"), "frontend web: tls.alpn: HTTP/2 is not supported"),
             ("[pool]\nupstreams = ['a:1']\nprotocol = 'h2'\n", "pool app: protocol: HTTP/2 to"),
             ("[pool]\nupstreams = ['a:1,protocol=h2']\n", "pool app: protocol: HTTP/2 to servers"),
         ):

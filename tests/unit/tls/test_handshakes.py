@@ -175,11 +175,11 @@ class OptionTests(SynchronousTestCase):
         self.assertIsNone(result.server.selected_alpn_protocol())
 
     def test_default_alpn(self) -> None:
-        """HTTP frontends offer http/1.1; TCP frontends ignore ALPN."""
+        """HTTP frontends prefer h2; TCP frontends ignore ALPN."""
         client = client_context()
         client.set_alpn_protocols(["h2", "http/1.1"])
         result = handshake(frontend_contexts(A), client)
-        self.assertEqual(result.server.selected_alpn_protocol(), "http/1.1")
+        self.assertEqual(result.server.selected_alpn_protocol(), "h2")
         client.set_alpn_protocols(["h2"])
         result = handshake(frontend_contexts(A, mode="tcp"), client)
         self.assertIsNone(result.server.selected_alpn_protocol())
