@@ -105,7 +105,7 @@ class RequestTests(Http2ServerTestCase):
         self.assertIn(b"hello", client.received())
 
     def test_repeated_requests_are_the_same(self) -> None:
-        """Memoised header blocks are those of the first time, and credentials are sent too."""
+        """Memoised header blocks equal the first ones, and credentials are sent too."""
         balancer = self.http2_balancer()
         client = balancer.client()
         request = b"GET /%d HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nAuthorization: Basic %d\r\n\r\n"

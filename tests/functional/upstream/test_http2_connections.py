@@ -117,7 +117,7 @@ class SharingTests(Http2ServerTestCase):
         self.assertIn(b"hello", clients[2].received())
 
     def test_all_clients_leave_while_they_wait(self) -> None:
-        """The connection that nobody needs any more is kept for the next exchange."""
+        """The connection without any exchange is kept for the next exchange."""
         balancer = self.http2_balancer()
         for client in start_clients(balancer, 2):
             client.reset()
