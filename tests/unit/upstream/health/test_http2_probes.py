@@ -33,8 +33,8 @@ class Http2ProbeTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         settings = ServerSettings(TcpAddress("192.0.2.7", 8080), protocol="h2", **server)
         check = Deferred.fromCoroutine(build_probe(checks, reactor).check(Server(settings)))
-        factory = reactor.tcpClients[-1][2]
-        self.protocol: Any = factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 8080))
+        factory: Any = reactor.tcpClients[-1][2]
+        self.protocol = factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 8080))
         self.transport = StringTransport()
         self.protocol.makeConnection(self.transport)
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
@@ -98,13 +98,13 @@ class Http2ProbeTests(SynchronousTestCase):
 
     def test_proxy_header(self) -> None:
         """The PROXY header precedes the preface."""
-        self.addCleanup(lambda: None)
         reactor = MemoryReactorClock()
         settings = ServerSettings(TcpAddress("192.0.2.7", 1), protocol="h2", proxy_protocol=1)
         check = Deferred.fromCoroutine(
             build_probe(HealthCheckSettings(), reactor).check(Server(settings))
         )
-        protocol = reactor.tcpClients[-1][2].buildProtocol(IPv4Address("TCP", "192.0.2.7", 1))
+        factory: Any = reactor.tcpClients[-1][2]
+        protocol = factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 1))
         transport = StringTransport()
         protocol.makeConnection(transport)
         self.assertTrue(transport.value().startswith(b"PROXY UNKNOWN\r\nPRI * HTTP/2.0\r\n"))
