@@ -221,6 +221,7 @@ class Dispatcher:
     def _retry(self, exchange: Exchange, server: Server, failure: UpstreamFailure) -> None:
         """Try the candidates that remain after `server` failed, if the budget allows it."""
         exchange.attempted_servers = (*exchange.attempted_servers, server)
+        exchange.sent_again = False
         exchange.sent_at = None
         within_budget = self.retry_budget.allows(self.total_requests)
         if len(exchange.attempted_servers) < self.retry_policy.attempts and within_budget:

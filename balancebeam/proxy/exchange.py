@@ -52,7 +52,7 @@ class Exchange(ABC):
             first attempt.
         attempted_servers: The servers at which it failed.
         sent_again: Whether it was sent again because the connection was closed, or the server
-            refused it, before it was processed.
+            refused it, before it was processed; reset when another server is tried.
         selection_reason: Why `server` was selected, for logs.
         permits: What `Admission.release` has to give back.
         sent_at: When `server` got the request, on the reactor's clock; set for
