@@ -119,6 +119,8 @@ class AdminOperations:
         candidate = registration.settings
         _check_tls(pool, candidate)
         unregistered = Server(candidate, ServerSource.REGISTERED)
+        if unregistered.protocol is None:
+            unregistered.protocol = pool.settings.protocol
         if pool.uses_tls(unregistered):
             pool.enable_tls()
         tls = pool.find_tls(pool.server_set.find(candidate.address) or unregistered)

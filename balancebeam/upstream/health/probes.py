@@ -1,100 +1,86 @@
 """
 Probes: one active health check of one server, over TCP or HTTP.
 
-They use Twisted's endpoints and treq, because checks are rare. With TLS, no session is resumed,
-so that each check verifies the certificate of the server. A server that misbehaves
-is bounded: in time by the caller, which cancels, and in bytes by `_BoundedProtocol`.
+They use Twisted's endpoints and treq, because checks are rare; see `probe_endpoints`, and
+`http2_probes` for HTTP/2.
 """
 
 from __future__ import annotations
 
-import typing
-from http import HTTPStatus
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from treq.client import HTTPClient
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
-from twisted.internet.interfaces import (
-    IAddress,
-    IProtocol,
-    IProtocolFactory,
-    IStreamClientEndpoint,
-)
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from balancebeam import __version__
-from balancebeam.core.addresses import ServerAddress, UnixAddress
-from balancebeam.core.settings import HealthCheckSettings
-from balancebeam.net.tls_transport import TlsTransport
-from balancebeam.protocols.proxy_protocol import encode_proxy_header
+from balancebeam.core.settings import HTTP2, HealthCheckSettings
 from balancebeam.tls.client_contexts import ServerTls
+from balancebeam.upstream.health.http2_probes import GrpcProbe, Http2Probe, http2_connector
+from balancebeam.upstream.health.probe_endpoints import build_server_endpoint
+from balancebeam.upstream.health.verdicts import (
+    FindTls,
+    Probe,
+    Unhealthy,
+    host_of,
+    judge_status,
+)
 from balancebeam.upstream.server import Server
-from balancebeam.upstream.tls_handshake import TlsHandshakeError, describe_handshake_error
 
-# Returns TLS for a connection to a server; `None` for a connection without TLS.
-FindTls = Callable[[Server], Optional[ServerTls]]
+__all__ = ["ConnectProbe", "HttpProbe", "Probe", "Unhealthy", "build_probe"]
 
-# Bytes read of a response before the connection is aborted: enough for any head, as nginx
-# (8 KiB) and Apache (64 KiB) limit them, and for the start of the body.
-_MAX_BYTES = 64 * 1024
-
-
-# Characters of a Location field in a message: enough for the path of a login page.
-_MAX_LOCATION = 200
-
-
-class Unhealthy(Exception):
-    """
-    The server responded, but not with a status that counts as healthy.
-
-    Attributes:
-        detail: The complete request and response, for the first failure; empty if it adds
-            nothing to the text.
-    """
-
-    def __init__(self, text: str, detail: str = "") -> None:
-        super().__init__(text)
-        self.detail = detail
-
-
-class Probe(typing.Protocol):
-    """Checks one server."""
-
-    async def check(self, server: Server) -> str:
-        """
-        Check `server`.
-
-        Returns:
-            What was seen of a healthy server, as text for logs.
-
-        Raises:
-            Unhealthy: Its response has the wrong status.
-            Exception: Whatever prevented a response.
-        """
+# Returns whether requests to a server use HTTP/2.
+UsesHttp2 = Callable[[Server], bool]
 
 
 def _no_tls(server: Server) -> ServerTls | None:
     return None
 
 
-def build_probe(settings: HealthCheckSettings, reactor: Any, find_tls: FindTls = _no_tls) -> Probe:
-    """Build the probe for `settings`: over HTTP if they have a path, else over TCP."""
+def _uses_http2(server: Server) -> bool:
+    return server.protocol == HTTP2
+
+
+def build_probe(
+    settings: HealthCheckSettings,
+    reactor: Any,
+    find_tls: FindTls = _no_tls,
+    uses_http2: UsesHttp2 = _uses_http2,
+) -> Probe:
+    """
+    Build the probe for `settings`: over gRPC or HTTP if they have a service or path, else TCP.
+
+    Args:
+        settings: The settings of the checks.
+        reactor: The reactor.
+        find_tls: Returns TLS for a connection to a server.
+        uses_http2: Returns whether a server uses HTTP/2.
+    """
     timeout = settings.effective_timeout
+    connect = http2_connector(reactor, timeout, find_tls)
+    if settings.grpc is not None:
+        return GrpcProbe(connect, settings.grpc)
     if settings.path is None:
         return ConnectProbe(reactor, timeout, find_tls)
-    return HttpProbe(reactor, settings.path, settings.status, timeout, find_tls)
+    http1 = HttpProbe(reactor, settings.path, settings.status, timeout, find_tls)
+    return VersionProbe(http1, Http2Probe(connect, settings.path, settings.status), uses_http2)
+
+
+class VersionProbe:
+    """Checks each server over the HTTP version that its requests use."""
+
+    def __init__(self, http1: Probe, http2: Probe, uses_http2: UsesHttp2) -> None:
+        self._http1 = http1
+        self._http2 = http2
+        self._uses_http2 = uses_http2
+
+    async def check(self, server: Server) -> str:
+        probe = self._http2 if self._uses_http2(server) else self._http1
+        return await probe.check(server)
 
 
 class ConnectProbe:
@@ -107,7 +93,7 @@ class ConnectProbe:
 
     async def check(self, server: Server) -> str:
         tls = self._find_tls(server)
-        endpoint = _build_server_endpoint(self._reactor, server, self._timeout, tls)
+        endpoint = build_server_endpoint(self._reactor, server, self._timeout, tls)
         connection: Any = await endpoint.connect(Factory.forProtocol(Protocol))
         connection.transport.loseConnection()
         return "connection accepted" if tls is None else "TLS handshake completed"
@@ -140,9 +126,9 @@ class HttpProbe:
 
     async def check(self, server: Server) -> str:
         tls = self._find_tls(server)
-        endpoint = _build_server_endpoint(self._reactor, server, self._timeout, tls)
+        endpoint = build_server_endpoint(self._reactor, server, self._timeout, tls)
         agent = Agent.usingEndpointFactory(self._reactor, _FixedEndpointFactory(endpoint))
-        host = "localhost" if isinstance(server.address, UnixAddress) else server.name
+        host = host_of(server)
         # The URL names another host, because not every address is valid in a URL:
         # Unix sockets, IPv6 addresses with a zone.
         response: Any = await HTTPClient(agent).get(
@@ -157,23 +143,9 @@ class HttpProbe:
         reader: Any = Protocol()
         response.deliverBody(reader)
         reader.transport.loseConnection()
-        first, last = self._statuses
-        seen = f"GET {self._path} was answered with {response.code}"
-        if not first <= response.code <= last:
-            raise Unhealthy(seen, self._describe(host, response))
-        return seen
-
-    def _describe(self, host: str, response: Any) -> str:
-        """Return the request, the unexpected response and the expected statuses."""
-        code = response.code
-        phrase = f" {HTTPStatus(code).phrase}" if code in list(HTTPStatus) else ""
         locations = response.headers.getRawHeaders("location") or ()
-        location = "".join(f" (Location: {value[:_MAX_LOCATION]!a})" for value in locations[:1])
-        first, last = self._statuses
-        return (
-            f"GET {self._path} with Host {host} was answered with {code}{phrase}{location}: "
-            f"expected a status from {first} to {last}"
-        )
+        location = next((value for value in locations), None)
+        return judge_status(self._path, host, response.code, self._statuses, location)
 
 
 @implementer(IAgentEndpointFactory)
@@ -185,148 +157,3 @@ class _FixedEndpointFactory:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         return self._endpoint
-
-
-@implementer(IStreamClientEndpoint)
-class _BoundedEndpoint:
-    """
-    Connects to a server, with a limit to the bytes that it may send.
-
-    The connection starts with a PROXY header if the server expects one.
-    """
-
-    def __init__(self, reactor: Any, server: Server, timeout: float) -> None:
-        self._endpoint = _build_endpoint(reactor, server.address, timeout)
-        version = server.proxy_protocol
-        self._preamble = b"" if version is None else encode_proxy_header(version, None)
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        inner: Any = protocolFactory
-        # No log lines from the factory: the result of the check is logged if it matters.
-        inner.noisy = False
-        factory = _BoundedFactory(protocolFactory)
-        factory.preamble = self._preamble
-        connecting: Deferred[Any] = self._endpoint.connect(factory)
-        return connecting.addCallback(lambda protocol: protocol.wrappedProtocol)
-
-
-class _BoundedProtocol(ProtocolWrapper):
-    """Aborts a connection that sends too many bytes, such as endless 1xx responses."""
-
-    _bytes_received = 0
-
-    def makeConnection(self, transport: Any) -> None:
-        transport.write(self.factory.preamble)
-        super().makeConnection(transport)
-
-    def dataReceived(self, data: bytes) -> None:
-        self._bytes_received += len(data)
-        if self._bytes_received > _MAX_BYTES:
-            transport: Any = self.transport
-            transport.abortConnection()
-        else:
-            super().dataReceived(data)
-
-
-class _BoundedFactory(WrappingFactory):
-    """Builds `_BoundedProtocol`s, which first send `preamble`."""
-
-    protocol = _BoundedProtocol
-    noisy = False
-    preamble = b""
-
-
-@implementer(IStreamClientEndpoint)
-class _TlsEndpoint:
-    """Performs a TLS handshake on each connection of another endpoint."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint, tls: ServerTls) -> None:
-        self._endpoint = endpoint
-        self._tls = tls
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        factory = _HandshakeFactory(self._tls, protocolFactory)
-        connecting: Deferred[Any] = self._endpoint.connect(factory)
-        return connecting.addCallback(lambda _: factory.completed)
-
-
-class _HandshakeFactory(Factory):
-    """
-    Builds the `_Handshake` of one connection.
-
-    Attributes:
-        completed: Fires with the application protocol; fails with `TlsHandshakeError`.
-    """
-
-    noisy = False
-
-    def __init__(self, tls: ServerTls, wrapped_factory: IProtocolFactory) -> None:
-        self.tls = tls
-        # `Any`: its declared `buildProtocol` takes no `None`, which ours may get.
-        self.wrapped_factory: Any = wrapped_factory
-        self.completed: Deferred[Any] = Deferred()
-
-    def buildProtocol(self, addr: IAddress | None) -> _Handshake:
-        factory: Any = self.wrapped_factory
-        handshake = _Handshake(self.tls, factory.buildProtocol(addr))
-        self.completed = handshake.completed
-        return handshake
-
-
-class _Handshake(Protocol):
-    """
-    Runs one handshake, and then attaches `application`.
-
-    Attributes:
-        completed: Fires with the application protocol; fails with `TlsHandshakeError`.
-    """
-
-    transport: Any
-
-    def __init__(self, tls: ServerTls, application: Any) -> None:
-        self._tls = tls
-        self._application = application
-        self.completed: Deferred[Any] = Deferred(lambda _: self.transport.abortConnection())
-
-    def connectionMade(self) -> None:
-        context, name = self._tls.context, self._tls.server_hostname
-        try:
-            upper = TlsTransport(
-                self.transport, context, self, server_side=False, server_hostname=name
-            )
-        except ValueError as error:
-            # The name is not valid in SNI, or there is none to verify.
-            self._fail(str(error))
-            return
-        self.transport.wrappedProtocol = upper
-        upper.start()
-
-    def handshake_completed(self, transport: TlsTransport) -> None:
-        completed, application = self.completed, self._application
-        transport.attach(application)
-        completed.callback(application)
-
-    def handshake_failed(self, transport: TlsTransport, error: Exception) -> None:
-        self._fail(describe_handshake_error(error))
-
-    def _fail(self, text: str) -> None:
-        self.transport.loseConnection()
-        if not self.completed.called:
-            self.completed.errback(TlsHandshakeError(f"TLS handshake failed: {text}"))
-
-
-def _build_server_endpoint(
-    reactor: Any, server: Server, timeout: float, tls: ServerTls | None
-) -> IStreamClientEndpoint:
-    endpoint = _BoundedEndpoint(reactor, server, timeout)
-    return endpoint if tls is None else _TlsEndpoint(endpoint, tls)
-
-
-def _build_endpoint(reactor: Any, address: ServerAddress, timeout: float) -> IStreamClientEndpoint:
-    if isinstance(address, UnixAddress):
-        return UNIXClientEndpoint(reactor, address.path, timeout)
-    if isIPAddress(address.host):
-        return TCP4ClientEndpoint(reactor, address.host, address.port, timeout)
-    if isIPv6Address(address.host):
-        return TCP6ClientEndpoint(reactor, address.host, address.port, timeout)
-    return HostnameEndpoint(reactor, address.host, address.port, timeout)
