@@ -27,6 +27,7 @@ class FailureKind(enum.Enum):
     TIMEOUT = "did not respond in time"
     STALLED = "did not complete its response in time"
     # Not failures of the server.
+    DEADLINE = "did not respond before the deadline of the request"
     CLIENT_STALLED = "sent a response that the client did not read"
     STOPPING = "could not respond because the balancer is shutting down"
     NO_DESCRIPTORS = "could not be tried because the balancer is out of file descriptors"
@@ -35,6 +36,15 @@ class FailureKind(enum.Enum):
     def label(self) -> str:
         """One word, for labels of metrics."""
         return self.name.lower().replace("_", "-")
+
+
+# The kinds by which a request ends because of a time limit.
+TIMEOUTS = frozenset(
+    (
+        *(FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT),
+        FailureKind.DEADLINE,
+    )
+)
 
 
 def failure_reason(kind: FailureKind, detail: str = "") -> str:
@@ -80,5 +90,4 @@ class UpstreamFailure:
         """The status of the response to the client if this was the last attempt."""
         if self.kind is FailureKind.NO_DESCRIPTORS:
             return 503
-        timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
-        return 504 if self.kind in timeouts else 502
+        return 504 if self.kind in TIMEOUTS else 502

@@ -18,6 +18,10 @@ WINDOW_SECONDS = 10.0
 MIN_RETRIES = 10
 
 
+# Failures after which no other server is tried.
+_FINAL = (FailureKind.DEADLINE, FailureKind.STOPPING, FailureKind.NO_DESCRIPTORS)
+
+
 @frozen
 class RetryPolicy:
     """
@@ -38,16 +42,17 @@ class RetryPolicy:
         RFC 9110, 9.2.2: "A proxy MUST NOT automatically retry non-idempotent
         requests." A request of which nothing was sent is not retried in that sense.
         Timeouts are not retried by default, because the same load on another server
-        does not help a slow one. No request is retried when the balancer stops, or has
-        no file descriptor for a connection to any server. A stale idle connection is
-        replaced whatever `on` contains: that is a race, and no failure of the server.
+        does not help a slow one. No request is retried after its deadline, when the balancer
+        stops, or without a file descriptor for a connection to any server. A stale idle
+        connection is replaced whatever `on` contains: that is a race, and no failure of the
+        server.
 
         Args:
             method: The method of the request.
             failure: How the attempt failed.
             replayable: Whether the body that was sent is still buffered.
         """
-        if failure.kind in (FailureKind.STOPPING, FailureKind.NO_DESCRIPTORS):
+        if failure.kind in _FINAL:
             return False
         if failure.nothing_sent:
             return "connect" in self.on
