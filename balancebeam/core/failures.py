@@ -11,8 +11,9 @@ class FailureKind(enum.Enum):
     """
     How an attempt ended without a complete response.
 
-    `RESET` and `TIMEOUT` are without any byte of a response; `CLOSED`, `MALFORMED` and
-    `STALLED` may be within one.
+    `RESET` and `TIMEOUT` are without any byte of a response; `CLOSED`, `MALFORMED`,
+    `STALLED` and `STREAM_RESET` may be within one. After `REFUSED`, the server has not
+    processed the request (RFC 9113, 8.7), although it was sent.
 
     The values follow the name of a server in logs, and "the server" in error
     responses to clients.
@@ -26,8 +27,11 @@ class FailureKind(enum.Enum):
     MALFORMED = "sent an invalid HTTP response"
     TIMEOUT = "did not respond in time"
     STALLED = "did not complete its response in time"
+    STREAM_RESET = "reset the stream"
     # Not failures of the server.
     DEADLINE = "did not respond before the deadline of the request"
+    REFUSED = "refused the request"
+    NO_UPGRADE = "does not accept WebSockets over HTTP/2"
     CLIENT_STALLED = "sent a response that the client did not read"
     STOPPING = "could not respond because the balancer is shutting down"
     NO_DESCRIPTORS = "could not be tried because the balancer is out of file descriptors"
@@ -88,6 +92,8 @@ class UpstreamFailure:
     @property
     def status(self) -> int:
         """The status of the response to the client if this was the last attempt."""
-        if self.kind is FailureKind.NO_DESCRIPTORS:
+        if self.kind in (FailureKind.NO_DESCRIPTORS, FailureKind.REFUSED):
             return 503
+        if self.kind is FailureKind.NO_UPGRADE:
+            return 501
         return 504 if self.kind in TIMEOUTS else 502

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
@@ -23,7 +22,7 @@ from balancebeam.proxy.interfaces import AbandonableConnection, ClientTransport,
 from balancebeam.proxy.timeline import LIMIT, REFUSED, RouteNames, Try
 from balancebeam.ratelimit.limit import Rejection
 from balancebeam.tls.interfaces import TlsInfo
-from balancebeam.upstream.connect_attempt import ConnectAttempt
+from balancebeam.upstream.connect_attempt import Detachable
 from balancebeam.upstream.server import Server
 
 # Bytes of the request that are buffered: until a server is connected, and of a body
@@ -52,6 +51,8 @@ class Exchange(ABC):
         candidates: The servers still to try; the dispatcher sets it before the
             first attempt.
         attempted_servers: The servers at which it failed.
+        sent_again: Whether it was sent again because the connection was closed, or the server
+            refused it, before it was processed.
         selection_reason: Why `server` was selected, for logs.
         permits: What `Admission.release` has to give back.
         sent_at: When `server` got the request, on the reactor's clock; set for
@@ -94,11 +95,12 @@ class Exchange(ABC):
     client: str
     method: bytes
     connection: AbandonableConnection | None = None
-    attempt: ConnectAttempt[Any] | None = None
+    attempt: Detachable | None = None
     server: Server | None = None
     last_server: Server | None = None
     candidates: Iterator[Selection[Server]]
     attempted_servers: tuple[Server, ...] = ()
+    sent_again = False
     selection_reason = ""
     permits: Permits = ()
     sent_at: float | None = None

@@ -123,7 +123,7 @@ class UpstreamHandshake(Protocol):
         transport.protocol = upper
         upper.start()
 
-    def abort(self, text: str) -> None:
+    def abort_handshake(self, text: str) -> None:
         """Close the connection within the handshake, which fails with `text`."""
         self.transport.abortConnection()
         self._fail(text)
@@ -131,6 +131,11 @@ class UpstreamHandshake(Protocol):
     # HandshakeOwner
 
     def handshake_completed(self, transport: TlsTransport) -> None:
+        engine = transport.engine
+        if self.tls.http2 and engine is not None and engine.selected_alpn_protocol() != "h2":
+            # RFC 9113, 3.2: over TLS, ALPN selects HTTP/2; there is no prior knowledge.
+            self.abort_handshake("server did not negotiate h2")
+            return
         self._attempt = None
         transport.attach(self._connection)
 

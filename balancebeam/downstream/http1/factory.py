@@ -41,7 +41,6 @@ class Http1Factory(DownstreamFactory):
         trusted_proxies: Proxies whose forwarding headers are believed.
         forwarding: Policy for the forwarding headers that are sent to servers.
         max_body: Largest request body in bytes; `None` for no limit.
-        h2c: Whether clients without TLS may use HTTP/2 with prior knowledge.
     """
 
     context: Http2Context
@@ -54,7 +53,6 @@ class Http1Factory(DownstreamFactory):
         trusted_proxies: TrustedProxies,
         forwarding: ForwardingPolicy,
         max_body: int | None = None,
-        h2c: bool = False,
     ) -> None:
         context = Http2Context(
             ticker=ticker,
@@ -63,7 +61,6 @@ class Http1Factory(DownstreamFactory):
             trusted_proxies=trusted_proxies,
             forwarding=forwarding,
             max_body=max_body,
-            h2c=h2c,
         )
         context.set_route_table(table)
         super().__init__(context)
@@ -76,15 +73,6 @@ class Http1Factory(DownstreamFactory):
     @max_body.setter
     def max_body(self, max_body: int | None) -> None:
         self.context.max_body = max_body
-
-    @property
-    def h2c(self) -> bool:
-        """Whether new connections without TLS may use HTTP/2 with prior knowledge."""
-        return self.context.h2c
-
-    @h2c.setter
-    def h2c(self, h2c: bool) -> None:
-        self.context.h2c = h2c
 
     @property
     def rejected_requests(self) -> Mapping[int, int]:

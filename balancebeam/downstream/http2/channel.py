@@ -20,16 +20,16 @@ from balancebeam.core.ip import pack_address
 from balancebeam.downstream.http2.context import MAX_HEADER_LIST_SIZE, Http2Context
 from balancebeam.downstream.http2.exchange import Http2Exchange
 from balancebeam.downstream.http2.frame_reader import FrameReader
-from balancebeam.downstream.http2.output import FrameOutput
 from balancebeam.downstream.http2.request_reader import MAX_CONCURRENT_STREAMS as MAX_STREAMS
 from balancebeam.downstream.http2.timeouts import (
+    EARLY_RESPONSE_DELAY,
     FINAL_GOAWAY_DELAY,
     LINGERING_TIMEOUT,
     check_streams,
 )
 from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.socket_options import set_socket_options
-from balancebeam.net.transport import unacked_bytes
+from balancebeam.net.transport import batch_scheduler, unacked_bytes
 from balancebeam.protocols.http2.errors import NO_ERROR, Http2ConnectionError
 from balancebeam.protocols.http2.frames import (
     DEFAULT_WINDOW_SIZE,
@@ -37,6 +37,7 @@ from balancebeam.protocols.http2.frames import (
     encode_goaway,
     encode_rst_stream,
 )
+from balancebeam.protocols.http2.output import FrameOutput
 from balancebeam.protocols.http2.settings import (
     ENABLE_CONNECT_PROTOCOL,
     INITIAL_WINDOW_SIZE,
@@ -95,6 +96,8 @@ class Http2Channel(Protocol):
     goaway_at: float | None = None
     # Identifiers of streams that were reset here, the oldest first.
     _recent_resets: dict[int, None] | None = None
+    # When streams without an exchange were rejected whose request continues, by identifier.
+    _late_resets: dict[int, float] | None = None
     # Value of `unacked_bytes` at the last sweep that measured it.
     _last_unacked_bytes: int | None = None
 
@@ -122,7 +125,7 @@ class Http2Channel(Protocol):
         set_socket_options(self.transport)
         self.transport.registerProducer(self, True)
         self.context.channels.add(self)
-        self.output = FrameOutput(self.transport)
+        self.output = FrameOutput(self.transport.write, batch_scheduler(self.transport))
         self.output.append(SERVER_SETTINGS)
         if self.context.draining:
             self.drain()
@@ -153,14 +156,11 @@ class Http2Channel(Protocol):
     # StreamChannel, RequestChannel
 
     def response_sent(self, exchange: Http2Exchange) -> None:
-        stream_id = exchange.stream_id
-        self.streams.pop(stream_id, None)
         if not exchange.remote_closed:
-            # RFC 9113, 8.1: after an early response, "the server MAY request that the client
-            # abort transmission of a request without error by sending a RST_STREAM with an error
-            # code of NO_ERROR".
-            self.remember_reset(stream_id)
-            self.output.append(encode_rst_stream(stream_id, NO_ERROR))
+            # `check_streams` sends RST_STREAM later, unless the client ends the stream itself.
+            exchange.progress_at = self._ticker.now
+            return
+        self.streams.pop(exchange.stream_id, None)
         if self.refusing and not self.streams:
             self.close()
 
@@ -182,6 +182,19 @@ class Http2Channel(Protocol):
         elif len(self._recent_resets) >= MAX_RECENT_RESETS:
             del self._recent_resets[next(iter(self._recent_resets))]
         self._recent_resets[stream_id] = None
+
+    def cancel_later(self, stream_id: int) -> None:
+        self.remember_reset(stream_id)
+        if self._late_resets is None:
+            self._late_resets = {}
+        self._late_resets[stream_id] = self._ticker.now
+
+    def _cancel_late(self, late: dict[int, float], now: float) -> None:
+        """Send RST_STREAM for rejected streams that the client has had time to end."""
+        for stream_id, since in list(late.items()):
+            if now - since >= EARLY_RESPONSE_DELAY:
+                del late[stream_id]
+                self.output.append(encode_rst_stream(stream_id, NO_ERROR))
 
     # The end of the connection
 
@@ -272,6 +285,8 @@ class Http2Channel(Protocol):
             if quiet >= timeouts.idle:
                 self.abort()
             return
+        if self._late_resets:
+            self._cancel_late(self._late_resets, now)
         if self.streams:
             check_streams(self, self._reader.requests, now)
         started = self._reader.incomplete_since

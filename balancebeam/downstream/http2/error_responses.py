@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from balancebeam.core.errors import RequestError
-from balancebeam.downstream.http2.output import FrameOutput
 from balancebeam.protocols.grpc import error_fields
 from balancebeam.protocols.http1.local_reply import jsend_error, local_reply_fields
 from balancebeam.protocols.http2.frames import encode_data, encode_headers
+from balancebeam.protocols.http2.output import FrameOutput
 from balancebeam.protocols.http2.response_block import encode_local_reply
 
 

@@ -13,7 +13,6 @@ from typing import Protocol
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.downstream.exchange import ClientExchange
 from balancebeam.downstream.http2.context import Http2Context
-from balancebeam.downstream.http2.output import RESUME_QUEUED, FrameOutput
 from balancebeam.net.interfaces import StreamTransport
 from balancebeam.protocols.grpc import error_fields, is_grpc
 from balancebeam.protocols.http1.local_reply import local_reply_fields
@@ -23,6 +22,7 @@ from balancebeam.protocols.http2.errors import CANCEL, CONNECT_ERROR, INTERNAL_E
 from balancebeam.protocols.http2.flow_control import UPDATE_THRESHOLD
 from balancebeam.protocols.http2.frames import DEFAULT_WINDOW_SIZE, encode_window_update
 from balancebeam.protocols.http2.hpack_encoder import encode_field
+from balancebeam.protocols.http2.output import RESUME_QUEUED, FrameOutput
 from balancebeam.protocols.http2.response_block import (
     DEFAULT_VIA,
     encode_local_reply,
@@ -72,7 +72,7 @@ class StreamChannel(Protocol):
         """The transport, for its addresses."""
 
     def response_sent(self, exchange: Http2Exchange) -> None:
-        """END_STREAM was sent: forget the stream, or reset it if its request goes on."""
+        """END_STREAM was sent: forget the stream as soon as the client has ended it too."""
 
     def reset_stream(self, exchange: Http2Exchange, code: int) -> None:
         """Send RST_STREAM, and forget the stream."""

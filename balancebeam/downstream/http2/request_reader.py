@@ -26,7 +26,6 @@ from balancebeam.protocols.http2.errors import (
     CANCEL,
     COMPRESSION_ERROR,
     FLOW_CONTROL_ERROR,
-    NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     STREAM_CLOSED,
@@ -73,6 +72,9 @@ class RequestChannel(StreamChannel, typing.Protocol):
 
     def remember_reset(self, stream_id: int) -> None:
         """Ignore what the client still sends on a stream that was reset here."""
+
+    def cancel_later(self, stream_id: int) -> None:
+        """Ignore what the client still sends after an error response, and reset the stream soon."""
 
 
 class RequestReader:
@@ -239,6 +241,8 @@ class RequestReader:
         exchange.remote_closed = True
         if not exchange.finished:
             exchange.upload(b"", True, section.text)
+        elif exchange.local_closed:
+            channel.response_sent(exchange)
 
     # Content
 
@@ -279,11 +283,13 @@ class RequestReader:
             exchange.remaining -= len(content)
             if exchange.remaining < 0 or (last and exchange.remaining):
                 raise Http2StreamError(stream_id, PROTOCOL_ERROR, "content of another length")
-        exchange.progress_at = self._context.ticker.now
         exchange.remote_closed = last
         if exchange.finished:
-            # The response is complete, and waits for the client.
+            # The response is complete: the rest of the body is discarded.
+            if last and exchange.local_closed:
+                channel.response_sent(exchange)
             return
+        exchange.progress_at = self._context.ticker.now
         if exchange.tunnel:
             exchange.tunnel_received(content, last)
         else:
@@ -311,7 +317,9 @@ class RequestReader:
         if exchange is not None:
             channel.output.drop_queue(exchange)
             exchange.client_disconnected()
-            self._spend_reset()
+            if not exchange.local_closed:
+                # Otherwise it has the response, and does not send the rest of the body.
+                self._spend_reset()
 
     def fail_stream(self, channel: RequestChannel, error: Http2StreamError) -> None:
         """Reset a stream for an error of the client."""
@@ -332,15 +340,14 @@ class RequestReader:
     ) -> None:
         """Respond to a request that cannot be forwarded, and count it."""
         size = 0
-        if error.malformed:
-            code = PROTOCOL_ERROR
-        else:
-            code = PROTOCOL_ERROR if error.status == 400 else NO_ERROR
+        if not error.malformed:
             bodyless, now = error.line.startswith(b"HEAD "), self._context.ticker.wall_time()
             size = write_error(channel.output, stream_id, error, now, bodyless, error.grpc)
-        if code or not end:
-            channel.output.append(encode_rst_stream(stream_id, code))
+        if error.status == 400:
+            channel.output.append(encode_rst_stream(stream_id, PROTOCOL_ERROR))
             channel.remember_reset(stream_id)
+        elif not end:
+            channel.cancel_later(stream_id)
         line = first_line(error.line)
         self._context.count_rejected(
             RejectedRequest(channel.client, line, error.status, error.reason, size)
@@ -362,7 +369,8 @@ class RequestReader:
             bodyless, grpc = exchange.method == b"HEAD", is_grpc(exchange.head.forward_bytes)
             now = self._context.ticker.wall_time()
             write_error(channel.output, exchange.stream_id, error, now, bodyless, grpc)
-            channel.reset_stream(exchange, NO_ERROR)
+            del channel.streams[exchange.stream_id]
+            channel.cancel_later(exchange.stream_id)
 
 
 def _body_too_large(head: RequestHead) -> RequestFieldsError:

@@ -26,12 +26,12 @@ WEBSOCKET = b"websocket"
 _SLASH = ord("/")
 
 # RFC 9113, 8.2: "Field names MUST be converted to lowercase".
-_FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 
 # RFC 9113, 8.2.1: "A field value MUST NOT contain the zero value (ASCII NUL, 0x00), line feed
 # (ASCII LF, 0x0a), or carriage return (ASCII CR, 0x0d) at any position", nor "start or end with
 # an ASCII whitespace character". The rules of HTTP/1.1 reject the other control characters.
-_FIELD_VALUE = re.compile(rb"(?:[^\0\r\n\t ](?:[^\0\r\n]*[^\0\r\n\t ])?)?")
+FIELD_VALUE = re.compile(rb"(?:[^\0\r\n\t ](?:[^\0\r\n]*[^\0\r\n\t ])?)?")
 
 # In the request line and in Host, whitespace would end the value.
 _CONTROL_OR_SPACE = re.compile(rb"[\0-\x20\x7f]")
@@ -217,7 +217,7 @@ def _split_fields(
             pseudo[name] = value
             continue
         regular_seen = True
-        if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+        if not FIELD_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
             raise _malformed("invalid header line", _request_line(pseudo))
         if name in CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
             raise _malformed("connection-specific header", _request_line(pseudo))

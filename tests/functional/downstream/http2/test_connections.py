@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from balancebeam.api import Timeouts
+from balancebeam.downstream.http1.factory import Http1Factory
 from balancebeam.protocols.http2 import frames as f
 from balancebeam.protocols.http2.abuse import GLITCH_BURST, RESET_BURST
 from balancebeam.protocols.http2.settings import encode_settings
@@ -403,7 +404,9 @@ class PriorKnowledgeTests(BalancerTestCase):
 
     def _balancer(self) -> MemoryBalancer:
         balancer = self.balancer()
-        balancer.service.default_frontend.factory.h2c = True
+        factory = balancer.service.default_frontend.factory
+        assert isinstance(factory, Http1Factory)
+        factory.context.h2c = True
         return balancer
 
     def test_both_versions(self) -> None:

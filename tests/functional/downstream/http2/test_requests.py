@@ -228,7 +228,7 @@ class BodyTests(BalancerTestCase):
         self.assertEqual(client.responses[stream].status, "200")
 
     def test_early_response(self) -> None:
-        """A response before the end of the body ends with RST_STREAM(NO_ERROR)."""
+        """After a response before the end of the body, the body is discarded and cancelled."""
         balancer = self.balancer()
         client = Http2Client(balancer)
         stream = client.start(request_fields("POST"))
@@ -236,13 +236,31 @@ class BodyTests(BalancerTestCase):
         server.send(OK)
         client.receive()
         response = client.responses[stream]
-        self.assertEqual((response.content, response.ended, response.reset), (b"hello", True, 0))
+        self.assertEqual((response.content, response.ended), (b"hello", True))
+        self.assertIsNone(response.reset)
+        client.send_data(stream, b"abc")
+        balancer.advance(3)
+        client.receive()
+        self.assertEqual(response.reset, 0)
         # What was on its way is ignored.
         client.send_raw(b"\x00\x00\x03\x00\x00" + stream.to_bytes(4, "big") + b"abc")
         other = client.request()
         balancer.accept().send(OK)
         client.receive()
         self.assertEqual(client.responses[other].content, b"hello")
+
+    def test_body_that_ends_after_an_early_response(self) -> None:
+        """A body that ends soon after an early response needs no RST_STREAM."""
+        balancer = self.balancer()
+        client = Http2Client(balancer)
+        stream = client.start(request_fields("POST"))
+        balancer.accept().send(OK)
+        client.receive()
+        client.send_data(stream, b"abc", end=True)
+        balancer.advance(3)
+        client.receive()
+        self.assertIsNone(client.responses[stream].reset)
+        self.assertFalse(client.peer.protocol.streams)
 
     def test_body_too_large(self) -> None:
         """A body above the limit gets 413, declared or not."""
@@ -253,7 +271,11 @@ class BodyTests(BalancerTestCase):
         streamed = client.start(request_fields("POST"))
         client.send_data(streamed, b"x" * 11)
         self.assertEqual(client.responses[streamed].status, "413")
+        self.assertIsNone(client.responses[streamed].reset)
+        balancer.advance(3)
+        client.receive()
         self.assertEqual(client.responses[streamed].reset, 0)
+        self.assertEqual(client.responses[declared].reset, 0)
 
     def test_client_cancels(self) -> None:
         """RST_STREAM of the client abandons the request at the server."""
