@@ -122,6 +122,8 @@ class AdminOperations:
         if pool.uses_tls(unregistered):
             pool.enable_tls()
         tls = pool.find_tls(pool.server_set.find(candidate.address) or unregistered)
+        # The check uses the protocol of requests to the server.
+        unregistered.protocol = unregistered.protocol or pool.settings.protocol
         check = self._check(unregistered, _registration_check(pool), tls)
         self._pending_checks.add(check)
         try:
@@ -191,5 +193,7 @@ def _registration_check(pool: Pool) -> HealthCheckSettings:
     checks = pool.settings.active or HealthCheckSettings(path=DEFAULT_HEALTH_PATH)
     if pool.mode == "tcp":
         return evolve(checks, path=None)
+    if checks.grpc is not None:
+        return checks
     # Registration requires a 2xx, whatever range the pool's own checks accept.
     return evolve(checks, path=checks.path or DEFAULT_HEALTH_PATH, status=(200, 299))

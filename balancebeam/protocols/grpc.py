@@ -79,6 +79,12 @@ def is_grpc(head: bytes) -> bool:
     return start >= 0 and head[end : end + 1] in _CONTENT_TYPE_ENDS
 
 
+def is_grpc_content_type(value: bytes) -> bool:
+    """Whether a content type is that of gRPC, see `is_grpc`."""
+    rest = value[len(CONTENT_TYPE) :]
+    return value.startswith(CONTENT_TYPE) and (not rest or rest[:1] in _CONTENT_TYPE_ENDS)
+
+
 def parse_timeout(head: bytes) -> float | None:
     """
     Return the seconds of grpc-timeout; `None` without a valid one, which is then ignored.

@@ -239,7 +239,7 @@ class PoolService(service.MultiService):
         from balancebeam.upstream.health.probes import build_probe
 
         reactor = self._shared.reactor
-        probe = build_probe(active, reactor, self.find_tls)
+        probe = build_probe(active, reactor, self.find_tls, self.connections.uses_http2)
         checker = CheckerService(probe, active, self.server_set, self.health, reactor)
         checker.setServiceParent(self)
         self.checker = checker

@@ -15,10 +15,10 @@ from twisted.web.client import ResponseNeverReceived
 from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
 from balancebeam.core.settings import HealthCheckSettings, ServerSettings
 from balancebeam.upstream.health.check_failures import failure_detail
+from balancebeam.upstream.health.errors import Unhealthy
 from balancebeam.upstream.health.probes import (
     ConnectProbe,
     HttpProbe,
-    Unhealthy,
     build_probe,
 )
 from balancebeam.upstream.server import Server
