@@ -280,7 +280,7 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
 
     def _try_address_again(self) -> None:
         self._descriptor_retry = None
-        if not self.wanted:
+        if not self.needed:
             # The request has ended, and needs no connection.
             self._pool.attempt_failed(self)
         elif not self._pool.open:
@@ -291,7 +291,7 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             self._connector = self._pool.connect_function(self._address, self, self._pool.reactor)
 
     @property
-    def wanted(self) -> bool:
+    def needed(self) -> bool:
         """Whether a request waits for the connection."""
         return self._exchange is not None
 

@@ -68,7 +68,7 @@ class SharedAttempt(ConnectAttempt[Http2Connection]):
             self.waiting[each] = None
 
     @property
-    def wanted(self) -> bool:
+    def needed(self) -> bool:
         return bool(self.waiting)
 
     def send_waiting(self, connection: Http2Connection) -> None:

@@ -7,52 +7,38 @@ the idle connections of its server while it has a stream free for another exchan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from balancebeam.core.errors import ResponseError
 from balancebeam.core.failures import FailureKind
 from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.socket_options import set_socket_options
 from balancebeam.net.ticker import Ticker
 from balancebeam.net.transport import batch_scheduler
 from balancebeam.protocols.http1.grammar import list_items
-from balancebeam.protocols.http1.response_head import ResponseHead
-from balancebeam.protocols.http2.abuse import AbuseBudget
 from balancebeam.protocols.http2.errors import (
     CANCEL,
-    COMPRESSION_ERROR,
     NO_ERROR,
-    PROTOCOL_ERROR,
     REFUSED_STREAM,
     Http2ConnectionError,
-    Http2StreamError,
     error_name,
 )
-from balancebeam.protocols.http2.frame_reader import FrameReader
 from balancebeam.protocols.http2.frames import (
-    END_STREAM,
     MAX_STREAM_ID,
-    PADDED,
     encode_goaway,
     encode_ping,
     encode_rst_stream,
-    encode_window_update,
-    remove_padding,
 )
-from balancebeam.protocols.http2.hpack_errors import HeaderListTooLarge, HpackError
 from balancebeam.protocols.http2.output import FrameOutput
-from balancebeam.protocols.http2.settings import PeerSettings
-from balancebeam.protocols.http2.table_state import HeaderDecoder
 from balancebeam.upstream.failure_reasons import tls_error_text
+from balancebeam.upstream.http2_input import ResponseReader
 from balancebeam.upstream.http2_shared import (
     CLIENT_PREFACE,
-    CONNECTION_THRESHOLD,
-    HEADER_LIMITS,
-    MAX_STREAMS,
     Http2HandshakeError,
     Http2Shared,
     PendingAttempt,
@@ -78,6 +64,7 @@ class Http2Connection(Protocol):
     Attributes:
         server: The server.
         streams: The streams that are not closed, by identifier.
+        next_id: The identifier of the next stream.
         output: Sends frames.
         closing: The connection is closed, or about to be: input is ignored.
         leaving: No further stream may be opened.
@@ -120,17 +107,11 @@ class Http2Connection(Protocol):
         self._encoder = shared.encoder
         self._ticker = ticker
         self._attempt: PendingAttempt | None = attempt
-        self._settings: PeerSettings | None = None
-        self._max_streams = MAX_STREAMS
-        self._next_id = 1
-        self._reader = FrameReader(self)
-        self._decoder = HeaderDecoder(shared.tables, HEADER_LIMITS)
-        self._budget = AbuseBudget(ticker.now)
+        self.next_id = 1
+        self._input = ResponseReader(self, shared.tables)
         self.last_received = ticker.now
         # Batches of input, which distinguish streams sent before and after them.
         self._batch = 0
-        # Bytes of DATA for which the window of the connection was not opened again.
-        self._unacked = 0
         # Streams whose response began in this batch.
         self._delayed: list[Http2Stream] = []
 
@@ -146,7 +127,9 @@ class Http2Connection(Protocol):
     def available(self) -> bool:
         """Whether another stream may be opened."""
         return (
-            not self.leaving and self.ping_sent_at is None and len(self.streams) < self._max_streams
+            not self.leaving
+            and self.ping_sent_at is None
+            and len(self.streams) < self._input.max_streams
         )
 
     def connectionMade(self) -> None:
@@ -167,36 +150,26 @@ class Http2Connection(Protocol):
 
     def send(self, exchange: UpstreamRequest) -> None:
         """Open a stream for `exchange`, and report to it."""
-        stream_id = self._next_id
-        self._next_id = stream_id + 2
+        stream_id, streams = self.next_id, self.streams
         stream = Http2Stream(self, exchange, stream_id, self._batch)
-        if exchange.upgrade and list_items(exchange.upgrade) == [WEBSOCKET]:
-            self._send_upgrade(stream, exchange)
+        upgrade = bool(exchange.upgrade) and list_items(exchange.upgrade) == [WEBSOCKET]
+        if upgrade and not self._input.accepts_tunnels:
+            self._list()
+            stream.fail(FailureKind.NO_UPGRADE, "", self.server.name, nothing_sent=True)
             return
-        streams = self.streams
+        self.next_id = stream_id + 2
         if not streams:
             # The time without streams is no silence of the server.
             self.last_received = self._ticker.now
         streams[stream_id] = stream
         exchange.connection = stream
-        if self.single_use or self._next_id > MAX_STREAM_ID:
+        if self.single_use or self.next_id > MAX_STREAM_ID:
             self.leaving = True
         self._list()
-        stream.start(self._encoder.encode(exchange.upstream_head))
-
-    def _send_upgrade(self, stream: Http2Stream, exchange: UpstreamRequest) -> None:
-        settings = self._settings
-        if settings is None or not settings.enable_connect_protocol:
-            # The stream was not opened; the next one takes its identifier.
-            self._next_id = stream.stream_id
-            self._list()
-            stream.fail(FailureKind.NO_UPGRADE, "", self.server.name, nothing_sent=True)
-            return
-        self.streams[stream.stream_id] = stream
-        exchange.connection = stream
-        self.leaving = self.leaving or self.single_use
-        self._list()
-        stream.start_tunnel(*self._encoder.encode_connect(exchange.upstream_head, WEBSOCKET))
+        if upgrade:
+            stream.start_tunnel(*self._encoder.encode_connect(exchange.upstream_head, WEBSOCKET))
+        else:
+            stream.start(self._encoder.encode(exchange.upstream_head))
 
     def _list(self) -> None:
         """Be among the idle connections of the server while a stream is free."""
@@ -243,106 +216,46 @@ class Http2Connection(Protocol):
         elif not self.streams or self not in self.server.idle_connections:
             self._owner.release(self)
 
-    # FrameHandler
+    # ResponseConnection
 
-    def read_headers(self, flags: int, stream_id: int, block: bytes) -> None:
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            self.check_not_idle(stream_id)
-        try:
-            section = self._decoder.decode(block)
-        except HpackError as error:
-            raise Http2ConnectionError(COMPRESSION_ERROR, str(error)) from None
-        except HeaderListTooLarge:
-            raise Http2StreamError(stream_id, PROTOCOL_ERROR, "response head too large") from None
-        except ResponseError as error:
-            raise Http2StreamError(stream_id, PROTOCOL_ERROR, str(error)) from None
-        end = bool(flags & END_STREAM)
-        if stream is None:
-            # Sent before the server has received RST_STREAM.
-            self.spend_glitch()
-        elif stream.has_head:
-            if isinstance(section, ResponseHead) or not end:
-                raise Http2StreamError(stream_id, PROTOCOL_ERROR, "HEADERS that are no trailers")
-            stream.read_trailers(section.text)
-        elif isinstance(section, ResponseHead):
-            stream.read_head(section, end)
-        else:
-            raise Http2StreamError(stream_id, PROTOCOL_ERROR, "response without :status")
-
-    def read_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        size = len(payload)
-        # Opened again at once, so that a stream whose client is slow stops no other stream.
-        self._unacked += size
-        if self._unacked >= CONNECTION_THRESHOLD:
-            self.output.append(encode_window_update(0, self._unacked))
-            self._unacked = 0
-        content = remove_padding(flags, payload) if flags & PADDED else payload
-        end = bool(flags & END_STREAM)
-        if not content and not end:
-            self.spend_glitch()
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            self.check_not_idle(stream_id)
-            return
-        stream.read_data(content, size, end)
-
-    def read_reset(self, stream_id: int, code: int) -> None:
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            self.spend_glitch()
-            return
-        # Not to be reset by this side.
-        self.output.drop_queue(stream)
-        self._forget(stream)
-        if code == REFUSED_STREAM and not stream.begun:
-            stream.fail(FailureKind.REFUSED, "", self.server.name, nothing_sent=True)
-        else:
-            stream.fail(FailureKind.STREAM_RESET, error_name(code), self.server.name)
-
-    def read_goaway(self, last_stream_id: int, code: int, text: bytes) -> None:
-        self.leaving = True
-        self.server.idle_connections.pop(self, None)
-        if code != NO_ERROR:
-            self._detail = f"GOAWAY: {error_name(code)}"
-        refused = [stream for number, stream in self.streams.items() if number > last_stream_id]
-        for stream in refused:
-            self.streams.pop(stream.stream_id, None)
-            self.output.drop_queue(stream)
-        for stream in refused:
-            # RFC 9113, 6.8: the server "might not have processed" none of them.
-            stream.fail(FailureKind.REFUSED, "GOAWAY", self.server.name, nothing_sent=True)
-        if not self.streams and self._attempt is None:
-            self.close()
-
-    def read_settings(self, settings: list[tuple[int, int]]) -> None:
-        if self._settings is None:
-            self._settings = PeerSettings()
-        self._settings.apply(settings)
-        limit = self._settings.max_concurrent_streams
-        self._max_streams = MAX_STREAMS if limit is None else min(limit, MAX_STREAMS)
+    def settings_changed(self) -> None:
         if self._attempt is None and self.server.max_idle:
-            was_listed = self in self.server.idle_connections
-            if self.available and not was_listed:
+            if self.available and self not in self.server.idle_connections:
                 self._owner.release(self)
             else:
                 self._list()
 
-    def check_not_idle(self, stream_id: int) -> None:
-        if stream_id >= self._next_id or not stream_id & 1:
-            raise Http2ConnectionError(PROTOCOL_ERROR, "frame on an idle stream")
-
-    def fail_stream(self, error: Http2StreamError) -> None:
-        stream = self.streams.get(error.stream_id)
-        if stream is None:
-            self.spend_glitch()
-            return
-        self._reset(stream, error.code)
+    def fail_stream(self, stream: Http2Stream, code: int, reason: str) -> None:
+        self._reset(stream, code)
         self._forget(stream)
-        stream.fail(FailureKind.MALFORMED, error.reason, self.server.name)
+        stream.fail(FailureKind.MALFORMED, reason, self.server.name)
 
-    def spend_glitch(self) -> None:
-        self._budget.spend_glitch(self._ticker.now, self._next_id // 2, self.output.bytes_sent)
+    def stream_reset(self, stream: Http2Stream, code: int) -> None:
+        self.output.drop_queue(stream)
+        self._forget(stream)
+        if code == REFUSED_STREAM and not stream.begun:
+            self._refuse((stream,), "")
+        else:
+            stream.fail(FailureKind.STREAM_RESET, error_name(code), self.server.name)
+
+    def goaway_received(self, last_stream_id: int, code: int) -> None:
+        self.leaving = True
+        self.server.idle_connections.pop(self, None)
+        if code != NO_ERROR:
+            self._detail = f"GOAWAY: {error_name(code)}"
+        # RFC 9113, 6.8: the server "might not have processed" none of them.
+        refused = [stream for number, stream in self.streams.items() if number > last_stream_id]
+        self._refuse(refused, "GOAWAY")
+        if not self.streams and self._attempt is None:
+            self.close()
+
+    def _refuse(self, refused: Sequence[Http2Stream], detail: str) -> None:
+        """Fail requests that the server has not processed."""
+        for stream in refused:
+            self.output.drop_queue(stream)
+            self.streams.pop(stream.stream_id, None)
+        for stream in refused:
+            stream.fail(FailureKind.REFUSED, detail, self.server.name, nothing_sent=True)
 
     # Protocol, IHalfCloseableProtocol
 
@@ -355,7 +268,7 @@ class Http2Connection(Protocol):
             self.ping_sent_at = None
             self._list()
         try:
-            self._reader.read(data)
+            self._input.frames.read(data)
         except Http2ConnectionError as error:
             self._fail_connection(error)
             return
@@ -363,7 +276,7 @@ class Http2Connection(Protocol):
             delayed, self._delayed = self._delayed, []
             for stream in delayed:
                 stream.deliver()
-        if self._settings is not None and self._attempt is not None and not self.closing:
+        if self._input.settings is not None and self._attempt is not None and not self.closing:
             attempt, self._attempt = self._attempt, None
             attempt.connected(self)
         if self.output.blocked and self.output.control_bytes > MAX_CONTROL_BYTES:

@@ -40,7 +40,7 @@ class StreamOwner(typing.Protocol):
     def now(self) -> float: ...
 
     def stream_ended(self, stream: Http2Stream) -> None:
-        """The response is complete: forget the stream, or reset it if its request goes on."""
+        """The response is complete: forget the stream, or reset it if its request continues."""
 
     def cancel_stream(self, stream: Http2Stream) -> None:
         """Send RST_STREAM(CANCEL), and forget the stream."""

@@ -22,10 +22,10 @@ def check_connection(
     if connection.closing:
         if quiet >= limit:
             connection.transport.abortConnection()
-    elif connection.streams:
-        _check_streams(connection, now, limit)
-        _check_liveness(connection, now, limit)
-    elif quiet >= idle_timeout:
+        return
+    _check_streams(connection, now, limit)
+    _check_liveness(connection, now, limit)
+    if not connection.streams and quiet >= idle_timeout and not connection.closing:
         connection.close_idle()
 
 
@@ -56,10 +56,10 @@ def _check_liveness(connection: Http2Connection, now: float, limit: float) -> No
 
     Not more often, because servers of gRPC close connections for too many PINGs.
     """
-    if not connection.streams or connection.closing:
+    if connection.closing:
         return
     if connection.ping_sent_at is None:
-        if now - connection.last_received >= limit / 2:
+        if connection.streams and now - connection.last_received >= limit / 2:
             connection.ping()
     elif now - connection.ping_sent_at >= limit / 2:
         connection.fail(FailureKind.TIMEOUT, "no response to PING")

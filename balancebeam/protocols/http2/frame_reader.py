@@ -67,16 +67,15 @@ _unpack = FRAME_HEADER.unpack_from
 
 
 class FrameHandler(Protocol):
-    """
-    The connection, as far as its input is concerned. All methods may raise both kinds of errors.
+    """The connection, as far as its input is concerned. All methods may raise both errors."""
 
-    Attributes:
-        output: Sends frames.
-        closing: Whether input is ignored.
-    """
+    @property
+    def output(self) -> FrameOutput:
+        """Sends frames."""
 
-    output: FrameOutput
-    closing: bool
+    @property
+    def closing(self) -> bool:
+        """Whether input is ignored."""
 
     @property
     def streams(self) -> Mapping[int, OutputStream]:
