@@ -62,8 +62,12 @@ async def check_grpc_health(
     client = Http2Check(fields, encode_message(encode_request(service)))
     connecting: Any = connectProtocol(endpoint, client)
     await connecting
-    status = read_status(await client.response)
-    seen = f"{describe_check(service)} was answered with {serving_status_name(status)}"
+    answered = f"{describe_check(service)} was answered"
+    try:
+        status = read_status(await client.response)
+    except GrpcError as error:
+        raise Unhealthy(f"{answered} {error}") from None
+    seen = f"{answered} with {serving_status_name(status)}"
     if status != SERVING:
         raise Unhealthy(seen)
     return seen
@@ -88,19 +92,21 @@ def read_status(response: Http2CheckResponse) -> int:
     Return the serving status in a response.
 
     Raises:
-        Unhealthy: The response is an error, or not one of the service.
+        GrpcError: The response is an error, or not one of the service; the text follows
+            "was answered".
     """
     fields = response.fields
     if response.status != 200:
-        raise Unhealthy(f"gRPC health check was answered with HTTP status {response.status}")
+        raise GrpcError(f"with HTTP status {response.status}")
     if not is_grpc_content_type(fields.get(b"content-type", b"")):
-        raise Unhealthy("gRPC health check was answered without gRPC")
-    code = fields.get(b"grpc-status", b"").decode("latin-1")
-    if code != str(OK):
+        raise GrpcError("without gRPC")
+    code = fields.get(b"grpc-status", b"")
+    if code != b"%d" % OK:
         text = decode_status_message(fields.get(b"grpc-message", b"").decode("latin-1"))
         suffix = f": {text[:_MAX_TEXT]!a}" if text else ""
-        raise Unhealthy(f"gRPC health check was answered with grpc-status {code!r}{suffix}")
+        value = code.decode() if code.isdigit() else ascii(code.decode("latin-1"))
+        raise GrpcError(f"with grpc-status {value[:_MAX_TEXT]}{suffix}")
     try:
         return decode_response(decode_message(response.content))
     except GrpcError as error:
-        raise Unhealthy(f"gRPC health check was answered with a {error}") from None
+        raise GrpcError(f"with an invalid message: {error}") from None
