@@ -196,8 +196,8 @@ def test_tls(tmp_path: Path) -> None:
         config = write(
             tmp_path / "balancebeam.toml",
             f"""
-            [[frontend.tls.certificates]]
-            cert = "{pair}"
+            [frontend.tls]
+            certificates = ["{pair}"]
             [pool]
             protocol = "h2"
             upstreams = ["https://localhost:{server.port}"]

@@ -55,7 +55,7 @@ class Http2CheckResponse:
     A complete response.
 
     Attributes:
-        fields: The fields of the head, and those of the trailers, which replace them.
+        fields: The fields of the head and the trailers; trailers replace fields of the head.
         content: The content; empty if only the head was awaited.
     """
 
