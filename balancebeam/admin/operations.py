@@ -119,11 +119,11 @@ class AdminOperations:
         candidate = registration.settings
         _check_tls(pool, candidate)
         unregistered = Server(candidate, ServerSource.REGISTERED)
+        if unregistered.protocol is None:
+            unregistered.protocol = pool.settings.protocol
         if pool.uses_tls(unregistered):
             pool.enable_tls()
         tls = pool.find_tls(pool.server_set.find(candidate.address) or unregistered)
-        # The check uses the protocol of requests to the server.
-        unregistered.protocol = unregistered.protocol or pool.settings.protocol
         check = self._check(unregistered, _registration_check(pool), tls)
         self._pending_checks.add(check)
         try:

@@ -299,7 +299,7 @@ def batch_scheduler(transport: Any) -> Callable[[Callable[[], object]], object]:
     Return the function that defers a call to the end of the current batch of events.
 
     For a transport of a Twisted endpoint, that is the next iteration of its reactor. A transport
-    without a reactor, as those in memory, gets the call at once.
+    without a reactor, as a transport in memory, gets the call at once.
     """
     if hasattr(transport, "call_after_batch"):
         scheduler: Callable[[Callable[[], object]], object] = transport.call_after_batch

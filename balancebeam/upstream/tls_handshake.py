@@ -15,6 +15,9 @@ from balancebeam.net.tls_transport import HandshakeOwner, TlsTransport
 from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.tls.errors import describe_ssl_error
 
+# RFC 9113, 3.2: over TLS, ALPN selects HTTP/2; there is no prior knowledge.
+NO_HTTP2 = "server did not negotiate h2"
+
 
 class TlsHandshakeError(Exception):
     """A TLS handshake with a server failed; the text has the reason."""
@@ -70,6 +73,12 @@ class UpstreamTlsTransport(TlsTransport):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.save_session()
         super().connectionLost(reason)
+
+
+def has_negotiated_http2(transport: TlsTransport) -> bool:
+    """Whether ALPN has selected HTTP/2 in a complete handshake."""
+    engine = transport.engine
+    return engine is not None and engine.selected_alpn_protocol() == "h2"
 
 
 def save_session(transport: Any) -> None:
@@ -131,10 +140,8 @@ class UpstreamHandshake(Protocol):
     # HandshakeOwner
 
     def handshake_completed(self, transport: TlsTransport) -> None:
-        engine = transport.engine
-        if self.tls.http2 and engine is not None and engine.selected_alpn_protocol() != "h2":
-            # RFC 9113, 3.2: over TLS, ALPN selects HTTP/2; there is no prior knowledge.
-            self.abort_handshake("server did not negotiate h2")
+        if self.tls.http2 and not has_negotiated_http2(transport):
+            self.abort_handshake(NO_HTTP2)
             return
         self._attempt = None
         transport.attach(self._connection)

@@ -291,7 +291,6 @@ class Http1Channel(Protocol):
         self.transport.abortConnection()
 
     # ClientChannel
-
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
         return () if self.exchange is None else (self.exchange,)
@@ -366,7 +365,6 @@ class Http1Channel(Protocol):
                 self.close()
 
     def writeConnectionLost(self) -> None:
-        # Everything has been written; the client may still send.
         self.output_flushed = True
         self.write_blocked = False
         self.last_activity = self._ticker.now
@@ -399,4 +397,4 @@ class Http1Channel(Protocol):
             self.process_buffered()
 
     def stopProducing(self) -> None:
-        """Do nothing: `connectionLost` follows and ends the exchange."""
+        """Do nothing: `connectionLost` follows."""

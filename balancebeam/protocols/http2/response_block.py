@@ -24,7 +24,7 @@ MAX_LINES = 4096
 MAX_LINE_LENGTH = 512
 
 # RFC 9113, 8.2.2: connection-specific fields, which HTTP/2 does not have. `ResponseHeadParser`
-# removes them from heads that it forwards; those of a 101 response are left.
+# removes them from heads that it forwards; the ones of a 101 response are left.
 _NOT_FORWARDED = frozenset(
     (
         *(b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"),

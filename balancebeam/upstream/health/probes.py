@@ -24,10 +24,10 @@ from balancebeam import __version__
 from balancebeam.core.addresses import UnixAddress
 from balancebeam.core.settings import HTTP2, HealthCheckSettings
 from balancebeam.tls.client_contexts import ServerTls
-from balancebeam.upstream.health.endpoints import build_server_endpoint
 from balancebeam.upstream.health.errors import Unhealthy
 from balancebeam.upstream.health.grpc_probe import check_grpc_health
 from balancebeam.upstream.health.http2_check import Http2Check
+from balancebeam.upstream.health.probe_endpoints import build_server_endpoint
 from balancebeam.upstream.server import Server
 
 # Returns TLS for a connection to a server; `None` for a connection without TLS.

@@ -27,10 +27,10 @@ def goaway_codes(data: bytes) -> list[int]:
     return [code for kind, _, payload in split(data) for code in codes(kind, payload, f.GOAWAY)]
 
 
-def codes(kind: int, payload: bytes, wanted: int) -> list[int]:
-    """Return the error code of a GOAWAY or RST_STREAM frame, if it is the `wanted` one."""
+def codes(kind: int, payload: bytes, expected: int) -> list[int]:
+    """Return the error code of a GOAWAY or RST_STREAM frame, if it is the `expected` one."""
     offset = 4 if kind == f.GOAWAY else 0
-    return [int.from_bytes(payload[offset : offset + 4], "big")] if kind == wanted else []
+    return [int.from_bytes(payload[offset : offset + 4], "big")] if kind == expected else []
 
 
 def split(data: bytes) -> list[tuple[int, int, bytes]]:
@@ -116,7 +116,7 @@ class ErrorTests(BalancerTestCase):
                 self.assertTrue(client.peer.transport.write_closed)
 
     def test_stream_errors(self) -> None:
-        """An error of a stream is a RST_STREAM with its code, and the connection goes on."""
+        """An error of a stream is a RST_STREAM with its code, and the connection continues."""
         for name, data, code in self.STREAM_ERRORS:
             with self.subTest(name):
                 balancer = self.balancer()
@@ -352,7 +352,7 @@ class EndTests(BalancerTestCase):
             self.assertTrue(peer.transport.write_closed)
 
     def test_body_timeout(self) -> None:
-        """A request body that stops gets 408, and the connection goes on."""
+        """A request body that stops gets 408, and the connection continues."""
         balancer = self.balancer(timeouts=Timeouts(idle=5))
         client = Http2Client(balancer)
         stream = client.start(request_fields("POST"))

@@ -1,7 +1,9 @@
 """
-Endpoints of health checks: TCP or a Unix socket, a PROXY header, and a TLS handshake.
+Endpoints of health checks: bounded connections to a server, with PROXY header and TLS.
 
-With TLS, no session is resumed, so that each check verifies the certificate of the server.
+With TLS, no session is resumed, so that each check verifies the certificate of the server. A
+server that misbehaves is bounded: in time by the caller, which cancels, and in bytes by
+`_BoundedProtocol`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,12 @@ from balancebeam.net.tls_transport import TlsTransport
 from balancebeam.protocols.proxy_protocol import encode_proxy_header
 from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.upstream.server import Server
-from balancebeam.upstream.tls_handshake import TlsHandshakeError, describe_handshake_error
+from balancebeam.upstream.tls_handshake import (
+    NO_HTTP2,
+    TlsHandshakeError,
+    describe_handshake_error,
+    has_negotiated_http2,
+)
 
 # Bytes read of a response before the connection is aborted: enough for any head, as nginx
 # (8 KiB) and Apache (64 KiB) limit them, and for the start of the body.
@@ -153,11 +160,10 @@ class _Handshake(Protocol):
         upper.start()
 
     def handshake_completed(self, transport: TlsTransport) -> None:
-        engine = transport.engine
-        if self._tls.http2 and engine is not None and engine.selected_alpn_protocol() != "h2":
-            self._fail("server did not negotiate h2")
-            return
         completed, application = self.completed, self._application
+        if self._tls.http2 and not has_negotiated_http2(transport):
+            self._fail(NO_HTTP2)
+            return
         transport.attach(application)
         completed.callback(application)
 
@@ -174,13 +180,13 @@ def build_server_endpoint(
     reactor: Any, server: Server, timeout: float, tls: ServerTls | None
 ) -> IStreamClientEndpoint:
     """
-    Return an endpoint that connects to a server.
+    Return the endpoint of connections to `server`.
 
     Args:
         reactor: The reactor.
         server: The server.
         timeout: Connect timeout in seconds.
-        tls: TLS of the connection; `None` for a connection without TLS.
+        tls: TLS of the connections; `None` for none.
     """
     endpoint = _BoundedEndpoint(reactor, server, timeout)
     return endpoint if tls is None else _TlsEndpoint(endpoint, tls)
