@@ -23,9 +23,10 @@ UNAUTHENTICATED = 16
 CONTENT_TYPE = b"application/grpc"
 
 # The status codes of errors. The codes of 400 to 404, 502 and 503 are from
-# http-grpc-status-mapping.md, by which clients read responses without a grpc-status. The others say more than its UNKNOWN
-# (and its UNAVAILABLE, for 429 and 504): what exceeds a limit is RESOURCE_EXHAUSTED, as where gRPC
-# libraries refuse a message or metadata, and a timeout is DEADLINE_EXCEEDED.
+# http-grpc-status-mapping.md, by which clients read responses without a grpc-status. The others
+# say more than its UNKNOWN (and its UNAVAILABLE, for 429 and 504): what exceeds a limit is
+# RESOURCE_EXHAUSTED, as where gRPC libraries refuse a message or metadata, and a timeout is
+# DEADLINE_EXCEEDED.
 _STATUSES = {
     400: INTERNAL,
     401: UNAUTHENTICATED,
