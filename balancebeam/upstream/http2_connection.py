@@ -53,8 +53,6 @@ from balancebeam.upstream.tls_handshake import tls_of
 # does not read; above it, the connection is closed.
 MAX_CONTROL_BYTES = 16 * 1024
 
-_PING = encode_ping(b"liveness")
-
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Http2Connection(Protocol):
@@ -355,7 +353,7 @@ class Http2Connection(Protocol):
     def ping(self) -> None:
         """Send PING; until the server responds, other exchanges get another connection."""
         self.ping_sent_at = self._ticker.now
-        self.output.append(_PING)
+        self.output.append(encode_ping(b"liveness"))
         self.server.idle_connections.pop(self, None)
 
     def fail(self, kind: FailureKind, detail: str) -> None:

@@ -54,7 +54,7 @@ class RequestEncoderTests(SynchronousTestCase):
         encoder = RequestEncoder(False)
         for secret in (b"first-secret", b"second-secret"):
             head = HEAD[:-2] + b"Authorization: %b\r\nCookie: %b\r\n\r\n" % (secret, secret)
-            fields = Decoder().decode(encoder.encode(head), raw=True)
+            fields = list(Decoder().decode(encoder.encode(head), raw=True))
             self.assertTrue(all(isinstance(f, NeverIndexedHeaderTuple) for f in fields[-2:]))
             self.assertEqual(bytes(fields[-1][1]), secret)
         for memo in (encoder._fields, encoder._lines, encoder._request_lines):
