@@ -29,6 +29,7 @@ class FailureKind(enum.Enum):
     STALLED = "did not complete its response in time"
     STREAM_RESET = "reset the stream"
     # Not failures of the server.
+    DEADLINE = "did not respond before the deadline of the request"
     REFUSED = "refused the request"
     NO_UPGRADE = "does not accept WebSockets over HTTP/2"
     CLIENT_STALLED = "sent a response that the client did not read"
@@ -39,6 +40,15 @@ class FailureKind(enum.Enum):
     def label(self) -> str:
         """One word, for labels of metrics."""
         return self.name.lower().replace("_", "-")
+
+
+# The kinds by which a request ends because of a time limit.
+TIMEOUTS = frozenset(
+    (
+        *(FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT),
+        FailureKind.DEADLINE,
+    )
+)
 
 
 def failure_reason(kind: FailureKind, detail: str = "") -> str:
@@ -86,5 +96,4 @@ class UpstreamFailure:
             return 503
         if self.kind is FailureKind.NO_UPGRADE:
             return 501
-        timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
-        return 504 if self.kind in timeouts else 502
+        return 504 if self.kind in TIMEOUTS else 502

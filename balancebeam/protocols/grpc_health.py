@@ -1,5 +1,5 @@
 """
-Messages of grpc.health.v1 in gRPC framing, written by hand: two messages with one field each.
+Messages of grpc.health.v1, in the wire format of Protocol Buffers.
 
     message HealthCheckRequest { string service = 1; }
     message HealthCheckResponse { ServingStatus status = 1; }
@@ -7,87 +7,72 @@ Messages of grpc.health.v1 in gRPC framing, written by hand: two messages with o
 
 from __future__ import annotations
 
-from struct import Struct
+from balancebeam.protocols.grpc import GrpcError
 
-from balancebeam.core.errors import ProtocolError
-
-PATH = b"/grpc.health.v1.Health/Check"
+CHECK_PATH = "/grpc.health.v1.Health/Check"
 
 SERVING = 1
 
-# enum ServingStatus.
-STATUS_NAMES = {0: "UNKNOWN", SERVING: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
+_SERVING_STATUSES = {0: "UNKNOWN", SERVING: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 
-# Codes of grpc-status that a check meets, with their names.
-STATUS_CODES = {
-    b"0": "OK",
-    b"1": "CANCELLED",
-    b"2": "UNKNOWN",
-    b"4": "DEADLINE_EXCEEDED",
-    b"5": "NOT_FOUND",
-    b"7": "PERMISSION_DENIED",
-    b"8": "RESOURCE_EXHAUSTED",
-    b"12": "UNIMPLEMENTED",
-    b"13": "INTERNAL",
-    b"14": "UNAVAILABLE",
-    b"16": "UNAUTHENTICATED",
-}
+# Wire types, the lower three bits of a tag.
+_VARINT = 0
+_FIXED64 = 1
+_LENGTH_DELIMITED = 2
+_FIXED32 = 5
 
-# A gRPC message begins with a flag (compressed) and its length.
-_PREFIX = Struct(">BL")
+# Field 1: `service` of the request, `status` of the response.
+_FIELD = 1
 
-# Field 1 of protobuf as a string, and as a varint.
-_STRING_1 = b"\x0a"
-_VARINT_1 = 0x08
-
-# Bytes of a varint with 64 bits.
+# "Varints are at most ten bytes long", for 64 bits.
 _MAX_VARINT = 10
 
 
-class GrpcMessageError(ProtocolError):
-    """A message that is not a valid HealthCheckResponse."""
-
-
-def encode_check(service: str) -> bytes:
-    """Encode a HealthCheckRequest for `service`, empty for the server as a whole."""
+def encode_request(service: str) -> bytes:
+    """Return a HealthCheckRequest; an empty `service` is the server as a whole."""
     name = service.encode()
-    message = _STRING_1 + _encode_varint(len(name)) + name if name else b""
-    return _PREFIX.pack(0, len(message)) + message
+    if not name:
+        # A string with its default value is left out.
+        return b""
+    return bytes((_FIELD << 3 | _LENGTH_DELIMITED,)) + _encode_varint(len(name)) + name
 
 
-def parse_status(content: bytes) -> int:
+def decode_response(message: bytes) -> int:
     """
-    Return the status of a HealthCheckResponse.
+    Return the status in a HealthCheckResponse, which may be a number that no version defines.
 
-    Args:
-        content: The content of the response, one message.
+    Unknown fields are skipped, and the last of several statuses counts.
 
     Raises:
-        GrpcMessageError: It is anything else.
+        GrpcError: The message is malformed.
     """
-    if len(content) < _PREFIX.size:
-        raise GrpcMessageError("message: too short")
-    compressed, length = _PREFIX.unpack_from(content)
-    message = content[_PREFIX.size :]
-    if compressed or length != len(message):
-        raise GrpcMessageError("message")
-    status, position = 0, 0
-    while position < length:
-        tag, position = _parse_varint(message, position)
-        kind = tag & 7
-        if kind == 0:
-            value, position = _parse_varint(message, position)
-            if tag == _VARINT_1:
+    status = position = 0
+    while position < len(message):
+        tag, position = _decode_varint(message, position)
+        field, wire_type = tag >> 3, tag & 7
+        if not field:
+            raise GrpcError("field with the number 0")
+        if wire_type == _VARINT:
+            value, position = _decode_varint(message, position)
+            if field == _FIELD:
                 status = value
-        elif kind == 2:
-            # A field of a later version.
-            size, position = _parse_varint(message, position)
-            position += size
+        elif field == _FIELD:
+            raise GrpcError("status of another type")
+        elif wire_type == _LENGTH_DELIMITED:
+            length, position = _decode_varint(message, position)
+            position += length
+        elif wire_type in (_FIXED64, _FIXED32):
+            position += 8 if wire_type == _FIXED64 else 4
         else:
-            position += {1: 8, 5: 4}.get(kind, length + 1)
-    if position != length:
-        raise GrpcMessageError("message")
+            raise GrpcError("field of an unknown type")
+    if position > len(message):
+        raise GrpcError("incomplete field")
     return status
+
+
+def serving_status_name(status: int) -> str:
+    """Return the name of a status, or its number."""
+    return _SERVING_STATUSES.get(status, str(status))
 
 
 def _encode_varint(value: int) -> bytes:
@@ -99,11 +84,16 @@ def _encode_varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _parse_varint(message: bytes, position: int) -> tuple[int, int]:
-    """Return a varint, and where it ends."""
+def _decode_varint(data: bytes, position: int) -> tuple[int, int]:
+    """
+    Return the varint at `position`, modulo 2^64, and the position after it.
+
+    Raises:
+        GrpcError: It is incomplete or too long.
+    """
     value = 0
-    for index, byte in enumerate(message[position : position + _MAX_VARINT]):
-        value |= (byte & 0x7F) << 7 * index
+    for number, byte in enumerate(data[position : position + _MAX_VARINT]):
+        value |= (byte & 0x7F) << 7 * number
         if byte < 0x80:
-            return value, position + index + 1
-    raise GrpcMessageError("message")
+            return value % 2**64, position + number + 1
+    raise GrpcError("incomplete or too long varint")

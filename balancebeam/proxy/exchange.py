@@ -253,10 +253,14 @@ class Exchange(ABC):
         if self.finished:
             return
         self.finished = self.client_aborted = True
+        self.abandon_attempt()
+        self.dispatcher.request_finished(self)
+
+    def abandon_attempt(self) -> None:
+        """Detach the exchange from the server, or from the connection attempt that it awaits."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.detach()
-        self.dispatcher.request_finished(self)

@@ -211,14 +211,17 @@ class Forwarder:
         )
 
     def build_traced_head(
-        self, head: RequestHead, transport: StreamTransport, tracer: Tracer
+        self, head: RequestHead, transport: StreamTransport
     ) -> tuple[bytes, RequestTrace | None]:
         """
-        Build the complete head of any request with tracing.
+        Build the complete head of any request, with the fields of its trace.
 
         Returns:
-            The head, and the trace if the request is sampled.
+            The head, and the trace if there is tracing and the request is sampled.
         """
+        tracer = self.tracer
+        if tracer is None:
+            return self.build_head(head, transport), None
         if (
             self._has_default_fields
             and head.rare_fields is NO_RARE_FIELDS

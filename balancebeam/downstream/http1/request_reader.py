@@ -160,11 +160,7 @@ class RequestReader:
     ) -> Http1Exchange:
         """The exchange of a request with rare fields, a chunked body, tracing, or a policy."""
         forwarder = self.forwarder
-        tracer, trace = forwarder.tracer, None
-        if tracer is None:
-            upstream_head = forwarder.build_head(head, channel.transport)
-        else:
-            upstream_head, trace = forwarder.build_traced_head(head, channel.transport, tracer)
+        upstream_head, trace = forwarder.build_traced_head(head, channel.transport)
         if forwarder.via is None:
             exchange = Http1Exchange(channel, dispatcher, head, upstream_head)
         else:

@@ -15,12 +15,15 @@ from attrs import evolve
 
 from balancebeam.core.errors import RequestError
 from balancebeam.downstream.http2.context import HEADER_LIMITS, Http2Context
+from balancebeam.downstream.http2.error_responses import write_error
 from balancebeam.downstream.http2.exchange import Http2Exchange, StreamChannel
+from balancebeam.downstream.http2.grpc_exchange import build_exchange
+from balancebeam.protocols.grpc import is_grpc
 from balancebeam.protocols.http1.body import CHUNKED
-from balancebeam.protocols.http1.local_reply import jsend_error, local_reply_fields
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from balancebeam.protocols.http2.abuse import AbuseBudget
 from balancebeam.protocols.http2.errors import (
+    CANCEL,
     COMPRESSION_ERROR,
     FLOW_CONTROL_ERROR,
     PROTOCOL_ERROR,
@@ -33,8 +36,6 @@ from balancebeam.protocols.http2.flow_control import UPDATE_THRESHOLD
 from balancebeam.protocols.http2.frames import (
     END_STREAM,
     PADDED,
-    encode_data,
-    encode_headers,
     encode_rst_stream,
     encode_window_update,
     remove_padding,
@@ -46,7 +47,6 @@ from balancebeam.protocols.http2.request_fields import (
     RequestFieldsError,
     TrailerSection,
 )
-from balancebeam.protocols.http2.response_block import encode_local_reply
 from balancebeam.protocols.http2.table_state import HeaderDecoder
 from balancebeam.proxy.forwarding import Forwarder
 from balancebeam.proxy.rejected import RejectedRequest, first_line
@@ -191,12 +191,8 @@ class RequestReader:
         forwarder, context = self.forwarder, self._context
         table = context.route_table
         route = context.default_route if table is None else table.find(head.host, head.target)
-        tracer, trace = forwarder.tracer, None
-        if tracer is None:
-            upstream_head = forwarder.build_head(head, channel.transport)
-        else:
-            upstream_head, trace = forwarder.build_traced_head(head, channel.transport, tracer)
-        exchange = Http2Exchange(channel, stream_id, route.dispatcher, head, upstream_head)
+        upstream_head, trace = forwarder.build_traced_head(head, channel.transport)
+        exchange = build_exchange(channel, stream_id, route.dispatcher, head, upstream_head)
         if trace is not None:
             exchange.start_trace(trace)
         if forwarder.via is not None:
@@ -347,7 +343,8 @@ class RequestReader:
         """Respond to a request that cannot be forwarded, and count it."""
         size = 0
         if not error.malformed:
-            size = self._write_error(channel, stream_id, error, error.line.startswith(b"HEAD "))
+            bodyless, now = error.line.startswith(b"HEAD "), self._context.ticker.wall_time()
+            size = write_error(channel.output, stream_id, error, now, bodyless, error.grpc)
         if error.status == 400:
             channel.output.append(encode_rst_stream(stream_id, PROTOCOL_ERROR))
             channel.remember_reset(stream_id)
@@ -368,32 +365,17 @@ class RequestReader:
             exchange.status = error.status
         exchange.client_disconnected()
         if response_started:
-            channel.reset_stream(exchange, PROTOCOL_ERROR)
+            # A client that sends too slowly does not violate the protocol.
+            channel.reset_stream(exchange, CANCEL if error.status == 408 else PROTOCOL_ERROR)
         else:
-            bodyless = exchange.method == b"HEAD"
-            self._write_error(channel, exchange.stream_id, error, bodyless)
+            bodyless, grpc = exchange.method == b"HEAD", is_grpc(exchange.head.forward_bytes)
+            now = self._context.ticker.wall_time()
+            write_error(channel.output, exchange.stream_id, error, now, bodyless, grpc)
             del channel.streams[exchange.stream_id]
             channel.cancel_later(exchange.stream_id)
-
-    def _write_error(
-        self, channel: RequestChannel, stream_id: int, error: RequestError, bodyless: bool
-    ) -> int:
-        """Write an error response to a stream without an exchange; return its body's length."""
-        output, now = channel.output, self._context.ticker.wall_time()
-        body = jsend_error(error.reason)
-        if len(body) > min(output.window, output.initial_window):
-            # The client accepts no content now, and nothing is kept for this stream.
-            body = b""
-        block = encode_local_reply(error.status, local_reply_fields(body), now)
-        if bodyless:
-            body = b""
-        output.append(encode_headers(stream_id, output.begin_block() + block, not body))
-        if body:
-            output.window -= len(body)
-            output.append(encode_data(stream_id, body, True))
-        return len(body)
 
 
 def _body_too_large(head: RequestHead) -> RequestFieldsError:
     line = b"%b %b HTTP/2.0" % (head.method, head.target)
-    return RequestFieldsError(413, "request body too large", line, malformed=False)
+    grpc = is_grpc(head.forward_bytes)
+    return RequestFieldsError(413, "request body too large", line, malformed=False, grpc=grpc)

@@ -14,6 +14,7 @@ from typing import Union
 from attrs import frozen
 
 from balancebeam.core.errors import RequestError
+from balancebeam.protocols.grpc import is_grpc
 from balancebeam.protocols.http1.body import BodyError, filter_trailers
 from balancebeam.protocols.http1.grammar import REQUEST_LINE, TOKEN
 from balancebeam.protocols.http1.request_head import MAX_REQUEST_LINE, RequestHeadParser
@@ -54,12 +55,16 @@ class RequestFieldsError(RequestError):
         line: The request line, for logs.
         malformed: Whether RFC 9113, 8.1.1 calls the request malformed, so that it is a stream
             error. Otherwise the client gets a response with `status`.
+        grpc: Whether the request is known to be gRPC.
     """
 
-    def __init__(self, status: int, reason: str, line: bytes, malformed: bool) -> None:
+    def __init__(
+        self, status: int, reason: str, line: bytes, malformed: bool, grpc: bool = False
+    ) -> None:
         super().__init__(status, reason)
         self.line = line
         self.malformed = malformed
+        self.grpc = grpc
 
 
 @frozen
@@ -128,7 +133,7 @@ class RequestInterpreter:
             if b":scheme" in pseudo or b":path" in pseudo or b":authority" not in pseudo:
                 raise _malformed("CONNECT requires :authority alone", line)
             raise RequestFieldsError(501, "CONNECT is not supported", line, malformed=False)
-        self._check_scheme(pseudo, line)
+        self._check_scheme(pseudo, lines, line)
         path = pseudo.get(b":path", b"")
         if path[:1] != b"/" and (path != b"*" or method != b"OPTIONS"):
             raise _malformed("missing or invalid :path", line)
@@ -167,7 +172,7 @@ class RequestInterpreter:
             section.max_forwards_exhausted,
         )
 
-    def _check_scheme(self, pseudo: dict[bytes, bytes], line: bytes) -> None:
+    def _check_scheme(self, pseudo: dict[bytes, bytes], lines: list[bytes], line: bytes) -> None:
         scheme = pseudo.get(b":scheme")
         if not scheme:
             raise _malformed("missing :scheme", line)
@@ -175,7 +180,7 @@ class RequestInterpreter:
         # received over a connection that has been secured'.
         scheme = scheme.lower()
         if scheme != b"http" and not (self._secure and scheme == b"https"):
-            raise RequestFieldsError(400, "unsupported :scheme", line, malformed=False)
+            raise _rejected(RequestError(400, "unsupported :scheme"), lines, line)
 
     def _parse(
         self, method: bytes, path: bytes, host: bytes | None, lines: list[bytes], line: bytes
@@ -186,7 +191,7 @@ class RequestInterpreter:
         try:
             return self._parser.parse(b"\r\n".join(text))
         except RequestError as error:
-            raise RequestFieldsError(error.status, error.reason, line, malformed=False) from None
+            raise _rejected(error, lines, line) from None
 
 
 def _split_fields(
@@ -266,6 +271,12 @@ def _request_line(pseudo: dict[bytes, bytes]) -> bytes:
     """Return what the log shows as request line."""
     path = pseudo.get(b":path") or pseudo.get(b":authority", b"")
     return b"%b %b HTTP/2.0" % (pseudo.get(b":method", b""), path)
+
+
+def _rejected(error: RequestError, lines: list[bytes], line: bytes) -> RequestFieldsError:
+    """Return the error of a request with the field lines `lines`, which is not malformed."""
+    grpc = is_grpc(b"\r\n".join((line, *lines, b"")))
+    return RequestFieldsError(error.status, error.reason, line, malformed=False, grpc=grpc)
 
 
 def _malformed(reason: str, line: bytes) -> RequestFieldsError:

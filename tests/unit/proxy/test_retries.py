@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.core.failures import FailureKind, UpstreamFailure
+from balancebeam.core.failures import TIMEOUTS, FailureKind, UpstreamFailure
 from balancebeam.protocols.http1.grammar import IDEMPOTENT_METHODS
 from balancebeam.proxy.retries import RetryBudget, RetryPolicy
 
@@ -37,7 +37,7 @@ class RetryTests(SynchronousTestCase):
                     kind
                     not in (
                         *(FailureKind.STOPPING, FailureKind.NO_DESCRIPTORS),
-                        FailureKind.NO_UPGRADE,
+                        *(FailureKind.NO_UPGRADE, FailureKind.DEADLINE),
                     ),
                     msg=f"{method!r} {kind}",
                 )
@@ -103,9 +103,8 @@ class RetryTests(SynchronousTestCase):
         }
         for kind, status in others.items():
             self.assertEqual(UpstreamFailure(kind, "").status, status)
-        timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
         for kind in set(FailureKind) - set(others):
-            late = kind in timeouts
+            late = kind in TIMEOUTS
             self.assertEqual(UpstreamFailure(kind, "").status, 504 if late else 502, msg=str(kind))
 
 

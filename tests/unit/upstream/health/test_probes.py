@@ -15,12 +15,11 @@ from twisted.web.client import ResponseNeverReceived
 from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
 from balancebeam.core.settings import HealthCheckSettings, ServerSettings
 from balancebeam.upstream.health.check_failures import failure_detail
-from balancebeam.upstream.health.http2_probes import GrpcProbe
+from balancebeam.upstream.health.errors import Unhealthy
 from balancebeam.upstream.health.probes import (
     ConnectProbe,
+    GrpcProbe,
     HttpProbe,
-    Unhealthy,
-    VersionProbe,
     build_probe,
 )
 from balancebeam.upstream.server import Server
@@ -183,8 +182,8 @@ class ProbeTests(SynchronousTestCase):
 
     def test_build_probe(self) -> None:
         """Checks without a path only connect, and a gRPC service precedes a path."""
-        self.assertIsInstance(build_probe(HealthCheckSettings(), self.reactor), VersionProbe)
         self.assertIsInstance(build_probe(HealthCheckSettings(grpc=""), self.reactor), GrpcProbe)
+        self.assertIsInstance(build_probe(HealthCheckSettings(), self.reactor), HttpProbe)
         self.assertIsInstance(
             build_probe(HealthCheckSettings(path=None), self.reactor), ConnectProbe
         )
