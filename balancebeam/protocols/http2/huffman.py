@@ -69,6 +69,10 @@ def _row(bits: str) -> list[Any]:
     return _ROWS.setdefault(bits, [])
 
 
+# The state between two symbols.
+_START = _row("")
+
+
 def _build_row(row: list[Any]) -> None:
     """Compute the elements of an empty row."""
     start = next(bits for bits, other in _ROWS.items() if other is row)
@@ -100,7 +104,7 @@ def decode_huffman(data: bytes) -> bytes:
     Raises:
         HpackError: The string contains EOS, or its padding is invalid.
     """
-    row = start = _row("")
+    row = _START
     while True:
         decoded: list[bytes] = []
         append = decoded.append
@@ -113,7 +117,7 @@ def decode_huffman(data: bytes) -> bytes:
         except IndexError:
             # Happens once per row and process.
             _build_row(row)
-            row = start
+            row = _START
             continue
         raise HpackError("invalid Huffman code: EOS or padding")
 
