@@ -22,8 +22,10 @@ from balancebeam.protocols.http1.request_target import is_same_authority
 
 WEBSOCKET = b"websocket"
 
+_SLASH = ord("/")
+
 # What `REQUEST_LINE` allows in all parts of a path; a query may have a backslash as well.
-_PATH_OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b"\"#<>\\")
+_PATH_OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"#<>\\')
 
 # The length of " HTTP/1.1" and CRLF.
 _LINE_END = 11
@@ -147,9 +149,10 @@ class RequestInterpreter:
         """Return the same request for another path; `None` if it has to be interpreted."""
         if (
             type(section) is not RequestHead
-            or not path.startswith(b"/")
+            or not path
+            or path[0] != _SLASH
             or path.translate(None, _PATH_OCTETS)
-            or not section.target.startswith(b"/")
+            or section.target[0] != _SLASH
         ):
             return None
         method = section.method

@@ -143,7 +143,7 @@ class SharedTables(Generic[T]):
     entry costs the lengths of its block and its fields and an estimate of its objects; a
     result usually has two to three times the length of its fields. With the defaults,
     that is 8 MiB for both generations, and 10 to 20 MiB in fact. Blocks seen once take
-    another 1 MiB, paths another 2 MiB at most.
+    another 1 MiB, paths another 512 KiB at most.
 
     The time of a look-up reveals whether a complete block was sent before, path included;
     it does not reveal parts of a block, as the key is all of it.
