@@ -2,9 +2,10 @@
 Memory of idle connections: `python -m bench.idle_tls`.
 
 Connections are with and without TLS, and of HTTP/1.1 and HTTP/2: a proxy of `--peers` has one
-kind. nginx and HAProxy are configured for 9,000 connections, balancebeam for any number.
+kind. nginx and HAProxy are configured for 9,000 connections, balancebeam for any number; it closes
+connections without a request after ten seconds.
 
-Prints the resident memory of each proxy per idle connection, in KiB, for
+Prints the resident memory of each proxy per idle connection, in KiB, by default for
 connections without a request and for connections after one request. It is the
 growth with N connections more, divided by N, while 200 others stay open from
 before, so that memory that is allocated once does not count. Memory of the
@@ -146,13 +147,17 @@ def main() -> None:
     """Measure the selected proxies and print one line for each."""
     parser = argparse.ArgumentParser(prog="python -m bench.idle_tls", description=__doc__)
     parser.add_argument("--clients", type=int, default=2000, help="number of idle connections")
+    parser.add_argument(
+        "--requests", default="0,1", help="requests on each connection, separated by commas"
+    )
     parser.add_argument("--peers", default=",".join(PEERS), help="proxies, separated by commas")
     options = parser.parse_args()
     hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     available = {**peers.all_peers(), **all_peers()}
     print(f"KiB per idle connection, {options.clients} connections")
-    print(f"{'proxy':22}{'no request':>12}{'one request':>13}")
+    counts = [int(number) for number in options.requests.split(",")]
+    print(f"{'requests on each':22}" + "".join(f"{number:>10}" for number in counts))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -165,11 +170,11 @@ def main() -> None:
                     print(f"skipped {peer.name}: {peer.program} is not installed")
                     continue
                 try:
-                    fresh, used = (measure(peer, options.clients, n, folder) for n in (0, 1))
+                    sizes = [measure(peer, options.clients, n, folder) for n in counts]
                 except (RuntimeError, OSError) as error:
                     print(f"skipped {peer.name}: {error}")
                     continue
-                print(f"{peer.name:22}{fresh:12.1f}{used:13.1f}")
+                print(f"{peer.name:22}" + "".join(f"{size:10.1f}" for size in sizes), flush=True)
         finally:
             server.stop()
 

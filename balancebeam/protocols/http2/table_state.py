@@ -311,12 +311,10 @@ class HeaderDecoder(Generic[T]):
         Most requests of browsers are decoded here, so it makes few calls.
         """
         end = path_end(block, start)
-        if not end:
-            return None
         key = without_path(block, start, end)
         entry = state.memo_without_path.get(key) or self._older_without_path(state, key)
         # The key alone does not define where the path was.
-        if entry is None or entry[3] != start:
+        if entry is None or entry[3] != start or not end:
             return None
         neutral, following, cost, _, spare = entry
         shared = self._shared
@@ -333,15 +331,12 @@ class HeaderDecoder(Generic[T]):
         state.path_start = start
         if following is not None:
             self._state = following
-        if block[start] != PATH_LITERAL:
-            # A path that was sent as never indexed is kept by no shared state.
-            if state.shared:
-                return result
-        elif not known:
-            # A new path is no repetition of a block, which need not be looked for.
+        indexable = block[start] == PATH_LITERAL
+        if indexable and not known:
+            # A block with a new path is no repetition.
             shared.keep_path(literal, path)
-            return result
-        if shared.was_seen(state, block):
+        # A path that was sent as never indexed is kept by no shared state.
+        elif (indexable or not state.shared) and shared.was_seen(state, block):
             cost += len(block) + len(path)
             if shared.reserve(state, cost):
                 state.memo[block] = (result, following, cost)
