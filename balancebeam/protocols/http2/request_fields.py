@@ -16,7 +16,7 @@ from attrs import frozen
 from balancebeam.core.errors import RequestError
 from balancebeam.protocols.grpc import is_grpc
 from balancebeam.protocols.http1.body import BodyError, filter_trailers
-from balancebeam.protocols.http1.grammar import REQUEST_LINE, TOKEN
+from balancebeam.protocols.http1.grammar import TOKEN
 from balancebeam.protocols.http1.request_head import MAX_REQUEST_LINE, RequestHeadParser
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.request_target import is_same_authority
@@ -24,6 +24,12 @@ from balancebeam.protocols.http1.request_target import is_same_authority
 WEBSOCKET = b"websocket"
 
 _SLASH = ord("/")
+
+# What `REQUEST_LINE` allows in all parts of a path; a query may have a backslash as well.
+_PATH_OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"#<>\\')
+
+# The length of " HTTP/1.1" and CRLF.
+_LINE_END = 11
 
 # RFC 9113, 8.2: "Field names MUST be converted to lowercase".
 FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -146,26 +152,25 @@ class RequestInterpreter:
 
     def with_path(self, section: FieldSection, path: bytes) -> FieldSection | None:
         """Return the same request for another path; `None` if it has to be interpreted."""
-        if not isinstance(section, RequestHead):
-            return None
-        line = b"%b %b HTTP/1.1\r\n" % (section.method, path)
-        match = REQUEST_LINE.match(line)
         if (
-            match is None
-            or match.end() != len(line)
-            or len(line) > MAX_REQUEST_LINE
+            type(section) is not RequestHead
+            or not path
             or path[0] != _SLASH
+            or path.translate(None, _PATH_OCTETS)
             or section.target[0] != _SLASH
         ):
             return None
-        # Behind the method, a space, the target, " HTTP/1.1" and CRLF.
-        start = len(section.method) + len(section.target) + 12
+        method = section.method
+        start = len(method) + 1
+        if start + len(path) + _LINE_END > MAX_REQUEST_LINE:
+            return None
+        text = section.forward_bytes
         return RequestHead(
-            section.method,
+            method,
             path,
             1,
             section.host,
-            line + section.forward_bytes[start:],
+            b"".join((text[:start], path, text[start + len(section.target) :])),
             section.length,
             section.persistent,
             section.rare_fields,
