@@ -83,7 +83,9 @@ class FrameOutput:
         granted: Bytes by which the client has widened `window` so far.
         initial_window: The `send_window` of new streams.
         max_frame_size: The largest payload that the client accepts.
-        control_bytes: Bytes of control frames since `blocked` was set.
+        control_bytes: Bytes of control frames and header blocks since `blocked` was set: what no
+            window limits.
+        data_frames: DATA frames that were sent, without the ones of responses in one piece.
     """
 
     __slots__ = (
@@ -95,6 +97,7 @@ class FrameOutput:
         "_update_table",
         "blocked",
         "control_bytes",
+        "data_frames",
         "granted",
         "initial_window",
         "max_frame_size",
@@ -112,6 +115,7 @@ class FrameOutput:
         self._update_table = False
         self.blocked = False
         self.control_bytes = 0
+        self.data_frames = 0
         self.window = DEFAULT_WINDOW_SIZE
         self.granted = 0
         self.initial_window = DEFAULT_WINDOW_SIZE
@@ -171,7 +175,11 @@ class FrameOutput:
         """
         if self._update_table:
             block = self.begin_block() + block
-        self._append_content(encode_headers(stream.stream_id, block, end, self.max_frame_size))
+        frames = encode_headers(stream.stream_id, block, end, self.max_frame_size)
+        if self.blocked:
+            # Responses without content end their streams, so the client may request more.
+            self.control_bytes += len(frames)
+        self._append_content(frames)
 
     # Content
 
@@ -232,6 +240,7 @@ class FrameOutput:
         ):
             self.window -= size
             stream.send_window -= size
+            self.data_frames += 1
             self._append_content(encode_data(stream.stream_id, content, end))
             return end
         self._enqueue(stream, content, end)
@@ -292,6 +301,7 @@ class FrameOutput:
         stream.send_window -= size
         stream.queued_bytes -= size
         last = stream.end_queued and not stream.queued_bytes
+        self.data_frames += 1
         self._append_content(
             encode_data(stream.stream_id, content, last and not stream.trailer_block)
         )

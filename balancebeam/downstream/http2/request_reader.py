@@ -7,21 +7,26 @@ objects that refer to each other would leave each closed connection to the garba
 
 from __future__ import annotations
 
-import typing
 from base64 import b64encode
+from contextlib import suppress
+from functools import partial
 from os import urandom
 
 from attrs import evolve
 
-from balancebeam.core.errors import RequestError
 from balancebeam.downstream.http2.context import HEADER_LIMITS, Http2Context
-from balancebeam.downstream.http2.exchange import Http2Exchange, StreamChannel
+from balancebeam.downstream.http2.error_responses import (
+    abort_request,
+    body_too_large,
+    reject_request,
+)
+from balancebeam.downstream.http2.exchange import Http2Exchange
+from balancebeam.downstream.http2.interfaces import RequestChannel
+from balancebeam.downstream.http2.tunnel_exchange import Http2TunnelExchange
 from balancebeam.protocols.http1.body import CHUNKED
-from balancebeam.protocols.http1.local_reply import jsend_error, local_reply_fields
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from balancebeam.protocols.http2.abuse import AbuseBudget
 from balancebeam.protocols.http2.errors import (
-    COMPRESSION_ERROR,
     FLOW_CONTROL_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
@@ -33,8 +38,6 @@ from balancebeam.protocols.http2.flow_control import UPDATE_THRESHOLD
 from balancebeam.protocols.http2.frames import (
     END_STREAM,
     PADDED,
-    encode_data,
-    encode_headers,
     encode_rst_stream,
     encode_window_update,
     remove_padding,
@@ -46,35 +49,12 @@ from balancebeam.protocols.http2.request_fields import (
     RequestFieldsError,
     TrailerSection,
 )
-from balancebeam.protocols.http2.response_block import encode_local_reply
 from balancebeam.protocols.http2.table_state import HeaderDecoder
 from balancebeam.proxy.forwarding import Forwarder
-from balancebeam.proxy.rejected import RejectedRequest, first_line
+from balancebeam.proxy.route_target import RouteTarget
 
 # SETTINGS_MAX_CONCURRENT_STREAMS; nginx has the same (http2_max_concurrent_streams).
 MAX_CONCURRENT_STREAMS = 128
-
-
-class RequestChannel(StreamChannel, typing.Protocol):
-    """
-    The interface of the connection that a `RequestReader` reads from.
-
-    Attributes:
-        streams: The open and half-closed streams by identifier.
-        refusing: Whether no further stream is accepted: the last GOAWAY was sent.
-    """
-
-    streams: dict[int, Http2Exchange]
-    refusing: bool
-
-    def is_recently_reset(self, stream_id: int) -> bool:
-        """Whether a stream was reset here, so that the client may not know it yet."""
-
-    def remember_reset(self, stream_id: int) -> None:
-        """Ignore what the client still sends on a stream that was reset here."""
-
-    def cancel_later(self, stream_id: int) -> None:
-        """Ignore what the client still sends after an error response, and reset the stream soon."""
 
 
 class RequestReader:
@@ -90,9 +70,19 @@ class RequestReader:
     Attributes:
         forwarder: Builds the forwarding headers for this client.
         last_stream_id: The highest stream that the client has opened.
+        data_frames: DATA frames with content that were received.
     """
 
-    __slots__ = ("_budget", "_context", "_decoder", "_unacked", "forwarder", "last_stream_id")
+    __slots__ = (
+        "_budget",
+        "_context",
+        "_decoder",
+        "_deferred",
+        "_unacked",
+        "data_frames",
+        "forwarder",
+        "last_stream_id",
+    )
 
     def __init__(
         self, context: Http2Context, forwarder: Forwarder, budget: AbuseBudget, secure: bool
@@ -105,6 +95,9 @@ class RequestReader:
         self._decoder: HeaderDecoder[FieldSection] = HeaderDecoder(tables, HEADER_LIMITS)
         # Bytes of content for which the window of the connection was not opened again.
         self._unacked = 0
+        self.data_frames = 0
+        # The requests of the current batch of input, once a stream was reset; `None` before.
+        self._deferred: list[tuple[Http2Exchange, RouteTarget]] | None = None
 
     @property
     def stream_count(self) -> int:
@@ -130,7 +123,7 @@ class RequestReader:
         try:
             section = self._decoder.decode(block)
         except HpackError as error:
-            raise Http2ConnectionError(COMPRESSION_ERROR, str(error)) from None
+            raise Http2ConnectionError(error.code, str(error)) from None
         except HeaderListTooLarge:
             too_large = RequestFieldsError(431, "request head too large", b"", malformed=False)
             self._reject(channel, stream_id, too_large, bool(flags & END_STREAM))
@@ -168,7 +161,43 @@ class RequestReader:
         exchange = Http2Exchange(channel, stream_id, route.dispatcher, head, upstream_head)
         exchange.route = route
         channel.streams[stream_id] = exchange
-        route.handler.dispatch(exchange, route.admission)
+        if self._deferred is None:
+            route.handler.dispatch(exchange, route.admission)
+        else:
+            self._deferred.append((exchange, route))
+
+    def dispatch_deferred(self) -> None:
+        """
+        Dispatch the requests of a batch of input that were not reset within it.
+
+        After the first reset on a connection, requests are not dispatched before the whole batch
+        is read. So a flood of requests with their resets (CVE-2023-44487) costs no server
+        anything, and connections without resets no time.
+        """
+        deferred = self._deferred
+        if deferred:
+            self._deferred = []
+            for exchange, route in deferred:
+                if not exchange.finished:
+                    route.handler.dispatch(exchange, route.admission)
+
+    def discard_headers(self, channel: RequestChannel, stream_id: int, block: bytes) -> None:
+        """Decode a header block for the state of the table only: its frame is invalid."""
+        if stream_id > self.last_stream_id and stream_id & 1:
+            self.last_stream_id = stream_id
+        elif stream_id not in channel.streams and not channel.is_recently_reset(stream_id):
+            raise Http2ConnectionError(STREAM_CLOSED, "HEADERS on a closed stream")
+        with suppress(Http2StreamError):
+            self._decode(stream_id, block)
+
+    def _decode(self, stream_id: int, block: bytes) -> FieldSection:
+        """Decode a header block that is not a request."""
+        try:
+            return self._decoder.decode(block)
+        except HpackError as error:
+            raise Http2ConnectionError(error.code, str(error)) from None
+        except (HeaderListTooLarge, RequestFieldsError) as error:
+            raise Http2StreamError(stream_id, PROTOCOL_ERROR, str(error)) from None
 
     def _start_slow_path(
         self, channel: RequestChannel, flags: int, stream_id: int, section: FieldSection
@@ -177,43 +206,47 @@ class RequestReader:
         end = bool(flags & END_STREAM)
         if isinstance(section, TrailerSection):
             raise Http2StreamError(stream_id, PROTOCOL_ERROR, "request without pseudo-headers")
-        tunnel = isinstance(section, ExtendedConnect)
-        head = self._tunnel_head(section.head) if isinstance(section, ExtendedConnect) else section
+        key = b""
+        if isinstance(section, ExtendedConnect):
+            # Extended CONNECT has no Sec-WebSocket-Key.
+            key = b64encode(urandom(16))
+            line = b"sec-websocket-key: %b\r\n" % key
+            head = evolve(section.head, forward_bytes=section.head.forward_bytes + line)
+        else:
+            head = section
         has_length = head.length or b"\r\nContent-Length: " in head.forward_bytes
         if end and head.length:
             raise Http2StreamError(stream_id, PROTOCOL_ERROR, "Content-Length without content")
         limit = self._context.max_body
         if limit is not None and head.length > limit:
-            self._reject(channel, stream_id, _body_too_large(head), end)
+            self._reject(channel, stream_id, body_too_large(head), end)
             return
-        if not end and not has_length and not tunnel:
+        if not end and not has_length and not key:
             head = evolve(head, length=CHUNKED)
         forwarder, context = self.forwarder, self._context
         table = context.route_table
         route = context.default_route if table is None else table.find(head.host, head.target)
         upstream_head = forwarder.build_head(head, channel.transport)
-        exchange = Http2Exchange(channel, stream_id, route.dispatcher, head, upstream_head)
+        build = partial(Http2TunnelExchange, key) if key else Http2Exchange
+        exchange = build(channel, stream_id, route.dispatcher, head, upstream_head)
         if forwarder.via is not None:
             exchange.via = forwarder.via
         exchange.max_forwards_exhausted = head.max_forwards_exhausted
         if forwarder.trusted:
             exchange.client = context.trusted_proxies.client_ip(channel.client, head)
         exchange.route = route
-        exchange.tunnel = tunnel
         exchange.progress_at = context.ticker.now
         if not end:
             exchange.remote_closed = False
-            if not tunnel:
+            if not key:
                 if has_length:
                     exchange.remaining = head.length
                 exchange.expect_body()
         channel.streams[stream_id] = exchange
-        route.handler.dispatch(exchange, route.admission)
-
-    def _tunnel_head(self, head: RequestHead) -> RequestHead:
-        """Add a new Sec-WebSocket-Key, which extended CONNECT does not have."""
-        key = b"sec-websocket-key: %b\r\n" % b64encode(urandom(16))
-        return evolve(head, forward_bytes=head.forward_bytes + key)
+        if self._deferred is None:
+            route.handler.dispatch(exchange, route.admission)
+        else:
+            self._deferred.append((exchange, route))
 
     def _read_trailers(
         self, channel: RequestChannel, flags: int, stream_id: int, block: bytes
@@ -224,12 +257,7 @@ class RequestReader:
             raise Http2ConnectionError(PROTOCOL_ERROR, "HEADERS on a stream of the server")
         if exchange is None and not channel.is_recently_reset(stream_id):
             raise Http2ConnectionError(STREAM_CLOSED, "HEADERS on a closed stream")
-        try:
-            section = self._decoder.decode(block)
-        except HpackError as error:
-            raise Http2ConnectionError(COMPRESSION_ERROR, str(error)) from None
-        except (HeaderListTooLarge, RequestFieldsError) as error:
-            raise Http2StreamError(stream_id, PROTOCOL_ERROR, str(error)) from None
+        section = self._decode(stream_id, block)
         if exchange is None:
             return
         if exchange.remote_closed:
@@ -266,9 +294,7 @@ class RequestReader:
         exchange = channel.streams.get(stream_id)
         last = bool(flags & END_STREAM)
         if exchange is None:
-            self.check_not_idle(stream_id)
-            if not channel.is_recently_reset(stream_id):
-                raise Http2ConnectionError(STREAM_CLOSED, "DATA on a closed stream")
+            self._discard_data(channel, stream_id)
             return
         if exchange.remote_closed:
             raise Http2StreamError(stream_id, STREAM_CLOSED, "DATA after END_STREAM")
@@ -276,9 +302,10 @@ class RequestReader:
         exchange.unacked += size
         if exchange.receive_window < 0:
             raise Http2StreamError(stream_id, FLOW_CONTROL_ERROR, "DATA beyond the window")
-        if not content and not last:
-            now = self._context.ticker.now
-            self._budget.spend_glitch(now, self.stream_count, channel.output.bytes_sent)
+        if content:
+            self.data_frames += 1
+        elif not last:
+            self.spend_glitch(channel)
         if exchange.remaining >= 0:
             exchange.remaining -= len(content)
             if exchange.remaining < 0 or (last and exchange.remaining):
@@ -295,11 +322,20 @@ class RequestReader:
         else:
             limit = self._context.max_body
             if limit is not None and exchange.body_bytes_received + len(content) > limit:
-                self.abort_request(channel, exchange, _body_too_large(exchange.head))
+                abort_request(channel, exchange, body_too_large(exchange.head))
+                self._spend_reset()
                 return
             exchange.upload(content, last)
         if not last:
             exchange.acknowledge()
+
+    def _discard_data(self, channel: RequestChannel, stream_id: int) -> None:
+        """Check that DATA on a stream without an exchange was on its way when that was reset."""
+        self.check_not_idle(stream_id)
+        if not channel.is_recently_reset(stream_id):
+            raise Http2ConnectionError(STREAM_CLOSED, "DATA on a closed stream")
+        # A window at most; more is a flood.
+        self.spend_glitch(channel)
 
     def check_not_idle(self, stream_id: int) -> None:
         """Raise an error for a stream that the client has not opened."""
@@ -308,7 +344,20 @@ class RequestReader:
 
     # Errors
 
+    def spend_glitch(self, channel: RequestChannel) -> None:
+        """Count a frame that carries nothing for a stream."""
+        output = channel.output
+        self._budget.spend_glitch(
+            self._context.ticker.now,
+            self.stream_count,
+            output.bytes_sent,
+            output.data_frames,
+            self.data_frames,
+        )
+
     def _spend_reset(self) -> None:
+        if self._deferred is None:
+            self._deferred = []
         self._budget.spend_reset(self._context.ticker.now, self.stream_count)
 
     def client_reset(self, channel: RequestChannel, stream_id: int) -> None:
@@ -339,55 +388,5 @@ class RequestReader:
         self, channel: RequestChannel, stream_id: int, error: RequestFieldsError, end: bool
     ) -> None:
         """Respond to a request that cannot be forwarded, and count it."""
-        size = 0
-        if not error.malformed:
-            size = self._write_error(channel, stream_id, error, error.line.startswith(b"HEAD "))
-        if error.status == 400:
-            channel.output.append(encode_rst_stream(stream_id, PROTOCOL_ERROR))
-            channel.remember_reset(stream_id)
-        elif not end:
-            channel.cancel_later(stream_id)
-        line = first_line(error.line)
-        self._context.count_rejected(
-            RejectedRequest(channel.client, line, error.status, error.reason, size)
-        )
+        reject_request(channel, stream_id, error, end)
         self._spend_reset()
-
-    def abort_request(
-        self, channel: RequestChannel, exchange: Http2Exchange, error: RequestError
-    ) -> None:
-        """End an exchange because its body cannot be read; see `Http1Channel.abort_request`."""
-        response_started = exchange.downstream_response_started
-        if not response_started:
-            exchange.status = error.status
-        exchange.client_disconnected()
-        if response_started:
-            channel.reset_stream(exchange, PROTOCOL_ERROR)
-        else:
-            bodyless = exchange.method == b"HEAD"
-            self._write_error(channel, exchange.stream_id, error, bodyless)
-            del channel.streams[exchange.stream_id]
-            channel.cancel_later(exchange.stream_id)
-
-    def _write_error(
-        self, channel: RequestChannel, stream_id: int, error: RequestError, bodyless: bool
-    ) -> int:
-        """Write an error response to a stream without an exchange; return its body's length."""
-        output, now = channel.output, self._context.ticker.wall_time()
-        body = jsend_error(error.reason)
-        if len(body) > min(output.window, output.initial_window):
-            # The client accepts no content now, and nothing is kept for this stream.
-            body = b""
-        block = encode_local_reply(error.status, local_reply_fields(body), now)
-        if bodyless:
-            body = b""
-        output.append(encode_headers(stream_id, output.begin_block() + block, not body))
-        if body:
-            output.window -= len(body)
-            output.append(encode_data(stream_id, body, True))
-        return len(body)
-
-
-def _body_too_large(head: RequestHead) -> RequestFieldsError:
-    line = b"%b %b HTTP/2.0" % (head.method, head.target)
-    return RequestFieldsError(413, "request body too large", line, malformed=False)

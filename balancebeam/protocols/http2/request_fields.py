@@ -137,7 +137,12 @@ class RequestInterpreter:
             return self._parse(method, path, host, lines, line)
         if protocol.lower() != WEBSOCKET:
             raise RequestFieldsError(501, "unsupported :protocol", line, malformed=False)
-        return ExtendedConnect(self._parse(b"GET", path, host, _upgrade_lines(lines), line))
+        head = self._parse(b"GET", path, host, _upgrade_lines(lines), line)
+        if head.length:
+            # RFC 9110, 9.3.6: "A CONNECT request message does not have content". The server would
+            # take what follows on its connection for that content.
+            raise _malformed("Content-Length of a CONNECT request", line)
+        return ExtendedConnect(head)
 
     def with_path(self, section: FieldSection, path: bytes) -> FieldSection | None:
         """Return the same request for another path; `None` if it has to be interpreted."""
