@@ -296,12 +296,13 @@ class FrameOutput:
             queue[0] = content[size:]
             content = content[:size]
         else:
+            # Not the parts that a small window makes of it: a client would earn by opening it.
+            self.data_frames += 1
             queue.popleft()
         self.window -= size
         stream.send_window -= size
         stream.queued_bytes -= size
         last = stream.end_queued and not stream.queued_bytes
-        self.data_frames += 1
         self._append_content(
             encode_data(stream.stream_id, content, last and not stream.trailer_block)
         )
