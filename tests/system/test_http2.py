@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -27,10 +28,12 @@ from websockets.sync.server import ServerConnection, serve
 
 from tests.helpers.certificates import shared_authority
 from tests.helpers.configured_balancer import config, run_configured_balancer
+from tests.helpers.http_client import GET_CLOSE
 from tests.helpers.processes import (
     TIMEOUT,
     ScriptedServer,
     free_port,
+    read_all,
     read_head,
     run_balancer,
     wait_until,
@@ -111,7 +114,8 @@ class Client:
 
     def _handle(self, event: Any) -> None:
         if isinstance(event, ResponseReceived):
-            self.status[event.stream_id] = dict(event.headers)[":status"]
+            fields: dict[Any, Any] = dict(event.headers)
+            self.status[event.stream_id] = fields[":status"]
         elif isinstance(event, DataReceived):
             known = self.content.get(event.stream_id, b"")
             self.content[event.stream_id] = known + event.data
@@ -291,3 +295,38 @@ def try_connect(port: int) -> socket.socket | None:
         return connect(port)
     except ConnectionRefusedError:
         return None
+
+
+def test_access_log_and_list_of_requests(tmp_path: Path) -> None:
+    """Each stream is a request in the log and in the list of requests, cancelled ones too."""
+    port, admin = free_port(), free_port()
+    with ScriptedServer(respond) as server:
+        text = h2c_config(server.address, f"127.0.0.1:{port}").replace(
+            "h2c = true\n", 'h2c = true\naccess_log = "-"\naccess_log_format = "json"\n'
+        )
+        text += f'[admin]\nbind = "127.0.0.1:{admin}"\n'
+        with run_configured_balancer(tmp_path, text, admin) as balancer:
+            with wait_until(lambda: try_connect(port)) as raw:
+                client = Client(raw)
+                assert client.get("/small") == b"small"
+                slow = client.request("/slow")
+                assert client.get("/small?2") == b"small"
+                client.h2.reset_stream(slow)
+                client.send()
+                wait_until(lambda: balancer.has_logged('"/slow"'))
+            with connect(admin) as listing:
+                host = b"127.0.0.1:%d" % admin
+                listing.sendall(GET_CLOSE.replace(b"/ ", b"/requests ").replace(b"localhost", host))
+                _, body = read_head(listing)
+                body += read_all(listing)
+            records = [
+                json.loads(line)
+                for line in balancer.log.read_text().splitlines()
+                if line.startswith("{") and '"protocol"' in line
+            ]
+    by_target = {record["target"]: record for record in records}
+    assert {record["protocol"] for record in records} == {"HTTP/2.0"}
+    assert by_target["/small"]["status"] == 200
+    assert by_target["/small"]["ended"] == "complete"
+    assert by_target["/slow"]["ended"] == "client"
+    assert b"/slow" in body

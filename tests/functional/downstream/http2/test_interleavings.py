@@ -134,7 +134,10 @@ class Run:
 
     def settings(self, number: int, size: int) -> None:
         """Change the initial window and the largest frame."""
-        values = {SettingCodes.INITIAL_WINDOW_SIZE: size, SettingCodes.MAX_FRAME_SIZE: 16384 + size}
+        values: dict[SettingCodes | int, int] = {
+            SettingCodes.INITIAL_WINDOW_SIZE: size,
+            SettingCodes.MAX_FRAME_SIZE: 16384 + size,
+        }
         self.client.h2.update_settings(values)
         self.client.flush()
 
