@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.protocols.http1.fields import field_values
+from balancebeam.protocols.http1.grammar import list_items
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange
@@ -155,6 +156,13 @@ class HttpExchange(Exchange):
         return False
 
     # UpstreamRequest
+
+    def upgrade_error(self, head: ResponseHead) -> str:
+        """See `UpstreamRequest.upgrade_error`; the client itself checks the other fields."""
+        offered, agreed = list_items(self.upgrade), list_items(head.upgrade)
+        if not agreed or not all(protocol in offered for protocol in agreed):
+            return "101 with a protocol that was not offered"
+        return ""
 
     @abstractmethod
     def informational_received(self, head: ResponseHead) -> None:

@@ -26,7 +26,7 @@ from balancebeam.protocols.http1.body import (
     build_body_reader,
     encode_chunked,
 )
-from balancebeam.protocols.http1.grammar import HEAD_END, list_items
+from balancebeam.protocols.http1.grammar import HEAD_END
 from balancebeam.protocols.http1.response_head import (
     MAX_INFORMATIONAL_RESPONSES,
     MAX_RESPONSE_HEAD,
@@ -280,9 +280,9 @@ class UpstreamConnection(Protocol):
     ) -> None:
         self._informational_count += 1
         if head.status == 101:
-            offered, agreed = list_items(exchange.upgrade), list_items(head.upgrade)
-            if not agreed or not all(protocol in offered for protocol in agreed):
-                self._fail(FailureKind.MALFORMED, "101 with a protocol that was not offered")
+            error = exchange.upgrade_error(head)
+            if error:
+                self._fail(FailureKind.MALFORMED, error)
                 return
             self.state = TUNNEL
             exchange.upgraded(head)
@@ -302,6 +302,9 @@ class UpstreamConnection(Protocol):
         self._persistent = head.persistent and length != CLOSE_DELIMITED
         self._body = build_body_reader(length)
         exchange.response_started(head, length)
+        if self.exchange is not exchange:
+            # The response was not accepted, and the connection is closed.
+            return
         if rest or length == 0:
             self._read_body(rest)
         if self.exchange is exchange:

@@ -149,6 +149,9 @@ class UpstreamRequest(typing.Protocol):
     def upstream_failed(self, failure: UpstreamFailure) -> None:
         """The attempt ended without a response."""
 
+    def upgrade_error(self, head: ResponseHead) -> str:
+        """Return why a 101 response is not valid for this request; empty if it is."""
+
     def upgraded(self, head: ResponseHead) -> None:
         """The server switched protocols (101); the connection is a tunnel."""
 

@@ -33,6 +33,7 @@ from balancebeam.protocols.proxy_protocol import (
     parse_proxy_header,
 )
 from balancebeam.proxy.forwarded_fields import build_forwarded_fields
+from tests.fuzz.http2_target import HTTP2_SEEDS, HTTP2_TARGETS
 from tests.helpers.memory import GET, OK, MemoryBalancer, MemoryTransport, Peer
 from tests.helpers.tls_peer import SMALL_CLIENT_HELLO, server_context
 
@@ -47,7 +48,7 @@ MAX_EVENT_SIZE = 200_000
 def try_input(data: bytes) -> None:
     """Run the target that the first byte selects with the rest of `data`."""
     if data:
-        _TARGETS[data[0] % len(_TARGETS)](data[1:])
+        TARGETS[data[0] % len(TARGETS)](data[1:])
 
 
 def request_heads(data: bytes) -> None:
@@ -339,7 +340,7 @@ def check_response(stream: bytes, truncated: bool) -> None:
             return
 
 
-_TARGETS: tuple[Callable[[bytes], None], ...] = (
+TARGETS: tuple[Callable[[bytes], None], ...] = (
     request_heads,
     response_heads,
     chunked_bodies,
@@ -350,6 +351,7 @@ _TARGETS: tuple[Callable[[bytes], None], ...] = (
     client_hellos,
     tls_handshakes,
     header_blocks,
+    *HTTP2_TARGETS,
 )
 
 # Initial corpus: for each target valid inputs, and some that are almost valid.
@@ -379,4 +381,9 @@ SEEDS: tuple[bytes, ...] = (
     b"\x04\x07HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"1\r\na\r\n0\r\nX: 1\r\n\r\n",
     b"\x04\x30HTTP/1.0 200 OK\r\n\r\nabc",
+    *(
+        bytes((len(TARGETS) - len(HTTP2_TARGETS) + number,)) + seed
+        for number, seeds in enumerate(HTTP2_SEEDS)
+        for seed in seeds
+    ),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable
+from hashlib import sha1
 from typing import Any
 
 from h2.config import H2Configuration
@@ -32,6 +34,20 @@ def request_fields(method: str = "GET", path: str = "/", *extra: tuple[str, str]
     """Return the fields of a request to example.org."""
     pseudo = [(":method", method), (":scheme", "https"), (":authority", "example.org")]
     return [*pseudo, (":path", path), *extra]
+
+
+def accept_websocket(request: bytes) -> bytes:
+    """Return the 101 response of a server to a request for a WebSocket."""
+    key = next(
+        line.partition(b": ")[2]
+        for line in request.split(b"\r\n")
+        if line.lower().startswith(b"sec-websocket-key:")
+    )
+    digest = sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %b\r\nSec-WebSocket-Protocol: chat\r\n\r\n" % b64encode(digest)
+    )
 
 
 class Http2Response:

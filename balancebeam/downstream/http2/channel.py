@@ -286,9 +286,13 @@ class Http2Channel(Protocol):
         if self._late_resets:
             self._cancel_late(self._late_resets, now)
         if self.streams:
-            check_streams(self, self._reader.requests, now)
-        started = self._reader.incomplete_since
-        if started is not None and now - started >= timeouts.header:
+            check_streams(self, now)
+        try:
+            incomplete = self._reader.check_timeouts(now, timeouts.header)
+        except Http2ConnectionError as error:
+            self._fail(error)
+            return
+        if incomplete:
             # Without a request there is nothing to respond to.
             self._end_exchanges()
             self.close()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import typing
 
 from balancebeam.downstream.http2.context import Http2Context
-from balancebeam.downstream.http2.request_reader import RequestChannel, RequestReader
+from balancebeam.downstream.http2.interfaces import RequestChannel
+from balancebeam.downstream.http2.request_reader import RequestReader
 from balancebeam.protocols.http2.abuse import MAX_CONTINUATIONS, AbuseBudget
 from balancebeam.protocols.http2.errors import (
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     PROTOCOL_ERROR,
+    SETTINGS_TIMEOUT,
     Http2ConnectionError,
     Http2StreamError,
 )
@@ -94,13 +96,16 @@ class FrameReader:
     __slots__ = (
         "_block",
         "_block_flags",
+        "_block_invalid",
         "_block_stream",
-        "_budget",
         "_buffer",
         "_context",
         "_continuations",
+        "_frame_since",
         "_preface_length",
+        "_settings_acked",
         "_special",
+        "_started_at",
         "incomplete_since",
         "requests",
     )
@@ -108,8 +113,7 @@ class FrameReader:
     def __init__(self, context: Http2Context, forwarder: Forwarder, secure: bool) -> None:
         now = context.ticker.now
         self._context = context
-        self._budget = AbuseBudget(now)
-        self.requests = RequestReader(context, forwarder, self._budget, secure)
+        self.requests = RequestReader(context, forwarder, AbuseBudget(now), secure)
         self.incomplete_since: float | None = now
         self._buffer = b""
         # Bytes of the preface that were received.
@@ -118,6 +122,11 @@ class FrameReader:
         self._special = True
         self._block: bytes | None = None
         self._block_flags = self._block_stream = self._continuations = 0
+        self._block_invalid = False
+        self._started_at = now
+        self._settings_acked = False
+        # When the incomplete frame in the buffer began, unless it is DATA.
+        self._frame_since: float | None = None
 
     def read(self, channel: FrameChannel, data: bytes) -> None:
         """
@@ -158,8 +167,30 @@ class FrameReader:
                 requests.fail_stream(channel, error)
             if channel.closing:
                 return
+        requests.dispatch_deferred()
         if offset < end:
             self._buffer = data[offset:]
+            if offset or self._frame_since is None:
+                self._frame_since = self._context.ticker.now
+        else:
+            self._frame_since = None
+
+    def check_timeouts(self, now: float, header: float) -> bool:
+        """
+        Whether a frame, or a header block, has been incomplete for the header timeout.
+
+        Raises:
+            Http2ConnectionError: SETTINGS was not acknowledged for as long.
+        """
+        since = self.incomplete_since
+        if since is None and self._frame_since is not None and self._buffer[3:4] != b"\0":
+            # An incomplete DATA frame is progress of a body, which has another timeout.
+            since = self._frame_since
+        if since is not None and now - since >= header:
+            return True
+        if not self._settings_acked and now - self._started_at >= header:
+            raise Http2ConnectionError(SETTINGS_TIMEOUT, "SETTINGS not acknowledged")
+        return False
 
     def _read_preface(self, data: bytes) -> int:
         """Check the preface; return where the frames begin."""
@@ -193,7 +224,7 @@ class FrameReader:
             block, self._block = self._block, None
             self._special = False
             self.incomplete_since = None
-            self.requests.read_headers(channel, self._block_flags, stream_id, block)
+            self._finish_block(channel, self._block_flags, stream_id, block)
 
     def _read_other(
         self, channel: FrameChannel, kind: int, flags: int, stream_id: int, payload: bytes
@@ -207,8 +238,7 @@ class FrameReader:
             parse_rst_stream(payload)
             self.requests.client_reset(channel, stream_id)
         # RST_STREAM too: of a stream that is closed, it is counted here only.
-        now = self._context.ticker.now
-        self._budget.spend_glitch(now, self.requests.stream_count, channel.output.bytes_sent)
+        self.requests.spend_glitch(channel)
         if kind == WINDOW_UPDATE:
             self._read_window_update(channel, stream_id, payload)
         elif kind == SETTINGS:
@@ -234,16 +264,24 @@ class FrameReader:
     ) -> None:
         """Process HEADERS with padding or priority, or the beginning of a longer header block."""
         fragment, dependency = split_headers(flags, payload)
+        # RFC 7540, 5.3.1; RFC 9113, 5.3.2 deprecates priorities, and keeps the frames.
+        self._block_invalid = bool(dependency) and dependency == stream_id
         if flags & END_HEADERS:
-            self.requests.read_headers(channel, flags, stream_id, fragment)
+            self._finish_block(channel, flags, stream_id, fragment)
         else:
             self._block, self._block_flags, self._block_stream = fragment, flags, stream_id
             self._continuations = 0
             self._special = True
             self.incomplete_since = self._context.ticker.now
-        if dependency and dependency == stream_id:
-            # RFC 7540, 5.3.1; RFC 9113, 5.3.2 deprecates priorities, and keeps the frames.
+
+    def _finish_block(
+        self, channel: FrameChannel, flags: int, stream_id: int, block: bytes
+    ) -> None:
+        """Process a complete header block."""
+        if self._block_invalid:
+            self.requests.discard_headers(channel, stream_id, block)
             raise Http2StreamError(stream_id, PROTOCOL_ERROR, "stream that depends on itself")
+        self.requests.read_headers(channel, flags, stream_id, block)
 
     def _read_window_update(self, channel: FrameChannel, stream_id: int, payload: bytes) -> None:
         increment = parse_window_update(payload)
@@ -271,15 +309,20 @@ class FrameReader:
         _check_connection_frame(stream_id)
         settings = parse_settings(flags, payload)
         if flags & ACK:
+            self._settings_acked = True
             return
         output = channel.output
+        initial_window = output.initial_window
         for identifier, value in settings:
             if identifier == INITIAL_WINDOW_SIZE:
-                self._change_window(channel, value)
+                initial_window = value
             elif identifier == MAX_FRAME_SIZE:
                 output.max_frame_size = value
             elif identifier == HEADER_TABLE_SIZE and value < DEFAULT_HEADER_TABLE_SIZE:
                 output.reduce_table()
+        if initial_window != output.initial_window:
+            # Once per frame: each change costs time for each stream.
+            self._change_window(channel, initial_window)
         # Before content for windows that have become larger: the client counts with the new
         # values from the acknowledgement on.
         output.append(SETTINGS_ACK)

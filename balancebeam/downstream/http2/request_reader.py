@@ -7,24 +7,27 @@ objects that refer to each other would leave each closed connection to the garba
 
 from __future__ import annotations
 
-import typing
 from base64 import b64encode
+from contextlib import suppress
+from functools import partial
 from os import urandom
 
 from attrs import evolve
 
-from balancebeam.core.errors import RequestError
 from balancebeam.downstream.http2.context import HEADER_LIMITS, Http2Context
-from balancebeam.downstream.http2.error_responses import write_error
-from balancebeam.downstream.http2.exchange import Http2Exchange, StreamChannel
+from balancebeam.downstream.http2.error_responses import (
+    abort_request,
+    body_too_large,
+    reject_request,
+)
+from balancebeam.downstream.http2.exchange import Http2Exchange
 from balancebeam.downstream.http2.grpc_exchange import build_exchange
-from balancebeam.protocols.grpc import is_grpc
+from balancebeam.downstream.http2.interfaces import RequestChannel
+from balancebeam.downstream.http2.tunnel_exchange import Http2TunnelExchange
 from balancebeam.protocols.http1.body import CHUNKED
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
 from balancebeam.protocols.http2.abuse import AbuseBudget
 from balancebeam.protocols.http2.errors import (
-    CANCEL,
-    COMPRESSION_ERROR,
     FLOW_CONTROL_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
@@ -49,32 +52,10 @@ from balancebeam.protocols.http2.request_fields import (
 )
 from balancebeam.protocols.http2.table_state import HeaderDecoder
 from balancebeam.proxy.forwarding import Forwarder
-from balancebeam.proxy.rejected import RejectedRequest, first_line
+from balancebeam.proxy.route_target import RouteTarget
 
 # SETTINGS_MAX_CONCURRENT_STREAMS; nginx has the same (http2_max_concurrent_streams).
 MAX_CONCURRENT_STREAMS = 128
-
-
-class RequestChannel(StreamChannel, typing.Protocol):
-    """
-    The interface of the connection that a `RequestReader` reads from.
-
-    Attributes:
-        streams: The open and half-closed streams by identifier.
-        refusing: Whether no further stream is accepted: the last GOAWAY was sent.
-    """
-
-    streams: dict[int, Http2Exchange]
-    refusing: bool
-
-    def is_recently_reset(self, stream_id: int) -> bool:
-        """Whether a stream was reset here, so that the client may not know it yet."""
-
-    def remember_reset(self, stream_id: int) -> None:
-        """Ignore what the client still sends on a stream that was reset here."""
-
-    def cancel_later(self, stream_id: int) -> None:
-        """Ignore what the client still sends after an error response, and reset the stream soon."""
 
 
 class RequestReader:
@@ -90,9 +71,19 @@ class RequestReader:
     Attributes:
         forwarder: Builds the forwarding headers for this client.
         last_stream_id: The highest stream that the client has opened.
+        data_frames: DATA frames with content that were received.
     """
 
-    __slots__ = ("_budget", "_context", "_decoder", "_unacked", "forwarder", "last_stream_id")
+    __slots__ = (
+        "_budget",
+        "_context",
+        "_decoder",
+        "_deferred",
+        "_unacked",
+        "data_frames",
+        "forwarder",
+        "last_stream_id",
+    )
 
     def __init__(
         self, context: Http2Context, forwarder: Forwarder, budget: AbuseBudget, secure: bool
@@ -105,6 +96,9 @@ class RequestReader:
         self._decoder: HeaderDecoder[FieldSection] = HeaderDecoder(tables, HEADER_LIMITS)
         # Bytes of content for which the window of the connection was not opened again.
         self._unacked = 0
+        self.data_frames = 0
+        # The requests of the current batch of input, once a stream was reset; `None` before.
+        self._deferred: list[tuple[Http2Exchange, RouteTarget]] | None = None
 
     @property
     def stream_count(self) -> int:
@@ -130,7 +124,7 @@ class RequestReader:
         try:
             section = self._decoder.decode(block)
         except HpackError as error:
-            raise Http2ConnectionError(COMPRESSION_ERROR, str(error)) from None
+            raise Http2ConnectionError(error.code, str(error)) from None
         except HeaderListTooLarge:
             too_large = RequestFieldsError(431, "request head too large", b"", malformed=False)
             self._reject(channel, stream_id, too_large, bool(flags & END_STREAM))
@@ -168,7 +162,43 @@ class RequestReader:
         exchange = Http2Exchange(channel, stream_id, route.dispatcher, head, upstream_head)
         exchange.route = route
         channel.streams[stream_id] = exchange
-        route.handler.dispatch(exchange, route.admission)
+        if self._deferred is None:
+            route.handler.dispatch(exchange, route.admission)
+        else:
+            self._deferred.append((exchange, route))
+
+    def dispatch_deferred(self) -> None:
+        """
+        Dispatch the requests of a batch of input that were not reset within it.
+
+        After the first reset on a connection, requests are not dispatched before the whole batch
+        is read. So a flood of requests with their resets (CVE-2023-44487) costs no server
+        anything, and connections without resets no time.
+        """
+        deferred = self._deferred
+        if deferred:
+            self._deferred = []
+            for exchange, route in deferred:
+                if not exchange.finished:
+                    route.handler.dispatch(exchange, route.admission)
+
+    def discard_headers(self, channel: RequestChannel, stream_id: int, block: bytes) -> None:
+        """Decode a header block for the state of the table only: its frame is invalid."""
+        if stream_id > self.last_stream_id and stream_id & 1:
+            self.last_stream_id = stream_id
+        elif stream_id not in channel.streams and not channel.is_recently_reset(stream_id):
+            raise Http2ConnectionError(STREAM_CLOSED, "HEADERS on a closed stream")
+        with suppress(Http2StreamError):
+            self._decode(stream_id, block)
+
+    def _decode(self, stream_id: int, block: bytes) -> FieldSection:
+        """Decode a header block that is not a request."""
+        try:
+            return self._decoder.decode(block)
+        except HpackError as error:
+            raise Http2ConnectionError(error.code, str(error)) from None
+        except (HeaderListTooLarge, RequestFieldsError) as error:
+            raise Http2StreamError(stream_id, PROTOCOL_ERROR, str(error)) from None
 
     def _start_slow_path(
         self, channel: RequestChannel, flags: int, stream_id: int, section: FieldSection
@@ -177,22 +207,29 @@ class RequestReader:
         end = bool(flags & END_STREAM)
         if isinstance(section, TrailerSection):
             raise Http2StreamError(stream_id, PROTOCOL_ERROR, "request without pseudo-headers")
-        tunnel = isinstance(section, ExtendedConnect)
-        head = self._tunnel_head(section.head) if isinstance(section, ExtendedConnect) else section
+        key = b""
+        if isinstance(section, ExtendedConnect):
+            # Extended CONNECT has no Sec-WebSocket-Key.
+            key = b64encode(urandom(16))
+            line = b"sec-websocket-key: %b\r\n" % key
+            head = evolve(section.head, forward_bytes=section.head.forward_bytes + line)
+        else:
+            head = section
         has_length = head.length or b"\r\nContent-Length: " in head.forward_bytes
         if end and head.length:
             raise Http2StreamError(stream_id, PROTOCOL_ERROR, "Content-Length without content")
         limit = self._context.max_body
         if limit is not None and head.length > limit:
-            self._reject(channel, stream_id, _body_too_large(head), end)
+            self._reject(channel, stream_id, body_too_large(head), end)
             return
-        if not end and not has_length and not tunnel:
+        if not end and not has_length and not key:
             head = evolve(head, length=CHUNKED)
         forwarder, context = self.forwarder, self._context
         table = context.route_table
         route = context.default_route if table is None else table.find(head.host, head.target)
         upstream_head, trace = forwarder.build_traced_head(head, channel.transport)
-        exchange = build_exchange(channel, stream_id, route.dispatcher, head, upstream_head)
+        build = partial(Http2TunnelExchange, key) if key else build_exchange
+        exchange = build(channel, stream_id, route.dispatcher, head, upstream_head)
         if trace is not None:
             exchange.start_trace(trace)
         if forwarder.via is not None:
@@ -201,21 +238,18 @@ class RequestReader:
         if forwarder.trusted:
             exchange.client = context.trusted_proxies.client_ip(channel.client, head)
         exchange.route = route
-        exchange.tunnel = tunnel
         exchange.progress_at = context.ticker.now
         if not end:
             exchange.remote_closed = False
-            if not tunnel:
+            if not key:
                 if has_length:
                     exchange.remaining = head.length
                 exchange.expect_body()
         channel.streams[stream_id] = exchange
-        route.handler.dispatch(exchange, route.admission)
-
-    def _tunnel_head(self, head: RequestHead) -> RequestHead:
-        """Add a new Sec-WebSocket-Key, which extended CONNECT does not have."""
-        key = b"sec-websocket-key: %b\r\n" % b64encode(urandom(16))
-        return evolve(head, forward_bytes=head.forward_bytes + key)
+        if self._deferred is None:
+            route.handler.dispatch(exchange, route.admission)
+        else:
+            self._deferred.append((exchange, route))
 
     def _read_trailers(
         self, channel: RequestChannel, flags: int, stream_id: int, block: bytes
@@ -226,12 +260,7 @@ class RequestReader:
             raise Http2ConnectionError(PROTOCOL_ERROR, "HEADERS on a stream of the server")
         if exchange is None and not channel.is_recently_reset(stream_id):
             raise Http2ConnectionError(STREAM_CLOSED, "HEADERS on a closed stream")
-        try:
-            section = self._decoder.decode(block)
-        except HpackError as error:
-            raise Http2ConnectionError(COMPRESSION_ERROR, str(error)) from None
-        except (HeaderListTooLarge, RequestFieldsError) as error:
-            raise Http2StreamError(stream_id, PROTOCOL_ERROR, str(error)) from None
+        section = self._decode(stream_id, block)
         if exchange is None:
             return
         if exchange.remote_closed:
@@ -268,9 +297,7 @@ class RequestReader:
         exchange = channel.streams.get(stream_id)
         last = bool(flags & END_STREAM)
         if exchange is None:
-            self.check_not_idle(stream_id)
-            if not channel.is_recently_reset(stream_id):
-                raise Http2ConnectionError(STREAM_CLOSED, "DATA on a closed stream")
+            self._discard_data(channel, stream_id)
             return
         if exchange.remote_closed:
             raise Http2StreamError(stream_id, STREAM_CLOSED, "DATA after END_STREAM")
@@ -278,9 +305,10 @@ class RequestReader:
         exchange.unacked += size
         if exchange.receive_window < 0:
             raise Http2StreamError(stream_id, FLOW_CONTROL_ERROR, "DATA beyond the window")
-        if not content and not last:
-            now = self._context.ticker.now
-            self._budget.spend_glitch(now, self.stream_count, channel.output.bytes_sent)
+        if content:
+            self.data_frames += 1
+        elif not last:
+            self.spend_glitch(channel)
         if exchange.remaining >= 0:
             exchange.remaining -= len(content)
             if exchange.remaining < 0 or (last and exchange.remaining):
@@ -297,11 +325,20 @@ class RequestReader:
         else:
             limit = self._context.max_body
             if limit is not None and exchange.body_bytes_received + len(content) > limit:
-                self.abort_request(channel, exchange, _body_too_large(exchange.head))
+                abort_request(channel, exchange, body_too_large(exchange.head))
+                self._spend_reset()
                 return
             exchange.upload(content, last)
         if not last:
             exchange.acknowledge()
+
+    def _discard_data(self, channel: RequestChannel, stream_id: int) -> None:
+        """Check that DATA on a stream without an exchange was on its way when that was reset."""
+        self.check_not_idle(stream_id)
+        if not channel.is_recently_reset(stream_id):
+            raise Http2ConnectionError(STREAM_CLOSED, "DATA on a closed stream")
+        # A window at most; more is a flood.
+        self.spend_glitch(channel)
 
     def check_not_idle(self, stream_id: int) -> None:
         """Raise an error for a stream that the client has not opened."""
@@ -310,7 +347,20 @@ class RequestReader:
 
     # Errors
 
+    def spend_glitch(self, channel: RequestChannel) -> None:
+        """Count a frame that carries nothing for a stream."""
+        output = channel.output
+        self._budget.spend_glitch(
+            self._context.ticker.now,
+            self.stream_count,
+            output.bytes_sent,
+            output.data_frames,
+            self.data_frames,
+        )
+
     def _spend_reset(self) -> None:
+        if self._deferred is None:
+            self._deferred = []
         self._budget.spend_reset(self._context.ticker.now, self.stream_count)
 
     def client_reset(self, channel: RequestChannel, stream_id: int) -> None:
@@ -341,41 +391,5 @@ class RequestReader:
         self, channel: RequestChannel, stream_id: int, error: RequestFieldsError, end: bool
     ) -> None:
         """Respond to a request that cannot be forwarded, and count it."""
-        size = 0
-        if not error.malformed:
-            bodyless, now = error.line.startswith(b"HEAD "), self._context.ticker.wall_time()
-            size = write_error(channel.output, stream_id, error, now, bodyless, error.grpc)
-        if error.status == 400:
-            channel.output.append(encode_rst_stream(stream_id, PROTOCOL_ERROR))
-            channel.remember_reset(stream_id)
-        elif not end:
-            channel.cancel_later(stream_id)
-        line = first_line(error.line)
-        self._context.count_rejected(
-            RejectedRequest(channel.client, line, error.status, error.reason, size)
-        )
+        reject_request(channel, stream_id, error, end)
         self._spend_reset()
-
-    def abort_request(
-        self, channel: RequestChannel, exchange: Http2Exchange, error: RequestError
-    ) -> None:
-        """End an exchange because its body cannot be read; see `Http1Channel.abort_request`."""
-        response_started = exchange.downstream_response_started
-        if not response_started:
-            exchange.status = error.status
-        exchange.client_disconnected()
-        if response_started:
-            # A client that sends too slowly does not violate the protocol.
-            channel.reset_stream(exchange, CANCEL if error.status == 408 else PROTOCOL_ERROR)
-        else:
-            bodyless, grpc = exchange.method == b"HEAD", is_grpc(exchange.head.forward_bytes)
-            now = self._context.ticker.wall_time()
-            write_error(channel.output, exchange.stream_id, error, now, bodyless, grpc)
-            del channel.streams[exchange.stream_id]
-            channel.cancel_later(exchange.stream_id)
-
-
-def _body_too_large(head: RequestHead) -> RequestFieldsError:
-    line = b"%b %b HTTP/2.0" % (head.method, head.target)
-    grpc = is_grpc(head.forward_bytes)
-    return RequestFieldsError(413, "request body too large", line, malformed=False, grpc=grpc)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from balancebeam.core.errors import RequestError
+from balancebeam.downstream.http2.error_responses import abort_request
 from balancebeam.downstream.http2.exchange import Http2Exchange
-from balancebeam.downstream.http2.request_reader import RequestChannel, RequestReader
+from balancebeam.downstream.http2.interfaces import RequestChannel
 from balancebeam.protocols.http2.errors import CANCEL, NO_ERROR
 
 # Seconds after the GOAWAY that announces a drain until the one that names the last stream. RFC
@@ -21,13 +22,12 @@ EARLY_RESPONSE_DELAY = 1.0
 LINGERING_TIMEOUT = 2.0
 
 
-def check_streams(channel: RequestChannel, reader: RequestReader, now: float) -> None:
+def check_streams(channel: RequestChannel, now: float) -> None:
     """
     End the streams whose timeout has expired.
 
     Args:
         channel: The connection, whose transport accepts output.
-        reader: Its reader of requests.
         now: The time of the sweep, see `Ticker.add`.
     """
     timeouts = channel.context.timeouts
@@ -49,7 +49,7 @@ def check_streams(channel: RequestChannel, reader: RequestReader, now: float) ->
             _cancel(channel, exchange)
         elif exchange.awaiting_request_body and not exchange.finished:
             error = RequestError(408, "request body timeout expired")
-            reader.abort_request(channel, exchange, error)
+            abort_request(channel, exchange, error)
 
 
 def _cancel(channel: RequestChannel, exchange: Http2Exchange) -> None:

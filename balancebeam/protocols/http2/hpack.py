@@ -3,8 +3,8 @@ HPACK primitives and the decoder of header blocks (RFC 7541).
 
 `decode_block` depends on nothing but its arguments, so that its results can be
 memoised (`table_state`). Its work is linear in the length of a block: a field by
-reference is one reference, whatever its length, and beyond the limits nothing is
-collected any more.
+reference is one reference, whatever its length, and a block that exceeds the limit of
+fields by far is not decoded to its end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from attrs import frozen
 
-from balancebeam.protocols.http2.hpack_errors import HpackError
+from balancebeam.protocols.http2.hpack_errors import HeaderFlood, HpackError
 from balancebeam.protocols.http2.huffman import decode_huffman
 from balancebeam.protocols.http2.static_table import STATIC_TABLE
 
@@ -29,6 +29,14 @@ DEFAULT_TABLE_SIZE = 4096
 # length -- MUST be treated as decoding errors." No length or index of ours has 32 bits.
 MAX_INTEGER = 2**32 - 1
 _MAX_SHIFT = 28
+
+# Fields that are decoded, for the state of the table, in multiples of
+# `HeaderLimits.max_fields`. One byte may be a field, so a block of 64 KiB would cost as much as
+# hundreds of requests.
+_MAX_EXCESS = 4
+
+# RFC 7541, 4.2 needs "at most two dynamic table size updates"; some encoders repeat them.
+_MAX_SIZE_UPDATES = 8
 
 # The first index of the dynamic table.
 FIRST_DYNAMIC = len(STATIC_TABLE)
@@ -283,7 +291,7 @@ def decode_block(block: bytes, table: Table, limits: HeaderLimits) -> DecodedBlo
     known = editor.fields
     decoded: list[Field] = []
     list_size = path_start = path_end = paths = 0
-    within_limits = True
+    max_decoded = _MAX_EXCESS * limits.max_fields
     sensitive = False
     position = _size_updates(block, editor)
     if block:
@@ -316,16 +324,15 @@ def decode_block(block: bytes, table: Table, limits: HeaderLimits) -> DecodedBlo
             sensitive = True
         elif name == b":path":
             paths += 1
-        if within_limits:
-            list_size += len(name) + len(field[1]) + ENTRY_OVERHEAD
-            decoded.append(field)
-            if list_size > limits.max_list_size or len(decoded) > limits.max_fields:
-                within_limits = False
-                decoded.clear()
+        list_size += len(name) + len(field[1]) + ENTRY_OVERHEAD
+        decoded.append(field)
+        if len(decoded) > max_decoded:
+            raise HeaderFlood("far more fields than accepted")
     if paths != 1 and path_end:
         # Malformed, so the path is not worth a look-up; it may be one never indexed.
         sensitive = True
         path_start = path_end = 0
+    within_limits = list_size <= limits.max_list_size and len(decoded) <= limits.max_fields
     return DecodedBlock(
         decoded if within_limits else None,
         *(list_size, editor.finish(), sensitive, path_start, path_end),
@@ -334,8 +341,11 @@ def decode_block(block: bytes, table: Table, limits: HeaderLimits) -> DecodedBlo
 
 def _size_updates(block: bytes, editor: _Editor) -> int:
     """Follow the size updates at the start of a block; return where they end."""
-    position = 0
+    position = updates = 0
     while position < len(block) and 0x20 <= block[position] < 0x40:
+        updates += 1
+        if updates > _MAX_SIZE_UPDATES:
+            raise HpackError("too many dynamic table size updates")
         max_size, position = decode_integer(block, position, 0x1F)
         editor.resize(max_size)
     return position

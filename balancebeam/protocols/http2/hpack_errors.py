@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from balancebeam.core.errors import ProtocolError
+from balancebeam.protocols.http2.errors import COMPRESSION_ERROR, ENHANCE_YOUR_CALM
 
 
 class HpackError(ProtocolError):
@@ -11,7 +12,18 @@ class HpackError(ProtocolError):
 
     The dynamic table is undefined afterwards, so RFC 9113, 4.3 makes it a connection
     error of type COMPRESSION_ERROR.
+
+    Attributes:
+        code: The error code for GOAWAY.
     """
+
+    code = COMPRESSION_ERROR
+
+
+class HeaderFlood(HpackError):
+    """A header block whose fields exceed a limit so far that decoding it was stopped."""
+
+    code = ENHANCE_YOUR_CALM
 
 
 class HeaderListTooLarge(ProtocolError):

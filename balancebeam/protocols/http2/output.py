@@ -83,7 +83,9 @@ class FrameOutput:
         granted: Bytes by which the client has widened `window` so far.
         initial_window: The `send_window` of new streams.
         max_frame_size: The largest payload that the client accepts.
-        control_bytes: Bytes of control frames since `blocked` was set.
+        control_bytes: Bytes of control frames and header blocks since `blocked` was set: what no
+            window limits.
+        data_frames: DATA frames that were sent, without the ones of responses in one piece.
     """
 
     __slots__ = (
@@ -95,6 +97,7 @@ class FrameOutput:
         "_write",
         "blocked",
         "control_bytes",
+        "data_frames",
         "granted",
         "initial_window",
         "max_frame_size",
@@ -116,6 +119,7 @@ class FrameOutput:
         self._update_table = False
         self.blocked = False
         self.control_bytes = 0
+        self.data_frames = 0
         self.window = DEFAULT_WINDOW_SIZE
         self.granted = 0
         self.initial_window = DEFAULT_WINDOW_SIZE
@@ -175,7 +179,11 @@ class FrameOutput:
         """
         if self._update_table:
             block = self.begin_block() + block
-        self._append_content(encode_headers(stream.stream_id, block, end, self.max_frame_size))
+        frames = encode_headers(stream.stream_id, block, end, self.max_frame_size)
+        if self.blocked:
+            # Responses without content end their streams, so the client may request more.
+            self.control_bytes += len(frames)
+        self._append_content(frames)
 
     # Content
 
@@ -236,6 +244,7 @@ class FrameOutput:
         ):
             self.window -= size
             stream.send_window -= size
+            self.data_frames += 1
             self._append_content(encode_data(stream.stream_id, content, end))
             return end
         self._enqueue(stream, content, end)
@@ -291,6 +300,8 @@ class FrameOutput:
             queue[0] = content[size:]
             content = content[:size]
         else:
+            # Not the parts that a small window makes of it: a client would earn by opening it.
+            self.data_frames += 1
             queue.popleft()
         self.window -= size
         stream.send_window -= size

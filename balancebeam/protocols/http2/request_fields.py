@@ -26,7 +26,7 @@ WEBSOCKET = b"websocket"
 _SLASH = ord("/")
 
 # What `REQUEST_LINE` allows in all parts of a path; a query may have a backslash as well.
-_PATH_OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"#<>\\')
+_PATH_BYTES = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'"#<>\\')
 
 # The length of " HTTP/1.1" and CRLF.
 _LINE_END = 11
@@ -148,7 +148,12 @@ class RequestInterpreter:
             return self._parse(method, path, host, lines, line)
         if protocol.lower() != WEBSOCKET:
             raise RequestFieldsError(501, "unsupported :protocol", line, malformed=False)
-        return ExtendedConnect(self._parse(b"GET", path, host, _upgrade_lines(lines), line))
+        head = self._parse(b"GET", path, host, _upgrade_lines(lines), line)
+        if head.length:
+            # RFC 9110, 9.3.6: "A CONNECT request message does not have content". The server would
+            # take what follows on its connection for that content.
+            raise _malformed("Content-Length of a CONNECT request", line)
+        return ExtendedConnect(head)
 
     def with_path(self, section: FieldSection, path: bytes) -> FieldSection | None:
         """Return the same request for another path; `None` if it has to be interpreted."""
@@ -156,7 +161,7 @@ class RequestInterpreter:
             type(section) is not RequestHead
             or not path
             or path[0] != _SLASH
-            or path.translate(None, _PATH_OCTETS)
+            or path.translate(None, _PATH_BYTES)
             or section.target[0] != _SLASH
         ):
             return None

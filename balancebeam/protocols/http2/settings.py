@@ -8,6 +8,7 @@ from struct import Struct
 from attrs import define
 
 from balancebeam.protocols.http2.errors import (
+    ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     PROTOCOL_ERROR,
@@ -38,6 +39,10 @@ DEFAULT_HEADER_TABLE_SIZE = 4096
 _LARGEST_MAX_FRAME_SIZE = 2**24 - 1
 
 _SETTING = Struct(">HL")
+
+# Settings in one frame: eight are defined, and clients add a few unknown ones. nghttp2 has the
+# same limit.
+MAX_SETTINGS = 32
 
 SETTINGS_ACK = encode_frame(SETTINGS, ACK, 0, b"")
 
@@ -111,6 +116,8 @@ def parse_settings(flags: int, payload: bytes) -> list[tuple[int, int]]:
     if len(payload) % _SETTING.size:
         raise Http2ConnectionError(FRAME_SIZE_ERROR, "SETTINGS not a multiple of six bytes")
     settings = list(_SETTING.iter_unpack(payload))
+    if len(settings) > MAX_SETTINGS:
+        raise Http2ConnectionError(ENHANCE_YOUR_CALM, "too many settings in one frame")
     for identifier, value in settings:
         _validate(identifier, value)
     return settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.helpers.cases import BalancerTestCase
-from tests.helpers.http2_client import Http2Client, request_fields
+from tests.helpers.http2_client import Http2Client, accept_websocket, request_fields
 from tests.helpers.memory import DATE_HEADER, OK
 
 
@@ -300,11 +300,6 @@ class WebSocketTests(BalancerTestCase):
         ("sec-websocket-version", "13"),
     )
 
-    ACCEPT = (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
-    )
-
     def test_tunnel(self) -> None:
         """The server gets an Upgrade; 101 becomes 200, and both sides can send and end."""
         balancer = self.balancer()
@@ -317,7 +312,7 @@ class WebSocketTests(BalancerTestCase):
         self.assertIn(b"\r\nUpgrade: websocket\r\nConnection: upgrade\r\n", forwarded)
         self.assertIn(b"\r\nsec-websocket-key: ", forwarded)
         self.assertTrue(forwarded.endswith(b"\r\n\r\n"), forwarded)
-        server.send(self.ACCEPT)
+        server.send(accept_websocket(forwarded))
         client.receive()
         response = client.responses[stream]
         self.assertEqual(response.status, "200")
