@@ -1,14 +1,13 @@
 """
 Benchmark of the admin API under load: `python -m bench.admin`.
 
-A balancer with 200 servers in four pools gets requests at constant rates (an open loop, see
-`bench.constant_rate`), and as many as it can answer (`wrk`). Rounds without and with scrapes of
-`GET /metrics`, and without and with viewers of `GET /events`, are interleaved, so that changes of
-the machine affect all alike. The servers are the addresses 127.1.0.1, 127.1.0.2 and so on of one
-nginx. It prints the medians of all rounds: 99th percentile of the latency, and the CPU time of the
-balancer in percent of a core by the accounting of the kernel. The constant rates are far below
-the capacity, because the load generator shares its core with nginx: failed requests, of
-connections that still wait for a response, show that it is too slow for a rate.
+A balancer with 200 servers in four pools gets requests at constant rates (`h2load --rps`, of
+Debian's package nghttp2-client), and as many as it can answer (`wrk`). Rounds without and with
+scrapes of `GET /metrics`, and without and with viewers of `GET /events`, are interleaved, so
+that changes of the machine affect all alike. The servers are the addresses 127.1.0.1, 127.1.0.2
+and so on of one nginx. It prints the medians of all rounds: percentiles of the latency, the CPU
+time of the balancer in percent of a core by the accounting of the kernel, and its CPU time per
+request.
 """
 
 from __future__ import annotations
@@ -75,11 +74,13 @@ class Figures:
 
     Attributes:
         cpu: CPU time of the balancer in percent of a core.
+        cpu_per_request: CPU time of the balancer for each request, in microseconds; 0 without load.
         scrape: Median duration of a scrape in milliseconds; 0 without any.
         result: Of the load generator; `None` without load.
     """
 
     cpu: float
+    cpu_per_request: float
     scrape: float
     result: Result | None
 
@@ -169,7 +170,8 @@ def run_case(process: peers.Process, case: Case, load: Workload | None, seconds:
     process.ensure_running()
     if (case.scrapes and not admin.durations) or (case.viewers and not admin.received):
         raise RuntimeError(f"no response to {case.name}")
-    return Figures(cpu, statistics.median(admin.durations or [0.0]), result)
+    per_request = 0.0 if result is None else 1e6 * used / result.requests
+    return Figures(cpu, per_request, statistics.median(admin.durations or [0.0]), result)
 
 
 def _median(values: list[float]) -> float:
@@ -180,12 +182,13 @@ def _median(values: list[float]) -> float:
 def print_load(name: str, rounds: dict[str, list[Figures]]) -> None:
     """Print the medians of all cases with one load."""
     print(f"\n{name}")
-    heads = ("CPU %", "p50 ms", "p99 ms", "req/s", "failed", "scrape ms")
+    heads = ("CPU %", "CPU us/req", "p50 ms", "p99 ms", "req/s", "failed", "scrape ms")
     print(f"{'':14}" + "".join(f"{head:>11}" for head in heads))
     for case, figures in rounds.items():
         results = [item.result for item in figures if item.result is not None]
         columns = [
             _median([item.cpu for item in figures]),
+            _median([item.cpu_per_request for item in figures]),
             _median([result.latency_p50 for result in results]),
             _median([result.latency_p99 for result in results]),
             _median([result.requests / result.seconds for result in results]),
@@ -205,7 +208,7 @@ def measure(process: peers.Process, options: argparse.Namespace) -> None:
     print(f"capacity {capacity:.0f} requests per second")
     loads: dict[str, Workload | None] = {"idle": None}
     for rate in options.rates:
-        steady = Workload("steady", sys.executable, 100, rate=rate)
+        steady = Workload("steady", "h2load", 16, rate=rate)
         loads[f"{rate} requests per second, {100 * rate / capacity:.0f} % of the capacity"] = steady
     loads["full load"] = FULL
     for name, load in loads.items():
@@ -225,7 +228,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=8, help="length of a run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each case")
     parser.add_argument(
-        "--rates", type=int, nargs="*", default=[1000, 5000], help="constant rates per second"
+        "--rates", type=int, nargs="*", default=[1000, 4000], help="constant rates per second"
     )
     parser.add_argument("--loads", nargs="*", default=[], help="parts of names of loads, e.g. full")
     options = parser.parse_args()

@@ -90,6 +90,42 @@ def run(
     return _sum([_parse(output) for output in outputs], _latencies(folder, processes), seconds)
 
 
+def run_at_rate(url: str, seconds: int, folder: Path, connections: int, rate: int) -> Result:
+    """
+    Send `rate` HTTP/1.1 requests per second to `url` for `seconds` seconds.
+
+    h2load sends a request on every connection at the same moment, so each tick is a burst of
+    as many requests as there are connections.
+
+    Args:
+        folder: receives the log of h2load.
+        connections: number of connections.
+        rate: requests per second of all connections together.
+
+    Raises:
+        RuntimeError: h2load failed, or there was no response.
+    """
+    log = _log(folder, 0)
+    log.unlink(missing_ok=True)
+    command = ["h2load", "--h1", "-t1", f"-c{connections}", f"-D{seconds}"]
+    command += [f"--rps={rate / connections:g}", f"--log-file={log}", url]
+    output = run_pinned(command, 2 * seconds + 10)
+    # Columns: start of the request, status (-1 without a response), duration, both times in
+    # microseconds.
+    rows = [line.split() for line in log.read_text().splitlines()]
+    latencies = sorted(int(row[2]) / 1000 for row in rows)
+    if not latencies:
+        raise RuntimeError(f"no response received: {output}")
+    return Result(
+        requests=len(latencies),
+        bytes_read=0,
+        seconds=seconds,
+        failed=sum(not 200 <= int(row[1]) < 400 for row in rows),
+        latency_p50=latencies[len(latencies) // 2],
+        latency_p99=latencies[len(latencies) * 99 // 100],
+    )
+
+
 def _log(folder: Path, number: int) -> Path:
     return folder / f"h2load-{number}.log"
 

@@ -56,8 +56,8 @@ class Workload:
 
     Attributes:
         name: name for the option `--loads`.
-        program: load generator: `wrk`, `h2load`, this interpreter for `bench.constant_rate`,
-            or `cc` for `tls_connections.c`.
+        program: load generator: `wrk`, `h2load` (HTTP/2, or HTTP/1.1 at a constant rate), this
+            interpreter for `bench.constant_rate`, or `cc` for `tls_connections.c`.
         connections: number of concurrent client connections.
         target: request target.
         script: Lua script for wrk.
@@ -113,6 +113,8 @@ class Workload:
         if self.program == "wrk":
             return self._run_wrk(url, seconds, folder)
         if self.program == "h2load":
+            if self.rate:
+                return h2load.run_at_rate(url, seconds, folder, self.connections, self.rate)
             grpc = self.protocol == "grpc"
             sizes = (self.connections, self.streams)
             return h2load.run(url, seconds, folder, *sizes, browser=self.browser, grpc=grpc)

@@ -119,6 +119,8 @@ class AdminOperations:
         candidate = registration.settings
         _check_tls(pool, candidate)
         unregistered = Server(candidate, ServerSource.REGISTERED)
+        if unregistered.protocol is None:
+            unregistered.protocol = pool.settings.protocol
         if pool.uses_tls(unregistered):
             pool.enable_tls()
         tls = pool.find_tls(pool.server_set.find(candidate.address) or unregistered)
@@ -191,5 +193,7 @@ def _registration_check(pool: Pool) -> HealthCheckSettings:
     checks = pool.settings.active or HealthCheckSettings(path=DEFAULT_HEALTH_PATH)
     if pool.mode == "tcp":
         return evolve(checks, path=None)
+    if checks.grpc is not None:
+        return checks
     # Registration requires a 2xx, whatever range the pool's own checks accept.
     return evolve(checks, path=checks.path or DEFAULT_HEALTH_PATH, status=(200, 299))

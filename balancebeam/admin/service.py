@@ -122,7 +122,8 @@ def build_health_check(reactor: Any) -> HealthCheck:
     ) -> Deferred[str]:
         # Deferred import: treq is slow to import, and only health checks need it.
         from balancebeam.upstream.health.check_failures import failure_detail
-        from balancebeam.upstream.health.probes import Unhealthy, build_probe
+        from balancebeam.upstream.health.errors import Unhealthy
+        from balancebeam.upstream.health.probes import build_probe
 
         probe = build_probe(checks, reactor, lambda _: tls)
         check: Deferred[str] = Deferred.fromCoroutine(probe.check(server))

@@ -85,22 +85,3 @@ def _check_grpc(
             (*parent, "grpc"),
             f'gRPC needs servers with HTTP/2{others[0]}: expected protocol = "h2" in the pool',
         )
-
-
-def check_http2_support(settings: Settings) -> list[str]:
-    """
-    Report valid settings of HTTP/2 that have no implementation yet.
-
-    Returns:
-        One message for each.
-    """
-    return [*_unsupported_upstream(settings)]
-
-
-def _unsupported_upstream(settings: Settings) -> Iterator[str]:
-    for pool in settings.pools:
-        if pool.protocol == HTTP2 or any(map(pool.uses_http2, pool.servers)):
-            yield (
-                f"pool {pool.name}: protocol: HTTP/2 to servers is not supported yet: "
-                'expected "http/1.1"'
-            )

@@ -11,8 +11,9 @@ class FailureKind(enum.Enum):
     """
     How an attempt ended without a complete response.
 
-    `RESET` and `TIMEOUT` are without any byte of a response; `CLOSED`, `MALFORMED` and
-    `STALLED` may be within one.
+    `RESET` and `TIMEOUT` are without any byte of a response; `CLOSED`, `MALFORMED`,
+    `STALLED` and `STREAM_RESET` may be within one. After `REFUSED`, the server has not
+    processed the request (RFC 9113, 8.7), although it was sent.
 
     The values follow the name of a server in logs, and "the server" in error
     responses to clients.
@@ -26,7 +27,11 @@ class FailureKind(enum.Enum):
     MALFORMED = "sent an invalid HTTP response"
     TIMEOUT = "did not respond in time"
     STALLED = "did not complete its response in time"
+    STREAM_RESET = "reset the stream"
     # Not failures of the server.
+    DEADLINE = "did not respond before the deadline of the request"
+    REFUSED = "refused the request"
+    NO_UPGRADE = "does not accept WebSockets over HTTP/2"
     CLIENT_STALLED = "sent a response that the client did not read"
     STOPPING = "could not respond because the balancer is shutting down"
     NO_DESCRIPTORS = "could not be tried because the balancer is out of file descriptors"
@@ -35,6 +40,15 @@ class FailureKind(enum.Enum):
     def label(self) -> str:
         """One word, for labels of metrics."""
         return self.name.lower().replace("_", "-")
+
+
+# The kinds by which a request ends because of a time limit.
+TIMEOUTS = frozenset(
+    (
+        *(FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT),
+        FailureKind.DEADLINE,
+    )
+)
 
 
 def failure_reason(kind: FailureKind, detail: str = "") -> str:
@@ -78,7 +92,8 @@ class UpstreamFailure:
     @property
     def status(self) -> int:
         """The status of the response to the client if this was the last attempt."""
-        if self.kind is FailureKind.NO_DESCRIPTORS:
+        if self.kind in (FailureKind.NO_DESCRIPTORS, FailureKind.REFUSED):
             return 503
-        timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
-        return 504 if self.kind in timeouts else 502
+        if self.kind is FailureKind.NO_UPGRADE:
+            return 501
+        return 504 if self.kind in TIMEOUTS else 502

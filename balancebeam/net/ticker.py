@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from twisted.application import service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -103,6 +103,17 @@ class Ticker(service.Service):
     def remove(self, sweep: Callable[[float], object]) -> None:
         """Do not call `sweep` any more."""
         self._sweeps.remove(sweep)
+
+    def call_later(
+        self, seconds: float, function: Callable[..., object], *arguments: object
+    ) -> IDelayedCall:
+        """
+        Call `function` once, with a timer of its own instead of by a sweep.
+
+        For deadlines that clients set, which may be shorter than the time between two sweeps,
+        and which few requests have.
+        """
+        return self._clock.callLater(seconds, function, *arguments)
 
     def set_interval(self, interval: float) -> None:
         """

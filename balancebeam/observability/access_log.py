@@ -8,7 +8,7 @@ calls `prepare`, then `commit` or `rollback`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Callable
+from typing import Any
 
 from twisted.application import service
 from twisted.logger import Logger
@@ -35,28 +35,34 @@ class AccessLog:
 
     def reconfigure(self, file: LogFile, log_format: LogFormat[Any]) -> None:
         """Write to `file`, in `log_format`, from now on."""
-        self._file = file
-        self._format = log_format
+        self._append = file.write
+        self._finished = log_format.finished
+        self._rejected = log_format.rejected
 
     # `Any` because the dispatcher notifies observers with the base class of exchanges.
     # `build_format` chooses the format by the mode of the frontend, so an HTTP format
     # gets an `HttpRecord` and a TCP format a `TcpRecord`.
     def exchange_finished(self, exchange: Any) -> None:
         """Write the line of a finished exchange; never raises."""
-        self._write(self._format.finished, exchange)
+        try:
+            line = self._finished(exchange)
+        except Exception:
+            self._log_failure()
+        else:
+            self._append(line)
 
     def request_rejected(self, request: RejectedRequest) -> None:
         """Write the line of a rejected request; never raises."""
-        self._write(self._format.rejected, request)
-
-    def _write(self, formatter: Callable[[Any], str], record: Any) -> None:
         try:
-            line = formatter(record)
+            line = self._rejected(request)
         except Exception:
-            # The caller has yet to finish the response and release the server.
-            self._log.failure("access log line not written: formatting failed")
+            self._log_failure()
         else:
-            self._file.write(line)
+            self._append(line)
+
+    def _log_failure(self) -> None:
+        # Not raised: the caller has yet to finish the response and release the server.
+        self._log.failure("access log line not written: formatting failed")
 
 
 class AccessLogs(service.Service):

@@ -8,7 +8,6 @@ client sent.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Callable, Generic, TypeVar
 
 from attrs import frozen
@@ -21,8 +20,8 @@ from balancebeam.observability.access_log_json import (
 from balancebeam.observability.access_log_records import (
     HttpRecord,
     TcpRecord,
-    header_value,
     logged_status,
+    referer_and_agent,
 )
 from balancebeam.observability.escaping import (
     SAFE_BYTES,
@@ -30,7 +29,7 @@ from balancebeam.observability.escaping import (
     escape_quoted_text,
     escape_word,
 )
-from balancebeam.observability.timestamps import Clock, local_time
+from balancebeam.observability.timestamps import Clock, LineTime, local_time
 from balancebeam.proxy.rejected import RejectedRequest
 
 RecordT = TypeVar("RecordT")
@@ -50,28 +49,47 @@ class LogFormat(Generic[RecordT]):
     rejected: Callable[[RejectedRequest], str]
 
 
-_escape_word_cached = lru_cache(maxsize=4096)(escape_word)
-
-
 def combined_formatter(clock: Clock) -> Callable[[HttpRecord], str]:
     """Return a formatter of HTTP requests for the combined format of Apache and nginx."""
 
+    line_time = LineTime(clock, local_time, 1)
+    find_client = _clients.get
+
     def format_line(record: HttpRecord) -> str:
-        head, sent, upstream_head = record.head, record.body_bytes_sent, record.upstream_head
-        lower = upstream_head.lower()
-        referer = header_value(upstream_head, lower, b"\r\nreferer:") or b"-"
-        agent = header_value(upstream_head, lower, b"\r\nuser-agent:") or b"-"
-        request = b"%b %b HTTP/%b" % (head.method, head.target, record.http_version.encode())
+        head, sent, finished_at = record.head, record.body_bytes_sent, record.finished_at
+        referer, agent = referer_and_agent(record.upstream_head)
+        status = record.status or logged_status(record)
+        client = find_client(record.client) or _add_client(record.client)
+        time = line_time.text if finished_at < line_time.expires_at else line_time(finished_at)
+        fields = b'%b %b HTTP/%b" %d %d "%b" "%b' % (
+            *(head.method, head.target, record.http_version.encode(), status, sent),
+            *(referer or b"-", agent or b"-"),
+        )
         # Fast path: one `translate` shows that nothing has to be escaped.
-        if (request + referer + agent).translate(None, SAFE_BYTES):
-            fields = f'"{escape_quoted(request)}" {logged_status(record)} {sent} '
-            fields += f'"{escape_quoted(referer)}" "{escape_quoted(agent)}"\n'
-        else:
-            fields = f'"{request.decode()}" {record.status or logged_status(record)} {sent} '
-            fields += f'"{referer.decode()}" "{agent.decode()}"\n'
-        return f"{_escape_word_cached(record.client)} - - [{local_time(int(clock()))}] {fields}"
+        if fields.translate(None, SAFE_BYTES) != _QUOTES:
+            version = record.http_version.encode()
+            request = b"%b %b HTTP/%b" % (head.method, head.target, version)
+            text = f'{escape_quoted(request)}" {status} {sent} '
+            text += f'"{escape_quoted(referer or b"-")}" "{escape_quoted(agent or b"-")}'
+            return f'{client} - - [{time}] "{text}"\n'
+        return f'{client} - - [{time}] "{fields.decode()}"\n'
 
     return format_line
+
+
+# What remains of the fields of a line without safe bytes, if nothing has to be escaped.
+_QUOTES = b'"' * 4
+
+# Escaped addresses of clients, of which keep-alive connections repeat each.
+_clients: dict[str, str] = {}
+_MAX_CLIENTS = 4096
+
+
+def _add_client(client: str) -> str:
+    if len(_clients) >= _MAX_CLIENTS:
+        _clients.clear()
+    _clients[client] = text = escape_word(client)
+    return text
 
 
 def rejected_combined_formatter(clock: Clock) -> Callable[[RejectedRequest], str]:
@@ -79,7 +97,7 @@ def rejected_combined_formatter(clock: Clock) -> Callable[[RejectedRequest], str
 
     def format_line(request: RejectedRequest) -> str:
         return (
-            f"{_escape_word_cached(request.client)} - - [{local_time(int(clock()))}] "
+            f"{escape_word(request.client)} - - [{local_time(int(clock()))}] "
             f'"{escape_quoted(request.line)}" {request.status} {request.body_bytes_sent} "-" "-"\n'
         )
 
@@ -92,7 +110,7 @@ def tcp_combined_formatter(clock: Clock) -> Callable[[TcpRecord], str]:
     def format_line(record: TcpRecord) -> str:
         now = clock()
         return (
-            f"[{local_time(int(now))}] {_escape_word_cached(record.client)} -> "
+            f"[{local_time(int(now))}] {escape_word(record.client)} -> "
             f"{escape_quoted_text(record.server_name or 'no server')}: "
             f"{escape_quoted_text(record.close_reason)}; "
             f"{record.bytes_from_client} bytes from client, "

@@ -11,19 +11,27 @@ from __future__ import annotations
 import json
 import time
 from functools import lru_cache
-from typing import Any, Callable
+from json.encoder import encode_basestring_ascii as _quote
+from typing import Any, Callable, Optional, TypeVar
 
 from balancebeam.observability.access_log_records import (
     HttpRecord,
     TcpRecord,
-    header_value,
     logged_status,
+    referer_and_agent,
 )
-from balancebeam.observability.escaping import SAFE_BYTES
-from balancebeam.observability.request_ids import made_id, sent_id
-from balancebeam.observability.timestamps import Clock, utc_time
+from balancebeam.observability.request_ids import ID_PREFIX, made_id, sent_id
+from balancebeam.observability.timestamps import Clock, LineTime, utc_time
 from balancebeam.proxy.rejected import RejectedRequest
 from balancebeam.proxy.timeline import Timeline, all_tries, ended, phases
+
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
+
+# The names of route and pool, and client, method and host.
+_Origin = tuple[str, str, str, bytes, Optional[bytes]]
+# The name of the server, the reason of its selection, status, version of HTTP, and TLS.
+_Result = tuple[str, str, int, str, Optional[str]]
 
 # All keys of a line, in order.
 KEYS = (
@@ -45,74 +53,73 @@ def json_formatter(
         frontend: The name of the frontend.
         has_request_id: Whether the frontend keeps or makes X-Request-Id.
     """
-    frontend_text = json.dumps(frontend)
+    line_time = LineTime(clock, _utc_millisecond, 1000)
+    origins: dict[_Origin, str] = {}
+    find_origin, find_result, find_value = origins.get, _results.get, _values.get
 
-    @lru_cache(maxsize=256)
-    def names(route: str, pool: str, tls: str | None) -> tuple[str, str]:
-        route_text, pool_text, tls_text = (json.dumps(text) for text in (route, pool, tls))
-        start = f'"frontend": {frontend_text}, "route": {route_text}, "pool": {pool_text}'
-        return start, f'"tls": {tls_text}'
+    def add_origin(key: _Origin) -> str:
+        route, pool, client, method, host = key
+        fields = {
+            "frontend": frontend,
+            "route": route,
+            "pool": pool,
+            "client": client or None,
+            "method": _decode(method),
+            "host": _decode(host),
+        }
+        text = json.dumps(fields)[1:-1]
+        if len(text) <= _MAX_LENGTH:
+            _remember(origins, key, text)
+        return text
 
     def format_line(record: HttpRecord) -> str:
-        head, upstream_head, status = record.head, record.upstream_head, record.status
+        head, upstream_head, route = record.head, record.upstream_head, record.route
         received_at, finished_at = record.received_at, record.finished_at
-        route, tls, server = record.route, record.tls, record.last_server
-        place, tls_field = names(
+        server, tls, target = record.last_server, record.tls, head.target
+        version = None if tls is None else tls.version
+        origin = (
             "" if route is None else route.name,
             record.dispatcher.pool_name,
-            None if tls is None else tls.version,
+            record.client,
+            head.method,
+            head.host,
         )
-        if record.tries or record.outcome or server is None or not status or record.client_aborted:
-            progress = json.dumps(_progress_fields(record, record.limit_name))[1:-1]
-            status = logged_status(record)
-        else:
-            attempt_at, first_byte_at = record.attempt_at, record.first_byte_at
-            queue, connect = record.queue_seconds, record.connect_seconds
-            total = last = f"{finished_at - received_at:.6f}"
-            if attempt_at != received_at:
-                last = f"{finished_at - attempt_at + (connect or 0.0):.6f}"
-            name = _escape_text(server.name)
-            progress = (
-                f'"duration": {total}, "queue": {f"{queue:.6f}" if queue else "null"}, '
-                f'"connect": {"null" if connect is None else f"{connect:.6f}"}, "first_byte": '
-                f"{f'{first_byte_at - attempt_at:.6f}' if first_byte_at else 'null'}, "
-                f'"server": {name}, "reason": {_escape_text(record.selection_reason)}, "tries": '
-                f'[{{"server": {name}, "result": "{status}", "seconds": {last}}}], '
-                '"limit": null, "ended": "complete"'
+        if record.uneventful and server is not None:
+            # Nothing but the response took time: one number three times.
+            seconds = "%.6f" % (finished_at - received_at)
+            result = (
+                server.name,
+                record.selection_reason,
+                record.status,
+                record.http_version,
+                version,
             )
-        method, host = head.method, head.host
-        referer, agent = _find_value(upstream_head, _REFERER), _find_value(upstream_head, _AGENT)
+            start, middle, end = find_result(result) or _add_result(result)
+            progress = (
+                f'{seconds}, "queue": null, "connect": null, "first_byte": {seconds}'
+                f"{middle}{seconds}{end}"
+            )
+        else:
+            start = _start_text(record.http_version, version, logged_status(record))
+            # Without its first key.
+            progress = json.dumps(_progress_fields(record, record.limit_name))[13:-1]
+        referer, agent = referer_and_agent(upstream_head)
         request_id = sent_id(upstream_head) if has_request_id else None
-        id_text = f'"{made_id(received_at)}"' if request_id is None else json.dumps(request_id)
+        if request_id is None:
+            id_text = f'"{ID_PREFIX}{int(received_at * 1e9)}"'
+        else:
+            id_text = json.dumps(request_id)
+        time = line_time.text if finished_at < line_time.expires_at else line_time(finished_at)
         return (
-            f'{{"time": "{_utc_millisecond(int(clock() * 1000))}", '
-            f'"id": {id_text}, {place}, '
-            f'"client": {_escape_text(record.client)}, '
-            f'"method": {_known(method) or _escape(method)}, '
-            f'"host": {_known(host) or _escape(host)}, "target": {_escape_target(head.target)}, '
-            f'"protocol": "HTTP/{record.http_version}", {tls_field}, "status": {status}, '
-            f'"bytes_received": {record.body_bytes_received}, '
-            f'"bytes_sent": {record.body_bytes_sent}, {progress}, '
-            f'"referer": {_known(referer) or _escape(referer)}, '
-            f'"user_agent": {_known(agent) or _escape(agent)}}}\n'
+            f'{{"time": "{time}", "id": {id_text}, {find_origin(origin) or add_origin(origin)}, '
+            f'"target": {_quote(target.decode("utf-8", "backslashreplace")) if target else "null"}'
+            f"{start}{record.body_bytes_received}, "
+            f'"bytes_sent": {record.body_bytes_sent}, "duration": {progress}, "referer": '
+            f"{_quote(referer.decode('utf-8', 'backslashreplace')) if referer else 'null'}, "
+            f'"user_agent": {find_value(agent) or _add_value(agent)}}}\n'
         )
 
     return format_line
-
-
-# Name of a field in the spelling of nearly all clients, and in lower case.
-_REFERER = (b"\r\nReferer: ", b"\r\nreferer:")
-_AGENT = (b"\r\nUser-Agent: ", b"\r\nuser-agent:")
-
-
-def _find_value(head: bytes, names: tuple[bytes, bytes]) -> bytes:
-    """Return the value of a field, empty without it; the head is rarely searched twice."""
-    name, lower_name = names
-    start = head.find(name)
-    if start < 0:
-        return header_value(head, head.lower(), lower_name)
-    start += len(name)
-    return head[start : head.index(b"\r\n", start)].strip(b" \t")
 
 
 @lru_cache(maxsize=2)
@@ -121,30 +128,48 @@ def _utc_millisecond(milliseconds: int) -> str:
     return f"{utc_time(milliseconds // 1000)[:-4]}{milliseconds % 1000:03}Z"
 
 
-def _escape_target(data: bytes) -> str:
-    # One `translate` shows that nothing has to be escaped.
-    return json.dumps(_decode(data)) if data.translate(None, SAFE_BYTES) else f'"{data.decode()}"'
+# What is remembered, because keep-alive connections alone repeat most of it: the parts of
+# lines by what they show of route, client, method and host; by server and status; and the
+# values of User-Agent. Each of these dicts takes 3 MiB at most. It is emptied when it is full,
+# so that what never returns leaves it too.
+_MAX_REMEMBERED = 4096
+_MAX_LENGTH = 512
+_results: dict[_Result, tuple[str, str, str]] = {}
+_values: dict[bytes, str] = {}
 
 
-# Escaped values of fields with few different values, such as User-Agent: at most 1 MiB.
-_escaped: dict[bytes | None, str] = {}
-_known = _escaped.get
-_MAX_ESCAPED = 4096
-_MAX_ESCAPED_LENGTH = 256
+def _remember(cache: dict[KeyT, ValueT], key: KeyT, value: ValueT) -> ValueT:
+    if len(cache) >= _MAX_REMEMBERED:
+        cache.clear()
+    cache[key] = value
+    return value
 
 
-def _escape(data: bytes | None) -> str:
+def _add_value(data: bytes) -> str:
     """Return `data` as JSON; bytes that are not UTF-8 become `\\xhh`, nothing becomes null."""
     text = json.dumps(_decode(data))
-    if data is None or len(data) <= _MAX_ESCAPED_LENGTH:
-        if len(_escaped) >= _MAX_ESCAPED:
-            _escaped.clear()
-        _escaped[data] = text
-    return text
+    return _remember(_values, data, text) if len(text) <= _MAX_LENGTH else text
 
 
-# For texts with few different values: clients, servers and reasons.
-_escape_text = lru_cache(maxsize=4096)(lambda text: json.dumps(text or None))
+def _start_text(http_version: str, version: str | None, status: int) -> str:
+    """Return the fields before the number of bytes received."""
+    return (
+        f', "protocol": "HTTP/{http_version}", "tls": {json.dumps(version)}, "status": {status}, '
+        '"bytes_received": '
+    )
+
+
+def _add_result(key: _Result) -> tuple[str, str, str]:
+    """Return fields of a request without a failed attempt, around its numbers."""
+    server, reason, status, http_version, version = key
+    name = json.dumps(server)
+    texts = (
+        _start_text(http_version, version, status),
+        f', "server": {name}, "reason": {json.dumps(reason or None)}, '
+        f'"tries": [{{"server": {name}, "result": "{status}", "seconds": ',
+        '}], "limit": null, "ended": "complete"',
+    )
+    return _remember(_results, key, texts)
 
 
 def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRequest], str]:

@@ -188,7 +188,7 @@ def _request_attributes(trace: FinishedTrace) -> Attributes:
         "url.path": _path(trace),
         "url.scheme": "https" if trace.secure else "http",
         "network.protocol.name": "http",
-        "network.protocol.version": f"1.{trace.minor}",
+        "network.protocol.version": trace.http_version,
         "client.address": trace.client,
         "balancebeam.frontend": trace.frontend,
         "balancebeam.ended": trace.ended,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any, Callable
 
-from attrs import define, frozen
+from attrs import Factory, define, frozen
 
 from balancebeam.core.failures import UpstreamFailure
 from balancebeam.net.ticker import Ticker
@@ -75,12 +75,14 @@ class _Row:
     bytes_sent: int
     server_name: str | None
     received_at: float
-    queue_seconds: float
-    connect_seconds: float | None
-    attempt_at: float
-    first_byte_at: float
     finished_at: float
     selection_reason: str
+    # Not kept of an uneventful request.
+    queue_seconds: float = 0.0
+    connect_seconds: float | None = None
+    attempt_at: float = Factory(lambda row: row.received_at, takes_self=True)
+    first_byte_at: float = Factory(lambda row: row.finished_at, takes_self=True)
+    uneventful: bool = True
     # Not kept of a request without a failure.
     truncated: bool = False
     client_aborted: bool = False
@@ -232,7 +234,8 @@ class RecentRequests:
             (
                 *(frontend, None, request.client, method[:MAX_METHOD], None, target[:MAX_TARGET]),
                 *("", "", request.status, request.body_bytes_sent, None),
-                *(now, 0.0, None, now, 0.0, now, "", False, False, (), False, request.ended),
+                *(now, now, "", 0.0, None, now, 0.0),
+                *(False, False, False, (), False, request.ended),
             )
         )
 
@@ -314,16 +317,16 @@ class RecentHttpRequests:
             exchange.body_bytes_sent,
             None if server is None else server.name,
             received_at,
-            exchange.queue_seconds,
-            exchange.connect_seconds,
-            exchange.attempt_at,
-            exchange.first_byte_at,
             finished_at,
             exchange.selection_reason,
         )
-        if exchange.outcome or exchange.tries or exchange.client_aborted:
-            values += _failure_values(exchange)
-            if exchange.truncated or status in _FAILED_STATUSES:
+        if not exchange.uneventful:
+            values += _phase_values(exchange)
+            if exchange.outcome or exchange.tries or exchange.client_aborted:
+                values += _failure_values(exchange)
+                if exchange.truncated or status in _FAILED_STATUSES:
+                    self._store.add_failed(values)
+            elif status in _FAILED_STATUSES:
                 self._store.add_failed(values)
         elif status in _FAILED_STATUSES:
             self._store.add_failed(values)
@@ -335,6 +338,14 @@ class RecentHttpRequests:
     def request_rejected(self, request: RejectedRequest) -> None:
         """Keep a request that could not be parsed."""
         self._store.add_rejected(self._frontend, request)
+
+
+def _phase_values(exchange: Any) -> _Values:
+    """The phases of a `_Row`, for a request that is not uneventful."""
+    return (
+        *(exchange.queue_seconds, exchange.connect_seconds),
+        *(exchange.attempt_at, exchange.first_byte_at, False),
+    )
 
 
 def _failure_values(exchange: Any) -> _Values:
@@ -365,9 +376,8 @@ class RecentTcpConnections:
             *(self._frontend, None, exchange.client, b"", None, b""),
             *("" if route is None else route.name, exchange.dispatcher.pool_name),
             *(exchange.status, exchange.bytes_from_server, None if server is None else server.name),
-            *(exchange.received_at, exchange.queue_seconds, exchange.connect_seconds),
-            *(exchange.attempt_at, exchange.first_byte_at, exchange.finished_at),
-            exchange.selection_reason,
+            *(exchange.received_at, exchange.finished_at, exchange.selection_reason),
+            *_phase_values(exchange),
             *_failure_values(exchange),
         )
         self._store.add(values)

@@ -7,12 +7,12 @@ import secrets
 from balancebeam.observability.access_log_records import header_value
 
 # Random, so that ids of different processes and starts differ.
-_PREFIX = secrets.token_hex(5)
+ID_PREFIX = secrets.token_hex(5)
 
 
 def made_id(received_at: float) -> str:
     """
-    Return the id of the request that was received at this time, in hexadecimal digits.
+    Return the id of the request that was received at this time.
 
     No two requests of a process are received in the same nanosecond. So an id needs no
     state, and all logs compute the same one.
@@ -20,7 +20,7 @@ def made_id(received_at: float) -> str:
     Args:
         received_at: Monotonic seconds, see `Exchange.received_at`.
     """
-    return _PREFIX + hex(int(received_at * 1e9))[2:]
+    return f"{ID_PREFIX}{int(received_at * 1e9)}"
 
 
 def sent_id(upstream_head: bytes) -> str | None:

@@ -25,6 +25,41 @@ def local_time(second: int) -> str:
     )
 
 
+class LineTime:
+    """
+    The time of log lines, for formatters that have no time to read the clock for each line.
+
+    Args:
+        clock: Returns seconds since the epoch.
+        render: Returns the text of a number of units since the epoch.
+        units: Units per second.
+
+    Attributes:
+        text: The text of the last time.
+        expires_at: Until when a line has this text, on the clock of timelines: for less than a
+            millisecond, by which times are rounded down anyway.
+    """
+
+    __slots__ = ("_clock", "_render", "_units", "expires_at", "text")
+
+    def __init__(self, clock: Clock, render: Callable[[int], str], units: int) -> None:
+        self.text = ""
+        self.expires_at = float("-inf")
+        self._clock = clock
+        self._render = render
+        self._units = units
+
+    def __call__(self, finished_at: float) -> str:
+        """Return the present time, for the line of an exchange that has just finished."""
+        self.expires_at = finished_at + _MAX_AGE
+        self.text = self._render(int(self._clock() * self._units))
+        return self.text
+
+
+# Seconds for which lines have the same time.
+_MAX_AGE = 0.0005
+
+
 @lru_cache(maxsize=2)
 def _utc_second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

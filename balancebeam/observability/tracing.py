@@ -58,7 +58,7 @@ class FinishedTrace(NamedTuple):
         method: The method.
         target: The target.
         host: The Host field.
-        minor: The minor version of HTTP.
+        http_version: The version of the request.
         secure: Whether the client uses TLS.
         status: The status of the response, 0 without one.
         client: The address of the client.
@@ -81,7 +81,7 @@ class FinishedTrace(NamedTuple):
     method: bytes
     target: bytes
     host: bytes
-    minor: int
+    http_version: str
     secure: bool
     status: int
     client: str
@@ -180,7 +180,7 @@ class TracingService(service.Service):
     # Called on the reactor thread.
 
     def finished(self, exchange: Any, trace: RequestTrace) -> None:
-        """Enqueue the spans of a finished exchange; a `TracedExchange`."""
+        """Enqueue the spans of a finished exchange."""
         tries = all_tries(exchange)
         if not self._accepting or len(self._queue) >= self.settings.queue_size:
             self._counts.lost += 1 + len(tries)
@@ -203,7 +203,7 @@ class TracingService(service.Service):
                 head.method[:MAX_TEXT],
                 head.target[:MAX_TEXT],
                 (head.host or b"")[:MAX_TEXT],
-                head.minor,
+                exchange.http_version,
                 exchange.tls is not None,
                 exchange.status,
                 exchange.client,

@@ -22,7 +22,6 @@ from balancebeam.config.cross_checks import check_admin, validate_settings
 from balancebeam.config.dump import dump
 from balancebeam.config.frontends import ACCESS_LOG_FORMATS, MODES
 from balancebeam.config.hosts_file import load_hosts
-from balancebeam.config.http2_checks import check_http2_support
 from balancebeam.config.overrides import Overrides
 from balancebeam.config.reader import Document, escape_control
 from balancebeam.config.toml_file import LOG_FORMATS, finalize, load_document, with_defaults
@@ -216,8 +215,6 @@ class CommandLineOptions(TlsOptions):
         settings = finalize(overrides.settings)
         if not self._problems:
             self._problems += validate_settings(settings, document)
-        if not self._problems:
-            self._problems += check_http2_support(settings)
         self._check_admin(settings, document)
         if self._problems:
             raise ConfigError(*map(escape_control, self._problems))

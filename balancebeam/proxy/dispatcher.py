@@ -30,6 +30,9 @@ from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.selector import SelectorService
 from balancebeam.upstream.server import Server
 
+# Failures that the statistics of a server do not have.
+_NOT_COUNTED = (FailureKind.NO_DESCRIPTORS, FailureKind.NO_UPGRADE, FailureKind.REFUSED)
+
 
 class Dispatcher:
     """
@@ -182,7 +185,7 @@ class Dispatcher:
         if server is None:
             # The client has disconnected, and `request_finished` was called.
             return
-        if failure.kind is not FailureKind.NO_DESCRIPTORS:
+        if failure.kind not in _NOT_COUNTED:
             server.failed_requests += 1
         self.health.request_failed(server, exchange, failure)
         exchange.failure = failure
@@ -190,9 +193,15 @@ class Dispatcher:
         if not self.retry_policy.allows(exchange.method, failure, exchange.rewind()):
             self._release(exchange, server)
             self._fail(exchange)
-        elif failure.kind is FailureKind.STALE:
+        elif failure.kind is FailureKind.REFUSED and not exchange.sent_again:
+            exchange.sent_again = True
+            self._release(exchange, server)
+            self._retry_refused(exchange, server, failure)
+        elif failure.kind is FailureKind.STALE and not exchange.sent_again:
             # The server is healthy: it closed an idle connection just when the
-            # request was sent. A new connection to it cannot be stale.
+            # request was sent. A new connection to it cannot be stale, unless other requests
+            # share it.
+            exchange.sent_again = True
             exchange.last_try_failed = False
             exchange.connect_seconds = None
             self.connections.connect(server, exchange)
@@ -212,6 +221,7 @@ class Dispatcher:
     def _retry(self, exchange: Exchange, server: Server, failure: UpstreamFailure) -> None:
         """Try the candidates that remain after `server` failed, if the budget allows it."""
         exchange.attempted_servers = (*exchange.attempted_servers, server)
+        exchange.sent_again = False
         exchange.sent_at = None
         within_budget = self.retry_budget.allows(self.total_requests)
         if len(exchange.attempted_servers) < self.retry_policy.attempts and within_budget:
@@ -222,6 +232,19 @@ class Dispatcher:
             self._try_next(exchange)
         else:
             self._fail(exchange)
+
+    def _retry_refused(self, exchange: Exchange, server: Server, failure: UpstreamFailure) -> None:
+        """
+        Try the other candidates, and then `server` once more, which has refused the request.
+
+        It costs no budget: servers refuse many requests at once when they restart.
+        """
+        exchange.sent_at = None
+        self.total_retries += 1
+        self.retries_by_reason[failure.kind.label] += 1
+        again = (server, exchange.selection_reason)
+        exchange.candidates = self.selector.remaining(chain(exchange.candidates, (again,)))
+        self._try_next(exchange)
 
     def response_started(self, exchange: Exchange) -> None:
         """Record that the response's head has arrived and its body is yet to come."""
@@ -255,9 +278,11 @@ class Dispatcher:
         """Account for a request that was answered, aborted or abandoned; called once."""
         now = exchange.finished_at = self.perf_counter()
         server = exchange.server
+        at_once = False
         if server is not None:
             if not exchange.first_byte_at and exchange.status and not exchange.client_aborted:
                 # Head and body of the response have arrived together.
+                at_once = True
                 exchange.first_byte_at = now
                 server.first_byte_samples.append(now - exchange.attempt_at)
             self._release(exchange, server)
@@ -271,6 +296,8 @@ class Dispatcher:
         if exchange.permits:
             self.admission.release(exchange)
         if exchange.observer is not None:
+            if at_once and exchange.attempt_at == exchange.received_at:
+                exchange.uneventful = not exchange.tries
             exchange.observer.exchange_finished(exchange)
 
     def _release(self, exchange: Exchange, server: Server) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
@@ -23,7 +22,7 @@ from balancebeam.proxy.interfaces import AbandonableConnection, ClientTransport,
 from balancebeam.proxy.timeline import LIMIT, REFUSED, RouteNames, Try
 from balancebeam.ratelimit.limit import Rejection
 from balancebeam.tls.interfaces import TlsInfo
-from balancebeam.upstream.connect_attempt import ConnectAttempt
+from balancebeam.upstream.connect_attempt import Detachable
 from balancebeam.upstream.server import Server
 
 # Bytes of the request that are buffered: until a server is connected, and of a body
@@ -52,6 +51,8 @@ class Exchange(ABC):
         candidates: The servers still to try; the dispatcher sets it before the
             first attempt.
         attempted_servers: The servers at which it failed.
+        sent_again: Whether it was sent again because the connection was closed, or the server
+            refused it, before it was processed; reset when another server is tried.
         selection_reason: Why `server` was selected, for logs.
         permits: What `Admission.release` has to give back.
         sent_at: When `server` got the request, on the reactor's clock; set for
@@ -87,6 +88,11 @@ class Exchange(ABC):
         last_try_failed: Whether the last attempt is in `tries`.
         outcome: How the exchange ended if it was not complete; see `timeline.ended`.
         limit_name: The name of the limit that has rejected the request.
+        uneventful: Whether the first server has sent the whole response at once, over a
+            connection that was open before; set for observers when the exchange is
+            finished. Then `attempt_at` equals `received_at`, `first_byte_at` equals
+            `finished_at`, and nothing was queued, connected, retried or cut off: one test
+            instead of one for each attribute.
     """
 
     dispatcher: Pipeline[Exchange]
@@ -94,11 +100,12 @@ class Exchange(ABC):
     client: str
     method: bytes
     connection: AbandonableConnection | None = None
-    attempt: ConnectAttempt[Any] | None = None
+    attempt: Detachable | None = None
     server: Server | None = None
     last_server: Server | None = None
     candidates: Iterator[Selection[Server]]
     attempted_servers: tuple[Server, ...] = ()
+    sent_again = False
     selection_reason = ""
     permits: Permits = ()
     sent_at: float | None = None
@@ -123,6 +130,7 @@ class Exchange(ABC):
     last_try_failed = False
     outcome = ""
     limit_name = ""
+    uneventful = False
     _pending_bytes = 0
 
     # Called by the dispatcher.
@@ -245,10 +253,14 @@ class Exchange(ABC):
         if self.finished:
             return
         self.finished = self.client_aborted = True
+        self.abandon_attempt()
+        self.dispatcher.request_finished(self)
+
+    def abandon_attempt(self) -> None:
+        """Detach the exchange from the server, or from the connection attempt that it awaits."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.detach()
-        self.dispatcher.request_finished(self)

@@ -22,7 +22,7 @@ from balancebeam.proxy.forwarded_fields import (
     build_forwarded_fields,
     encode_client_cert,
 )
-from balancebeam.proxy.tracing import Tracer
+from balancebeam.proxy.tracing import RequestTrace, Tracer
 
 
 @frozen
@@ -127,10 +127,12 @@ class Forwarder:
 
     Attributes:
         host: The Host value for which `fast_suffix` was built.
-        fast_suffix: The end of the head of a request without rare fields to `host`.
+        fast_suffix: The end of the head of a request without rare fields to `host`; with
+            `tracer` without the empty line.
         has_fast_path: Whether `fast_suffix` may be used.
         trusted: Whether the client is a trusted proxy.
-        tracer: Traces the requests; `None` without tracing. With one there is no fast path.
+        tracer: Traces the requests; `None` without tracing. With one, `build_traced_head`
+            builds all heads, and has a fast path of its own.
         via: The name in Via if it is not the default; empty to add no Via, `None` for the default.
             With any value but `None` there is no fast path.
     """
@@ -179,6 +181,9 @@ class Forwarder:
         self.fast_suffix = build_default_forwarded_fields(
             self._client, self._proto, host or b"", self._client_cert, self._version or b"1.1"
         )
+        if self.tracer is not None:
+            # The field of the trace and the empty line follow.
+            self.fast_suffix = self.fast_suffix[:-2]
 
     def build_head(self, head: RequestHead, transport: StreamTransport) -> bytes:
         """
@@ -186,16 +191,6 @@ class Forwarder:
 
         A missing Host field gets the address that the client is connected to.
         """
-        if (
-            self._has_default_fields
-            and head.rare_fields is NO_RARE_FIELDS
-            and head.length >= 0
-            and head.minor
-        ):
-            # Only with tracing: otherwise the caller uses the fast path.
-            if head.host is not self.host:
-                self.set_host(head.host)
-            return head.forward_bytes + self.fast_suffix
         local = b""
         if head.host is None:
             host = transport.getHost()
@@ -214,3 +209,26 @@ class Forwarder:
             self._client_cert,
             self._version,
         )
+
+    def build_traced_head(
+        self, head: RequestHead, transport: StreamTransport
+    ) -> tuple[bytes, RequestTrace | None]:
+        """
+        Build the complete head of any request, with the fields of its trace.
+
+        Returns:
+            The head, and the trace if there is tracing and the request is sampled.
+        """
+        tracer = self.tracer
+        if tracer is None:
+            return self.build_head(head, transport), None
+        if (
+            self._has_default_fields
+            and head.rare_fields is NO_RARE_FIELDS
+            and head.length >= 0
+            and head.minor
+        ):
+            if head.host is not self.host:
+                self.set_host(head.host)
+            return tracer.trace(head.forward_bytes + self.fast_suffix, False)
+        return tracer.trace(self.build_head(head, transport)[:-2], self.trusted)

@@ -11,6 +11,7 @@ from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
 from balancebeam.proxy.exchange import BUFFER_SIZE, Exchange
 from balancebeam.proxy.interfaces import Pipeline
+from balancebeam.proxy.tracing import RequestTrace, TraceObserver
 from balancebeam.upstream.interfaces import RequestSender
 
 
@@ -23,27 +24,28 @@ class HttpExchange(Exchange):
 
     Attributes:
         head: The head of the request.
+        http_version: The version of the client's request, for logs.
         upstream_head: The head as it is sent to a server.
         upgrade: The value of the Upgrade field; empty without one.
         body_complete: Whether the whole request body has been received.
         trailers: The trailer fields of a complete request body, each ended by CRLF.
         awaiting_100_continue: Whether the client sends the body only after a 100
             response, which the server sends.
-        started_at: When the request was received, in seconds since the epoch; 0 if
-            nothing needs it.
         body_bytes_received: The length of the request body received so far, without the framing
             of a chunked one; or of what the client has sent through a tunnel.
         body_bytes_sent: The length of the response body that was written, likewise.
+        trace: The spans of a sampled request, each attempt with its own `traceparent`.
     """
 
     connection: RequestSender | None = None
+    http_version = "1.1"
     body_complete = True
     trailers = b""
     awaiting_100_continue = False
     upgrade = b""
-    started_at = 0.0
     body_bytes_received = 0
     body_bytes_sent = 0
+    trace: RequestTrace | None = None
     # The content so far, for a retry; `None` without a body or when it is too large.
     _replay_buffer: list[bytes] | None = None
     _replay_bytes = 0
@@ -72,11 +74,6 @@ class HttpExchange(Exchange):
     def body_length(self) -> int:
         """Length of the request body in bytes, or `CHUNKED`."""
         return self.head.length
-
-    @property
-    def http_version(self) -> str:
-        """The version of the client's request, for logs."""
-        return "1.1" if self.head.minor else "1.0"
 
     def field_values(self, name: bytes) -> list[bytes]:
         return field_values(self.head.forward_bytes, name)
@@ -125,7 +122,15 @@ class HttpExchange(Exchange):
 
     # Called by the dispatcher.
 
+    def start_trace(self, trace: RequestTrace) -> None:
+        """Record the spans of `trace`, after the logs of the frontend."""
+        self.trace = trace
+        self.observer = TraceObserver(self.observer, trace)
+
     def rewind(self) -> bool:
+        if self.trace is not None:
+            # Called once for each failed attempt, which has just ended at `attempt_at`.
+            self.upstream_head = self.trace.next_attempt(self.upstream_head, self.attempt_at)
         if self.body_complete and not self.head.length:
             return True
         if self._replay_buffer is None:

@@ -17,6 +17,12 @@ WINDOW_SECONDS = 10.0
 # server that fails at low traffic would not be retried at all.
 MIN_RETRIES = 10
 
+# Failures after which no other server is tried.
+_NEVER_RETRIED = (
+    *(FailureKind.DEADLINE, FailureKind.STOPPING),
+    *(FailureKind.NO_DESCRIPTORS, FailureKind.NO_UPGRADE),
+)
+
 
 @frozen
 class RetryPolicy:
@@ -38,17 +44,21 @@ class RetryPolicy:
         RFC 9110, 9.2.2: "A proxy MUST NOT automatically retry non-idempotent
         requests." A request of which nothing was sent is not retried in that sense.
         Timeouts are not retried by default, because the same load on another server
-        does not help a slow one. No request is retried when the balancer stops, or has
-        no file descriptor for a connection to any server. A stale idle connection is
-        replaced whatever `on` contains: that is a race, and no failure of the server.
+        does not help a slow one. No request is retried after its deadline, when the balancer
+        stops, or without a file descriptor for a connection to any server. A stale idle
+        connection is replaced whatever `on` contains: that is a race, and no failure of the
+        server. So is a request that an HTTP/2 server has not processed, whatever its method
+        (RFC 9113, 8.7).
 
         Args:
             method: The method of the request.
             failure: How the attempt failed.
             replayable: Whether the body that was sent is still buffered.
         """
-        if failure.kind in (FailureKind.STOPPING, FailureKind.NO_DESCRIPTORS):
+        if failure.kind in _NEVER_RETRIED:
             return False
+        if failure.kind is FailureKind.REFUSED:
+            return replayable
         if failure.nothing_sent:
             return "connect" in self.on
         if failure.kind is not FailureKind.STALE:

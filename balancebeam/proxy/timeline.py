@@ -18,7 +18,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from balancebeam.core.failures import FailureKind, UpstreamFailure
+from balancebeam.core.failures import TIMEOUTS, FailureKind, UpstreamFailure
 
 COMPLETE = "complete"
 CLIENT = "client"
@@ -29,10 +29,8 @@ NO_SERVER = "no-server"
 REFUSED = "refused"
 DRAINING = "draining"
 
-_TIMEOUTS = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
-
 _OUTCOMES = {
-    **dict.fromkeys(_TIMEOUTS, TIMEOUT),
+    **dict.fromkeys(TIMEOUTS, TIMEOUT),
     FailureKind.CLIENT_STALLED: CLIENT,
     FailureKind.STOPPING: DRAINING,
     FailureKind.NO_DESCRIPTORS: NO_SERVER,
@@ -93,6 +91,7 @@ class Timeline(Protocol):
     last_try_failed: bool
     selection_reason: str
     outcome: str
+    uneventful: bool
     status: int
     client_aborted: bool
     downstream_response_started: bool

@@ -8,6 +8,8 @@ that is not sampled is forwarded as received, because the proxy adds no span to 
 
 from __future__ import annotations
 
+import re
+from binascii import b2a_hex
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,11 +22,15 @@ from balancebeam.protocols.trace_context import (
     encode_traceparent,
     parse_traceparent,
 )
+from balancebeam.proxy.exchange import Exchange
+from balancebeam.proxy.interfaces import Observer
+from balancebeam.proxy.rejected import RejectedRequest
 
 _ID_MASK = 2**64 - 1
 
-_TRACEPARENT = b"\r\ntraceparent:"
-_TRACESTATE = b"\r\ntracestate:"
+# Both fields of a trace in a valid head. It begins with LF instead of CRLF, because one byte is
+# found faster than two.
+_FIELD = re.compile(rb"\n(?i:trace(?:(parent)|state):)([^\r]*)")
 
 
 class RandomBits(Protocol):
@@ -109,29 +115,34 @@ class Tracer:
         Continue or start the trace of a request.
 
         Args:
-            head: The complete head that is sent to a server.
+            head: The head that is sent to a server, without the empty line at its end.
             trusted: Whether the client is a trusted proxy.
 
         Returns:
-            The head with the fields of the trace, and the trace if the request is sampled.
+            The complete head with the fields of the trace, and the trace if the request is
+            sampled.
         """
-        lower_head = head.lower()
-        start = lower_head.find(_TRACEPARENT)
-        if start >= 0 and (trusted or not self._trusted_parents_only):
-            end = head.find(b"\r\n", start + len(_TRACEPARENT))
-            parent = parse_traceparent(head[start + len(_TRACEPARENT) : end].strip(b" \t"))
-            if parent is not None and lower_head.find(_TRACEPARENT, end) < 0:
-                if not parent.sampled and parent.is_current:
-                    return head, None
-                return self._continue(head[:start] + head[end:], parent)
-        if start >= 0 or _TRACESTATE in lower_head:
+        if _FIELD.search(head) is not None:
+            found = [match for match in _FIELD.finditer(head) if match[1]]
+            if len(found) == 1 and (trusted or not self._trusted_parents_only):
+                parent = parse_traceparent(found[0][2].strip(b" \t"))
+                if parent is not None:
+                    if not parent.sampled and parent.is_current:
+                        return head + b"\r\n", None
+                    start, end = found[0].span()
+                    return self._continue(head[: start + 1] + head[end + 2 :], parent)
             # "3.2. traceparent": without a valid one, tracestate is not used either.
             head = remove_fields(remove_fields(head, b"traceparent"), b"tracestate")
-        trace_id = self._random_bits(128) or 1
-        span_id = self.new_id()
+        # One number for both ids, and one conversion: this runs for every request.
+        bits = self._random_bits(192)
+        trace_id, span_id = bits >> 64, bits & _ID_MASK
+        if not trace_id or not span_id:
+            # 0 is not valid.
+            return self.trace(head, trusted)
         if trace_id & _ID_MASK >= self._bound:
             # Servers must come to the same decision.
-            return _append(head, encode_traceparent(trace_id, span_id, 0)), None
+            ids = b2a_hex(bits.to_bytes(24, "big"), b"-", -16)
+            return b"%btraceparent: 00-%b-00\r\n\r\n" % (head, ids), None
         trace = RequestTrace(self, trace_id, 0, SAMPLED, b"", span_id, [self.new_id()])
         return _append(head, trace.traceparent()), trace
 
@@ -142,7 +153,7 @@ class Tracer:
             # A higher version is replaced by the one that this proxy knows.
             return _append(head, encode_traceparent(trace_id, parent.parent_id, flags)), None
         state = b""
-        if _TRACESTATE in head.lower():
+        if _FIELD.search(head) is not None:
             state = b",".join(field_values(head, b"tracestate"))
         ids = self.new_id(), [self.new_id()]
         trace = RequestTrace(self, trace_id, parent.parent_id, flags, state, *ids)
@@ -153,6 +164,25 @@ class Tracer:
         return self._random_bits(64) or 1
 
 
+class TraceObserver:
+    """Notifies the observer of the frontend, and then the tracer."""
+
+    __slots__ = ("_observer", "_trace")
+
+    def __init__(self, observer: Observer[Exchange] | None, trace: RequestTrace) -> None:
+        self._observer = observer
+        self._trace = trace
+
+    def exchange_finished(self, exchange: Exchange) -> None:
+        """Record the finished exchange."""
+        if self._observer is not None:
+            self._observer.exchange_finished(exchange)
+        self._trace.tracer.finished(exchange, self._trace)
+
+    def request_rejected(self, request: RejectedRequest) -> None:
+        """Do nothing: a rejected request has no exchange."""
+
+
 def _append(head: bytes, traceparent: bytes) -> bytes:
-    """Add the field at the end of a complete head."""
-    return b"%btraceparent: %b\r\n\r\n" % (head[:-2], traceparent)
+    """Add the field, and the empty line."""
+    return b"%btraceparent: %b\r\n\r\n" % (head, traceparent)

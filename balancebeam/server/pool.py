@@ -29,7 +29,7 @@ from balancebeam.upstream.connect_attempt import ConnectFunction
 from balancebeam.upstream.connection_pool import ConnectionPool
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.health.thresholds import CheckThresholds
-from balancebeam.upstream.http1_pool import Http1Pool
+from balancebeam.upstream.http_pool import HttpPool
 from balancebeam.upstream.pool_tls import PoolTls
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.selector import SelectorService
@@ -107,7 +107,7 @@ class PoolService(service.MultiService):
         shared.state_changes.watch(settings.name, self.server_set)
         self.selector = SelectorService(self._build_algorithm, self.server_set)
         self.health = HealthService(self.server_set, ticker, *_health_arguments(settings))
-        pool_class: type[ConnectionPool[Any]] = TcpPool if mode == "tcp" else Http1Pool
+        pool_class: type[ConnectionPool[Any]] = TcpPool if mode == "tcp" else HttpPool
         self.connections = pool_class(
             shared.data_reactor,
             shared.resolver,
@@ -116,7 +116,7 @@ class PoolService(service.MultiService):
             shared.connect,
             self.health.request_failed,
         )
-        self.connections.protocol = settings.protocol
+        self.connections.set_protocol(settings.protocol)
         self.set_tls(tls)
         self.server_set.subscribe(self._enable_tls)
         self.dispatcher = BalancerResource(
@@ -141,7 +141,7 @@ class PoolService(service.MultiService):
         self._update_servers(old.servers, settings.servers)
         self.set_tls(tls)
         self.connections.timeouts = settings.timeouts
-        self.connections.protocol = settings.protocol
+        self.connections.set_protocol(settings.protocol)
         self.dispatcher.apply(self._retry_settings(), settings.queue)
         if _health_arguments(old) != _health_arguments(settings):
             self.health.configure(*_health_arguments(settings))
@@ -239,7 +239,7 @@ class PoolService(service.MultiService):
         from balancebeam.upstream.health.probes import build_probe
 
         reactor = self._shared.reactor
-        probe = build_probe(active, reactor, self.find_tls)
+        probe = build_probe(active, reactor, self.find_tls, self.connections.uses_http2)
         checker = CheckerService(probe, active, self.server_set, self.health, reactor)
         checker.setServiceParent(self)
         self.checker = checker

@@ -34,11 +34,14 @@ class ClientContext:
             certificates of the system have changed.
         warnings: problems that do not prevent the use of the context, such as expired
             certificates; one text each.
+        http2_context: the context of connections that use HTTP/2, which offer nothing else by
+            ALPN; `None` if no server uses it.
     """
 
     context: ssl.SSLContext = field(eq=False)
     fingerprint: bytes
     warnings: tuple[str, ...] = ()
+    http2_context: ssl.SSLContext | None = field(default=None, eq=False)
 
 
 class ServerTls:
@@ -51,13 +54,17 @@ class ServerTls:
     Attributes:
         context: the context of handshakes.
         server_hostname: the name or IP address for SNI and verification; `None` for neither.
+        http2: the server has to select HTTP/2 by ALPN.
         session: the session that new connections resume; `None` if there is none yet.
     """
 
-    __slots__ = ("context", "server_hostname", "session")
+    __slots__ = ("context", "http2", "server_hostname", "session")
 
-    def __init__(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, server_hostname: str | None, http2: bool = False
+    ) -> None:
         self.context = context
+        self.http2 = http2
         self.server_hostname = server_hostname
         self.session: ssl.SSLSession | None = None
 
@@ -77,42 +84,58 @@ def server_hostname(settings: PoolTlsSettings, address: ServerAddress) -> str | 
     return address.host.partition("%")[0].rstrip(".")
 
 
-def build_client_context(settings: PoolTlsSettings) -> ClientContext:
+def build_client_context(settings: PoolTlsSettings, http2: bool = False) -> ClientContext:
     """
     Build the context for `settings`; reads all files.
+
+    Args:
+        settings: the settings of the connections.
+        http2: build `ClientContext.http2_context` too.
 
     Raises:
         ConfigError: a file cannot be read, or its content is not valid; the text names the file.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | OP_NO_RENEGOTIATION
-    if not settings.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    contexts = [_new_context(settings) for _ in range(2 if http2 else 1)]
+    context = contexts[0]
     # The name is a property of connections, and not of the context.
-    digest = hashlib.sha256(repr(evolve(settings, server_name=None)).encode())
+    digest = hashlib.sha256(repr((evolve(settings, server_name=None), http2)).encode())
     now = time.time()
     warnings: list[str] = []
     try:
         if settings.ca is not None:
             content = read_ca_file(settings.ca)
             digest.update(hashlib.sha256(content).digest())
-            _load_ca(context, settings.ca, content)
+            for each in contexts:
+                _load_ca(each, settings.ca, content)
             warnings += _expired_ca_warnings(context, settings.ca, now)
         elif settings.verify:
             digest.update(repr(file_signatures(_system_ca_paths())).encode())
-            context.load_default_certs()
+            for each in contexts:
+                each.load_default_certs()
         if settings.cert is not None:
             certificate = read_certificate(CertificateSource(settings.cert, settings.key))
             for content in (certificate.chain, certificate.key):
                 digest.update(hashlib.sha256(content).digest())
-            load_certificates(context, [certificate])
+            for each in contexts:
+                load_certificates(each, [certificate])
             warnings += certificate.warnings(now)
         _check_server_name(context, settings.server_name)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return ClientContext(context, digest.digest(), tuple(warnings))
+    if http2:
+        contexts[1].set_alpn_protocols(["h2"])
+    return ClientContext(context, digest.digest(), tuple(warnings), contexts[1] if http2 else None)
+
+
+def _new_context(settings: PoolTlsSettings) -> ssl.SSLContext:
+    """Create a context without certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | OP_NO_RENEGOTIATION
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _system_ca_paths() -> list[str]:

@@ -31,7 +31,7 @@ from balancebeam.upstream.failure_reasons import classify_connect_failure
 from balancebeam.upstream.interfaces import ConnectionT, PooledConnection
 from balancebeam.upstream.resolver import Resolver
 from balancebeam.upstream.server import Server
-from balancebeam.upstream.tls_handshake import TlsHandshakeError, UpstreamHandshake
+from balancebeam.upstream.tls_handshake import UpstreamHandshake
 
 
 class Connector(typing.Protocol):
@@ -55,6 +55,20 @@ ConnectFunction = Callable[[ServerAddress, ClientFactory, Any], Connector]
 BackgroundFailureHandler = Callable[[Server, None, UpstreamFailure], object]
 
 
+class Detachable(typing.Protocol):
+    """What a request waits for: a connect attempt, or its place in one."""
+
+    def detach(self) -> None:
+        """Forget the request, which has ended."""
+
+
+class PendingHandshake(typing.Protocol):
+    """A connection that is established, and not ready for a request."""
+
+    def abort_handshake(self, text: str) -> None:
+        """Close the connection; the attempt fails with `text`."""
+
+
 class ConnectRequest(typing.Protocol):
     """
     A request, or a TCP session, that waits for a connection to a server.
@@ -63,7 +77,7 @@ class ConnectRequest(typing.Protocol):
         attempt: The attempt in progress, if there is one.
     """
 
-    attempt: ConnectAttempt[Any] | None
+    attempt: Detachable | None
 
     @property
     def proxy_info_for_upstream(self) -> ProxyInfo | None:
@@ -109,17 +123,22 @@ class AttemptOwner(typing.Protocol[ConnectionT]):
 
 
 class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
-    """One attempt to connect to `server` on behalf of `exchange`."""
+    """
+    One attempt to connect to `server` on behalf of `exchange`.
+
+    Attributes:
+        server: The server.
+    """
 
     noisy = False
     _log = Logger()
 
     def __init__(
-        self, pool: AttemptOwner[ConnectionT], server: Server, exchange: ConnectRequest
+        self, pool: AttemptOwner[ConnectionT], server: Server, exchange: ConnectRequest | None
     ) -> None:
         self._pool = pool
-        self._server = server
-        self._exchange: ConnectRequest | None = exchange
+        self.server = server
+        self._exchange = exchange
         # Addresses that were not tried yet.
         self._addresses: list[ServerAddress] = []
         self._address: ServerAddress = server.address
@@ -127,6 +146,10 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
         self._resolving: defer.Deferred[list[ServerAddress]] | None = None
         # The TLS handshake in progress, or complete; `None` without TLS.
         self._handshake: UpstreamHandshake | None = None
+        # What has to be aborted if the attempt ends: the handshake of TLS, or of HTTP/2.
+        self._pending: PendingHandshake | None = None
+        # The PROXY header was sent, before the handshake.
+        self._header_sent = False
         # When the current address was first tried, on the ticker.
         self._connect_started_at = pool.ticker.now
         self._timed_out = False
@@ -135,7 +158,7 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
 
     def start(self) -> None:
         """Resolve the name of the server, and connect."""
-        addresses = self._pool.resolver.resolve(self._server.address)
+        addresses = self._pool.resolver.resolve(self.server.address)
         if isinstance(addresses, list):
             self.try_addresses(addresses)
         else:
@@ -146,7 +169,7 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
                 lambda failure: self._log.failure(
                     "connect attempt to {server} failed unexpectedly",
                     failure,
-                    server=self._server.name,
+                    server=self.server.name,
                 )
             )
 
@@ -161,7 +184,8 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             self._fail(FailureKind.STOPPING, "")
             return
         self._connect_started_at, self._timed_out = pool.ticker.now, False
-        self._handshake = None
+        self._handshake = self._pending = None
+        self._header_sent = False
         self._address = self._addresses.pop(0)
         self._connector = pool.connect_function(self._address, self, pool.reactor)
 
@@ -174,8 +198,8 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             return
         if self._connector is not None and now - self._connect_started_at >= limit:
             self._timed_out = True
-            if self._handshake is not None:
-                self._handshake.abort(f"connect timeout of {limit:g} s expired")
+            if self._pending is not None:
+                self._pending.abort_handshake(f"connect timeout of {limit:g} s expired")
             else:
                 self._stop_connecting()
 
@@ -190,8 +214,8 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
         if self._descriptor_retry is not None:
             self._stop_waiting()
             self._fail(FailureKind.STOPPING, "")
-        if self._handshake is not None:
-            self._handshake.abort("connection aborted")
+        if self._pending is not None:
+            self._pending.abort_handshake("connection aborted")
         else:
             self._stop_connecting()
 
@@ -200,39 +224,49 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
             self._connector.stopConnecting()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        connection = self._pool.build_connection(self._server, self)
-        tls = self._pool.find_tls(self._server)
+        connection = self._pool.build_connection(self.server, self)
+        tls = self._pool.find_tls(self.server)
         if tls is None:
             return connection
-        self._handshake = UpstreamHandshake(self, tls, connection, self._encode_proxy_header())
+        self._handshake = UpstreamHandshake(self, tls, connection, self.encode_proxy_header())
+        self._pending = self._handshake
         return self._handshake
 
-    def _encode_proxy_header(self) -> bytes:
-        """The PROXY header that the server expects; empty if it expects none."""
-        version = self._server.proxy_protocol
+    def encode_proxy_header(self) -> bytes:
+        """Return the PROXY header that the server expects, to be sent; empty if it expects none."""
+        self._header_sent = True
+        version = self.server.proxy_protocol
         if version is None:
             return b""
         info = None if self._exchange is None else self._exchange.proxy_info_for_upstream
         return encode_proxy_header(version, info)
 
+    def preface_sent(self, connection: PendingHandshake) -> None:
+        """An HTTP/2 connection waits for the SETTINGS of the server."""
+        self._pending = connection
+
     def connected(self, connection: ConnectionT) -> None:
-        """Send the PROXY header if the server expects one, and then the request."""
+        """Use the connection, which is ready."""
         self._pool.connection_opened(self, connection)
         handshake = self._handshake
-        if handshake is not None and handshake.tls is not self._pool.find_tls(self._server):
+        if handshake is not None and handshake.tls is not self._pool.find_tls(self.server):
             # A reload has changed the verification of servers during the handshake.
             connection.single_use = True
-        exchange, self._exchange, self._connector = self._exchange, None, None
+        self._connector = None
+        self._use(connection)
+
+    def _use(self, connection: ConnectionT) -> None:
+        """Send the PROXY header if the server expects one, and then the request."""
+        exchange, self._exchange = self._exchange, None
         if exchange is None:
             self._pool.release(connection)
             return
         exchange.attempt = None
         exchange.upstream_connected()
-        version = self._server.proxy_protocol
+        version = self.server.proxy_protocol
         if version is not None:
             connection.single_use = True
-            if handshake is None:
-                # With TLS, it has been sent before the ClientHello.
+            if not self._header_sent:
                 connection.transport.write(
                     encode_proxy_header(version, exchange.proxy_info_for_upstream)
                 )
@@ -246,21 +280,28 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
 
     def _try_address_again(self) -> None:
         self._descriptor_retry = None
-        if self._exchange is None:
+        if not self.needed:
             # The request has ended, and needs no connection.
             self._pool.attempt_failed(self)
         elif not self._pool.open:
             self._fail(FailureKind.STOPPING, "")
-        elif self._server.idle_connections:
-            self._use_idle_connection(self._exchange)
+        elif self.server.idle_connections:
+            self._use_idle_connection()
         else:
             self._connector = self._pool.connect_function(self._address, self, self._pool.reactor)
 
-    def _use_idle_connection(self, exchange: ConnectRequest) -> None:
+    @property
+    def needed(self) -> bool:
+        """Whether a request waits for the connection."""
+        return self._exchange is not None
+
+    def _use_idle_connection(self) -> None:
         """Send the request on a connection that another request has released meanwhile."""
         self._pool.attempt_failed(self)
-        self._exchange = exchange.attempt = None
-        self._pool.acquire(self._server).send(exchange)
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        exchange.attempt = None
+        self._pool.acquire(self.server).send(exchange)
 
     def _stop_waiting(self) -> None:
         retry, self._descriptor_retry = self._descriptor_retry, None
@@ -278,8 +319,8 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
         else:
             self._fail(*classify_connect_failure(reason))
 
-    def handshake_failed(self, error: TlsHandshakeError) -> None:
-        """Try the next address, or fail: the TLS handshake has failed."""
+    def handshake_failed(self, error: Exception) -> None:
+        """Try the next address, or fail: the handshake of TLS or HTTP/2 has failed."""
         if self._addresses or not self._pool.open:
             self._try_next_address()
         elif self._timed_out:
@@ -295,10 +336,14 @@ class ConnectAttempt(ClientFactory, Generic[ConnectionT]):
 
     def _fail(self, kind: FailureKind, detail: str) -> None:
         self._pool.attempt_failed(self)
-        exchange, self._exchange, self._connector = self._exchange, None, None
-        failure = UpstreamFailure(kind, detail, nothing_sent=True, server=self._server.name)
+        self._connector = None
+        self._report(UpstreamFailure(kind, detail, nothing_sent=True, server=self.server.name))
+
+    def _report(self, failure: UpstreamFailure) -> None:
+        """Report a failure to the request, or to the pool if it has ended."""
+        exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.attempt = None
             exchange.upstream_failed(failure)
         else:
-            self._pool.on_background_failure(self._server, None, failure)
+            self._pool.on_background_failure(self.server, None, failure)

@@ -110,6 +110,10 @@ class ConnectionPool(service.Service, ABC, Generic[ConnectionT]):
         """Whether new connections to `server` use HTTP/2."""
         return (server.protocol or self.protocol) == HTTP2
 
+    def set_protocol(self, protocol: str) -> None:
+        """Use `protocol` for requests to servers without their own, after a reload."""
+        self.protocol = protocol
+
     def set_tls(self, tls: PoolTls) -> None:
         """Use `tls` for new connections, after a reload or a change of a file."""
         self.tls = tls

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.internet.protocol import Protocol
+
 from balancebeam.core.settings import PoolTimeouts
 from balancebeam.net import connector
 from balancebeam.net.interfaces import DataReactor
@@ -58,7 +60,7 @@ class Http1Pool(ConnectionPool[UpstreamConnection]):
 
     def build_connection(
         self, server: Server, attempt: ConnectAttempt[UpstreamConnection]
-    ) -> UpstreamConnection:
+    ) -> Protocol:
         connection = _NewConnection(server, self, self._parser, self.ticker)
         connection.attempt = attempt
         return connection

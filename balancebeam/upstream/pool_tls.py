@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from balancebeam.core.addresses import UnixAddress
 from balancebeam.core.errors import ConfigError
 from balancebeam.core.settings import (
+    HTTP2,
     PoolSettings,
     PoolTlsSettings,
     ServerSettings,
@@ -71,7 +72,7 @@ class PoolTls:
         settings = pool.tls or PoolTlsSettings()
         seen = file_signatures(_paths(settings))
         try:
-            client = build_client_context(settings)
+            client = build_client_context(settings, _has_http2(pool))
             for server in servers:
                 if pool.lacks_server_name(server):
                     raise ConfigError(
@@ -128,7 +129,7 @@ class PoolTls:
         if self.client is not None:
             return
         try:
-            self.client = build_client_context(self._settings)
+            self.client = build_client_context(self._settings, _has_http2(self._pool))
         except ConfigError as error:
             # A context without CA certificates: the verification of every server fails.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -142,10 +143,23 @@ class PoolTls:
         # `PoolService` calls `enable` when it gets the first server with TLS.
         assert client is not None
         name = server_hostname(self._settings, server.address)
+        http2 = (server.protocol or self._pool.protocol) == HTTP2
+        # Without a context of its own, as after a failure to build it, the handshake fails.
+        context = (client.http2_context if http2 else None) or client.context
         tls = server.tls
-        if tls is None or tls.context is not client.context or tls.server_hostname != name:
-            tls = server.tls = ServerTls(client.context, name)
+        if (
+            tls is None
+            or tls.context is not context
+            or tls.server_hostname != name
+            or tls.http2 is not http2
+        ):
+            tls = server.tls = ServerTls(context, name, http2)
         return tls
+
+
+def _has_http2(pool: PoolSettings) -> bool:
+    """Whether requests to any server use HTTP/2, now or after it is registered."""
+    return pool.protocol == HTTP2 or any(map(pool.uses_http2, pool.servers))
 
 
 def _paths(settings: PoolTlsSettings) -> Iterator[str]:

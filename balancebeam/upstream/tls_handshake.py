@@ -15,6 +15,9 @@ from balancebeam.net.tls_transport import HandshakeOwner, TlsTransport
 from balancebeam.tls.client_contexts import ServerTls
 from balancebeam.tls.errors import describe_ssl_error
 
+# RFC 9113, 3.2: over TLS, ALPN selects HTTP/2; there is no prior knowledge.
+NO_HTTP2 = "server did not negotiate h2"
+
 
 class TlsHandshakeError(Exception):
     """A TLS handshake with a server failed; the text has the reason."""
@@ -72,6 +75,12 @@ class UpstreamTlsTransport(TlsTransport):
         super().connectionLost(reason)
 
 
+def has_negotiated_http2(transport: TlsTransport) -> bool:
+    """Whether ALPN has selected HTTP/2 in a complete handshake."""
+    engine = transport.engine
+    return engine is not None and engine.selected_alpn_protocol() == "h2"
+
+
 def save_session(transport: Any) -> None:
     """Keep the TLS session of a connection to a server; does nothing without TLS."""
     if isinstance(transport, UpstreamTlsTransport):
@@ -123,7 +132,7 @@ class UpstreamHandshake(Protocol):
         transport.protocol = upper
         upper.start()
 
-    def abort(self, text: str) -> None:
+    def abort_handshake(self, text: str) -> None:
         """Close the connection within the handshake, which fails with `text`."""
         self.transport.abortConnection()
         self._fail(text)
@@ -131,6 +140,9 @@ class UpstreamHandshake(Protocol):
     # HandshakeOwner
 
     def handshake_completed(self, transport: TlsTransport) -> None:
+        if self.tls.http2 and not has_negotiated_http2(transport):
+            self.abort_handshake(NO_HTTP2)
+            return
         self._attempt = None
         transport.attach(self._connection)
 

@@ -73,7 +73,6 @@ def dispatch_web_request(dispatcher: WebPipeline, request: Request) -> None:
     exchange = WebExchange(dispatcher, head, upstream_head, client, request)
     exchange.via = dispatcher.forwarding.settings.via_name
     exchange.observer = dispatcher.observer
-    exchange.started_at = dispatcher.ticker.wall_time()
     request.notifyFinish().addErrback(exchange.connection_lost)
     if head.length:
         exchange.expect_body()
@@ -164,6 +163,8 @@ class WebExchange(HttpExchange):
     ) -> None:
         super().__init__(dispatcher, head, upstream_head, client)
         self._request = request
+        if not head.minor:
+            self.http_version = "1.0"
         # When the client stopped reading, on the ticker; `None` while it reads.
         self._paused_since: float | None = None
 

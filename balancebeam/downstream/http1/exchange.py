@@ -148,7 +148,6 @@ class Http1Exchange(ClientExchange):
         context = stream.context
         if context.needs_accounting:
             self.observer = context.observer
-            self.started_at = context.ticker.wall_time()
             self.persistent = head.persistent and not context.draining
         if head.rare_fields.upgrade:
             self.upgrade = head.rare_fields.upgrade

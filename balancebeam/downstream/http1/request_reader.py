@@ -20,7 +20,6 @@ from balancebeam.downstream.http1.channel_state import (
 from balancebeam.downstream.http1.context import Http1Context
 from balancebeam.downstream.http1.custom_via import CustomViaExchange
 from balancebeam.downstream.http1.exchange import ClientStream, Http1Exchange
-from balancebeam.downstream.http1.traced_exchange import TracedExchange
 from balancebeam.protocols.http1.body import (
     CHUNKED,
     BodyError,
@@ -161,20 +160,16 @@ class RequestReader:
     ) -> Http1Exchange:
         """The exchange of a request with rare fields, a chunked body, tracing, or a policy."""
         forwarder = self.forwarder
-        exchange: Http1Exchange
-        upstream_head, trace = forwarder.build_head(head, channel.transport), None
-        if forwarder.tracer is not None:
-            upstream_head, trace = forwarder.tracer.trace(upstream_head, forwarder.trusted)
-        if trace is not None:
-            exchange = TracedExchange(channel, dispatcher, head, upstream_head)
-            exchange.start_trace(trace)
-            if forwarder.via is not None:
-                exchange.via = forwarder.via
-        elif forwarder.via is None:
+        upstream_head, trace = forwarder.build_traced_head(head, channel.transport)
+        if forwarder.via is None:
             exchange = Http1Exchange(channel, dispatcher, head, upstream_head)
         else:
             exchange = CustomViaExchange(channel, dispatcher, head, upstream_head)
             exchange.via = forwarder.via
+        if trace is not None:
+            exchange.start_trace(trace)
+        if not head.minor:
+            exchange.http_version = "1.0"
         exchange.max_forwards_exhausted = head.max_forwards_exhausted
         if forwarder.trusted:
             exchange.client = self._context.trusted_proxies.client_ip(channel.client, head)

@@ -20,7 +20,6 @@ from balancebeam.core.ip import pack_address
 from balancebeam.downstream.http2.context import MAX_HEADER_LIST_SIZE, Http2Context
 from balancebeam.downstream.http2.exchange import Http2Exchange
 from balancebeam.downstream.http2.frame_reader import FrameReader
-from balancebeam.downstream.http2.output import FrameOutput
 from balancebeam.downstream.http2.request_reader import MAX_CONCURRENT_STREAMS as MAX_STREAMS
 from balancebeam.downstream.http2.timeouts import (
     EARLY_RESPONSE_DELAY,
@@ -30,7 +29,7 @@ from balancebeam.downstream.http2.timeouts import (
 )
 from balancebeam.net.interfaces import StreamTransport
 from balancebeam.net.socket_options import set_socket_options
-from balancebeam.net.transport import unacked_bytes
+from balancebeam.net.transport import batch_scheduler, unacked_bytes
 from balancebeam.protocols.http2.errors import NO_ERROR, Http2ConnectionError
 from balancebeam.protocols.http2.frames import (
     DEFAULT_WINDOW_SIZE,
@@ -38,6 +37,7 @@ from balancebeam.protocols.http2.frames import (
     encode_goaway,
     encode_rst_stream,
 )
+from balancebeam.protocols.http2.output import FrameOutput
 from balancebeam.protocols.http2.settings import (
     ENABLE_CONNECT_PROTOCOL,
     INITIAL_WINDOW_SIZE,
@@ -128,7 +128,7 @@ class Http2Channel(Protocol):
         set_socket_options(self.transport)
         self.transport.registerProducer(self, True)
         self.context.channels.add(self)
-        self.output = FrameOutput(self.transport)
+        self.output = FrameOutput(self.transport.write, batch_scheduler(self.transport))
         self.output.append(SERVER_SETTINGS)
         if self.context.draining:
             self.drain()

@@ -1,22 +1,47 @@
-"""Error responses on HTTP/2 streams that have no exchange, or not any more."""
+"""Error responses on streams that have no exchange, or none any more."""
 
 from __future__ import annotations
 
 from balancebeam.core.errors import RequestError
-from balancebeam.downstream.http2.exchange import Http2Exchange, StreamChannel
+from balancebeam.downstream.http2.exchange import Http2Exchange
 from balancebeam.downstream.http2.interfaces import RequestChannel
+from balancebeam.protocols.grpc import error_fields, is_grpc
 from balancebeam.protocols.http1.local_reply import jsend_error, local_reply_fields
 from balancebeam.protocols.http1.request_rules import RequestHead
-from balancebeam.protocols.http2.errors import PROTOCOL_ERROR
+from balancebeam.protocols.http2.errors import CANCEL, PROTOCOL_ERROR
 from balancebeam.protocols.http2.frames import encode_data, encode_headers, encode_rst_stream
+from balancebeam.protocols.http2.output import FrameOutput
 from balancebeam.protocols.http2.request_fields import RequestFieldsError
 from balancebeam.protocols.http2.response_block import encode_local_reply
 from balancebeam.proxy.rejected import RejectedRequest, first_line
 
 
-def write_error(channel: StreamChannel, stream_id: int, error: RequestError, bodyless: bool) -> int:
-    """Write an error response; return the length of its body."""
-    output, now = channel.output, channel.context.ticker.wall_time()
+def write_error(
+    output: FrameOutput,
+    stream_id: int,
+    error: RequestError,
+    now: float,
+    bodyless: bool,
+    grpc: bool,
+) -> int:
+    """
+    Write a complete error response.
+
+    Args:
+        output: The output of the connection.
+        stream_id: The stream, which ends with the response.
+        error: The error.
+        now: The time in seconds since the epoch.
+        bodyless: The request was HEAD.
+        grpc: The request was gRPC.
+
+    Returns:
+        The length of the body in bytes.
+    """
+    if grpc:
+        block = encode_local_reply(200, error_fields(error.status, error.reason), now)
+        output.append(encode_headers(stream_id, output.begin_block() + block, True))
+        return 0
     body = jsend_error(error.reason)
     if len(body) > min(output.window, output.initial_window):
         # The client accepts no content now, and nothing is kept for this stream.
@@ -45,7 +70,8 @@ def reject_request(
     """
     size = 0
     if not error.malformed:
-        size = write_error(channel, stream_id, error, error.line.startswith(b"HEAD "))
+        bodyless, now = error.line.startswith(b"HEAD "), channel.context.ticker.wall_time()
+        size = write_error(channel.output, stream_id, error, now, bodyless, error.grpc)
     if error.status == 400:
         channel.output.append(encode_rst_stream(stream_id, PROTOCOL_ERROR))
         channel.remember_reset(stream_id)
@@ -63,9 +89,12 @@ def abort_request(channel: RequestChannel, exchange: Http2Exchange, error: Reque
         exchange.status = error.status
     exchange.client_disconnected()
     if response_started:
-        channel.reset_stream(exchange, PROTOCOL_ERROR)
+        # A client that sends too slowly does not violate the protocol.
+        channel.reset_stream(exchange, CANCEL if error.status == 408 else PROTOCOL_ERROR)
     else:
-        write_error(channel, exchange.stream_id, error, exchange.method == b"HEAD")
+        bodyless, grpc = exchange.method == b"HEAD", is_grpc(exchange.head.forward_bytes)
+        now = channel.context.ticker.wall_time()
+        write_error(channel.output, exchange.stream_id, error, now, bodyless, grpc)
         del channel.streams[exchange.stream_id]
         channel.cancel_later(exchange.stream_id)
 
@@ -73,4 +102,5 @@ def abort_request(channel: RequestChannel, exchange: Http2Exchange, error: Reque
 def body_too_large(head: RequestHead) -> RequestFieldsError:
     """Return the error for a request body above the limit."""
     line = b"%b %b HTTP/2.0" % (head.method, head.target)
-    return RequestFieldsError(413, "request body too large", line, malformed=False)
+    grpc = is_grpc(head.forward_bytes)
+    return RequestFieldsError(413, "request body too large", line, malformed=False, grpc=grpc)

@@ -13,8 +13,8 @@ from typing import Protocol
 from balancebeam.core.failures import FailureKind, UpstreamFailure
 from balancebeam.downstream.exchange import ClientExchange
 from balancebeam.downstream.http2.context import Http2Context
-from balancebeam.downstream.http2.output import RESUME_QUEUED, FrameOutput
 from balancebeam.net.interfaces import StreamTransport
+from balancebeam.protocols.grpc import error_fields, is_grpc
 from balancebeam.protocols.http1.local_reply import local_reply_fields
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.response_head import ResponseHead
@@ -22,6 +22,7 @@ from balancebeam.protocols.http2.errors import CANCEL, CONNECT_ERROR, INTERNAL_E
 from balancebeam.protocols.http2.flow_control import UPDATE_THRESHOLD
 from balancebeam.protocols.http2.frames import DEFAULT_WINDOW_SIZE, encode_window_update
 from balancebeam.protocols.http2.hpack_encoder import encode_field
+from balancebeam.protocols.http2.output import RESUME_QUEUED, FrameOutput
 from balancebeam.protocols.http2.response_block import (
     DEFAULT_VIA,
     encode_local_reply,
@@ -34,6 +35,9 @@ from balancebeam.tls.interfaces import TlsInfo
 
 CONTINUE = 100
 SWITCHING_PROTOCOLS = 101
+
+# Failures within a response that are none of the server or the proxy.
+_CANCELLING = (FailureKind.CLIENT_STALLED, FailureKind.DEADLINE)
 
 _CONTINUE_BLOCK = encode_field(b":status", b"100")
 
@@ -225,9 +229,9 @@ class Http2Exchange(ClientExchange):
         else:
             self.end_queued = True
             ended = False
-        self._finish(ended)
+        self.finish(ended)
 
-    def _finish(self, ended: bool) -> None:
+    def finish(self, ended: bool) -> None:
         """Account for the response, whose last part was sent if it has `ended`, or waits."""
         if ended:
             self.local_closed = True
@@ -253,8 +257,8 @@ class Http2Exchange(ClientExchange):
             return
         self.finished = self.truncated = True
         self.dispatcher.request_finished(self)
-        stalled = failure.kind is FailureKind.CLIENT_STALLED
-        self.channel.reset_stream(self, CANCEL if stalled else INTERNAL_ERROR)
+        code = CANCEL if failure.kind in _CANCELLING else INTERNAL_ERROR
+        self.channel.reset_stream(self, code)
 
     def upgraded(self, head: ResponseHead) -> None:
         self.downstream_response_started = True
@@ -312,6 +316,19 @@ class Http2Exchange(ClientExchange):
         self.awaiting_100_continue = False
         self.channel.output.send_headers(self, _CONTINUE_BLOCK)
 
+    def local_reply(self, status: int, text: str, fields: Fields = ()) -> None:
+        if status < 400 or not is_grpc(self.head.forward_bytes):
+            super().local_reply(status, text, fields)
+            return
+        self.downstream_response_started = True
+        # For logs and metrics, where a gRPC error is the same as any other; the client receives
+        # 200.
+        self.status = status
+        channel = self.channel
+        now = channel.context.ticker.wall_time()
+        block = encode_local_reply(200, error_fields(status, text, fields), now)
+        self.finish(channel.output.send_response(self, block, b""))
+
     def send_reply(self, status: int, body: bytes, fields: Fields = ()) -> None:
         self.downstream_response_started = True
         self.status = status
@@ -321,7 +338,7 @@ class Http2Exchange(ClientExchange):
         if self.method == b"HEAD":
             body = b""
         self.body_bytes_sent = len(body)
-        self._finish(channel.output.send_response(self, block, body))
+        self.finish(channel.output.send_response(self, block, body))
 
     # Request body
 

@@ -21,6 +21,7 @@ from balancebeam.downstream.http2.error_responses import (
     reject_request,
 )
 from balancebeam.downstream.http2.exchange import Http2Exchange
+from balancebeam.downstream.http2.grpc_exchange import build_exchange
 from balancebeam.downstream.http2.interfaces import RequestChannel
 from balancebeam.downstream.http2.tunnel_exchange import Http2TunnelExchange
 from balancebeam.protocols.http1.body import CHUNKED
@@ -226,9 +227,11 @@ class RequestReader:
         forwarder, context = self.forwarder, self._context
         table = context.route_table
         route = context.default_route if table is None else table.find(head.host, head.target)
-        upstream_head = forwarder.build_head(head, channel.transport)
-        build = partial(Http2TunnelExchange, key) if key else Http2Exchange
+        upstream_head, trace = forwarder.build_traced_head(head, channel.transport)
+        build = partial(Http2TunnelExchange, key) if key else build_exchange
         exchange = build(channel, stream_id, route.dispatcher, head, upstream_head)
+        if trace is not None:
+            exchange.start_trace(trace)
         if forwarder.via is not None:
             exchange.via = forwarder.via
         exchange.max_forwards_exhausted = head.max_forwards_exhausted

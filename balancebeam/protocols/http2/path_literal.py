@@ -11,8 +11,8 @@ _MAX_FIELDS_BEFORE_PATH = 4
 
 
 def path_end(block: bytes, start: int) -> int:
-    """Return where a :path literal that starts at `start` ends; 0 if the block ends before."""
-    if start + 1 >= len(block):
+    """Return where the :path literal at `start` ends; 0 if there is none, or no end of it."""
+    if start + 1 >= len(block) or block[start] & PATH_LITERAL_MASK != PATH_LITERAL:
         return 0
     length = block[start + 1] & 0x7F
     end = start + 2 + length

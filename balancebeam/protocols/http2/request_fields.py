@@ -14,8 +14,9 @@ from typing import Union
 from attrs import frozen
 
 from balancebeam.core.errors import RequestError
+from balancebeam.protocols.grpc import is_grpc
 from balancebeam.protocols.http1.body import BodyError, filter_trailers
-from balancebeam.protocols.http1.grammar import REQUEST_LINE, TOKEN
+from balancebeam.protocols.http1.grammar import TOKEN
 from balancebeam.protocols.http1.request_head import MAX_REQUEST_LINE, RequestHeadParser
 from balancebeam.protocols.http1.request_rules import RequestHead
 from balancebeam.protocols.http1.request_target import is_same_authority
@@ -24,13 +25,19 @@ WEBSOCKET = b"websocket"
 
 _SLASH = ord("/")
 
+# What `REQUEST_LINE` allows in all parts of a path; a query may have a backslash as well.
+_PATH_OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"#<>\\')
+
+# The length of " HTTP/1.1" and CRLF.
+_LINE_END = 11
+
 # RFC 9113, 8.2: "Field names MUST be converted to lowercase".
-_FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 
 # RFC 9113, 8.2.1: "A field value MUST NOT contain the zero value (ASCII NUL, 0x00), line feed
 # (ASCII LF, 0x0a), or carriage return (ASCII CR, 0x0d) at any position", nor "start or end with
 # an ASCII whitespace character". The rules of HTTP/1.1 reject the other control characters.
-_FIELD_VALUE = re.compile(rb"(?:[^\0\r\n\t ](?:[^\0\r\n]*[^\0\r\n\t ])?)?")
+FIELD_VALUE = re.compile(rb"(?:[^\0\r\n\t ](?:[^\0\r\n]*[^\0\r\n\t ])?)?")
 
 # In the request line and in Host, whitespace would end the value.
 _CONTROL_OR_SPACE = re.compile(rb"[\0-\x20\x7f]")
@@ -54,12 +61,16 @@ class RequestFieldsError(RequestError):
         line: The request line, for logs.
         malformed: Whether RFC 9113, 8.1.1 calls the request malformed, so that it is a stream
             error. Otherwise the client gets a response with `status`.
+        grpc: Whether the request is known to be gRPC.
     """
 
-    def __init__(self, status: int, reason: str, line: bytes, malformed: bool) -> None:
+    def __init__(
+        self, status: int, reason: str, line: bytes, malformed: bool, grpc: bool = False
+    ) -> None:
         super().__init__(status, reason)
         self.line = line
         self.malformed = malformed
+        self.grpc = grpc
 
 
 @frozen
@@ -128,7 +139,7 @@ class RequestInterpreter:
             if b":scheme" in pseudo or b":path" in pseudo or b":authority" not in pseudo:
                 raise _malformed("CONNECT requires :authority alone", line)
             raise RequestFieldsError(501, "CONNECT is not supported", line, malformed=False)
-        self._check_scheme(pseudo, line)
+        self._check_scheme(pseudo, lines, line)
         path = pseudo.get(b":path", b"")
         if path[:1] != b"/" and (path != b"*" or method != b"OPTIONS"):
             raise _malformed("missing or invalid :path", line)
@@ -146,33 +157,32 @@ class RequestInterpreter:
 
     def with_path(self, section: FieldSection, path: bytes) -> FieldSection | None:
         """Return the same request for another path; `None` if it has to be interpreted."""
-        if not isinstance(section, RequestHead):
-            return None
-        line = b"%b %b HTTP/1.1\r\n" % (section.method, path)
-        match = REQUEST_LINE.match(line)
         if (
-            match is None
-            or match.end() != len(line)
-            or len(line) > MAX_REQUEST_LINE
+            type(section) is not RequestHead
+            or not path
             or path[0] != _SLASH
+            or path.translate(None, _PATH_OCTETS)
             or section.target[0] != _SLASH
         ):
             return None
-        # Behind the method, a space, the target, " HTTP/1.1" and CRLF.
-        start = len(section.method) + len(section.target) + 12
+        method = section.method
+        start = len(method) + 1
+        if start + len(path) + _LINE_END > MAX_REQUEST_LINE:
+            return None
+        text = section.forward_bytes
         return RequestHead(
-            section.method,
+            method,
             path,
             1,
             section.host,
-            line + section.forward_bytes[start:],
+            b"".join((text[:start], path, text[start + len(section.target) :])),
             section.length,
             section.persistent,
             section.rare_fields,
             section.max_forwards_exhausted,
         )
 
-    def _check_scheme(self, pseudo: dict[bytes, bytes], line: bytes) -> None:
+    def _check_scheme(self, pseudo: dict[bytes, bytes], lines: list[bytes], line: bytes) -> None:
         scheme = pseudo.get(b":scheme")
         if not scheme:
             raise _malformed("missing :scheme", line)
@@ -180,7 +190,7 @@ class RequestInterpreter:
         # received over a connection that has been secured'.
         scheme = scheme.lower()
         if scheme != b"http" and not (self._secure and scheme == b"https"):
-            raise RequestFieldsError(400, "unsupported :scheme", line, malformed=False)
+            raise _rejected(RequestError(400, "unsupported :scheme"), lines, line)
 
     def _parse(
         self, method: bytes, path: bytes, host: bytes | None, lines: list[bytes], line: bytes
@@ -191,7 +201,7 @@ class RequestInterpreter:
         try:
             return self._parser.parse(b"\r\n".join(text))
         except RequestError as error:
-            raise RequestFieldsError(error.status, error.reason, line, malformed=False) from None
+            raise _rejected(error, lines, line) from None
 
 
 def _split_fields(
@@ -217,7 +227,7 @@ def _split_fields(
             pseudo[name] = value
             continue
         regular_seen = True
-        if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+        if not FIELD_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
             raise _malformed("invalid header line", _request_line(pseudo))
         if name in CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
             raise _malformed("connection-specific header", _request_line(pseudo))
@@ -271,6 +281,12 @@ def _request_line(pseudo: dict[bytes, bytes]) -> bytes:
     """Return what the log shows as request line."""
     path = pseudo.get(b":path") or pseudo.get(b":authority", b"")
     return b"%b %b HTTP/2.0" % (pseudo.get(b":method", b""), path)
+
+
+def _rejected(error: RequestError, lines: list[bytes], line: bytes) -> RequestFieldsError:
+    """Return the error of a request with the field lines `lines`, which is not malformed."""
+    grpc = is_grpc(b"\r\n".join((line, *lines, b"")))
+    return RequestFieldsError(error.status, error.reason, line, malformed=False, grpc=grpc)
 
 
 def _malformed(reason: str, line: bytes) -> RequestFieldsError:

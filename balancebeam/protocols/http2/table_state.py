@@ -32,7 +32,6 @@ from weakref import WeakValueDictionary
 from balancebeam.protocols.http2.hpack import (
     FIRST_DYNAMIC,
     PATH_LITERAL,
-    PATH_LITERAL_MASK,
     DecodedBlock,
     Field,
     HeaderLimits,
@@ -54,8 +53,9 @@ MAX_ROOTS = 16
 # Blocks that were seen once, as hashes. At 10000 requests a second all different, a
 # block is memoised if it is repeated within a second.
 MAX_SEEN = 16384
-# Paths by their literal: 4096 of them with 128 bytes each take 2 MiB.
-MAX_PATHS = 4096
+# Paths by their literal. With 128 bytes each they take 512 KiB; more of them, most of which are
+# requested once, would displace other data from the caches of the processor.
+MAX_PATHS = 1024
 MAX_CACHED_PATH = 128
 # Blocks with longer lists differ from request to request (tokens, tracing).
 MAX_ENTRY_COST = 16 * 1024
@@ -143,10 +143,16 @@ class SharedTables(Generic[T]):
     entry costs the lengths of its block and its fields and an estimate of its objects; a
     result usually has two to three times the length of its fields. With the defaults,
     that is 8 MiB for both generations, and 10 to 20 MiB in fact. Blocks seen once take
-    another 1 MiB, paths another 2 MiB at most.
+    another 1 MiB, paths another 512 KiB at most.
 
     The time of a look-up reveals whether a complete block was sent before, path included;
     it does not reveal parts of a block, as the key is all of it.
+
+    Attributes:
+        interpret: See the argument.
+        with_path: See the argument.
+        paths: Paths that were sent before, by their literal (RFC 7541, 5.2); not those that were
+            sent as never indexed.
     """
 
     def __init__(
@@ -179,7 +185,7 @@ class SharedTables(Generic[T]):
         # States with memos; the others are not kept.
         self._active: set[TableState[T]] = set()
         self._seen: set[int] = set()
-        self._paths: dict[bytes, bytes] = {}
+        self.paths: dict[bytes, bytes] = {}
         self._salt = 0
 
     def root(self, limits: HeaderLimits) -> TableState[T]:
@@ -229,21 +235,12 @@ class SharedTables(Generic[T]):
         self._active.add(state)
         return True
 
-    def decode_path(self, literal: bytes) -> bytes:
-        """
-        Decode the string of a path (RFC 7541, 5.2).
-
-        Raises:
-            HpackError: It is not valid Huffman code.
-        """
-        path = self._paths.get(literal)
-        if path is None:
-            path, _ = decode_string(literal, 0)
-            if len(literal) <= MAX_CACHED_PATH:
-                if len(self._paths) >= MAX_PATHS:
-                    self._paths.clear()
-                self._paths[literal] = path
-        return path
+    def keep_path(self, literal: bytes, path: bytes) -> None:
+        """Keep a decoded path that may be sent again."""
+        if len(literal) <= MAX_CACHED_PATH:
+            if len(self.paths) >= MAX_PATHS:
+                self.paths.clear()
+            self.paths[literal] = path
 
 
 class HeaderDecoder(Generic[T]):
@@ -298,51 +295,58 @@ class HeaderDecoder(Generic[T]):
             return entry[0]
         if state.memo_without_path or state.older_without_path:
             start = state.path_start
-            found = self._find_without_path(state, block, start)
-            if found is None:
+            result = self._find_without_path(state, block, start)
+            if result is None:
                 actual = find_path(block)
                 if actual not in (-1, start):
-                    found = self._find_without_path(state, block, actual)
-            if found is not None:
-                return found[0]
+                    result = self._find_without_path(state, block, actual)
+            if result is not None:
+                return result
         return self._decode_new(state, block)
 
-    def _find_without_path(self, state: TableState[T], block: bytes, start: int) -> tuple[T] | None:
-        """Return the result, in a tuple, of a block with the literal of :path at `start`."""
-        if start >= len(block) or block[start] & PATH_LITERAL_MASK != PATH_LITERAL:
-            return None
+    def _find_without_path(self, state: TableState[T], block: bytes, start: int) -> T | None:
+        """
+        Return the result for a block whose :path literal starts at `start`, or `None`.
+
+        Most requests of browsers are decoded here, so it makes few calls.
+        """
         end = path_end(block, start)
-        if not end:
-            return None
-        entry = self._entry_without_path(state, without_path(block, start, end))
+        key = without_path(block, start, end)
+        entry = state.memo_without_path.get(key) or self._older_without_path(state, key)
         # The key alone does not define where the path was.
-        if entry is None or entry[3] != start:
+        if entry is None or entry[3] != start or not end:
             return None
-        following, cost, spare = entry[1], entry[2], entry[4]
+        neutral, following, cost, _, spare = entry
         shared = self._shared
-        path = shared.decode_path(block[start + 1 : end])
+        literal = block[start + 1 : end]
+        path = shared.paths.get(literal)
+        known = path is not None
+        if path is None:
+            path = decode_string(literal, 0)[0]
         if len(path) > spare or shared.with_path is None:
             return None
-        result = shared.with_path(entry[0], path)
+        result = shared.with_path(neutral, path)
         if result is None:
             return None
         state.path_start = start
         if following is not None:
             self._state = following
+        indexable = block[start] == PATH_LITERAL
+        if indexable and not known:
+            # A block with a new path is no repetition.
+            shared.keep_path(literal, path)
         # A path that was sent as never indexed is kept by no shared state.
-        if shared.was_seen(state, block) and (block[start] == PATH_LITERAL or not state.shared):
+        elif (indexable or not state.shared) and shared.was_seen(state, block):
             cost += len(block) + len(path)
             if shared.reserve(state, cost):
                 state.memo[block] = (result, following, cost)
-        return (result,)
+        return result
 
-    def _entry_without_path(self, state: TableState[T], key: bytes) -> _EntryWithoutPath[T] | None:
-        """Return the entry for a key, of either generation."""
-        entry = state.memo_without_path.get(key)
-        if entry is None:
-            entry = state.older_without_path.pop(key, None)
-            if entry is not None and self._shared.reserve(state, entry[2]):
-                state.memo_without_path[key] = entry
+    def _older_without_path(self, state: TableState[T], key: bytes) -> _EntryWithoutPath[T] | None:
+        """Return the entry for a key of the older generation, and move it to the younger one."""
+        entry = state.older_without_path.pop(key, None)
+        if entry is not None and self._shared.reserve(state, entry[2]):
+            state.memo_without_path[key] = entry
         return entry
 
     def _decode_new(self, state: TableState[T], block: bytes) -> T:

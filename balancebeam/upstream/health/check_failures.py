@@ -8,7 +8,8 @@ from twisted.python.failure import Failure
 from balancebeam.core.failures import FailureKind, failure_reason
 from balancebeam.core.settings import HealthCheckSettings
 from balancebeam.upstream.failure_reasons import classify_connect_failure, tls_error_text
-from balancebeam.upstream.health.probes import Unhealthy
+from balancebeam.upstream.health.errors import Unhealthy
+from balancebeam.upstream.health.grpc_probe import describe_check
 from balancebeam.upstream.tls_handshake import TlsHandshakeError
 
 
@@ -43,6 +44,9 @@ def failure_detail(failure: Failure, settings: HealthCheckSettings) -> str:
     """Return what a failed check requested and what was returned, as text for logs."""
     if isinstance(failure.value, Unhealthy) and failure.value.detail:
         return failure.value.detail
-    requested = "connection" if settings.path is None else f"GET {settings.path}"
+    if settings.grpc is not None:
+        requested = describe_check(settings.grpc)
+    else:
+        requested = "connection" if settings.path is None else f"GET {settings.path}"
     reason = check_failure_reason(failure, settings.effective_timeout)
     return f"{requested} failed: {reason.rstrip('.')}"

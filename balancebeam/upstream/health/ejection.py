@@ -37,7 +37,12 @@ from balancebeam.upstream.server_set import ServerSet
 # The failures that count against a server; the others are a race or the client's fault.
 # Bad answers have a limit of their own, as with HAProxy's `observe layer7` and Envoy's
 # consecutive gateway failures.
-_BAD_ANSWERS = frozenset((FailureKind.CLOSED, FailureKind.MALFORMED, FailureKind.STALLED))
+_BAD_ANSWERS = frozenset(
+    (
+        *(FailureKind.CLOSED, FailureKind.MALFORMED, FailureKind.STALLED),
+        FailureKind.STREAM_RESET,
+    )
+)
 _SERVER_FAULTS = _BAD_ANSWERS | {
     FailureKind.UNREACHABLE,
     FailureKind.CONNECT_TIMEOUT,

@@ -1,9 +1,8 @@
 """
-Probes: one active health check of one server, over TCP or HTTP.
+Probes: one active health check of one server, over TCP, HTTP or gRPC.
 
-They use Twisted's endpoints and treq, because checks are rare. With TLS, no session is resumed,
-so that each check verifies the certificate of the server. A server that misbehaves
-is bounded: in time by the caller, which cancels, and in bytes by `_BoundedProtocol`.
+They use Twisted's endpoints and, for HTTP/1.1, treq, because checks are rare. A server that
+misbehaves is bounded: in time by the caller, which cancels, and in bytes by its endpoint.
 """
 
 from __future__ import annotations
@@ -13,60 +12,32 @@ from http import HTTPStatus
 from typing import Any, Callable, Optional
 
 from treq.client import HTTPClient
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
-from twisted.internet.interfaces import (
-    IAddress,
-    IProtocol,
-    IProtocolFactory,
-    IStreamClientEndpoint,
-)
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from balancebeam import __version__
-from balancebeam.core.addresses import ServerAddress, UnixAddress
-from balancebeam.core.settings import HealthCheckSettings
-from balancebeam.net.tls_transport import TlsTransport
-from balancebeam.protocols.proxy_protocol import encode_proxy_header
+from balancebeam.core.addresses import UnixAddress
+from balancebeam.core.settings import HTTP2, HealthCheckSettings
 from balancebeam.tls.client_contexts import ServerTls
+from balancebeam.upstream.health.errors import Unhealthy
+from balancebeam.upstream.health.grpc_probe import check_grpc_health
+from balancebeam.upstream.health.http2_check import Http2Check
+from balancebeam.upstream.health.probe_endpoints import build_server_endpoint
 from balancebeam.upstream.server import Server
-from balancebeam.upstream.tls_handshake import TlsHandshakeError, describe_handshake_error
 
 # Returns TLS for a connection to a server; `None` for a connection without TLS.
 FindTls = Callable[[Server], Optional[ServerTls]]
 
-# Bytes read of a response before the connection is aborted: enough for any head, as nginx
-# (8 KiB) and Apache (64 KiB) limit them, and for the start of the body.
-_MAX_BYTES = 64 * 1024
-
+# Whether requests to a server use HTTP/2.
+UsesHttp2 = Callable[[Server], bool]
 
 # Characters of a Location field in a message: enough for the path of a login page.
 _MAX_LOCATION = 200
-
-
-class Unhealthy(Exception):
-    """
-    The server responded, but not with a status that counts as healthy.
-
-    Attributes:
-        detail: The complete request and response, for the first failure; empty if it adds
-            nothing to the text.
-    """
-
-    def __init__(self, text: str, detail: str = "") -> None:
-        super().__init__(text)
-        self.detail = detail
 
 
 class Probe(typing.Protocol):
@@ -80,7 +51,7 @@ class Probe(typing.Protocol):
             What was seen of a healthy server, as text for logs.
 
         Raises:
-            Unhealthy: Its response has the wrong status.
+            Unhealthy: Its response is not that of a healthy server.
             Exception: Whatever prevented a response.
         """
 
@@ -89,12 +60,23 @@ def _no_tls(server: Server) -> ServerTls | None:
     return None
 
 
-def build_probe(settings: HealthCheckSettings, reactor: Any, find_tls: FindTls = _no_tls) -> Probe:
-    """Build the probe for `settings`: over HTTP if they have a path, else over TCP."""
+def _has_http2(server: Server) -> bool:
+    return server.protocol == HTTP2
+
+
+def build_probe(
+    settings: HealthCheckSettings,
+    reactor: Any,
+    find_tls: FindTls = _no_tls,
+    uses_http2: UsesHttp2 = _has_http2,
+) -> Probe:
+    """Build the probe for `settings`: over gRPC, over HTTP if they have a path, else over TCP."""
     timeout = settings.effective_timeout
+    if settings.grpc is not None:
+        return GrpcProbe(reactor, settings.grpc, timeout, find_tls)
     if settings.path is None:
         return ConnectProbe(reactor, timeout, find_tls)
-    return HttpProbe(reactor, settings.path, settings.status, timeout, find_tls)
+    return HttpProbe(reactor, settings.path, settings.status, timeout, find_tls, uses_http2)
 
 
 class ConnectProbe:
@@ -107,10 +89,36 @@ class ConnectProbe:
 
     async def check(self, server: Server) -> str:
         tls = self._find_tls(server)
-        endpoint = _build_server_endpoint(self._reactor, server, self._timeout, tls)
+        endpoint = build_server_endpoint(self._reactor, server, self._timeout, tls)
         connection: Any = await endpoint.connect(Factory.forProtocol(Protocol))
         connection.transport.loseConnection()
         return "connection accepted" if tls is None else "TLS handshake completed"
+
+
+class GrpcProbe:
+    """A server is healthy if grpc.health.v1 says that the service is serving."""
+
+    def __init__(
+        self, reactor: Any, service: str, timeout: float, find_tls: FindTls = _no_tls
+    ) -> None:
+        """
+        Args:
+            reactor: The reactor.
+            service: The name of the service; empty for the server as a whole.
+            timeout: Connect timeout, and deadline of the call, in seconds.
+            find_tls: Returns TLS for a connection to a server.
+        """
+        self._reactor = reactor
+        self._service = service
+        self._timeout = timeout
+        self._find_tls = find_tls
+
+    async def check(self, server: Server) -> str:
+        tls = self._find_tls(server)
+        endpoint = build_server_endpoint(self._reactor, server, self._timeout, tls)
+        return await check_grpc_health(
+            endpoint, server, self._service, self._timeout, secure=tls is not None
+        )
 
 
 class HttpProbe:
@@ -123,6 +131,7 @@ class HttpProbe:
         statuses: tuple[int, int],
         timeout: float,
         find_tls: FindTls = _no_tls,
+        uses_http2: UsesHttp2 = _has_http2,
     ) -> None:
         """
         Args:
@@ -131,8 +140,10 @@ class HttpProbe:
             statuses: First and last status of a healthy server.
             timeout: Connect timeout in seconds.
             find_tls: Returns TLS for a connection to a server.
+            uses_http2: Whether requests to a server use HTTP/2; so does its check then.
         """
         self._find_tls = find_tls
+        self._uses_http2 = uses_http2
         self._reactor = reactor
         self._path = path
         self._statuses = statuses
@@ -140,9 +151,23 @@ class HttpProbe:
 
     async def check(self, server: Server) -> str:
         tls = self._find_tls(server)
-        endpoint = _build_server_endpoint(self._reactor, server, self._timeout, tls)
-        agent = Agent.usingEndpointFactory(self._reactor, _FixedEndpointFactory(endpoint))
+        endpoint = build_server_endpoint(self._reactor, server, self._timeout, tls)
         host = "localhost" if isinstance(server.address, UnixAddress) else server.name
+        if self._uses_http2(server):
+            code, locations = await self._request_http2(endpoint, host, tls is not None)
+        else:
+            code, locations = await self._request_http1(endpoint, host)
+        first, last = self._statuses
+        seen = f"GET {self._path} was answered with {code}"
+        if not first <= code <= last:
+            raise Unhealthy(seen, self._describe(host, code, locations))
+        return seen
+
+    async def _request_http1(
+        self, endpoint: IStreamClientEndpoint, host: str
+    ) -> tuple[int, list[str]]:
+        """Return the status of the response, and the values of Location."""
+        agent = Agent.usingEndpointFactory(self._reactor, _FixedEndpointFactory(endpoint))
         # The URL names another host, because not every address is valid in a URL:
         # Unix sockets, IPv6 addresses with a zone.
         response: Any = await HTTPClient(agent).get(
@@ -157,17 +182,29 @@ class HttpProbe:
         reader: Any = Protocol()
         response.deliverBody(reader)
         reader.transport.loseConnection()
-        first, last = self._statuses
-        seen = f"GET {self._path} was answered with {response.code}"
-        if not first <= response.code <= last:
-            raise Unhealthy(seen, self._describe(host, response))
-        return seen
+        return response.code, response.headers.getRawHeaders("location") or []
 
-    def _describe(self, host: str, response: Any) -> str:
+    async def _request_http2(
+        self, endpoint: IStreamClientEndpoint, host: str, secure: bool
+    ) -> tuple[int, list[str]]:
+        """Do the same as `_request_http1`, over HTTP/2."""
+        fields = (
+            (b":method", b"GET"),
+            (b":scheme", b"https" if secure else b"http"),
+            (b":authority", host.encode()),
+            (b":path", self._path.encode()),
+            (b"user-agent", f"balancebeam/{__version__}".encode()),
+        )
+        client = Http2Check(fields, head_only=True)
+        connecting: Any = connectProtocol(endpoint, client)
+        await connecting
+        response = await client.response
+        location = response.fields.get(b"location")
+        return response.status, [] if location is None else [location.decode("latin-1")]
+
+    def _describe(self, host: str, code: int, locations: list[str]) -> str:
         """Return the request, the unexpected response and the expected statuses."""
-        code = response.code
         phrase = f" {HTTPStatus(code).phrase}" if code in list(HTTPStatus) else ""
-        locations = response.headers.getRawHeaders("location") or ()
         location = "".join(f" (Location: {value[:_MAX_LOCATION]!a})" for value in locations[:1])
         first, last = self._statuses
         return (
@@ -185,148 +222,3 @@ class _FixedEndpointFactory:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         return self._endpoint
-
-
-@implementer(IStreamClientEndpoint)
-class _BoundedEndpoint:
-    """
-    Connects to a server, with a limit to the bytes that it may send.
-
-    The connection starts with a PROXY header if the server expects one.
-    """
-
-    def __init__(self, reactor: Any, server: Server, timeout: float) -> None:
-        self._endpoint = _build_endpoint(reactor, server.address, timeout)
-        version = server.proxy_protocol
-        self._preamble = b"" if version is None else encode_proxy_header(version, None)
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        inner: Any = protocolFactory
-        # No log lines from the factory: the result of the check is logged if it matters.
-        inner.noisy = False
-        factory = _BoundedFactory(protocolFactory)
-        factory.preamble = self._preamble
-        connecting: Deferred[Any] = self._endpoint.connect(factory)
-        return connecting.addCallback(lambda protocol: protocol.wrappedProtocol)
-
-
-class _BoundedProtocol(ProtocolWrapper):
-    """Aborts a connection that sends too many bytes, such as endless 1xx responses."""
-
-    _bytes_received = 0
-
-    def makeConnection(self, transport: Any) -> None:
-        transport.write(self.factory.preamble)
-        super().makeConnection(transport)
-
-    def dataReceived(self, data: bytes) -> None:
-        self._bytes_received += len(data)
-        if self._bytes_received > _MAX_BYTES:
-            transport: Any = self.transport
-            transport.abortConnection()
-        else:
-            super().dataReceived(data)
-
-
-class _BoundedFactory(WrappingFactory):
-    """Builds `_BoundedProtocol`s, which first send `preamble`."""
-
-    protocol = _BoundedProtocol
-    noisy = False
-    preamble = b""
-
-
-@implementer(IStreamClientEndpoint)
-class _TlsEndpoint:
-    """Performs a TLS handshake on each connection of another endpoint."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint, tls: ServerTls) -> None:
-        self._endpoint = endpoint
-        self._tls = tls
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        factory = _HandshakeFactory(self._tls, protocolFactory)
-        connecting: Deferred[Any] = self._endpoint.connect(factory)
-        return connecting.addCallback(lambda _: factory.completed)
-
-
-class _HandshakeFactory(Factory):
-    """
-    Builds the `_Handshake` of one connection.
-
-    Attributes:
-        completed: Fires with the application protocol; fails with `TlsHandshakeError`.
-    """
-
-    noisy = False
-
-    def __init__(self, tls: ServerTls, wrapped_factory: IProtocolFactory) -> None:
-        self.tls = tls
-        # `Any`: its declared `buildProtocol` takes no `None`, which ours may get.
-        self.wrapped_factory: Any = wrapped_factory
-        self.completed: Deferred[Any] = Deferred()
-
-    def buildProtocol(self, addr: IAddress | None) -> _Handshake:
-        factory: Any = self.wrapped_factory
-        handshake = _Handshake(self.tls, factory.buildProtocol(addr))
-        self.completed = handshake.completed
-        return handshake
-
-
-class _Handshake(Protocol):
-    """
-    Runs one handshake, and then attaches `application`.
-
-    Attributes:
-        completed: Fires with the application protocol; fails with `TlsHandshakeError`.
-    """
-
-    transport: Any
-
-    def __init__(self, tls: ServerTls, application: Any) -> None:
-        self._tls = tls
-        self._application = application
-        self.completed: Deferred[Any] = Deferred(lambda _: self.transport.abortConnection())
-
-    def connectionMade(self) -> None:
-        context, name = self._tls.context, self._tls.server_hostname
-        try:
-            upper = TlsTransport(
-                self.transport, context, self, server_side=False, server_hostname=name
-            )
-        except ValueError as error:
-            # The name is not valid in SNI, or there is none to verify.
-            self._fail(str(error))
-            return
-        self.transport.wrappedProtocol = upper
-        upper.start()
-
-    def handshake_completed(self, transport: TlsTransport) -> None:
-        completed, application = self.completed, self._application
-        transport.attach(application)
-        completed.callback(application)
-
-    def handshake_failed(self, transport: TlsTransport, error: Exception) -> None:
-        self._fail(describe_handshake_error(error))
-
-    def _fail(self, text: str) -> None:
-        self.transport.loseConnection()
-        if not self.completed.called:
-            self.completed.errback(TlsHandshakeError(f"TLS handshake failed: {text}"))
-
-
-def _build_server_endpoint(
-    reactor: Any, server: Server, timeout: float, tls: ServerTls | None
-) -> IStreamClientEndpoint:
-    endpoint = _BoundedEndpoint(reactor, server, timeout)
-    return endpoint if tls is None else _TlsEndpoint(endpoint, tls)
-
-
-def _build_endpoint(reactor: Any, address: ServerAddress, timeout: float) -> IStreamClientEndpoint:
-    if isinstance(address, UnixAddress):
-        return UNIXClientEndpoint(reactor, address.path, timeout)
-    if isIPAddress(address.host):
-        return TCP4ClientEndpoint(reactor, address.host, address.port, timeout)
-    if isIPv6Address(address.host):
-        return TCP6ClientEndpoint(reactor, address.host, address.port, timeout)
-    return HostnameEndpoint(reactor, address.host, address.port, timeout)

@@ -187,7 +187,7 @@ class PreparationTests(TlsTestCase):
         balancer = self.plain_balancer()
         pool = balancer.service.default_pool
 
-        def fail(settings: PoolTlsSettings) -> None:
+        def fail(settings: PoolTlsSettings, http2: bool) -> None:
             raise ConfigError("no memory")
 
         self.patch(pool_tls, "build_client_context", fail)

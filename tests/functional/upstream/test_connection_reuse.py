@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from balancebeam.core.settings import OutlierDetectionSettings
 from tests.helpers.cases import BalancerTestCase
 from tests.helpers.memory import GET, OK, Peer
 
@@ -55,3 +56,22 @@ class ConnectionReuseTests(BalancerTestCase):
         client.send(GET)
         balancer.accept().send(OK)
         self.assertEqual(client.received().count(b"hello"), 2)
+
+    def test_stale_connections_to_two_servers(self) -> None:
+        """The second server gets a new connection as well, after the first one failed."""
+        balancer = self.balancer(2, passive=OutlierDetectionSettings(cooldown=0.0))
+        clients = [balancer.client(), balancer.client()]
+        servers = []
+        for client in clients:
+            client.send(GET)
+            servers.append(balancer.accept())
+        for server in servers:
+            server.send(OK)
+        clients[0].send(GET)
+        first, second = servers if servers[0].received().count(b"GET") == 2 else servers[::-1]
+        first.half_close()
+        balancer.connectors[2].refuse()
+        self.assertEqual(second.received().count(b"GET"), 2)
+        second.half_close()
+        balancer.accept(3).send(OK)
+        self.assertEqual(clients[0].received().count(b"hello"), 2)

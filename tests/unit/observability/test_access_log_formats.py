@@ -45,12 +45,13 @@ def http_record(**changes: Any) -> Any:
         "queue_seconds": 0.0,
         "connect_seconds": None,
         "attempt_at": 1.0,
-        "first_byte_at": 1.25,
+        "first_byte_at": 1.5,
         "finished_at": 1.5,
         "tries": (),
         "last_try_failed": False,
         "selection_reason": "",
         "outcome": "",
+        "uneventful": True,
         "downstream_response_started": True,
         "server": None,
         "last_server": server,
@@ -100,7 +101,7 @@ class LogInjectionTests(SynchronousTestCase):
         self.assertEqual(fields["client"], client or None)
         self.assertEqual(fields["status"], 200)
         # The line of a failed request is built in another way.
-        record.outcome = "server"
+        record.outcome, record.uneventful = "server", False
         failed = json.loads(build_format("http", "json", "web", time.time).finished(record))
         for key in ("time", "ended"):
             del fields[key], failed[key]

@@ -51,6 +51,7 @@ class RecentRequestsTestCase(SynchronousTestCase):
             "truncated": False,
             "client_aborted": False,
             "tries": (),
+            "uneventful": False,
             "received_at": now - seconds,
             "attempt_at": now - seconds,
             "finished_at": now,

@@ -60,7 +60,7 @@ def finished(**changes: Any) -> FinishedTrace:
         "method": b"GET",
         "target": b"/a?secret=1",
         "host": b"[::1]:8080",
-        "minor": 1,
+        "http_version": "1.1",
         "secure": True,
         "status": 200,
         "client": "192.0.2.1",
@@ -117,9 +117,10 @@ class FakeExporter:
 
 def exchange() -> Any:
     """A finished exchange."""
-    head = SimpleNamespace(method=b"GET", target=b"/", host=None, minor=1)
+    head = SimpleNamespace(method=b"GET", target=b"/", host=None)
     return SimpleNamespace(
         head=head,
+        http_version="1.1",
         route=None,
         upstream_head=b"GET / HTTP/1.1\r\n\r\n",
         server=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.core.failures import FailureKind, UpstreamFailure
+from balancebeam.core.failures import TIMEOUTS, FailureKind, UpstreamFailure
 from balancebeam.protocols.http1.grammar import IDEMPOTENT_METHODS
 from balancebeam.proxy.retries import RetryBudget, RetryPolicy
 
@@ -31,12 +31,23 @@ class RetryTests(SynchronousTestCase):
     def test_unsent_requests_are_always_retried(self) -> None:
         """A request of which nothing was sent is retried, unless the balancer cannot connect."""
         for method in (*IDEMPOTENT_METHODS, *UNSAFE):
-            for kind in FailureKind:
+            for kind in set(FailureKind) - {FailureKind.REFUSED}:
                 self.assertEqual(
                     allows(method, kind, nothing_sent=True, replayable=False),
-                    kind not in (FailureKind.STOPPING, FailureKind.NO_DESCRIPTORS),
+                    kind
+                    not in (
+                        *(FailureKind.STOPPING, FailureKind.NO_DESCRIPTORS),
+                        *(FailureKind.NO_UPGRADE, FailureKind.DEADLINE),
+                    ),
                     msg=f"{method!r} {kind}",
                 )
+
+    def test_refused_requests_are_always_retried(self) -> None:
+        """A request that was not processed is retried whatever `on` has, if it is buffered."""
+        refused = UpstreamFailure(FailureKind.REFUSED, "", nothing_sent=True)
+        for method in (*IDEMPOTENT_METHODS, *UNSAFE):
+            self.assertTrue(RetryPolicy(on=()).allows(method, refused, True))
+            self.assertFalse(RetryPolicy().allows(method, refused, False))
 
     def test_idempotent_requests_are_retried(self) -> None:
         """An idempotent request is retried if the connection failed."""
@@ -47,7 +58,7 @@ class RetryTests(SynchronousTestCase):
     def test_other_requests_are_not_retried(self) -> None:
         """A request that is not idempotent is not retried."""
         for method in UNSAFE:
-            for kind in FailureKind:
+            for kind in set(FailureKind) - {FailureKind.REFUSED}:
                 self.assertFalse(allows(method, kind), msg=f"{method!r} {kind}")
 
     def test_timeouts_are_not_retried(self) -> None:
@@ -84,11 +95,16 @@ class RetryTests(SynchronousTestCase):
         self.assertEqual(RetryPolicy().attempts, 3)
 
     def test_status_of_a_failure(self) -> None:
-        """The status is 504 for timeouts, 503 without descriptors, and 502 otherwise."""
-        self.assertEqual(UpstreamFailure(FailureKind.NO_DESCRIPTORS, "").status, 503)
-        timeouts = (FailureKind.TIMEOUT, FailureKind.STALLED, FailureKind.CONNECT_TIMEOUT)
-        for kind in set(FailureKind) - {FailureKind.NO_DESCRIPTORS}:
-            late = kind in timeouts
+        """The status is 504 for timeouts, and 502 for most other failures."""
+        others = {
+            FailureKind.NO_DESCRIPTORS: 503,
+            FailureKind.REFUSED: 503,
+            FailureKind.NO_UPGRADE: 501,
+        }
+        for kind, status in others.items():
+            self.assertEqual(UpstreamFailure(kind, "").status, status)
+        for kind in set(FailureKind) - set(others):
+            late = kind in TIMEOUTS
             self.assertEqual(UpstreamFailure(kind, "").status, 504 if late else 502, msg=str(kind))
 
 

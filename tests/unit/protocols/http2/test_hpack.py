@@ -83,6 +83,14 @@ class IntegerTests(SynchronousTestCase):
 class HuffmanTests(SynchronousTestCase):
     """RFC 7541, 5.2 and appendix B."""
 
+    def check_encoding(self, data: bytes) -> None:
+        """Check that a string, unless it is invalid, is encoded to the same bytes again."""
+        try:
+            decoded = decode_huffman(data)
+        except HpackError:
+            return
+        self.assertEqual(encode_huffman(decoded), data)
+
     @given(st.binary(max_size=100))
     def test_round_trip(self, data: bytes) -> None:
         """A string is encoded as the other implementation encodes it, and decoded again."""
@@ -111,11 +119,25 @@ class HuffmanTests(SynchronousTestCase):
     @given(st.binary(max_size=30))
     def test_arbitrary_bytes(self, data: bytes) -> None:
         """Whatever is decoded is encoded to the same bytes: each string has one encoding."""
-        try:
-            decoded = decode_huffman(data)
-        except HpackError:
-            return
-        self.assertEqual(encode_huffman(decoded), data)
+        self.check_encoding(data)
+
+    @given(st.text("aZ0 /=;{<\x7f", min_size=8), st.binary(max_size=2), st.integers(0, 2))
+    def test_ends_of_texts(self, text: str, end: bytes, dropped: int) -> None:
+        """A text whose end is incomplete, or padded too much, is decoded to nothing else."""
+        encoded = encode_huffman(text.encode())
+        self.check_encoding(encoded[: len(encoded) - dropped] + end)
+
+    def test_padding_of_texts(self) -> None:
+        """The rules of padding hold behind a text of any length modulo 8 bits."""
+        for length in range(8, 24):
+            encoded = encode_huffman(b"a" * length)
+            self.assertEqual(decode_huffman(encoded), b"a" * length)
+            padding = -5 * length % 8
+            for end in (b"\xff", b"\xff\xfe", b"\xff" * 4):
+                self.assertRaises(HpackError, decode_huffman, encoded + end)
+            for bit in range(padding):
+                # Some of these end with another symbol.
+                self.check_encoding(encoded[:-1] + bytes((encoded[-1] ^ 1 << bit,)))
 
     def test_string(self) -> None:
         """The encoder uses the Huffman code only if it is shorter; both are decoded."""

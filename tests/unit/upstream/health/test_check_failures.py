@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from balancebeam.upstream.health.check_failures import check_failure_reason
-from balancebeam.upstream.health.probes import Unhealthy
+from balancebeam.upstream.health.errors import Unhealthy
 
 
 class CheckFailureTests(SynchronousTestCase):

@@ -29,7 +29,7 @@ from balancebeam.core.settings import (
 from balancebeam.net.ticker import Ticker
 from balancebeam.server.balancer import BalancerService
 from balancebeam.upstream.health.checker import CheckerService
-from balancebeam.upstream.health.probes import Unhealthy
+from balancebeam.upstream.health.errors import Unhealthy
 from balancebeam.upstream.health.service import HealthService
 from balancebeam.upstream.health.thresholds import CheckThresholds
 from balancebeam.upstream.server import Server

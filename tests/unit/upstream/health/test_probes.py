@@ -15,10 +15,11 @@ from twisted.web.client import ResponseNeverReceived
 from balancebeam.core.addresses import ServerAddress, TcpAddress, UnixAddress
 from balancebeam.core.settings import HealthCheckSettings, ServerSettings
 from balancebeam.upstream.health.check_failures import failure_detail
+from balancebeam.upstream.health.errors import Unhealthy
 from balancebeam.upstream.health.probes import (
     ConnectProbe,
+    GrpcProbe,
     HttpProbe,
-    Unhealthy,
     build_probe,
 )
 from balancebeam.upstream.server import Server
@@ -180,7 +181,8 @@ class ProbeTests(SynchronousTestCase):
         self.assertEqual(self.reactor.unixClients[-1][0], "/run/app")
 
     def test_build_probe(self) -> None:
-        """Checks without a path only connect."""
+        """Checks without a path only connect, and a gRPC service precedes a path."""
+        self.assertIsInstance(build_probe(HealthCheckSettings(grpc=""), self.reactor), GrpcProbe)
         self.assertIsInstance(build_probe(HealthCheckSettings(), self.reactor), HttpProbe)
         self.assertIsInstance(
             build_probe(HealthCheckSettings(path=None), self.reactor), ConnectProbe

@@ -9,10 +9,9 @@ take turns, one frame each.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
-from balancebeam.net.interfaces import StreamTransport
-from balancebeam.net.transport import batch_scheduler
 from balancebeam.protocols.http2.errors import FLOW_CONTROL_ERROR, Http2ConnectionError
 from balancebeam.protocols.http2.flow_control import widen
 from balancebeam.protocols.http2.frames import (
@@ -72,10 +71,11 @@ class OutputStream(Protocol):
 
 class FrameOutput:
     """
-    Sends frames to one client.
+    Sends frames to one peer.
 
     Args:
-        transport: The connection to the client.
+        write: Writes bytes to the transport.
+        schedule: Calls a function once the current batch of events is handled.
 
     Attributes:
         blocked: Whether the transport accepts no more; content waits.
@@ -93,8 +93,8 @@ class FrameOutput:
         "_ready",
         "_schedule",
         "_size",
-        "_transport",
         "_update_table",
+        "_write",
         "blocked",
         "control_bytes",
         "data_frames",
@@ -104,9 +104,13 @@ class FrameOutput:
         "window",
     )
 
-    def __init__(self, transport: StreamTransport) -> None:
-        self._transport = transport
-        self._schedule = batch_scheduler(transport)
+    def __init__(
+        self,
+        write: Callable[[bytes], object],
+        schedule: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._write = write
+        self._schedule = schedule
         self._frames: list[bytes] = []
         self._size = 0
         # Streams with content that waits for the connection, in the order of their turns.
@@ -162,7 +166,7 @@ class FrameOutput:
         if frames:
             self._frames = []
             self._size = 0
-            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            self._write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def send_headers(self, stream: OutputStream, block: bytes, end: bool = False) -> None:
         """

@@ -6,8 +6,9 @@ from collections import deque
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from balancebeam.downstream.http2.output import MAX_QUEUED, FrameOutput
+from balancebeam.net.transport import batch_scheduler
 from balancebeam.protocols.http2.frames import DEFAULT_WINDOW_SIZE, FRAME_HEADER
+from balancebeam.protocols.http2.output import MAX_QUEUED, FrameOutput
 from tests.helpers.memory import MemoryTransport
 
 
@@ -43,7 +44,7 @@ class OutputTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Create an output on a transport in memory."""
         self.transport = MemoryTransport(None)
-        self.output = FrameOutput(self.transport)
+        self.output = FrameOutput(self.transport.write, batch_scheduler(self.transport))
 
     def _frames(self) -> list[tuple[int, int, int]]:
         """Return stream, size and flags of each frame that was written."""
