@@ -26,7 +26,7 @@ WEBSOCKET = b"websocket"
 _SLASH = ord("/")
 
 # What `REQUEST_LINE` allows in all parts of a path; a query may have a backslash as well.
-_PATH_OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'"#<>\\')
+_PATH_BYTES = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'"#<>\\')
 
 # The length of " HTTP/1.1" and CRLF.
 _LINE_END = 11
@@ -161,7 +161,7 @@ class RequestInterpreter:
             type(section) is not RequestHead
             or not path
             or path[0] != _SLASH
-            or path.translate(None, _PATH_OCTETS)
+            or path.translate(None, _PATH_BYTES)
             or section.target[0] != _SLASH
         ):
             return None

@@ -53,16 +53,16 @@ class WithPathTests(SynchronousTestCase):
         # Valid in queries only, and so rare that such a request is interpreted.
         self.assertIn(b"\\", path)
 
-    def test_every_octet(self) -> None:
-        """Each octet is accepted in a path, and in a query, as HTTP/1.1 accepts it."""
-        for octet in range(256):
-            for path in (b"/%c" % octet, b"/a?%c" % octet):
+    def test_every_byte(self) -> None:
+        """Each byte is accepted in a path, and in a query, as HTTP/1.1 accepts it."""
+        for byte in range(256):
+            for path in (b"/%c" % byte, b"/a?%c" % byte):
                 try:
                     self.interpret(path)
                 except RequestFieldsError:
                     self.assertFalse(self.check(path), path)
                 else:
-                    self.assertEqual(self.check(path), octet != ord("\\"), path)
+                    self.assertEqual(self.check(path), byte != ord("\\"), path)
 
     def test_usual_path(self) -> None:
         """Path and query are replaced, and the fields are kept."""
