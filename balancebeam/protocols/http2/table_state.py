@@ -151,7 +151,7 @@ class SharedTables(Generic[T]):
     Attributes:
         interpret: See the argument.
         with_path: See the argument.
-        paths: Paths that were sent before, by their literal (RFC 7541, 5.2); not those that were
+        paths: Paths that were sent before, by their literal (RFC 7541, 5.2); not the ones that were
             sent as never indexed.
     """
 
