@@ -53,9 +53,10 @@ def json_formatter(
         frontend: The name of the frontend.
         has_request_id: Whether the frontend keeps or makes X-Request-Id.
     """
-    line_time = LineTime(clock, _utc_millisecond, 1000)
+    line_start = LineTime(clock, _line_start, 1000)
     origins: dict[_Origin, str] = {}
-    find_origin, find_result, find_value = origins.get, _results.get, _values.get
+    find_origin, find_result = origins.get, _results.get
+    find_value, find_fields = _values.get, _fields.get
 
     def add_origin(key: _Origin) -> str:
         route, pool, client, method, host = key
@@ -67,15 +68,15 @@ def json_formatter(
             "method": _decode(method),
             "host": _decode(host),
         }
-        text = json.dumps(fields)[1:-1]
+        text = f'", {json.dumps(fields)[1:-1]}, "target": '
         if len(text) <= _MAX_LENGTH:
             _remember(origins, key, text)
         return text
 
     def format_line(record: HttpRecord) -> str:
-        head, upstream_head, route = record.head, record.upstream_head, record.route
+        head, route, target = record.head, record.route, record.head.target
         received_at, finished_at = record.received_at, record.finished_at
-        server, tls, target = record.last_server, record.tls, head.target
+        server, tls, block = record.last_server, record.tls, head.repeated_block
         version = None if tls is None else tls.version
         origin = (
             "" if route is None else route.name,
@@ -84,56 +85,67 @@ def json_formatter(
             head.method,
             head.host,
         )
+        start = line_start.text if finished_at < line_start.expires_at else line_start(finished_at)
+        number: int | str = int(received_at * 1e9)
+        request_id = sent_id(record.upstream_head) if has_request_id else None
+        if request_id is not None:
+            start, number = start[: -len(ID_PREFIX)], _quote(request_id)[1:-1]
+        fields = find_fields(block)
+        if fields is None:
+            referer, agent = referer_and_agent(record.upstream_head)
+            text = _quote(referer.decode("utf-8", "backslashreplace")) if referer else "null"
+            fields = f'{text}, "user_agent": {find_value(agent) or _add_value(agent)}}}\n'
+            if block is not None and len(fields) <= _MAX_LENGTH:
+                _remember(_fields, block, fields, _MAX_BLOCKS)
         if record.uneventful and server is not None:
             # Nothing but the response took time: one number three times.
-            seconds = "%.6f" % (finished_at - received_at)
+            seconds = "%f" % (finished_at - received_at)
             result = (server.name, record.selection_reason, record.status, head.minor, version)
-            start, middle, end = find_result(result) or _add_result(result)
+            status, middle, end = find_result(result) or _add_result(result)
             progress = (
                 f'{seconds}, "queue": null, "connect": null, "first_byte": {seconds}'
                 f"{middle}{seconds}{end}"
             )
         else:
-            start = _start_text(head.minor, version, logged_status(record))
+            status = _start_text(head.minor, version, logged_status(record))
             # Without its first key.
             progress = json.dumps(_progress_fields(record, record.limit_name))[13:-1]
-        referer, agent = referer_and_agent(upstream_head)
-        request_id = sent_id(upstream_head) if has_request_id else None
-        if request_id is None:
-            id_text = f'"{ID_PREFIX}{int(received_at * 1e9)}"'
-        else:
-            id_text = json.dumps(request_id)
-        time = line_time.text if finished_at < line_time.expires_at else line_time(finished_at)
+        # An `int` is formatted in more time than "0", the length of nearly all request bodies.
         return (
-            f'{{"time": "{time}", "id": {id_text}, {find_origin(origin) or add_origin(origin)}, '
-            f'"target": {_quote(target.decode("utf-8", "backslashreplace")) if target else "null"}'
-            f"{start}{record.body_bytes_received}, "
-            f'"bytes_sent": {record.body_bytes_sent}, "duration": {progress}, "referer": '
-            f"{_quote(referer.decode('utf-8', 'backslashreplace')) if referer else 'null'}, "
-            f'"user_agent": {find_value(agent) or _add_value(agent)}}}\n'
+            f"{start}{number}{find_origin(origin) or add_origin(origin)}"
+            f"{_quote(target.decode('utf-8', 'backslashreplace')) if target else 'null'}"
+            f'{status}{record.body_bytes_received or "0"}, "bytes_sent": {record.body_bytes_sent}'
+            f', "duration": {progress}, "referer": {fields}'
         )
 
     return format_line
 
 
 @lru_cache(maxsize=2)
-def _utc_millisecond(milliseconds: int) -> str:
+def _line_start(milliseconds: int) -> str:
     # Integers: a float may be rounded to the millisecond before.
-    return f"{utc_time(milliseconds // 1000)[:-4]}{milliseconds % 1000:03}Z"
+    time = f"{utc_time(milliseconds // 1000)[:-4]}{milliseconds % 1000:03}Z"
+    return f'{{"time": "{time}", "id": "{ID_PREFIX}'
 
 
 # What is remembered, because keep-alive connections alone repeat most of it: the parts of
-# lines by what they show of route, client, method and host; by server and status; and the
-# values of User-Agent. Each of these dicts takes 3 MiB at most. It is emptied when it is full,
-# so that what never returns leaves it too.
+# lines by what they show of route, client, method and host; by server and status; and of
+# Referer and User-Agent; and the values of User-Agent, for requests with a cookie. Each of
+# these dicts takes 3 MiB at most. It is emptied when it is full, so that what never returns
+# leaves it too.
 _MAX_REMEMBERED = 4096
 _MAX_LENGTH = 512
 _results: dict[_Result, tuple[str, str, str]] = {}
 _values: dict[bytes, str] = {}
+# By `RequestHead.repeated_block`, of at most 2 KiB.
+_fields: dict[Optional[bytes], str] = {}
+_MAX_BLOCKS = 1024
 
 
-def _remember(cache: dict[KeyT, ValueT], key: KeyT, value: ValueT) -> ValueT:
-    if len(cache) >= _MAX_REMEMBERED:
+def _remember(
+    cache: dict[KeyT, ValueT], key: KeyT, value: ValueT, size: int = _MAX_REMEMBERED
+) -> ValueT:
+    if len(cache) >= size:
         cache.clear()
     cache[key] = value
     return value
