@@ -12,7 +12,7 @@ import json
 import time
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quote
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional
 
 from balancebeam.observability.access_log_records import (
     HttpRecord,
@@ -20,13 +20,11 @@ from balancebeam.observability.access_log_records import (
     logged_status,
     referer_and_agent,
 )
+from balancebeam.observability.caches import MAX_BLOCKS, remember, remember_text
 from balancebeam.observability.request_ids import ID_PREFIX, made_id, sent_id
 from balancebeam.observability.timestamps import Clock, LineTime, utc_time
 from balancebeam.proxy.rejected import RejectedRequest
 from balancebeam.proxy.timeline import Timeline, all_tries, ended, phases
-
-KeyT = TypeVar("KeyT")
-ValueT = TypeVar("ValueT")
 
 # The names of route and pool, and client, method and host.
 _Origin = tuple[str, str, str, bytes, Optional[bytes]]
@@ -68,10 +66,7 @@ def json_formatter(
             "method": _decode(method),
             "host": _decode(host),
         }
-        text = f'", {json.dumps(fields)[1:-1]}, "target": '
-        if len(text) <= _MAX_LENGTH:
-            _remember(origins, key, text)
-        return text
+        return remember_text(origins, key, f'", {json.dumps(fields)[1:-1]}, "target": ')
 
     def format_line(record: HttpRecord) -> str:
         head, route, target = record.head, record.route, record.head.target
@@ -95,8 +90,8 @@ def json_formatter(
             referer, agent = referer_and_agent(record.upstream_head)
             text = _quote(referer.decode("utf-8", "backslashreplace")) if referer else "null"
             fields = f'{text}, "user_agent": {find_value(agent) or _add_value(agent)}}}\n'
-            if block is not None and len(fields) <= _MAX_LENGTH:
-                _remember(_fields, block, fields, _MAX_BLOCKS)
+            if block is not None:
+                remember_text(_fields, block, fields, MAX_BLOCKS)
         if record.uneventful and server is not None:
             # Nothing but the response took time: one number three times.
             seconds = "%f" % (finished_at - received_at)
@@ -131,30 +126,16 @@ def _line_start(milliseconds: int) -> str:
 # What is remembered, because keep-alive connections alone repeat most of it: the parts of
 # lines by what they show of route, client, method and host; by server and status; and of
 # Referer and User-Agent; and the values of User-Agent, for requests with a cookie. Each of
-# these dicts takes 3 MiB at most. It is emptied when it is full, so that what never returns
-# leaves it too.
-_MAX_REMEMBERED = 4096
-_MAX_LENGTH = 512
+# these dicts takes 3 MiB at most.
 _results: dict[_Result, tuple[str, str, str]] = {}
 _values: dict[bytes, str] = {}
-# By `RequestHead.repeated_block`, of at most 2 KiB.
-_fields: dict[Optional[bytes], str] = {}
-_MAX_BLOCKS = 1024
-
-
-def _remember(
-    cache: dict[KeyT, ValueT], key: KeyT, value: ValueT, size: int = _MAX_REMEMBERED
-) -> ValueT:
-    if len(cache) >= size:
-        cache.clear()
-    cache[key] = value
-    return value
+# By `RequestHead.repeated_block`.
+_fields: dict[bytes | None, str] = {}
 
 
 def _add_value(data: bytes) -> str:
     """Return `data` as JSON; bytes that are not UTF-8 become `\\xhh`, nothing becomes null."""
-    text = json.dumps(_decode(data))
-    return _remember(_values, data, text) if len(text) <= _MAX_LENGTH else text
+    return remember_text(_values, data, json.dumps(_decode(data)))
 
 
 def _start_text(minor: int, version: str | None, status: int) -> str:
@@ -175,7 +156,7 @@ def _add_result(key: _Result) -> tuple[str, str, str]:
         f'"tries": [{{"server": {name}, "result": "{status}", "seconds": ',
         '}], "limit": null, "ended": "complete"',
     )
-    return _remember(_results, key, texts)
+    return remember(_results, key, texts)
 
 
 def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRequest], str]:

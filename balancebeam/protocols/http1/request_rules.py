@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
+from attrs import field as attrs_field
 
 from balancebeam.core.errors import RequestError
 from balancebeam.protocols.http1 import fields as f
@@ -109,7 +110,7 @@ class RequestHead:
     persistent: bool
     rare_fields: RareFields
     max_forwards_exhausted: bool = False
-    repeated_block: bytes | None = field(default=None, eq=False, repr=False)
+    repeated_block: bytes | None = attrs_field(default=None, eq=False, repr=False)
 
 
 def validate_fields(lines: list[bytes], special_fields: list[f.Field]) -> RequestFields:
