@@ -68,11 +68,17 @@ def json_formatter(
         }
         return remember_text(origins, key, f'", {json.dumps(fields)[1:-1]}, "target": ')
 
+    def add_fields(record: HttpRecord) -> str:
+        block = record.head.repeated_block
+        referer, agent = referer_and_agent(record.upstream_head)
+        text = _quote(referer.decode("utf-8", "backslashreplace")) if referer else "null"
+        text = f'{text}, "user_agent": {find_value(agent) or _add_value(agent)}}}\n'
+        return text if block is None else remember_text(_fields, block, text, MAX_BLOCKS)
+
     def format_line(record: HttpRecord) -> str:
-        head, route, target = record.head, record.route, record.head.target
+        head, route, server, tls = record.head, record.route, record.last_server, record.tls
         received_at, finished_at = record.received_at, record.finished_at
-        server, tls, block = record.last_server, record.tls, head.repeated_block
-        version = None if tls is None else tls.version
+        version, target = None if tls is None else tls.version, head.target
         origin = (
             "" if route is None else route.name,
             record.dispatcher.pool_name,
@@ -85,32 +91,28 @@ def json_formatter(
         request_id = sent_id(record.upstream_head) if has_request_id else None
         if request_id is not None:
             start, number = start[: -len(ID_PREFIX)], _quote(request_id)[1:-1]
-        fields = find_fields(block)
-        if fields is None:
-            referer, agent = referer_and_agent(record.upstream_head)
-            text = _quote(referer.decode("utf-8", "backslashreplace")) if referer else "null"
-            fields = f'{text}, "user_agent": {find_value(agent) or _add_value(agent)}}}\n'
-            if block is not None:
-                remember_text(_fields, block, fields, MAX_BLOCKS)
-        if record.uneventful and server is not None:
-            # Nothing but the response took time: one number three times.
-            seconds = "%f" % (finished_at - received_at)
-            result = (server.name, record.selection_reason, record.status, head.minor, version)
-            status, middle, end = find_result(result) or _add_result(result)
-            progress = (
-                f'{seconds}, "queue": null, "connect": null, "first_byte": {seconds}'
-                f"{middle}{seconds}{end}"
-            )
-        else:
+        if not record.uneventful or server is None:
             status = _start_text(head.minor, version, logged_status(record))
             # Without its first key.
             progress = json.dumps(_progress_fields(record, record.limit_name))[13:-1]
-        # An `int` is formatted in more time than "0", the length of nearly all request bodies.
+            return (
+                f"{start}{number}{find_origin(origin) or add_origin(origin)}"
+                f"{_quote(target.decode('utf-8', 'backslashreplace')) if target else 'null'}"
+                f'{status}{record.body_bytes_received}, "bytes_sent": {record.body_bytes_sent}'
+                f', "duration": {progress}, "referer": '
+                f"{find_fields(head.repeated_block) or add_fields(record)}"
+            )
+        # Nothing but the response took time: one number three times.
+        seconds = "%f" % (finished_at - received_at)
+        result = (server.name, record.selection_reason, record.status, head.minor, version)
+        status, middle, end = find_result(result) or _add_result(result)
+        # "0" is the length of nearly all request bodies, and costs less than an `int`.
         return (
             f"{start}{number}{find_origin(origin) or add_origin(origin)}"
             f"{_quote(target.decode('utf-8', 'backslashreplace')) if target else 'null'}"
             f'{status}{record.body_bytes_received or "0"}, "bytes_sent": {record.body_bytes_sent}'
-            f', "duration": {progress}, "referer": {fields}'
+            f', "duration": {seconds}, "queue": null, "connect": null, "first_byte": {seconds}'
+            f"{middle}{seconds}{end}{find_fields(head.repeated_block) or add_fields(record)}"
         )
 
     return format_line
@@ -154,7 +156,7 @@ def _add_result(key: _Result) -> tuple[str, str, str]:
         _start_text(minor, version, status),
         f', "server": {name}, "reason": {json.dumps(reason or None)}, '
         f'"tries": [{{"server": {name}, "result": "{status}", "seconds": ',
-        '}], "limit": null, "ended": "complete"',
+        '}], "limit": null, "ended": "complete", "referer": ',
     )
     return remember(_results, key, texts)
 
