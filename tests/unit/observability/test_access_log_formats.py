@@ -158,7 +158,7 @@ class LogInjectionTests(SynchronousTestCase):
 
     @given(HOSTILE, HOSTILE, HOSTILE)
     def test_repeated_fields(self, target: bytes, referer: bytes, agent: bytes) -> None:
-        """Lines of repeated fields are those of the same fields the first time."""
+        """Lines of repeated fields equal the lines of the same fields before."""
         headers = b"\r\nReferer: %b\r\nUser-Agent: %b" % (referer, agent)
         record, repeated = (http_record(target=target, headers=headers) for _ in range(2))
         repeated.head.repeated_block = headers
