@@ -12,7 +12,7 @@ import json
 import time
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quote
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional
 
 from balancebeam.observability.access_log_records import (
     HttpRecord,
@@ -20,13 +20,11 @@ from balancebeam.observability.access_log_records import (
     logged_status,
     referer_and_agent,
 )
+from balancebeam.observability.caches import MAX_BLOCKS, remember, remember_text
 from balancebeam.observability.request_ids import ID_PREFIX, made_id, sent_id
 from balancebeam.observability.timestamps import Clock, LineTime, utc_time
 from balancebeam.proxy.rejected import RejectedRequest
 from balancebeam.proxy.timeline import Timeline, all_tries, ended, phases
-
-KeyT = TypeVar("KeyT")
-ValueT = TypeVar("ValueT")
 
 # The names of route and pool, and client, method and host.
 _Origin = tuple[str, str, str, bytes, Optional[bytes]]
@@ -53,9 +51,10 @@ def json_formatter(
         frontend: The name of the frontend.
         has_request_id: Whether the frontend keeps or makes X-Request-Id.
     """
-    line_time = LineTime(clock, _utc_millisecond, 1000)
+    line_start = LineTime(clock, _line_start, 1000)
     origins: dict[_Origin, str] = {}
-    find_origin, find_result, find_value = origins.get, _results.get, _values.get
+    find_origin, find_result = origins.get, _results.get
+    find_value, find_fields = _values.get, _fields.get
 
     def add_origin(key: _Origin) -> str:
         route, pool, client, method, host = key
@@ -67,16 +66,19 @@ def json_formatter(
             "method": _decode(method),
             "host": _decode(host),
         }
-        text = json.dumps(fields)[1:-1]
-        if len(text) <= _MAX_LENGTH:
-            _remember(origins, key, text)
-        return text
+        return remember_text(origins, key, f'", {json.dumps(fields)[1:-1]}, "target": ')
+
+    def add_fields(record: HttpRecord) -> str:
+        block = record.head.repeated_block
+        referer, agent = referer_and_agent(record.upstream_head)
+        text = _quote(referer.decode("utf-8", "backslashreplace")) if referer else "null"
+        text = f'{text}, "user_agent": {find_value(agent) or _add_value(agent)}}}\n'
+        return text if block is None else remember_text(_fields, block, text, MAX_BLOCKS)
 
     def format_line(record: HttpRecord) -> str:
-        head, upstream_head, route = record.head, record.upstream_head, record.route
+        head, route, server, tls = record.head, record.route, record.last_server, record.tls
         received_at, finished_at = record.received_at, record.finished_at
-        server, tls, target = record.last_server, record.tls, head.target
-        version = None if tls is None else tls.version
+        version, target = None if tls is None else tls.version, head.target
         origin = (
             "" if route is None else route.name,
             record.dispatcher.pool_name,
@@ -84,71 +86,59 @@ def json_formatter(
             head.method,
             head.host,
         )
-        if record.uneventful and server is not None:
-            # Nothing but the response took time: one number three times.
-            seconds = "%.6f" % (finished_at - received_at)
-            result = (
-                server.name,
-                record.selection_reason,
-                record.status,
-                record.http_version,
-                version,
-            )
-            start, middle, end = find_result(result) or _add_result(result)
-            progress = (
-                f'{seconds}, "queue": null, "connect": null, "first_byte": {seconds}'
-                f"{middle}{seconds}{end}"
-            )
-        else:
-            start = _start_text(record.http_version, version, logged_status(record))
+        start = line_start.text if finished_at < line_start.expires_at else line_start(finished_at)
+        number: int | str = int(received_at * 1e9)
+        request_id = sent_id(record.upstream_head) if has_request_id else None
+        if request_id is not None:
+            start, number = start[: -len(ID_PREFIX)], _quote(request_id)[1:-1]
+        if not record.uneventful or server is None:
+            status = _start_text(record.http_version, version, logged_status(record))
             # Without its first key.
             progress = json.dumps(_progress_fields(record, record.limit_name))[13:-1]
-        referer, agent = referer_and_agent(upstream_head)
-        request_id = sent_id(upstream_head) if has_request_id else None
-        if request_id is None:
-            id_text = f'"{ID_PREFIX}{int(received_at * 1e9)}"'
-        else:
-            id_text = json.dumps(request_id)
-        time = line_time.text if finished_at < line_time.expires_at else line_time(finished_at)
+            return (
+                f"{start}{number}{find_origin(origin) or add_origin(origin)}"
+                f"{_quote(target.decode('utf-8', 'backslashreplace')) if target else 'null'}"
+                f'{status}{record.body_bytes_received}, "bytes_sent": {record.body_bytes_sent}'
+                f', "duration": {progress}, "referer": '
+                f"{find_fields(head.repeated_block) or add_fields(record)}"
+            )
+        # Nothing but the response took time: one number three times.
+        seconds = "%f" % (finished_at - received_at)
+        reason, http_version = record.selection_reason, record.http_version
+        result = (server.name, reason, record.status, http_version, version)
+        status, middle, end = find_result(result) or _add_result(result)
+        # "0" is the length of nearly all request bodies, and costs less than an `int`.
         return (
-            f'{{"time": "{time}", "id": {id_text}, {find_origin(origin) or add_origin(origin)}, '
-            f'"target": {_quote(target.decode("utf-8", "backslashreplace")) if target else "null"}'
-            f"{start}{record.body_bytes_received}, "
-            f'"bytes_sent": {record.body_bytes_sent}, "duration": {progress}, "referer": '
-            f"{_quote(referer.decode('utf-8', 'backslashreplace')) if referer else 'null'}, "
-            f'"user_agent": {find_value(agent) or _add_value(agent)}}}\n'
+            f"{start}{number}{find_origin(origin) or add_origin(origin)}"
+            f"{_quote(target.decode('utf-8', 'backslashreplace')) if target else 'null'}"
+            f'{status}{record.body_bytes_received or "0"}, "bytes_sent": {record.body_bytes_sent}'
+            f', "duration": {seconds}, "queue": null, "connect": null, "first_byte": {seconds}'
+            f"{middle}{seconds}{end}{find_fields(head.repeated_block) or add_fields(record)}"
         )
 
     return format_line
 
 
 @lru_cache(maxsize=2)
-def _utc_millisecond(milliseconds: int) -> str:
+def _line_start(milliseconds: int) -> str:
     # Integers: a float may be rounded to the millisecond before.
-    return f"{utc_time(milliseconds // 1000)[:-4]}{milliseconds % 1000:03}Z"
+    time = f"{utc_time(milliseconds // 1000)[:-4]}{milliseconds % 1000:03}Z"
+    return f'{{"time": "{time}", "id": "{ID_PREFIX}'
 
 
 # What is remembered, because keep-alive connections alone repeat most of it: the parts of
-# lines by what they show of route, client, method and host; by server and status; and the
-# values of User-Agent. Each of these dicts takes 3 MiB at most. It is emptied when it is full,
-# so that what never returns leaves it too.
-_MAX_REMEMBERED = 4096
-_MAX_LENGTH = 512
+# lines by what they show of route, client, method and host; by server and status; and of
+# Referer and User-Agent; and the values of User-Agent, for requests with a cookie. Each of
+# these dicts takes 3 MiB at most.
 _results: dict[_Result, tuple[str, str, str]] = {}
 _values: dict[bytes, str] = {}
-
-
-def _remember(cache: dict[KeyT, ValueT], key: KeyT, value: ValueT) -> ValueT:
-    if len(cache) >= _MAX_REMEMBERED:
-        cache.clear()
-    cache[key] = value
-    return value
+# By `RequestHead.repeated_block`.
+_fields: dict[bytes | None, str] = {}
 
 
 def _add_value(data: bytes) -> str:
     """Return `data` as JSON; bytes that are not UTF-8 become `\\xhh`, nothing becomes null."""
-    text = json.dumps(_decode(data))
-    return _remember(_values, data, text) if len(text) <= _MAX_LENGTH else text
+    return remember_text(_values, data, json.dumps(_decode(data)))
 
 
 def _start_text(http_version: str, version: str | None, status: int) -> str:
@@ -167,9 +157,9 @@ def _add_result(key: _Result) -> tuple[str, str, str]:
         _start_text(http_version, version, status),
         f', "server": {name}, "reason": {json.dumps(reason or None)}, '
         f'"tries": [{{"server": {name}, "result": "{status}", "seconds": ',
-        '}], "limit": null, "ended": "complete"',
+        '}], "limit": null, "ended": "complete", "referer": ',
     )
-    return _remember(_results, key, texts)
+    return remember(_results, key, texts)
 
 
 def rejected_json_formatter(clock: Clock, frontend: str) -> Callable[[RejectedRequest], str]:

@@ -109,21 +109,21 @@ def logged_status(record: HttpRecord) -> int:
 
 def referer_and_agent(head: bytes) -> tuple[bytes, bytes]:
     """Return the values of Referer and User-Agent in a request head; empty without one."""
-    find = head.find
-    # The spelling of nearly all clients first.
-    start, referer_start = find(b"\r\nUser-Agent: "), find(b"\r\nReferer: ")
-    if start < 0 or referer_start < 0:
+    # The spelling of nearly all clients first. `partition` costs less than `find` and a slice.
+    _, has_agent, agent = head.partition(b"\r\nUser-Agent: ")
+    _, has_referer, referer = head.partition(b"\r\nReferer: ")
+    if not (has_agent and has_referer):
         lower = head.lower()
-        if start < 0:
-            start = lower.find(b"\r\nuser-agent:") - 1
-        if referer_start < 0:
-            referer_start = lower.find(b"\r\nreferer:") - 1
-        agent = head[start + 14 : find(b"\r", start + 14)].strip(b" \t") if start >= -1 else b""
-        if referer_start < -1:
-            return b"", agent
-    else:
-        agent = head[start + 14 : find(b"\r", start + 14)].strip(b" \t")
-    return head[referer_start + 11 : find(b"\r", referer_start + 11)].strip(b" \t"), agent
+        if not has_agent:
+            agent = _after(head, lower, b"\r\nuser-agent:")
+        if not has_referer:
+            referer = _after(head, lower, b"\r\nreferer:")
+    return referer.partition(b"\r")[0].strip(b" \t"), agent.partition(b"\r")[0].strip(b" \t")
+
+
+def _after(head: bytes, lower_head: bytes, name: bytes) -> bytes:
+    start = lower_head.find(name)
+    return b"" if start < 0 else head[start + len(name) :]
 
 
 def header_value(head: bytes, lower_head: bytes, name: bytes) -> bytes:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from json.encoder import encode_basestring_ascii
 
 # As nginx escapes by default: quotes, backslashes, control characters, and all non-ASCII.
 _UNSAFE = re.compile(r'["\\\x00-\x1f\x7f-\U0010ffff]')
 _UNSAFE_IN_WORD = re.compile(r'["\\\x00-\x20\x7f-\U0010ffff]')
 
-# For `bytes.translate`: what remains without these bytes has to be escaped.
-SAFE_BYTES = bytes(set(range(0x20, 0x7F)) - {0x22, 0x5C})
-
 
 def escape_quoted(data: bytes) -> str:
     """Escape `data` for a quoted field: unsafe bytes become `\\xHH`."""
-    text = data.decode("latin-1")
-    return _UNSAFE.sub(_hex_escape, text) if data.translate(None, SAFE_BYTES) else text
+    # The fastest test, because JSON escapes the same characters: it adds but the quotes.
+    text = data.decode("utf-8", "backslashreplace")
+    if len(encode_basestring_ascii(text)) == len(data) + 2:
+        return text
+    return _UNSAFE.sub(_hex_escape, data.decode("latin-1"))
 
 
 def escape_quoted_text(text: str) -> str:

@@ -107,8 +107,8 @@ class LogFile:
     def write(self, line: str) -> None:
         """Append `line`, which ends with a line feed, at one of the next flushes."""
         self._lines.append(line)
-        self._pending_bytes += len(line)
-        if self._pending_bytes >= self._flush_threshold:
+        self._pending_bytes = pending_bytes = self._pending_bytes + len(line)
+        if pending_bytes >= self._flush_threshold:
             self._on_full()
 
     def flush(self) -> None:

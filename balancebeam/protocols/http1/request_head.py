@@ -102,18 +102,20 @@ class RequestHeadParser:
         # Browsers send it with every request; in HTTP/1.1 it changes nothing.
         forward_bytes = head.replace(_KEEP_ALIVE, b"\r\n", 1)
         block = forward_bytes[start:]
-        persistent = True
+        persistent, repeated_block = True, None
         try:
             length, forwarded = 0, None
             if len(forward_bytes) < len(head):
                 host, length, forwarded = self._fast_path(block.split(b"\r\n"))
             else:
                 host = self._blocks.get(block)
-                if host is None and _CLOSE in head:
+                if host is not None:
+                    repeated_block = block
+                elif _CLOSE in head:
                     persistent = False
                     forward_bytes = head.replace(_CLOSE, b"\r\n", 1)
                     host, length, forwarded = self._fast_path(forward_bytes[start:].split(b"\r\n"))
-                elif host is None:
+                else:
                     host, length, forwarded = self._cached_block(block)
             if host is not None and minor == b"1" and target[0] == _SLASH and method != b"CONNECT":
                 rare_fields = NO_RARE_FIELDS
@@ -123,7 +125,16 @@ class RequestHeadParser:
                     )
                     rare_fields = rare_forwarded_fields(forwarded)
                 return RequestHead(
-                    method, target, 1, host, forward_bytes, length, persistent, rare_fields
+                    method,
+                    target,
+                    1,
+                    host,
+                    forward_bytes,
+                    length,
+                    persistent,
+                    rare_fields,
+                    False,
+                    repeated_block,
                 )
             lines = head[start:].split(b"\r\n")
             lines.pop()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from attrs import define, evolve, frozen
+from attrs import field as attrs_field
 
 from balancebeam.core.errors import RequestError
 from balancebeam.protocols.http1 import fields as f
@@ -96,6 +97,8 @@ class RequestHead:
         persistent: The connection may carry another request after this one.
         rare_fields: What only some requests have.
         max_forwards_exhausted: Max-Forwards is 0: the request is not forwarded.
+        repeated_block: The field lines, if other requests had the same before: without
+            credentials and lengths. A key for what is derived from fields; otherwise `None`.
     """
 
     method: bytes
@@ -107,6 +110,7 @@ class RequestHead:
     persistent: bool
     rare_fields: RareFields
     max_forwards_exhausted: bool = False
+    repeated_block: bytes | None = attrs_field(default=None, eq=False, repr=False)
 
 
 def validate_fields(lines: list[bytes], special_fields: list[f.Field]) -> RequestFields:

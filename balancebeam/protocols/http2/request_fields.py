@@ -180,6 +180,7 @@ class RequestInterpreter:
             section.persistent,
             section.rare_fields,
             section.max_forwards_exhausted,
+            section.repeated_block,
         )
 
     def _check_scheme(self, pseudo: dict[bytes, bytes], lines: list[bytes], line: bytes) -> None:

@@ -17,6 +17,7 @@ from balancebeam.observability.access_log import AccessLog
 from balancebeam.observability.access_log_formats import build_format
 from balancebeam.observability.access_log_json import KEYS
 from balancebeam.observability.access_log_records import HttpRecord, TcpRecord
+from balancebeam.observability.caches import remember_text
 from balancebeam.observability.log_file import LogFile
 from balancebeam.observability.timestamps import local_time, utc_time
 from balancebeam.protocols.http1.request_rules import NO_RARE_FIELDS, RequestHead
@@ -155,6 +156,28 @@ class LogInjectionTests(SynchronousTestCase):
         line = build_format("http", "combined", "web", time.time).finished(record)
         self.assertIn('"GET /\\x5C HTTP/1.1"', line)
         self.assertTrue(line.endswith('"-" "a\\x22b\\x5Cc\\x09d\\xC3\\xA9\\x7F"\n'), line)
+
+    @given(HOSTILE, HOSTILE, HOSTILE)
+    def test_repeated_fields(self, target: bytes, referer: bytes, agent: bytes) -> None:
+        """Lines of repeated fields equal the lines of the same fields before."""
+        headers = b"\r\nReferer: %b\r\nUser-Agent: %b" % (referer, agent)
+        record, repeated = (http_record(target=target, headers=headers) for _ in range(2))
+        repeated.head.repeated_block = headers
+        for style in ("combined", "json"):
+            finished = build_format("http", style, "web", lambda: 1e9).finished
+            expected = finished(record)
+            self.assertEqual([finished(repeated) for _ in range(3)], [expected] * 3)
+
+    def test_caches_are_bounded(self) -> None:
+        """Caches are emptied when they are full, and do not remember long texts."""
+        cache: dict[int, str] = {}
+        for number in range(10):
+            self.assertEqual(remember_text(cache, number, f"text {number}", 4), f"text {number}")
+            self.assertLessEqual(len(cache), 4)
+        self.assertEqual(cache, {8: "text 8", 9: "text 9"})
+        text = "a" * 1000
+        self.assertEqual(remember_text(cache, 10, text, 4), text)
+        self.assertNotIn(10, cache)
 
     def test_formatting_error(self) -> None:
         """An exception of a formatter is logged, and the line is omitted."""

@@ -421,6 +421,17 @@ class RequestHeadCacheTests(SynchronousTestCase):
         for word in (b"secret", b"7777", b"ookie:", b"uthorization:"):
             self.assertNotIn(word, pickled)
 
+    def test_repeated_blocks(self) -> None:
+        """The field lines of a head are its `repeated_block` only if they may be cached."""
+        parser, lines = RequestHeadParser(), (HOST, b"User-Agent: wrk")
+        blocks = [parser.parse(build_head(GET, *lines)).repeated_block for _ in range(4)]
+        self.assertEqual(blocks[0], None)
+        self.assertEqual(blocks[-1], b"".join(line + b"\r\n" for line in lines))
+        for line in (b"Cookie: a=1", b"Authorization: Basic eA==", b"Content-Length: 0"):
+            for _ in range(4):
+                head = parser.parse(build_head(GET, *lines, line))
+                self.assertEqual(head.repeated_block, None, line)
+
     def test_targets_and_rejected_heads_are_not_cached(self) -> None:
         """Targets and rejected lines are never cached."""
         parser = RequestHeadParser()
