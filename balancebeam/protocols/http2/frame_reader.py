@@ -148,6 +148,9 @@ class FrameReader:
             word, flags, stream_id = _unpack(data, offset)
             size = word >> 8
             if size > DEFAULT_MAX_FRAME_SIZE:
+                # What a server without HTTP/2 responds to the preface is the usual cause.
+                if data.startswith(b"HTTP/1.", offset):
+                    raise Http2ConnectionError(PROTOCOL_ERROR, "HTTP/1 response to the preface")
                 raise Http2ConnectionError(FRAME_SIZE_ERROR, "frame larger than 2^14 bytes")
             start = offset + FRAME_HEADER_SIZE
             if start + size > end:

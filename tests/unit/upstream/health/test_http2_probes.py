@@ -158,10 +158,14 @@ class GrpcProbeTests(ProbeTestCase):
 
     def test_other_protocols(self) -> None:
         """A server without HTTP/2 fails the check."""
-        for data in (b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64), b"\xff" * 64):
+        for data, reason in (
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP/1 response to the preface"),
+            (bytes(64), "preface without SETTINGS"),
+            (b"\xff" * 64, "frame larger than 2^14 bytes"),
+        ):
             result = self.start()
             self.protocol.dataReceived(data)
-            self.assertIn("violated HTTP/2", self.reason(result))
+            self.assertEqual(self.reason(result), f"violated HTTP/2: {reason}")
             self.assertTrue(self.transport.disconnecting)
             self.protocol.connectionLost(Failure(ConnectionDone()))
 
