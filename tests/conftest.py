@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,12 @@ from zope.interface import implementer
 # Longest collection, in seconds, before the surviving objects are frozen: they are then
 # mostly modules that a test was the first to import, and stay until the end.
 MAX_COLLECTION_SECONDS = 0.01
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start end by SIGINT: a shell starts background jobs without it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
