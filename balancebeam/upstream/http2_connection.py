@@ -106,7 +106,7 @@ class Http2Connection(Protocol):
         self._ticker = ticker
         self._attempt: PendingAttempt | None = attempt
         self.next_id = 1
-        self._input = ResponseReader(self, shared.tables)
+        self._input = ResponseReader(ticker.now, shared.tables)
         self.last_received = ticker.now
         # Batches of input, which distinguish streams sent before and after them.
         self._batch = 0
@@ -266,7 +266,7 @@ class Http2Connection(Protocol):
             self.ping_sent_at = None
             self._list()
         try:
-            self._input.frames.read(data)
+            self._input.read(self, data)
         except Http2ConnectionError as error:
             self._fail_connection(error)
             return

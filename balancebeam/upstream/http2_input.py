@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from balancebeam.core.errors import ResponseError
 from balancebeam.protocols.http1.response_head import ResponseHead
@@ -63,25 +63,25 @@ class ResponseConnection(typing.Protocol):
         """The server closes the connection once the streams up to the last one have ended."""
 
 
-class ResponseReader:
+class ResponseReader(FrameReader[ResponseConnection]):
     """
-    Implements `FrameHandler`: assigns frames to the streams of a connection.
+    Assigns the frames of a connection to its streams.
+
+    Args:
+        now: The time on the ticker.
+        tables: The states of the tables for header blocks of responses.
 
     Attributes:
-        frames: Splits the input into frames.
         settings: The settings of the server; `None` until they are received.
         max_streams: How many streams may be open at once.
     """
 
-    def __init__(
-        self, connection: ResponseConnection, tables: SharedTables[ResponseSection]
-    ) -> None:
-        self.frames = FrameReader(self)
+    def __init__(self, now: float, tables: SharedTables[ResponseSection]) -> None:
+        super().__init__()
         self.settings: PeerSettings | None = None
         self.max_streams = MAX_STREAMS
-        self._connection = connection
         self._decoder = HeaderDecoder(tables, HEADER_LIMITS)
-        self._budget = AbuseBudget(connection.now)
+        self._budget = AbuseBudget(now)
         # Bytes of DATA for which the window of the connection was not opened again.
         self._unacked = 0
 
@@ -90,24 +90,14 @@ class ResponseReader:
         """Whether the server accepts extended CONNECT (RFC 8441)."""
         return self.settings is not None and self.settings.enable_connect_protocol
 
-    # FrameHandler
+    # FrameReader
 
-    @property
-    def output(self) -> FrameOutput:
-        return self._connection.output
-
-    @property
-    def streams(self) -> Mapping[int, Http2Stream]:
-        return self._connection.streams
-
-    @property
-    def closing(self) -> bool:
-        return self._connection.closing
-
-    def read_headers(self, flags: int, stream_id: int, block: bytes) -> None:
-        stream = self._connection.streams.get(stream_id)
+    def read_headers(
+        self, connection: ResponseConnection, flags: int, stream_id: int, block: bytes
+    ) -> None:
+        stream = connection.streams.get(stream_id)
         if stream is None:
-            self.check_not_idle(stream_id)
+            self.check_not_idle(connection, stream_id)
         try:
             section = self._decoder.decode(block)
         except HpackError as error:
@@ -119,7 +109,7 @@ class ResponseReader:
         end = bool(flags & END_STREAM)
         if stream is None:
             # Sent before the server has received RST_STREAM.
-            self.spend_glitch()
+            self.spend_glitch(connection)
         elif stream.has_head:
             if isinstance(section, ResponseHead) or not end:
                 raise Http2StreamError(stream_id, PROTOCOL_ERROR, "HEADERS that are no trailers")
@@ -129,53 +119,56 @@ class ResponseReader:
         else:
             raise Http2StreamError(stream_id, PROTOCOL_ERROR, "response without :status")
 
-    def read_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def read_data(
+        self, connection: ResponseConnection, flags: int, stream_id: int, payload: bytes
+    ) -> None:
         size = len(payload)
         # Opened again at once, so that a stream whose client is slow stops no other stream.
         self._unacked += size
         if self._unacked >= CONNECTION_THRESHOLD:
-            self.output.append(encode_window_update(0, self._unacked))
+            connection.output.append(encode_window_update(0, self._unacked))
             self._unacked = 0
         content = remove_padding(flags, payload) if flags & PADDED else payload
         end = bool(flags & END_STREAM)
         if not content and not end:
-            self.spend_glitch()
-        stream = self._connection.streams.get(stream_id)
+            self.spend_glitch(connection)
+        stream = connection.streams.get(stream_id)
         if stream is None:
-            self.check_not_idle(stream_id)
+            self.check_not_idle(connection, stream_id)
             return
         stream.read_data(content, size, end)
 
-    def read_reset(self, stream_id: int, code: int) -> None:
-        stream = self._connection.streams.get(stream_id)
+    def read_reset(self, connection: ResponseConnection, stream_id: int, code: int) -> None:
+        stream = connection.streams.get(stream_id)
         if stream is None:
-            self.spend_glitch()
+            self.spend_glitch(connection)
         else:
-            self._connection.stream_reset(stream, code)
+            connection.stream_reset(stream, code)
 
-    def read_goaway(self, last_stream_id: int, code: int, text: bytes) -> None:
-        self._connection.goaway_received(last_stream_id, code)
+    def read_goaway(self, connection: ResponseConnection, last_stream_id: int, code: int) -> None:
+        connection.goaway_received(last_stream_id, code)
 
-    def read_settings(self, settings: list[tuple[int, int]]) -> None:
+    def settings_applied(
+        self, connection: ResponseConnection, settings: Sequence[tuple[int, int]]
+    ) -> None:
         if self.settings is None:
             self.settings = PeerSettings()
         self.settings.apply(settings)
         limit = self.settings.max_concurrent_streams
         self.max_streams = MAX_STREAMS if limit is None else min(limit, MAX_STREAMS)
-        self._connection.settings_changed()
+        connection.settings_changed()
 
-    def check_not_idle(self, stream_id: int) -> None:
-        if stream_id >= self._connection.next_id or not stream_id & 1:
+    def check_not_idle(self, connection: ResponseConnection, stream_id: int) -> None:
+        if stream_id >= connection.next_id or not stream_id & 1:
             raise Http2ConnectionError(PROTOCOL_ERROR, "frame on an idle stream")
 
-    def fail_stream(self, error: Http2StreamError) -> None:
-        stream = self._connection.streams.get(error.stream_id)
+    def fail_stream(self, connection: ResponseConnection, error: Http2StreamError) -> None:
+        stream = connection.streams.get(error.stream_id)
         if stream is None:
-            self.spend_glitch()
+            self.spend_glitch(connection)
         else:
-            self._connection.fail_stream(stream, error.code, error.reason)
+            connection.fail_stream(stream, error.code, error.reason)
 
-    def spend_glitch(self) -> None:
-        connection = self._connection
+    def spend_glitch(self, connection: ResponseConnection) -> None:
         sent = connection.output.bytes_sent
         self._budget.spend_glitch(connection.now, connection.next_id // 2, sent)

@@ -2,8 +2,8 @@
 An HTTP/2 connection from a client.
 
 The channel owns the transport, the streams and the end of the connection: GOAWAY, drain, timeouts.
-`FrameReader` and `RequestReader` process the input, `FrameOutput` the output, and each stream is
-an `Http2Exchange`.
+`ClientFrameReader` processes the input, `FrameOutput` the output, and each stream is an
+`Http2Exchange`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zope.interface import implementer
 from balancebeam.core.ip import pack_address
 from balancebeam.downstream.http2.context import MAX_HEADER_LIST_SIZE, Http2Context
 from balancebeam.downstream.http2.exchange import Http2Exchange
-from balancebeam.downstream.http2.frame_reader import FrameReader
+from balancebeam.downstream.http2.frame_reader import ClientFrameReader
 from balancebeam.downstream.http2.request_reader import MAX_CONCURRENT_STREAMS as MAX_STREAMS
 from balancebeam.downstream.http2.timeouts import (
     EARLY_RESPONSE_DELAY,
@@ -119,7 +119,7 @@ class Http2Channel(Protocol):
         self._ticker = context.ticker
         self.last_activity = self._ticker.now
         forwarder = context.build_forwarder(peer, tls, HTTP_VERSION)
-        self._reader = FrameReader(context, forwarder, secure=tls is not None)
+        self._reader = ClientFrameReader(context, forwarder, secure=tls is not None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client} with {len(self.streams)} streams>"
@@ -136,7 +136,7 @@ class Http2Channel(Protocol):
     def update_trust(self) -> None:
         """Apply changed trusted proxies and a changed forwarding policy to later requests."""
         forwarder = self.context.build_forwarder(self.client, self.tls, HTTP_VERSION)
-        self._reader.requests.forwarder = forwarder
+        self._reader.forwarder = forwarder
 
     def dataReceived(self, data: bytes) -> None:
         if self.closing:
@@ -199,7 +199,7 @@ class Http2Channel(Protocol):
     def _fail(self, error: Http2ConnectionError) -> None:
         """End the connection for an error of the client."""
         self.log.debug("connection from {client} closed: {error}", client=self.client, error=error)
-        last = self._reader.requests.last_stream_id
+        last = self._reader.last_stream_id
         self._end_exchanges()
         self.output.append(encode_goaway(last, error.code, error.reason.encode()))
         self._start_lingering_close()
@@ -236,7 +236,7 @@ class Http2Channel(Protocol):
             return
         if not self.refusing:
             self.refusing = True
-            self.output.append(encode_goaway(self._reader.requests.last_stream_id, NO_ERROR))
+            self.output.append(encode_goaway(self._reader.last_stream_id, NO_ERROR))
         self._start_lingering_close()
 
     def abort(self) -> None:
@@ -305,7 +305,7 @@ class Http2Channel(Protocol):
         """Refuse further streams, and close unless a stream is open."""
         if not self.refusing:
             self.refusing = True
-            self.output.append(encode_goaway(self._reader.requests.last_stream_id, NO_ERROR))
+            self.output.append(encode_goaway(self._reader.last_stream_id, NO_ERROR))
         if not self.streams:
             self.close()
 

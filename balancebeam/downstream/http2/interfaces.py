@@ -13,10 +13,12 @@ class RequestChannel(StreamChannel, Protocol):
 
     Attributes:
         streams: The open and half-closed streams by identifier.
+        closing: Whether input is ignored.
         refusing: Whether no further stream is accepted: the last GOAWAY was sent.
     """
 
     streams: dict[int, Http2Exchange]
+    closing: bool
     refusing: bool
 
     def is_recently_reset(self, stream_id: int) -> bool:

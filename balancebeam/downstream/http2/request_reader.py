@@ -1,8 +1,7 @@
 """
 Reads requests from an HTTP/2 connection: HEADERS, DATA, trailers, and the ends of streams.
 
-As in HTTP/1.1, the channel is an argument of the methods instead of an attribute, because two
-objects that refer to each other would leave each closed connection to the garbage collector.
+As in HTTP/1.1, the channel is an argument of the methods instead of an attribute.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from balancebeam.protocols.http2.errors import (
     Http2StreamError,
 )
 from balancebeam.protocols.http2.flow_control import UPDATE_THRESHOLD
+from balancebeam.protocols.http2.frame_reader import FrameReader
 from balancebeam.protocols.http2.frames import (
     END_STREAM,
     PADDED,
@@ -58,14 +58,13 @@ from balancebeam.proxy.route_target import RouteTarget
 MAX_CONCURRENT_STREAMS = 128
 
 
-class RequestReader:
+class RequestReader(FrameReader[RequestChannel]):
     """
     Decodes the requests of one connection and dispatches them.
 
     Args:
         context: The shared state of the frontend.
         forwarder: See the attribute.
-        budget: Counts the streams that are reset.
         secure: The connection uses TLS.
 
     Attributes:
@@ -85,13 +84,12 @@ class RequestReader:
         "last_stream_id",
     )
 
-    def __init__(
-        self, context: Http2Context, forwarder: Forwarder, budget: AbuseBudget, secure: bool
-    ) -> None:
+    def __init__(self, context: Http2Context, forwarder: Forwarder, secure: bool) -> None:
+        super().__init__()
         self.forwarder = forwarder
         self.last_stream_id = 0
         self._context = context
-        self._budget = budget
+        self._budget = AbuseBudget(context.ticker.now)
         tables = context.secure_tables if secure else context.tables
         self._decoder: HeaderDecoder[FieldSection] = HeaderDecoder(tables, HEADER_LIMITS)
         # Bytes of content for which the window of the connection was not opened again.
@@ -167,7 +165,7 @@ class RequestReader:
         else:
             self._deferred.append((exchange, route))
 
-    def dispatch_deferred(self) -> None:
+    def finish_batch(self) -> None:
         """
         Dispatch the requests of a batch of input that were not reset within it.
 
@@ -334,13 +332,13 @@ class RequestReader:
 
     def _discard_data(self, channel: RequestChannel, stream_id: int) -> None:
         """Check that DATA on a stream without an exchange was on its way when that was reset."""
-        self.check_not_idle(stream_id)
+        self.check_not_idle(channel, stream_id)
         if not channel.is_recently_reset(stream_id):
             raise Http2ConnectionError(STREAM_CLOSED, "DATA on a closed stream")
         # A window at most; more is a flood.
         self.spend_glitch(channel)
 
-    def check_not_idle(self, stream_id: int) -> None:
+    def check_not_idle(self, channel: RequestChannel, stream_id: int) -> None:
         """Raise an error for a stream that the client has not opened."""
         if stream_id > self.last_stream_id or not stream_id & 1:
             raise Http2ConnectionError(PROTOCOL_ERROR, "frame on an idle stream")

@@ -15,7 +15,7 @@ from balancebeam.protocols.http2.errors import ENHANCE_YOUR_CALM, Http2Connectio
 # at most, and some more of the next page. The rate is that of nghttp2, which allows a burst of
 # 1000; Envoy closes a connection after 500 streams of which half were reset within a second, nginx
 # after 1000 requests, and HAProxy not at all. What is reset in the same batch of input reaches no
-# server (`RequestReader.dispatch_deferred`), so this bounds only resets that arrive later.
+# server (`RequestReader.finish_batch`), so this bounds only resets that arrive later.
 RESET_BURST = 200
 RESETS_PER_SECOND = 33.0
 # As many streams may be reset as are not: a server answers their requests at the usual cost.

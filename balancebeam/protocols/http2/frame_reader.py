@@ -1,13 +1,14 @@
 """
 Input of an HTTP/2 connection: splits it into frames, and processes the frames of the connection.
 
-It serves either role. What frames of streams mean is up to the `FrameHandler`.
+It serves either role. What frames of streams mean is up to the subclass for the role.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from balancebeam.protocols.http2.abuse import MAX_CONTINUATIONS
 from balancebeam.protocols.http2.errors import (
@@ -66,8 +67,8 @@ _HEADERS_FLAGS = END_HEADERS | PADDED | PRIORITY_FLAG
 _unpack = FRAME_HEADER.unpack_from
 
 
-class FrameHandler(Protocol):
-    """The connection, as far as its input is concerned. All methods may raise both errors."""
+class FrameConnection(Protocol):
+    """The connection, as far as its input is concerned."""
 
     @property
     def output(self) -> FrameOutput:
@@ -81,69 +82,51 @@ class FrameHandler(Protocol):
     def streams(self) -> Mapping[int, OutputStream]:
         """The streams that are not closed, by identifier."""
 
-    def read_headers(self, flags: int, stream_id: int, block: bytes) -> None:
-        """Process a complete header block."""
 
-    def read_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """Process a DATA frame, padding included."""
-
-    def read_reset(self, stream_id: int, code: int) -> None:
-        """Process RST_STREAM."""
-
-    def read_goaway(self, last_stream_id: int, code: int, text: bytes) -> None:
-        """Process GOAWAY."""
-
-    def read_settings(self, settings: list[tuple[int, int]]) -> None:
-        """Process valid SETTINGS, which are applied to the output already."""
-
-    def check_not_idle(self, stream_id: int) -> None:
-        """Raise a connection error for a stream that was not opened."""
-
-    def fail_stream(self, error: Http2StreamError) -> None:
-        """Reset a stream for an error of the peer."""
-
-    def spend_glitch(self) -> None:
-        """Count a frame that carries nothing for a stream; see `AbuseBudget`."""
+ConnectionT = TypeVar("ConnectionT", bound=FrameConnection)
 
 
-class FrameReader:
+class FrameReader(ABC, Generic[ConnectionT]):
     """
     Reads the frames of one connection.
 
-    Args:
-        handler: Processes the frames of streams.
+    The connection is an argument of the methods instead of an attribute, because two objects that
+    refer to each other would leave each closed connection to the garbage collector.
     """
 
     __slots__ = (
         "_block",
         "_block_flags",
+        "_block_invalid",
         "_block_stream",
         "_buffer",
         "_continuations",
-        "_handler",
         "_special",
     )
 
-    def __init__(self, handler: FrameHandler) -> None:
-        self._handler = handler
+    def __init__(self) -> None:
         self._buffer = b""
         # Whether only SETTINGS, or only CONTINUATION, may come next.
         self._special = True
         self._block: bytes | None = None
         self._block_flags = self._block_stream = self._continuations = 0
+        # Whether the stream of the block depends on itself.
+        self._block_invalid = False
 
-    def read(self, data: bytes) -> None:
+    def read(self, connection: ConnectionT, data: bytes) -> None:
         """
         Process the frames in `data`, and keep an incomplete frame.
 
         Raises:
             Http2ConnectionError: The connection cannot continue.
         """
-        if self._buffer:
-            data = self._buffer + data
+        rest = self._buffer
+        if rest:
+            data = rest + data
             self._buffer = b""
-        handler = self._handler
         offset, end = 0, len(data)
+        if self._special:
+            offset = self.read_preface(data)
         while end - offset >= FRAME_HEADER_SIZE:
             word, flags, stream_id = _unpack(data, offset)
             size = word >> 8
@@ -161,28 +144,109 @@ class FrameReader:
             kind = word & 0xFF
             try:
                 if self._special:
-                    self._read_special(kind, flags, stream_id, payload)
+                    self._read_special(connection, kind, flags, stream_id, payload)
                 elif kind == HEADERS and flags & _HEADERS_FLAGS == END_HEADERS:
-                    handler.read_headers(flags, stream_id, payload)
+                    self.read_headers(connection, flags, stream_id, payload)
                 elif kind == DATA:
-                    handler.read_data(flags, stream_id, payload)
+                    self.read_data(connection, flags, stream_id, payload)
                 else:
-                    self._read_other(kind, flags, stream_id, payload)
+                    self._read_other(connection, kind, flags, stream_id, payload)
             except Http2StreamError as error:
-                handler.fail_stream(error)
-            if handler.closing:
+                self.fail_stream(connection, error)
+            if connection.closing:
                 return
+        self.finish_batch()
         if offset < end:
             self._buffer = data[offset:]
+            if offset or not rest:
+                self.frame_started()
 
-    def _read_special(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+    # Frames of streams, and of the role. All methods that process frames may raise both errors.
+
+    @abstractmethod
+    def read_headers(
+        self, connection: ConnectionT, flags: int, stream_id: int, block: bytes
+    ) -> None:
+        """Process a complete header block."""
+
+    @abstractmethod
+    def read_data(
+        self, connection: ConnectionT, flags: int, stream_id: int, payload: bytes
+    ) -> None:
+        """Process a DATA frame, padding included."""
+
+    @abstractmethod
+    def read_reset(self, connection: ConnectionT, stream_id: int, code: int) -> None:
+        """Process RST_STREAM."""
+
+    @abstractmethod
+    def read_goaway(self, connection: ConnectionT, last_stream_id: int, code: int) -> None:
+        """Process GOAWAY."""
+
+    @abstractmethod
+    def settings_applied(
+        self, connection: ConnectionT, settings: Sequence[tuple[int, int]]
+    ) -> None:
+        """Process valid SETTINGS, which are applied to the output already."""
+
+    @abstractmethod
+    def check_not_idle(self, connection: ConnectionT, stream_id: int) -> None:
+        """Raise a connection error for a stream that was not opened."""
+
+    @abstractmethod
+    def fail_stream(self, connection: ConnectionT, error: Http2StreamError) -> None:
+        """Reset a stream for an error of the peer."""
+
+    @abstractmethod
+    def spend_glitch(self, connection: ConnectionT) -> None:
+        """Count a frame that carries nothing for a stream; see `AbuseBudget`."""
+
+    def read_dependent_headers(
+        self, connection: ConnectionT, flags: int, stream_id: int, block: bytes
+    ) -> None:
+        """Process a complete header block of a stream that depends on itself."""
+        self.read_headers(connection, flags, stream_id, block)
+
+    def read_priority(self, connection: ConnectionT, stream_id: int, payload: bytes) -> None:
+        """Validate PRIORITY, which has no effect."""
+        if not stream_id:
+            raise Http2ConnectionError(PROTOCOL_ERROR, "PRIORITY on stream 0")
+        if not is_priority_size(payload):
+            raise Http2ConnectionError(FRAME_SIZE_ERROR, "PRIORITY without five bytes")
+
+    # Progress of the input, for a role that limits its time. By default nothing is done.
+
+    def read_preface(self, data: bytes) -> int:
+        """Process the bytes before the first frame, if any; return where the frames begin."""
+        return 0
+
+    def finish_batch(self) -> None:
+        """All complete frames of a batch of input are processed."""
+
+    def frame_started(self) -> None:
+        """The incomplete frame that is kept has begun in this batch."""
+
+    def block_started(self) -> None:
+        """A header block has begun that continues in CONTINUATION."""
+
+    def block_finished(self) -> None:
+        """The header block that has continued in CONTINUATION is complete."""
+
+    def settings_acknowledged(self) -> None:
+        """The peer has acknowledged SETTINGS."""
+
+    # Control frames, and header blocks of several frames
+
+    def _read_special(
+        self, connection: ConnectionT, kind: int, flags: int, stream_id: int, payload: bytes
+    ) -> None:
         """Process the first SETTINGS, or a frame within a header block."""
         if self._block is None:
             # RFC 9113, 3.4: SETTINGS "MUST be the first frame" of either preface.
             if kind != SETTINGS or flags & ACK:
                 raise Http2ConnectionError(PROTOCOL_ERROR, "preface without SETTINGS")
             self._special = False
-            self._read_settings(flags, stream_id, payload)
+            self._read_settings(connection, flags, stream_id, payload)
             return
         # RFC 9113, 6.10: any other frame "MUST be treated as a connection error".
         if kind != CONTINUATION or stream_id != self._block_stream:
@@ -194,60 +258,73 @@ class FrameReader:
         if flags & END_HEADERS:
             block, self._block = self._block, None
             self._special = False
-            self._handler.read_headers(self._block_flags, stream_id, block)
+            self.block_finished()
+            self._finish_block(connection, self._block_flags, stream_id, block)
 
-    def _read_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+    def _read_other(
+        self, connection: ConnectionT, kind: int, flags: int, stream_id: int, payload: bytes
+    ) -> None:
         """Process a frame that is neither DATA nor a simple HEADERS."""
-        handler = self._handler
         if kind == HEADERS:
-            self._read_headers(flags, stream_id, payload)
+            self._read_headers(connection, flags, stream_id, payload)
         elif kind == RST_STREAM:
-            handler.check_not_idle(stream_id)
-            handler.read_reset(stream_id, parse_rst_stream(payload))
+            self.check_not_idle(connection, stream_id)
+            self.read_reset(connection, stream_id, parse_rst_stream(payload))
         elif kind == GOAWAY:
             _check_connection_frame(stream_id)
-            handler.read_goaway(*parse_goaway(payload))
+            last_stream_id, code, _ = parse_goaway(payload)
+            self.read_goaway(connection, last_stream_id, code)
         else:
-            handler.spend_glitch()
+            self.spend_glitch(connection)
             if kind == WINDOW_UPDATE:
-                self._read_window_update(stream_id, payload)
+                self._read_window_update(connection, stream_id, payload)
             elif kind == SETTINGS:
-                self._read_settings(flags, stream_id, payload)
+                self._read_settings(connection, flags, stream_id, payload)
             elif kind == PING:
                 _check_connection_frame(stream_id)
                 data = parse_ping(payload)
                 if not flags & ACK:
-                    handler.output.append(encode_ping(data, ack=True))
+                    connection.output.append(encode_ping(data, ack=True))
             elif kind == PRIORITY:
-                if not stream_id:
-                    raise Http2ConnectionError(PROTOCOL_ERROR, "PRIORITY on stream 0")
-                if not is_priority_size(payload):
-                    raise Http2ConnectionError(FRAME_SIZE_ERROR, "PRIORITY without five bytes")
+                self.read_priority(connection, stream_id, payload)
             elif kind in (PUSH_PROMISE, CONTINUATION):
                 # Neither role accepts pushed responses.
                 raise Http2ConnectionError(PROTOCOL_ERROR, "unexpected frame")
         # RFC 9113, 4.1: frames of unknown types are ignored.
 
-    def _read_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def _read_headers(
+        self, connection: ConnectionT, flags: int, stream_id: int, payload: bytes
+    ) -> None:
         """Process HEADERS with padding or priority, or the beginning of a longer header block."""
-        fragment, _ = split_headers(flags, payload)
+        fragment, dependency = split_headers(flags, payload)
+        # RFC 7540, 5.3.1; RFC 9113, 5.3.2 deprecates priorities, and keeps the frames.
+        self._block_invalid = bool(dependency) and dependency == stream_id
         if flags & END_HEADERS:
-            self._handler.read_headers(flags, stream_id, fragment)
+            self._finish_block(connection, flags, stream_id, fragment)
         else:
             self._block, self._block_flags, self._block_stream = fragment, flags, stream_id
             self._continuations = 0
             self._special = True
+            self.block_started()
 
-    def _read_window_update(self, stream_id: int, payload: bytes) -> None:
-        handler = self._handler
+    def _finish_block(
+        self, connection: ConnectionT, flags: int, stream_id: int, block: bytes
+    ) -> None:
+        """Process a complete header block."""
+        if self._block_invalid:
+            self.read_dependent_headers(connection, flags, stream_id, block)
+        else:
+            self.read_headers(connection, flags, stream_id, block)
+
+    def _read_window_update(self, connection: ConnectionT, stream_id: int, payload: bytes) -> None:
         increment = parse_window_update(payload)
         if not stream_id:
             if not increment:
                 raise Http2ConnectionError(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
-            handler.output.widen_connection(increment)
+            connection.output.widen_connection(increment)
             return
-        handler.check_not_idle(stream_id)
-        stream = handler.streams.get(stream_id)
+        self.check_not_idle(connection, stream_id)
+        stream = connection.streams.get(stream_id)
         if stream is None:
             # RFC 9113, 5.1: it may arrive for a short time after END_STREAM or RST_STREAM.
             return
@@ -257,36 +334,46 @@ class FrameReader:
         if window is None:
             raise Http2StreamError(stream_id, FLOW_CONTROL_ERROR, "stream window above 2^31-1")
         stream.send_window = window
-        handler.output.stream_widened(stream)
+        connection.output.stream_widened(stream)
 
-    def _read_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def _read_settings(
+        self, connection: ConnectionT, flags: int, stream_id: int, payload: bytes
+    ) -> None:
         _check_connection_frame(stream_id)
         settings = parse_settings(flags, payload)
         if flags & ACK:
+            self.settings_acknowledged()
             return
-        output = self._handler.output
+        output = connection.output
+        initial_window = output.initial_window
         for identifier, value in settings:
             if identifier == INITIAL_WINDOW_SIZE:
-                self._change_window(value)
+                initial_window = value
             elif identifier == MAX_FRAME_SIZE:
                 output.max_frame_size = value
             elif identifier == HEADER_TABLE_SIZE and value < DEFAULT_HEADER_TABLE_SIZE:
                 output.reduce_table()
+        if initial_window != output.initial_window:
+            # Once per frame: each change costs time for each stream.
+            _change_window(connection, initial_window)
+        # Before content for windows that have become larger: the peer counts with the new values
+        # from the acknowledgement on.
         output.append(SETTINGS_ACK)
-        self._handler.read_settings(settings)
+        for stream in list(connection.streams.values()):
+            output.stream_widened(stream)
+        self.settings_applied(connection, settings)
 
-    def _change_window(self, size: int) -> None:
-        """Apply SETTINGS_INITIAL_WINDOW_SIZE to all streams (RFC 9113, 6.9.2)."""
-        output = self._handler.output
-        change = size - output.initial_window
-        output.initial_window = size
-        for stream in list(self._handler.streams.values()):
-            window = widen(stream.send_window, change)
-            if window is None:
-                raise Http2ConnectionError(FLOW_CONTROL_ERROR, "stream window above 2^31-1")
-            stream.send_window = window
-            if change > 0:
-                output.stream_widened(stream)
+
+def _change_window(connection: FrameConnection, size: int) -> None:
+    """Apply SETTINGS_INITIAL_WINDOW_SIZE to all streams (RFC 9113, 6.9.2)."""
+    output = connection.output
+    change = size - output.initial_window
+    output.initial_window = size
+    for stream in connection.streams.values():
+        window = widen(stream.send_window, change)
+        if window is None:
+            raise Http2ConnectionError(FLOW_CONTROL_ERROR, "stream window above 2^31-1")
+        stream.send_window = window
 
 
 def _check_connection_frame(stream_id: int) -> None:

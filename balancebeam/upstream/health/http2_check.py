@@ -69,6 +69,65 @@ class Http2CheckResponse:
         return int(value) if len(value) == 3 and value.isdigit() else 0
 
 
+class _CheckReader(FrameReader["Http2Check"]):
+    """
+    Reads the response from the frames of a connection.
+
+    Attributes:
+        fields: The fields that were received; see `Http2CheckResponse`.
+        content: The parts of the content.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        tables: SharedTables[dict[bytes, bytes]] = SharedTables(dict)
+        self._decoder = HeaderDecoder(tables, _HEADER_LIMITS)
+        self.fields: dict[bytes, bytes] = {}
+        self.content: list[bytes] = []
+
+    def read_headers(
+        self, connection: Http2Check, flags: int, stream_id: int, block: bytes
+    ) -> None:
+        self.check_not_idle(connection, stream_id)
+        try:
+            fields = self._decoder.decode(block)
+        except HpackError as error:
+            raise Http2ConnectionError(COMPRESSION_ERROR, str(error)) from None
+        except HeaderListTooLarge:
+            raise Http2ConnectionError(PROTOCOL_ERROR, "response head too large") from None
+        if fields.get(b":status", b"")[:1] == b"1":
+            return
+        self.fields.update(fields)
+        if flags & END_STREAM or connection.head_only:
+            connection.complete()
+
+    def read_data(self, connection: Http2Check, flags: int, stream_id: int, payload: bytes) -> None:
+        self.check_not_idle(connection, stream_id)
+        self.content.append(remove_padding(flags, payload) if flags & PADDED else payload)
+        if flags & END_STREAM:
+            connection.complete()
+
+    def read_reset(self, connection: Http2Check, stream_id: int, code: int) -> None:
+        connection.fail(f"reset the stream: {error_name(code)}")
+
+    def read_goaway(self, connection: Http2Check, last_stream_id: int, code: int) -> None:
+        if last_stream_id < STREAM_ID or code != NO_ERROR:
+            connection.fail(f"closed the connection: GOAWAY: {error_name(code)}")
+
+    def settings_applied(self, connection: Http2Check, settings: Sequence[tuple[int, int]]) -> None:
+        """Do nothing: the request was sent already."""
+
+    def check_not_idle(self, connection: Http2Check, stream_id: int) -> None:
+        if stream_id != STREAM_ID:
+            raise Http2ConnectionError(PROTOCOL_ERROR, "frame on an idle stream")
+
+    def fail_stream(self, connection: Http2Check, error: Http2StreamError) -> None:
+        connection.fail(f"violated HTTP/2: {error.reason}")
+
+    def spend_glitch(self, connection: Http2Check) -> None:
+        """Do nothing: the bytes of the connection and its time are limited."""
+
+
 class Http2Check(Protocol):
     """
     Sends one request, whose body must fit the initial window, and closes after its response.
@@ -80,7 +139,8 @@ class Http2Check(Protocol):
 
     Attributes:
         response: Fires with the response, or fails with the reason why there is none.
-        output: See `FrameHandler`, as `closing` and `streams`.
+        output: See `FrameConnection`, as `closing` and `streams`.
+        head_only: See the argument.
     """
 
     output: FrameOutput
@@ -90,12 +150,8 @@ class Http2Check(Protocol):
     def __init__(self, fields: Fields, content: bytes = b"", head_only: bool = False) -> None:
         self._request_fields = fields
         self._request_content = content
-        self._head_only = head_only
-        self._reader = FrameReader(self)
-        tables: SharedTables[dict[bytes, bytes]] = SharedTables(dict)
-        self._decoder = HeaderDecoder(tables, _HEADER_LIMITS)
-        self._fields: dict[bytes, bytes] = {}
-        self._content: list[bytes] = []
+        self.head_only = head_only
+        self._reader = _CheckReader()
         self.response: Deferred[Http2CheckResponse] = Deferred(lambda _: self._abort())
 
     def connectionMade(self) -> None:
@@ -114,9 +170,9 @@ class Http2Check(Protocol):
         if self.closing:
             return
         try:
-            self._reader.read(data)
+            self._reader.read(self, data)
         except Http2ConnectionError as error:
-            self._fail(f"violated HTTP/2: {error.reason}")
+            self.fail(f"violated HTTP/2: {error.reason}")
         else:
             if not self.closing:
                 self.output.flush()
@@ -131,59 +187,20 @@ class Http2Check(Protocol):
         lost = reason if reason.value is not None else Failure(ConnectionDone())
         self.response.errback(ResponseFailed([lost]))
 
-    # FrameHandler
-
-    def read_headers(self, flags: int, stream_id: int, block: bytes) -> None:
-        self.check_not_idle(stream_id)
-        try:
-            fields = self._decoder.decode(block)
-        except HpackError as error:
-            raise Http2ConnectionError(COMPRESSION_ERROR, str(error)) from None
-        except HeaderListTooLarge:
-            raise Http2ConnectionError(PROTOCOL_ERROR, "response head too large") from None
-        if fields.get(b":status", b"")[:1] == b"1":
-            return
-        self._fields.update(fields)
-        if flags & END_STREAM or self._head_only:
-            self._complete()
-
-    def read_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self.check_not_idle(stream_id)
-        self._content.append(remove_padding(flags, payload) if flags & PADDED else payload)
-        if flags & END_STREAM:
-            self._complete()
-
-    def read_reset(self, stream_id: int, code: int) -> None:
-        self._fail(f"reset the stream: {error_name(code)}")
-
-    def read_goaway(self, last_stream_id: int, code: int, text: bytes) -> None:
-        if last_stream_id < STREAM_ID or code != NO_ERROR:
-            self._fail(f"closed the connection: GOAWAY: {error_name(code)}")
-
-    def read_settings(self, settings: list[tuple[int, int]]) -> None:
-        """Do nothing: the request was sent already."""
-
-    def check_not_idle(self, stream_id: int) -> None:
-        if stream_id != STREAM_ID:
-            raise Http2ConnectionError(PROTOCOL_ERROR, "frame on an idle stream")
-
-    def fail_stream(self, error: Http2StreamError) -> None:
-        self._fail(f"violated HTTP/2: {error.reason}")
-
-    def spend_glitch(self) -> None:
-        """Do nothing: the bytes of the connection and its time are limited."""
-
     # The end
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
+        """Close the connection, and report the response."""
         self.closing = True
         self.output.append(encode_goaway(0, NO_ERROR))
         self.output.flush()
         transport: ITCPTransport = self.transport  # type: ignore[assignment]
         transport.loseConnection()
-        self.response.callback(Http2CheckResponse(self._fields, b"".join(self._content)))
+        reader = self._reader
+        self.response.callback(Http2CheckResponse(reader.fields, b"".join(reader.content)))
 
-    def _fail(self, text: str) -> None:
+    def fail(self, text: str) -> None:
+        """Abort the connection, and report what the server did instead of a response."""
         self._abort()
         if not self.response.called:
             self.response.errback(Http2CheckError(text))

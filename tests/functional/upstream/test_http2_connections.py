@@ -519,6 +519,20 @@ class FlowControlTests(Http2ServerTestCase):
         self.assertEqual(len(server.requests[1].content), 300000)
         server.respond(1)
 
+    def test_window_that_settings_open(self) -> None:
+        """SETTINGS are acknowledged before content is sent within the windows that they open."""
+        balancer = self.http2_balancer()
+        start_clients(balancer, 1, POST)
+        window = {SettingCodes.INITIAL_WINDOW_SIZE: 2}
+        server = Http2Server(balancer, settings=window, acknowledge=False)
+        self.assertEqual(server.requests[1].content, b"ab")
+        server.events.clear()
+        server.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 3})
+        server.flush()
+        names = [type(event).__name__ for event in server.events]
+        self.assertEqual(names[:2], ["SettingsAcknowledged", "DataReceived"])
+        self.assertEqual(server.requests[1].content, b"abc")
+
     def test_slow_client_stops_no_other_stream(self) -> None:
         """The window of its stream stays closed, that of the connection does not."""
         balancer = self.http2_balancer()
